@@ -1,0 +1,36 @@
+"""How work tells what it is doing, without knowing who listens."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Who is told of progress: a terminal, a log, nobody."""
+
+    def start(self, stage: str, doing: str) -> None:
+        """A stage begins; `doing` says in a few words what it does."""
+
+    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """`done` of `total` units of the present stage are through; `figures` are its latest."""
+
+    def finish(self, stage: str, outcome: str, seconds: float) -> None:
+        """A stage is over, `seconds` after it began."""
+
+    def say(self, message: str) -> None:
+        """A fact that the user should know, in one sentence."""
+
+
+class Silent:
+    """Tells nobody: for use as a library, and in tests."""
+
+    def start(self, stage: str, doing: str) -> None:
+        """Do nothing."""
+
+    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """Do nothing."""
+
+    def finish(self, stage: str, outcome: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def say(self, message: str) -> None:
+        """Do nothing."""

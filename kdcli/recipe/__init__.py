@@ -1,0 +1,1 @@
+"""What a person writes: the recipe, its schema and its loader."""

@@ -1,0 +1,221 @@
+"""From a path or a name, and --set overrides, to a checked `Recipe`."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+import kdcli
+from kdcli.errors import RecipeError
+from kdcli.recipe import yaml
+from kdcli.recipe.schema import LOSS_KINDS, Loss, Recipe
+
+_SOURCES = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
+
+
+def shipped_folder() -> Path:
+    """The folder of the recipes that come with kd, in a wheel or in a checkout."""
+    package = Path(kdcli.__file__).parent
+    in_wheel = package / "recipes"
+    return in_wheel if in_wheel.is_dir() else package.parent / "recipes"
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with kd, by name."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+
+
+def find(reference: str) -> Path:
+    """The file of a recipe given by path, or by the name of one that ships with kd.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise RecipeError(f"{reference} is a folder, not a recipe.", "Name a YAML file.")
+    names = shipped()
+    if reference in names:
+        return names[reference]
+    raise RecipeError(
+        f"There is no recipe {reference}: neither a file nor one of {', '.join(names)}.",
+        _nearest(reference, names),
+    )
+
+
+def load(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Load and check a recipe.
+
+    A relative path in the file counts from the file's folder, one in an override from the
+    working folder; both come back absolute.
+
+    Args:
+        reference: A path, or the name of a recipe that ships with kd.
+        overrides: `key=value` with dotted keys and YAML values, as `--set` takes them.
+
+    Raises:
+        RecipeError: Naming file, line and key.
+    """
+    path = find(reference)
+    document = yaml.parse(_read(path), str(path))
+    if not isinstance(document.value, dict):
+        what = "is empty" if document.value is None else "holds no keys"
+        raise RecipeError(f"{path}: {what}.", "Start from one that works: kd recipe list.")
+    for source in _SOURCES:
+        _anchor(document.value, source, path.parent)
+    origins: dict[yaml.Path, str] = {}
+    for override in overrides:
+        _override(document.value, override, origins)
+    return _validate(document, str(path), origins)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, with every default written out."""
+    import yaml as pyyaml
+
+    return pyyaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > yaml.MAX_BYTES:
+            raise RecipeError(f"{path}: is larger than {yaml.MAX_BYTES:,} bytes; no recipe is.")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: can't be read: {error.strerror}.") from error
+
+
+def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> None:
+    """Make a source's path absolute; a Hub id has no file of its name below `base`."""
+    part, key = value.get(source[0]), source[1]
+    given = part.get(key) if isinstance(part, dict) else None
+    if not isinstance(given, str) or not given or given.startswith("package:"):
+        return
+    path = base / Path(given).expanduser()
+    if given.startswith((".", "/", "~")) or path.exists():
+        part[key] = str(path.resolve())
+
+
+def _override(value: dict[str, Any], override: str, origins: dict[yaml.Path, str]) -> None:
+    key, equals, text = override.partition("=")
+    name = f"--set {override}"
+    if not equals or not key:
+        raise RecipeError(f"{name}: is not of the form key=value.")
+    path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    node: Any = value
+    for part in path[:-1]:
+        node = _child(node, part, name)
+    new = yaml.parse(text, name).value
+    if isinstance(node, list):
+        _child(node, path[-1], name)
+    node[path[-1]] = new
+    origins[path] = name
+    for source in _SOURCES:
+        if path[:1] == source[:1] and path in (source, source[:1]):
+            _anchor(value, source, Path.cwd())
+
+
+def _child(node: Any, part: str | int, name: str) -> Any:
+    if isinstance(node, list):
+        if not isinstance(part, int) or part >= len(node):
+            raise RecipeError(f"{name}: there are {len(node)} items, counted from 0, not {part}.")
+        return node[part]
+    if node.get(part) is None:
+        node[part] = {}
+    if not isinstance(node[part], dict | list):
+        raise RecipeError(f"{name}: {part} is a value and has no keys below it.")
+    return node[part]
+
+
+def _validate(document: yaml.Document, name: str, origins: dict[yaml.Path, str]) -> Recipe:
+    try:
+        return Recipe.model_validate(document.value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    first = problems[0]
+    path = _written_path(document.value, first["loc"])
+    origin = next((origins[p] for p in origins if _related(p, path)), None)
+    if path in document.lines and path not in origins:
+        origin = None
+    where = origin or f"{name}:{document.line(path)}"
+    key = ".".join(str(part) for part in path) or "the recipe"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise RecipeError(f"{where}: {key} {_phrase(first, path)}{more}.", _hint(first, path))
+
+
+def _related(one: yaml.Path, other: yaml.Path) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _written_path(value: Any, loc: tuple[int | str, ...]) -> yaml.Path:
+    """`loc` without what pydantic puts in of its own: the tag of a union, the arm it tried."""
+    path: list[str | int] = []
+    for i, part in enumerate(loc):
+        last = i == len(loc) - 1
+        if isinstance(value, dict) and (part in value or last):
+            path.append(part)
+            value = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            value = value[part]
+    return tuple(path)
+
+
+def _phrase(problem: ErrorDetails, path: yaml.Path) -> str:
+    given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "is not a key that a recipe knows"
+    if kind == "missing":
+        return "is missing, and has no default"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return f"must have a kind: one of {', '.join(LOSS_KINDS)}"
+    if kind == "string_pattern_mismatch":
+        return f"must be letters, digits, '.', '_' and '-', and begin with a letter, not {given!r}"
+    expectation = problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    shown = "a mapping" if isinstance(given, dict) else repr(given)
+    return f"must be {expectation}, not {shown[:80]}"
+
+
+def _hint(problem: ErrorDetails, path: yaml.Path) -> str:
+    if problem["type"] != "extra_forbidden":
+        return ""
+    return _nearest(str(path[-1]), _known_keys(path[:-1]))
+
+
+def _known_keys(path: yaml.Path) -> list[str]:
+    """The keys that a recipe may have at `path`."""
+    model: type[BaseModel] | None = Recipe
+    for part in path:
+        if part == "losses":
+            schemas = TypeAdapter(Loss).json_schema()["$defs"].values()
+            return sorted({key for schema in schemas for key in schema["properties"]})
+        assert model is not None
+        model = next(
+            (t for t in _arms(model.model_fields[str(part)].annotation)
+             if isinstance(t, type) and issubclass(t, BaseModel)),
+            None,
+        )  # fmt: skip
+        if model is None:
+            return []
+    return list(model.model_fields) if model else []
+
+
+def _arms(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", (annotation,))
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Known here: {', '.join(known)}." if known else ""

@@ -1,0 +1,128 @@
+"""YAML as data: plain scalars, lists and mappings, each remembering its line.
+
+PyYAML reads YAML 1.1, in which `1e-5` is text, `off` is False, `12:30` is 750 and a repeated key
+wins in silence. Here scalars follow the YAML 1.2 core schema, a repeated key is refused, tags run
+nothing, and depth, aliases and size have limits.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from kdcli.errors import RecipeError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_NODES = 20_000
+
+Path = tuple[str | int, ...]
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{t}" for t in ("str", "int", "float", "bool", "null", "map",
+                                                  "seq", "timestamp", "merge", "value")}  # fmt: skip
+
+
+@dataclass
+class Document:
+    """A parsed document: its value, and the line on which each key or item stands."""
+
+    value: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def line(self, path: Path) -> int:
+        """The line of `path`, or of the nearest part of it that is written down."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def parse(text: str, name: str) -> Document:
+    """Parse one YAML document.
+
+    Args:
+        text: The document.
+        name: What to call it in an error: a file's path, mostly.
+
+    Raises:
+        RecipeError: It isn't YAML, repeats a key, carries a tag, or is beyond the limits.
+    """
+    if len(text) > MAX_BYTES:
+        raise RecipeError(f"{name}: is larger than {MAX_BYTES:,} characters; no recipe is.")
+    try:
+        _check_depth(text, name)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise RecipeError(f"{name}:{line}: is not YAML: {error.problem}.") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: is not YAML: {str(error).splitlines()[0]}.") from error
+    document = Document(None)
+    if node is not None:
+        document.value = _Builder(name, document.lines).build(node, ())
+    return document
+
+
+def scalar(text: str) -> Any:
+    """The value of a plain (unquoted) scalar under the YAML 1.2 core schema."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text) if len(text) < 100 else text
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _check_depth(text: str, name: str) -> None:
+    # Composing recurses and this doesn't: the depth has to be known before.
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1
+            raise RecipeError(f"{name}:{line}: is nested more than {MAX_DEPTH} levels deep.")
+
+
+class _Builder:
+    def __init__(self, name: str, lines: dict[Path, int]) -> None:
+        self.name, self.lines, self.count = name, lines, 0
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        line = node.start_mark.line + 1
+        self.count += 1
+        # A chain of aliases can unfold to billions of nodes, and one to itself never ends.
+        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
+            raise RecipeError(f"{self.name}:{line}: has aliases that unfold beyond reason.")
+        self.lines.setdefault(path, line)
+        if node.tag not in _PLAIN_TAGS:
+            raise RecipeError(f"{self.name}:{line}: has the tag {node.tag}; a recipe has none.")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        return scalar(node.value) if node.style is None else node.value
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RecipeError(f"{self.name}:{line}: a key must be a word.")
+            if key in mapping:
+                raise RecipeError(f"{self.name}:{line}: {key} is there twice.")
+            self.lines[(*path, key)] = line
+            mapping[key] = self.build(value_node, (*path, key))
+        return mapping
