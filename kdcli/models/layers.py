@@ -3,12 +3,14 @@
 from kdcli.errors import ModelError
 from kdcli.recipe.schema import StudentSpec
 
+DROP_EVERY = 2
+
 
 def choose(spec: StudentSpec, depth: int) -> tuple[int, ...]:
     """The layers to keep, counted from 0.
 
     Args:
-        spec: Says `drop_every` or `keep`; neither keeps every layer.
+        spec: Says `drop_every` or `keep`; where it says neither, every second layer goes.
         depth: How many layers the teacher has.
 
     Raises:
@@ -22,6 +24,5 @@ def choose(spec: StudentSpec, depth: int) -> tuple[int, ...]:
                 f"0 to {depth - 1}."
             )
         return spec.keep
-    if spec.drop_every is None:
-        return tuple(range(depth))
-    return tuple(i for i in range(depth) if i % spec.drop_every != spec.drop_every - 1)
+    every = spec.drop_every or DROP_EVERY
+    return tuple(layer for layer in range(depth) if layer % every != every - 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import hub
 from kdcli.errors import ModelError
+from kdcli.run import file_digest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -50,9 +51,7 @@ def identity(reference: str, revision: str | None = None) -> str:
     folder = locate(reference)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name}:{content}\n".encode())
+            digest.update(f"{path.name}:{file_digest(path)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -100,8 +99,8 @@ def load_classifier(
     Args:
         folder: A `save_pretrained` folder.
         labels: The names of a new head's outputs, in order.
-        fresh_head: Give it a new head for `labels`, drawn from torch's random generator, in place
-            of the one that it may have.
+        fresh_head: Where it has no head for as many labels, give it one, drawn from torch's random
+            generator.
 
     Raises:
         ModelError: The weights are missing or broken, are no text classifier's, or hold no

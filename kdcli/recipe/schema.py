@@ -90,7 +90,7 @@ class StudentSpec(Spec):
     """How the student is made: cut out of the teacher, or a smaller pretrained model."""
 
     drop_every: int | None = Field(
-        None, ge=2, description="Leave out every nth layer: 2 keeps layers 0, 2, 4, …"
+        None, ge=2, description="Leave out every nth layer: 2, the default, keeps layers 0, 2, 4, …"
     )
     keep: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, min_length=1, description="The teacher's layers to keep, counted from 0."
@@ -197,7 +197,7 @@ class Recipe(Spec):
     seed: int = Field(42, ge=0, lt=2**32, description="Seeds everything that is random.")
     data: DataSpec
     teacher: TeacherSpec
-    student: StudentSpec = StudentSpec(drop_every=2)
+    student: StudentSpec = StudentSpec()
     distill: DistillSpec = DistillSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     card: CardSpec = CardSpec()

@@ -1,0 +1,1 @@
+"""Texts and labels: from where they lie to batches of token ids."""

@@ -1,0 +1,165 @@
+"""From texts to batches of token ids, tokenised once and grouped by length."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from kdcli.data.labels import match_labels
+from kdcli.data.source import Corpus
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+TEACHER_LOGITS = "teacher_logits"
+_BATCHES_SORTED_TOGETHER = 50
+
+
+def length_limit(config: Any, tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> int:
+    """How many tokens of a text the model sees: what is wanted, but no more than it takes."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa and its kin number positions from padding_idx + 1 on.
+        roberta_like = config.model_type in _OFFSET_POSITIONS
+        limits.append(positions - (config.pad_token_id + 1 if roberta_like else 0))
+    if wanted is not None:
+        limits.append(wanted)
+    return min(limits)
+
+
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xmod", "data2vec"}
+
+
+def encode(split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int) -> "Dataset":
+    """Tokenise a split once.
+
+    Args:
+        split: With `text`, and `text_pair` for pairs.
+        tokenizer: Of the model that will read it.
+        limit: Tokens to keep of a text.
+
+    Returns:
+        A data set of the same rows in the same order, with `input_ids` (and what else the
+        tokenizer's model reads) as lists, and `label` where the split has one.
+    """
+    names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+
+    def tokenise(rows: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        encoding = tokenizer(
+            list(rows["text"]),
+            list(rows["text_pair"]) if "text_pair" in rows else None,
+            truncation=True,
+            max_length=limit,
+        )
+        return {name: encoding[name] for name in names if name in encoding}
+
+    texts = [name for name in ("text", "text_pair") if name in split.column_names]
+    return split.map(tokenise, batched=True, remove_columns=texts, keep_in_memory=True)
+
+
+def count_truncated(
+    split: "Dataset", encoded: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int
+) -> int:
+    """How many texts lost something to the limit."""
+    full = np.flatnonzero(lengths(encoded) >= limit)
+    if not len(full):
+        return 0
+    rows = split.select(full)
+    pairs = [rows[name] for name in ("text", "text_pair") if name in rows.column_names]
+    whole = tokenizer(*map(list, pairs), truncation=False, verbose=False)["input_ids"]
+    return sum(len(ids) > limit for ids in whole)
+
+
+def lengths(encoded: "Dataset") -> np.ndarray:
+    """The number of tokens of each row."""
+    import pyarrow.compute as pc
+
+    # Through Arrow's offsets: no row becomes a Python list.
+    column = encoded.with_format("arrow")[:]["input_ids"]
+    return np.asarray(pc.list_value_length(column))
+
+
+def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
+    """Replace `label` by `labels`, the ids of the model's own label list."""
+    present = [corpus.labels[i] for i in sorted(set(encoded["label"]))]
+    to_model = match_labels(corpus.labels, model, present=present)
+    labels = [to_model[i] for i in encoded["label"]]
+    return encoded.remove_columns("label").add_column("labels", labels)
+
+
+class Collator:
+    """Pads rows of a batch to its longest, and stacks what has no length.
+
+    Args:
+        tokenizer: Knows the padding token and side.
+        inputs: The names that the model's `forward` takes; other token columns are dropped.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", inputs: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self.inputs = set(inputs)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """A batch: token columns of shape (rows, longest), `labels` (rows,), logits (rows, C)."""
+        columns = [n for n in self.tokenizer.model_input_names if n in rows[0]]
+        encoding = self.tokenizer.pad(
+            {name: [row[name] for row in rows] for name in columns}, return_tensors="pt"
+        )
+        batch = {name: t for name, t in encoding.items() if name in self.inputs}
+        for name in rows[0].keys() - set(columns):
+            batch[name] = torch.as_tensor(np.asarray([row[name] for row in rows]))
+        return batch
+
+
+class LikeLengths(Sampler[int]):
+    """Random batches of rows of about the same length, so that little of a batch is padding.
+
+    Each epoch shuffles the rows, sorts every run of fifty batches by length, and shuffles the
+    batches that this gives. The order depends on seed and epoch alone: a run that was broken off
+    goes on with the rows that it would have had.
+
+    Args:
+        lengths: Tokens in each row.
+        batch_size: Rows in a batch.
+        seed: Of the order.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the training loop before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        run = self.batch_size * _BATCHES_SORTED_TOGETHER
+        whole: list[np.ndarray] = []
+        rest: list[np.ndarray] = []
+        for start in range(0, len(order), run):
+            rows = order[start : start + run]
+            # A short batch in the middle would shift all that follow: it goes last.
+            spare = rows[: len(rows) % self.batch_size]
+            rows = rows[len(spare) :]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            whole += np.split(rows, len(rows) // self.batch_size) if len(rows) else []
+            rest.append(spare)
+        batches = [whole[i] for i in random.permutation(len(whole))] + rest
+        return iter(np.concatenate(batches).tolist())
+
+
+def padding_share(lengths: np.ndarray, order: Sequence[int], batch_size: int) -> float:
+    """The share of a pass's tokens that is padding, between 0 and 1."""
+    total = sum(
+        len(rows) * int(lengths[list(rows)].max())
+        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+    )
+    return 1 - float(lengths.sum()) / total

@@ -1,0 +1,1 @@
+"""Measuring classifiers: what they get right, and what they cost."""

@@ -1,0 +1,178 @@
+"""The run folder: what is done, under which key, whole or absent."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import MachineError, UsageError
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import Recipe
+
+MANIFEST = "run.json"
+RECIPE = "recipe.yaml"
+WORK = ".work"
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a stage is given.
+
+    Attributes:
+        recipe: The validated recipe.
+        inputs: The artifacts of the stages before, by stage name.
+        results: What those stages told of themselves, by stage name.
+        output: Where to put the artifact: a path that doesn't exist yet.
+        logs: The folder for log files.
+        reporter: Whom to tell of progress.
+    """
+
+    recipe: Recipe
+    inputs: Mapping[str, Path]
+    results: Mapping[str, Mapping[str, Any]]
+    output: Path
+    logs: Path
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest knows of a finished stage.
+
+    Attributes:
+        key: Hash of all that the stage's outcome depends on.
+        spec: The parts of the recipe under the key, to say later what has changed.
+        files: SHA-256 and size of the artifact's files, by relative path.
+        result: What the stage tells of itself: figures, histories.
+        seconds: How long it took.
+    """
+
+    key: str
+    spec: Mapping[str, Any]
+    files: Mapping[str, tuple[str, int]]
+    result: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass
+class RunFolder:
+    """A run's folder on disk, and its manifest."""
+
+    path: Path
+    records: dict[str, Record] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder at `path`, which need not exist yet; nothing is written.
+
+        Raises:
+            UsageError: The path is a file, or the manifest can't be read.
+        """
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise UsageError(f"--output {path}: {part} is a file, not a folder.")
+        manifest = path / MANIFEST
+        if not manifest.is_file():
+            return cls(path)
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            stages = content.pop("stages")
+            return cls(path, {n: Record(**record) for n, record in stages.items()}, content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{manifest} is damaged: {error}.", "Start over with --fresh, or delete the folder."
+            ) from error
+
+    def fault(self, stage: str, artifact: str) -> str | None:
+        """What is wrong with a finished stage's artifact; None where it is as it was written."""
+        folder = self.path / artifact
+        for name, (digest, size) in self.records[stage].files.items():
+            file = folder / name if name else folder
+            if not file.is_file():
+                return f"{file} is missing"
+            if file.stat().st_size != size or file_digest(file) != digest:
+                return f"{file} was changed"
+        return None
+
+    def workdir(self, stage: str) -> Path:
+        """An empty place for a stage to build in, on the run folder's own disk.
+
+        Raises:
+            MachineError: The folder can't be written.
+        """
+        work = self.path / WORK / stage
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+        except OSError as error:
+            raise MachineError(f"{work} can't be written: {error.strerror}.") from error
+        return work
+
+    def publish(self, stage: str, artifact: str, built: Path, record: Record) -> None:
+        """Put a finished artifact in its place by a rename, and enter it in the manifest.
+
+        A folder or file under the artifact's name is thus always whole.
+        """
+        target = self.path / artifact
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            old = self.path / WORK / f"{stage}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            built.rename(target)
+            shutil.rmtree(old)
+        else:
+            built.replace(target)
+        self.records[stage] = record
+        self._write_manifest()
+
+    def forget(self, stage: str) -> None:
+        """Strike a stage from the manifest: what it made is about to be made again."""
+        if self.records.pop(stage, None):
+            self._write_manifest()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file, whole or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.new")
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    def _write_manifest(self) -> None:
+        stages = {name: asdict(record) for name, record in self.records.items()}
+        self.write_text(MANIFEST, json.dumps({**self.about, "stages": stages}, indent=2) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def inventory(artifact: Path) -> dict[str, tuple[str, int]]:
+    """Digest and size of every file of an artifact, by relative path ('' for a single file)."""
+    if artifact.is_file():
+        return {"": (file_digest(artifact), artifact.stat().st_size)}
+    return {
+        str(file.relative_to(artifact)): (file_digest(file), file.stat().st_size)
+        for file in sorted(artifact.rglob("*"))
+        if file.is_file()
+    }
+
+
+def stage_key(*parts: Any) -> str:
+    """A short hash of all that a stage's outcome depends on."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The stages: each a function `run(job)` that builds one artifact and tells what it did."""

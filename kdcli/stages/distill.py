@@ -1,0 +1,43 @@
+"""The student learns from the teacher's outputs and the data's labels."""
+
+from dataclasses import asdict
+from typing import Any
+
+from kdcli.models import source
+from kdcli.run import Job
+from kdcli.stages import texts
+from kdcli.training import losses, signals, trainer
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Build the trained student's folder.
+
+    Returns:
+        `history`, a row for each epoch, and `parameters`.
+    """
+    recipe = job.recipe
+    student = source.load_classifier(job.inputs["student"])
+    tokenizer = source.load_tokenizer(job.inputs["student"])
+    corpus = texts.load(recipe, job.reporter)
+    parts = ("train", "validation")
+    rows = texts.encoded(recipe, corpus, student, tokenizer, parts, job.reporter)
+    if losses.needs_teacher(recipe.distill.losses):
+        outputs = signals.read(job.inputs["outputs"])
+        rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
+    history = trainer.fit(
+        student,
+        tokenizer,
+        rows["train"],
+        rows["validation"],
+        spec=recipe.distill,
+        objective=losses.objective(recipe.distill.losses),
+        seed=recipe.seed,
+        scratch=job.output.with_name("checkpoints"),
+        log=job.logs / "distill.jsonl",
+        reporter=job.reporter,
+    )
+    source.save(student, tokenizer, job.output)
+    return {
+        "history": [asdict(epoch) for epoch in history],
+        "parameters": source.count_parameters(student),
+    }

@@ -1,0 +1,42 @@
+"""What a teacher tells: its outputs for every text, written once and read by every epoch.
+
+They are a column of a data set on disk, memory-mapped, so that the teacher isn't in memory while
+the student trains.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.data.encode import TEACHER_LOGITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+def write(outputs: dict[str, np.ndarray], folder: Path) -> None:
+    """Write the teacher's logits, (rows, classes) for each split, as Arrow."""
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+    splits = {}
+    for name, logits in outputs.items():
+        flat = pa.array(np.ascontiguousarray(logits, dtype=np.float32).ravel())
+        column = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
+        splits[name] = Dataset(pa.table({TEACHER_LOGITS: column}))
+    DatasetDict(splits).save_to_disk(str(folder))
+
+
+def read(folder: Path) -> "DatasetDict":
+    """The teacher's outputs as written, memory-mapped."""
+    from datasets import load_from_disk
+
+    return load_from_disk(str(folder))
+
+
+def beside(encoded: "Dataset", outputs: "Dataset") -> "Dataset":
+    """The rows with the teacher's outputs as one more column."""
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([encoded, outputs], axis=1)

@@ -1,0 +1,235 @@
+"""One fit for teacher and student: transformers' `Trainer` with a loss of named terms."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from kdcli.data.encode import LikeLengths, lengths
+from kdcli.errors import MendableError
+from kdcli.evaluation.metrics import accuracy
+from kdcli.models.forward import collator_for
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import FitSpec
+from kdcli.training.losses import Objective, total
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TARGETS = ("labels", "teacher_logits")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of the training's table.
+
+    Attributes:
+        epoch: Counted from 1.
+        step: Optimiser steps so far.
+        training_loss: Mean over the epoch's steps.
+        training_terms: The same for each weighted term.
+        validation_loss: The same loss on validation.
+        validation_terms: The same for each weighted term.
+        accuracy: On validation.
+    """
+
+    epoch: int
+    step: int
+    training_loss: float
+    training_terms: Mapping[str, float]
+    validation_loss: float
+    validation_terms: Mapping[str, float]
+    accuracy: float
+
+
+def fit(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    train: "Dataset",
+    validation: "Dataset",
+    *,
+    spec: FitSpec,
+    objective: Objective,
+    seed: int,
+    scratch: Path,
+    log: Path,
+    reporter: Reporter,
+) -> list[Epoch]:
+    """Train `model` in place.
+
+    Args:
+        model: A sequence classifier.
+        tokenizer: Pads its batches.
+        train: Encoded rows with `labels`, and what else the objective reads.
+        validation: The same; measured after every epoch.
+        spec: Rates, sizes, epochs.
+        objective: Gives the loss's weighted terms.
+        seed: Of the order of the rows and of dropout.
+        scratch: A folder for checkpoints.
+        log: A JSON-lines file for the figures of every epoch.
+        reporter: Told of every step.
+
+    Returns:
+        One row for each epoch.
+
+    Raises:
+        MendableError: The loss is no longer a number.
+    """
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(spec, seed, scratch),
+        train_dataset=train,
+        # Like lengths side by side: a pass over them pads little.
+        eval_dataset=validation.select(np.argsort(lengths(validation), kind="stable")),
+        processing_class=tokenizer,
+        data_collator=collator_for(model, tokenizer),
+        compute_metrics=_accuracy,
+        callbacks=[_Progress(reporter, log)],
+    )
+    trainer.objective = objective
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return _epochs(trainer.state.log_history)
+
+
+def steps(rows: int, spec: FitSpec, processes: int = 1) -> int:
+    """How many optimiser steps a fit takes."""
+    batches = -(-rows // (spec.batch_size * processes))
+    return -(-batches // spec.gradient_accumulation) * spec.epochs
+
+
+class _Trainer(Trainer):
+    """A `Trainer` whose loss is a sum of named terms, each logged apart."""
+
+    objective: Objective
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # The loss is a mean over its batch: without this it would grow with accumulation.
+        self.model_accepts_loss_kwargs = False
+        self.sums: dict[str, dict[str, Tensor]] = {"": {}, "eval_": {}}
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        targets = {name: inputs[name] for name in _TARGETS if name in inputs}
+        outputs = model(**{name: t for name, t in inputs.items() if name not in targets})
+        terms = self.objective(outputs.logits, targets)
+        loss = total(terms)
+        if not torch.isfinite(loss):
+            raise MendableError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1} "
+                f"({', '.join(f'{k} {v.item():.4g}' for k, v in terms.items())}).",
+                "Lower the learning rate, or clip the gradient (max_grad_norm).",
+            )
+        self._add(terms, "" if model.training else "eval_")
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        for mode in self.sums:
+            if f"{mode}loss" in logs:
+                for name, value in self.sums[mode].items():
+                    logs[f"{mode}loss/{name}"] = value.item() / self.counts[mode]
+                self.sums[mode], self.counts[mode] = {}, 0
+        super().log(logs, start_time)
+
+    def _add(self, terms: Mapping[str, Tensor], mode: str) -> None:
+        sums = self.sums[mode]
+        for name, value in terms.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        self.counts[mode] += 1
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LikeLengths(lengths(rows), together * self.args.world_size, self.args.seed)
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, reporter: Reporter, log: Path) -> None:
+        self.reporter, self.log = reporter, log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.reporter.advance(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        shown = {"loss": "loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy"}
+        figures = {name: logs[key] for key, name in shown.items() if key in logs}
+        self.reporter.advance(state.global_step, state.max_steps, figures)
+
+
+def _arguments(spec: FitSpec, seed: int, scratch: Path) -> TrainingArguments:
+    best = spec.keep == "best"
+    return TrainingArguments(
+        output_dir=str(scratch),
+        learning_rate=spec.learning_rate,
+        per_device_train_batch_size=spec.batch_size,
+        per_device_eval_batch_size=spec.batch_size,
+        num_train_epochs=spec.epochs,
+        gradient_accumulation_steps=spec.gradient_accumulation,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=spec.warmup,
+        adam_beta1=spec.betas[0],
+        adam_beta2=spec.betas[1],
+        adam_epsilon=spec.epsilon,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        seed=seed,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        save_strategy="epoch" if best else "no",
+        save_only_model=True,
+        save_total_limit=1,
+        load_best_model_at_end=best,
+        metric_for_best_model="accuracy",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _accuracy(prediction: Any) -> dict[str, float]:
+    logits = prediction.predictions
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return {"accuracy": accuracy(logits.argmax(-1), prediction.label_ids)}
+
+
+def _epochs(history: list[dict[str, float]]) -> list[Epoch]:
+    trained = {row["step"]: row for row in history if "loss" in row}
+    return [
+        Epoch(
+            epoch=round(row["epoch"]),
+            step=int(row["step"]),
+            training_loss=trained[row["step"]]["loss"],
+            training_terms=_terms(trained[row["step"]], "loss/"),
+            validation_loss=row["eval_loss"],
+            validation_terms=_terms(row, "eval_loss/"),
+            accuracy=row["eval_accuracy"],
+        )
+        for row in history
+        if "eval_loss" in row
+    ]
+
+
+def _terms(row: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
