@@ -11,9 +11,9 @@ from typing import Any
 
 from kdcli.errors import StoppedError, UsageError
 from kdcli.progress import Reporter
-from kdcli.recipe.load import dump
+from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
-from kdcli.run import RECIPE, WORK, Job, Record, RunFolder, inventory, stage_key
+from kdcli.run import MANIFEST, RECIPE, WORK, Job, Record, RunFolder, inventory, stage_key
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,63 @@ def execute(
                 _run_stage(item, recipe, run, reporter)
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return run
+
+
+def latest_run(folder: Path) -> Path:
+    """The run below `folder` that was worked on last.
+
+    Raises:
+        UsageError: There is none.
+    """
+    manifests = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise UsageError(
+            f"There is no run in {folder}.", "Name one, or start it: kd distill RECIPE."
+        )
+    return manifests[-1].parent
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe that a run was made with.
+
+    Raises:
+        UsageError: The folder is no run's.
+    """
+    if not (folder / RECIPE).is_file():
+        raise UsageError(
+            f"{folder} is no run: it has no {RECIPE}.", "Start one: kd distill RECIPE."
+        )
+    return load(str(folder / RECIPE))
+
+
+def write_card(folder: Path, reporter: Reporter) -> Path:
+    """Write the card of a finished run again, from what was measured.
+
+    Returns:
+        The student's folder, with the card in it.
+
+    Raises:
+        UsageError: The folder is no run's, or the run isn't finished, or was changed since.
+    """
+    recipe = recipe_of(folder)
+    card = STAGES[-1]
+    with _locked(folder):
+        run = RunFolder.open(folder)
+        for stage in STAGES[:-1]:
+            fault = (
+                run.fault(stage.name, stage.artifact)
+                if stage.name in run.records
+                else f"stage {stage.name} isn't done"
+            )
+            if fault:
+                raise UsageError(
+                    f"The run {folder} isn't whole: {fault}.", "Finish it: kd distill."
+                )
+        spec = _spec(card, recipe, {})
+        key = stage_key(card.name, card.version, spec, [run.records[n].key for n in card.needs])
+        _run_stage(Planned(card, key, spec, "asked for"), recipe, run, reporter)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    return folder / "student"
 
 
 def _run_stage(item: Planned, recipe: Recipe, run: RunFolder, reporter: Reporter) -> None:

@@ -34,3 +34,21 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Do nothing."""
+
+
+class Tally:
+    """Adds up the progress of several passes that make one stage.
+
+    Args:
+        reporter: Told of the sum.
+        total: Units in all passes together.
+    """
+
+    def __init__(self, reporter: Reporter, total: int) -> None:
+        self.reporter, self.total, self.before = reporter, total, 0
+
+    def __call__(self, done: int, rows: int) -> None:
+        """`done` of the `rows` units of the present pass are through."""
+        self.reporter.advance(self.before + done, self.total)
+        if done == rows:
+            self.before += rows

@@ -31,7 +31,15 @@ def length_limit(config: Any, tokenizer: "PreTrainedTokenizerBase", wanted: int 
     return min(limits)
 
 
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xmod", "data2vec"}
+_OFFSET_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "xmod",
+    "data2vec",
+}
 
 
 def encode(split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int) -> "Dataset":

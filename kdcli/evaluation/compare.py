@@ -16,7 +16,7 @@ from kdcli.evaluation import metrics
 from kdcli.evaluation.latency import measure
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
-from kdcli.progress import Reporter
+from kdcli.progress import Reporter, Tally
 from kdcli.recipe.schema import EvaluateSpec
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def compare(
     scope = _out_of_scope(spec, corpus)
     models = [_load(name, folder, corpus, splits, max_length) for name, folder in folders.items()]
     total = sum(len(corpus.splits[s]) for s in splits) * len(models)
-    advance = _Counter(reporter, total)
+    advance = Tally(reporter, total)
     predictions = {
         split: {m.name: _predict(m, corpus, split, spec.batch_size, advance) for m in models}
         for split in splits
@@ -94,16 +94,6 @@ def compare(
             for m in models
         ],
     }
-
-
-class _Counter:
-    def __init__(self, reporter: Reporter, total: int) -> None:
-        self.reporter, self.total, self.before = reporter, total, 0
-
-    def __call__(self, done: int, rows: int) -> None:
-        self.reporter.advance(self.before + done, self.total)
-        if done == rows:
-            self.before += rows
 
 
 def _load(

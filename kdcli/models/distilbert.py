@@ -56,7 +56,8 @@ def config_from(bert: Any, layers: int) -> "DistilBertConfig":
     reason = obstacle(bert)
     if reason:
         raise ModelError(
-            f"The teacher can't take DistilBERT's form: {reason}.", "Use student.architecture: same."
+            f"The teacher can't take DistilBERT's form: {reason}.",
+            "Use student.architecture: same.",
         )
     head_dropout = bert.classifier_dropout
     return DistilBertConfig(

@@ -86,7 +86,9 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         ) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ModelError(f"The tokenizer in {folder} has neither padding nor end-of-text token.")
+            raise ModelError(
+                f"The tokenizer in {folder} has neither padding nor end-of-text token."
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 

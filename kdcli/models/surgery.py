@@ -34,19 +34,24 @@ def cut(teacher: "PreTrainedModel", keep: Sequence[int], architecture: str) -> "
     Raises:
         ModelError: The architecture has no numbered layers, or can't become DistilBERT.
     """
-    if architecture == "auto":
-        architecture = "distilbert" if distilbert.obstacle(teacher.config) is None else "same"
     tensors = keep_layers(teacher.state_dict(), keep, depth(teacher.config))
-    if architecture == "distilbert":
+    if form(teacher.config, architecture) == "distilbert":
         config = distilbert.config_from(teacher.config, len(keep))
         tensors = distilbert.tensors_from(tensors)
     else:
-        config = _shallower(teacher.config, keep)
+        config = shallower(teacher.config, keep)
     from transformers import AutoModelForSequenceClassification
 
     student = AutoModelForSequenceClassification.from_config(config)
     student.load_state_dict(tensors, strict=True)
     return student.eval()
+
+
+def form(config: Any, architecture: str) -> str:
+    """What `architecture` comes to for a model of this configuration: same or distilbert."""
+    if architecture != "auto":
+        return architecture
+    return "distilbert" if distilbert.obstacle(config) is None else "same"
 
 
 def depth(config: Any) -> int:
@@ -94,7 +99,8 @@ def _stack(names: Iterable[str], layers: int) -> str:
     return stacks[0]
 
 
-def _shallower(config: Any, keep: Sequence[int]) -> Any:
+def shallower(config: Any, keep: Sequence[int]) -> Any:
+    """The configuration of a model of the layers `keep` alone."""
     config = copy.deepcopy(config)
     for name, value in config.to_dict().items():
         # Such as layer_types: one entry for each layer.

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,7 +11,11 @@ from pydantic_core import ErrorDetails
 import kdcli
 from kdcli.errors import RecipeError
 from kdcli.recipe import yaml
-from kdcli.recipe.schema import LOSS_KINDS, Loss, Recipe
+from kdcli.recipe.schema import LOSS_KINDS, Loss, Recipe, Spec
+
+# `key=value`, and what the user typed for it where that wasn't --set.
+Override = str | tuple[str, str]
+SpecT = TypeVar("SpecT", bound=Spec)
 
 _SOURCES = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
 
@@ -48,7 +52,12 @@ def find(reference: str) -> Path:
     )
 
 
-def load(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+def is_recipe(reference: str) -> bool:
+    """Whether a reference means a recipe rather than a model."""
+    return Path(reference).suffix in (".yaml", ".yml") or reference in shipped()
+
+
+def load(reference: str, overrides: Sequence[Override] = ()) -> Recipe:
     """Load and check a recipe.
 
     A relative path in the file counts from the file's folder, one in an override from the
@@ -68,10 +77,59 @@ def load(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {what}.", "Start from one that works: kd recipe list.")
     for source in _SOURCES:
         _anchor(document.value, source, path.parent)
-    origins: dict[yaml.Path, str] = {}
-    for override in overrides:
-        _override(document.value, override, origins)
-    return _validate(document, str(path), origins)
+    return _finish(document, str(path), overrides, Recipe)
+
+
+def from_flags(
+    model: type[SpecT], overrides: Sequence[Override], base: dict[str, Any] | None = None
+) -> SpecT:
+    """A part of a recipe that was given by flags, checked as a recipe is.
+
+    Args:
+        model: What to make: its keys are those that the overrides begin with.
+        overrides: `key=value`, each with the flag it came from.
+        base: What holds where no flag says otherwise.
+
+    Raises:
+        RecipeError: Naming the flag.
+    """
+    return _finish(yaml.Document(base or {}), "flags", overrides, model)
+
+
+def summary(path: Path) -> str:
+    """What a recipe's first comment says it is for."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def copy_to(reference: str, to: Path | None) -> Path:
+    """Copy a recipe as it stands, its relative paths made absolute.
+
+    Args:
+        reference: A path, or the name of a recipe that ships with kd.
+        to: A file that doesn't exist yet, or a folder; None is the working folder.
+
+    Returns:
+        The file written.
+
+    Raises:
+        RecipeError: The file exists.
+    """
+    path = find(reference)
+    target = to or Path()
+    target = target / path.name if target.is_dir() else target
+    if target.exists():
+        raise RecipeError(f"{target} exists.", "Name another file.")
+    text = _read(path)
+    document = yaml.parse(text, str(path))
+    for section, key in _SOURCES:
+        part = document.value.get(section, {})
+        before = part.get(key)
+        _anchor(document.value, (section, key), path.parent)
+        if part.get(key) != before:
+            text = text.replace(f"{key}: {before}", f"{key}: {part[key]}", 1)
+    target.write_text(text, encoding="utf-8")
+    return target
 
 
 def dump(recipe: Recipe) -> str:
@@ -100,12 +158,23 @@ def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> None:
         return
     path = base / Path(given).expanduser()
     if given.startswith((".", "/", "~")) or path.exists():
-        part[key] = str(path.resolve())
+        value[source[0]][key] = str(path.resolve())
 
 
-def _override(value: dict[str, Any], override: str, origins: dict[yaml.Path, str]) -> None:
+def _finish(
+    document: yaml.Document, name: str, overrides: Sequence[Override], model: type[SpecT]
+) -> SpecT:
+    origins: dict[yaml.Path, str] = {}
+    for override in overrides:
+        text, origin = (override, f"--set {override}") if isinstance(override, str) else override
+        _override(document.value, text, origin, origins)
+    return _validate(document, name, origins, model)
+
+
+def _override(
+    value: dict[str, Any], override: str, name: str, origins: dict[yaml.Path, str]
+) -> None:
     key, equals, text = override.partition("=")
-    name = f"--set {override}"
     if not equals or not key:
         raise RecipeError(f"{name}: is not of the form key=value.")
     path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
@@ -134,9 +203,11 @@ def _child(node: Any, part: str | int, name: str) -> Any:
     return node[part]
 
 
-def _validate(document: yaml.Document, name: str, origins: dict[yaml.Path, str]) -> Recipe:
+def _validate(
+    document: yaml.Document, name: str, origins: dict[yaml.Path, str], model: type[SpecT]
+) -> SpecT:
     try:
-        return Recipe.model_validate(document.value)
+        return model.model_validate(document.value)
     except ValidationError as error:
         problems = error.errors(include_url=False)
     first = problems[0]

@@ -1,6 +1,7 @@
 """The recipe: frozen, strict, every key with a default or a reason to be required.
 
-`kd recipe schema` prints this as JSON Schema; titles and descriptions below are what an editor shows.
+`kd recipe schema` prints this as JSON Schema; the descriptions are what an editor
+shows.
 """
 
 from typing import Annotated, Literal, get_args
@@ -201,3 +202,17 @@ class Recipe(Spec):
     distill: DistillSpec = DistillSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     card: CardSpec = CardSpec()
+
+
+class CutSpec(Spec):
+    """What `kd init-student` needs of a recipe."""
+
+    student: StudentSpec = StudentSpec()
+
+
+class MeasureSpec(Spec):
+    """What `kd evaluate` needs of a recipe."""
+
+    seed: int = Field(42, ge=0, lt=2**32)
+    data: DataSpec
+    evaluate: EvaluateSpec = EvaluateSpec()

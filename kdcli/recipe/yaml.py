@@ -26,8 +26,10 @@ _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{t}" for t in ("str", "int", "float", "bool", "null", "map",
-                                                  "seq", "timestamp", "merge", "value")}  # fmt: skip
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ["str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge", "value"]
+}
 
 
 @dataclass
@@ -91,7 +93,7 @@ def _check_depth(text: str, name: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise RecipeError(f"{name}:{line}: is nested more than {MAX_DEPTH} levels deep.")
 
 

@@ -13,14 +13,14 @@ def run(job: Job) -> dict[str, Any]:
     """Build the trained student's folder.
 
     Returns:
-        `history`, a row for each epoch, and `parameters`.
+        `history`, a row for each epoch; `parameters`; `versions` of what trained it.
     """
     recipe = job.recipe
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])
     corpus = texts.load(recipe, job.reporter)
     parts = ("train", "validation")
-    rows = texts.encoded(recipe, corpus, student, tokenizer, parts, job.reporter)
+    rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
     if losses.needs_teacher(recipe.distill.losses):
         outputs = signals.read(job.inputs["outputs"])
         rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
@@ -40,4 +40,5 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "history": [asdict(epoch) for epoch in history],
         "parameters": source.count_parameters(student),
+        "versions": trainer.versions(),
     }

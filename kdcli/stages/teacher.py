@@ -35,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
         set_seed(recipe.seed)
         model = source.load_classifier(folder, corpus.labels, fresh_head=True)
         parts = ("train", "validation")
-        rows = texts.encoded(recipe, corpus, model, tokenizer, parts, job.reporter)
+        rows = texts.encoded(recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
         history = trainer.fit(
             model,
             tokenizer,

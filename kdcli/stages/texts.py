@@ -26,6 +26,7 @@ def encoded(
     corpus: Corpus,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
+    *,
     splits: Sequence[str],
     reporter: Reporter,
 ) -> dict[str, "Dataset"]:
@@ -37,6 +38,8 @@ def encoded(
         rows[split] = encode.encode(corpus.splits[split], tokenizer, limit)
         cut = encode.count_truncated(corpus.splits[split], rows[split], tokenizer, limit)
         if cut:
-            reporter.say(f"{cut:,} of {len(rows[split]):,} {split} texts were cut to {limit} tokens.")
+            reporter.say(
+                f"{cut:,} of {len(rows[split]):,} {split} texts were cut to {limit} tokens."
+            )
         rows[split] = encode.with_model_labels(rows[split], corpus, names)
     return rows

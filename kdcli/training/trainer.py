@@ -100,6 +100,15 @@ def fit(
     return _epochs(trainer.state.log_history)
 
 
+def versions() -> dict[str, str]:
+    """The versions of what trains, for the card."""
+    from importlib.metadata import version
+
+    names = {"Transformers": "transformers", "PyTorch": "torch"}
+    names |= {"Datasets": "datasets", "Tokenizers": "tokenizers"}
+    return {title: version(name) for title, name in names.items()}
+
+
 def steps(rows: int, spec: FitSpec, processes: int = 1) -> int:
     """How many optimiser steps a fit takes."""
     batches = -(-rows // (spec.batch_size * processes))

@@ -1,0 +1,1 @@
+"""What a person types: flags are parsed here, one function is called, its result is shown."""

@@ -1,0 +1,227 @@
+"""The only writer to the terminal.
+
+Progress, notes and errors go to standard error; results go to standard output. Each stream is
+looked at by itself: live and coloured where it is a terminal, plain lines where it is not.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kdcli.errors import KdError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID
+
+_SECONDS_BETWEEN_LINES = 15.0
+_PLAIN_WIDTH = 120
+
+
+class Console:
+    """Shows progress, notes, results and errors; it is a `kdcli.progress.Reporter`.
+
+    Args:
+        json_output: Results and errors as one JSON document on standard output.
+        quiet: No progress and no notes.
+    """
+
+    def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
+        self.json_output, self.quiet = json_output, quiet
+        self._said: set[str] = set()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage, self._doing, self._started, self._last_line = "", "", 0.0, 0.0
+        self._figures: dict[str, float] = {}
+
+    def start(self, stage: str, doing: str) -> None:
+        """Begin a stage's line."""
+        self._stage, self._doing, self._figures = stage, doing, {}
+        self._started = self._last_line = time.monotonic()
+        if self.quiet:
+            return
+        if not _is_live(sys.stderr):
+            self._line(f"{stage}: {doing}")
+            return
+        self._progress = _bar(_rich(sys.stderr))
+        self._task = self._progress.add_task(_label(stage, doing), total=None, figures="")
+        self._progress.start()
+
+    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """Move the stage's line on."""
+        self._figures |= figures or {}
+        if self.quiet:
+            return
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, completed=done, total=total, figures=_figures(self._figures)
+            )
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES or (figures and "accuracy" in figures):
+            self._last_line = now
+            left = (now - self._started) / max(done, 1) * (total - done)
+            self._line(
+                f"{self._stage}: {done:,} of {total:,} ({100 * done // total} %)"
+                f"{_comma(_figures(self._figures))}, {duration(left)} left"
+            )
+
+    def finish(self, stage: str, outcome: str, seconds: float) -> None:
+        """End a stage's line."""
+        self._close()
+        if self.quiet:
+            return
+        how = "reused" if outcome == "reused" else f"done in {duration(seconds)}"
+        self._line(f"{stage}: {how}{_comma(_figures(self._figures))}", mark="✓")
+        self._figures = {}
+
+    def say(self, message: str) -> None:
+        """A note, once however often it comes up."""
+        if self.quiet or message in self._said:
+            return
+        self._said.add(message)
+        self._line(message, mark="·")
+
+    def error(self, error: KdError) -> None:
+        """An error: a sentence, and the way out."""
+        self._close()
+        if self.json_output:
+            document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            _write(sys.stdout, json.dumps({"error": document}))
+        console = _rich(sys.stderr)
+        console.print(f"{_bold('Error:', console)} {_escape(str(error))}", soft_wrap=True)
+
+    def result(self, document: Any, text: str = "") -> None:
+        """The command's result: the document with --json, the text otherwise."""
+        self._close()
+        if self.json_output:
+            _write(sys.stdout, json.dumps(document, indent=2, ensure_ascii=False))
+        elif text:
+            _write(sys.stdout, text)
+
+    def table(
+        self,
+        document: Any,
+        title: str,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        after: str = "",
+    ) -> None:
+        """A result that is a table: its first column is text, the others are figures."""
+        self._close()
+        if self.json_output:
+            self.result(document)
+            return
+        from rich import box
+        from rich.table import Table
+
+        console = _rich(sys.stdout)
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(_escape, row))
+        console.print(table)
+        if after:
+            console.print(_escape(after), soft_wrap=True)
+
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None
+
+    def _line(self, text: str, mark: str = "") -> None:
+        if self._progress is not None:
+            self._progress.console.print(_escape(f"{mark} {text}".strip()), soft_wrap=True)
+            return
+        live = _is_live(sys.stderr)
+        line = f"{mark} {text}".strip() if live else text
+        _rich(sys.stderr).print(_escape(line), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _is_live(stream: Any) -> bool:
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def _rich(stream: Any) -> "RichConsole":
+    from rich.console import Console as RichConsole
+
+    live = _is_live(stream)
+    plain = not live or "NO_COLOR" in os.environ
+    return RichConsole(
+        file=stream,
+        force_terminal=live,
+        no_color=plain,
+        color_system=None if plain else "auto",
+        highlight=False,
+        emoji=False,
+        width=None if live else _PLAIN_WIDTH,
+    )
+
+
+def _bar(console: "RichConsole") -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+    )
+
+
+def _label(stage: str, doing: str) -> str:
+    return _escape(f"{stage}: {doing}")
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _comma(text: str) -> str:
+    return f", {text}" if text else ""
+
+
+def _bold(text: str, console: "RichConsole") -> str:
+    return text if console.color_system is None else f"[bold red]{text}[/]"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    printable = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return escape(printable)
+
+
+def _write(stream: Any, text: str) -> None:
+    with suppress(AttributeError):
+        stream.reconfigure(errors="backslashreplace")
+    stream.write(text if text.endswith("\n") else text + "\n")
+    stream.flush()

@@ -1,0 +1,43 @@
+"""`kd fine-tune-teacher`: the pipeline up to the teacher."""
+
+from kdcli.cli.console import Console
+from kdcli.cli.options import (
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    OutputOption,
+    QuietOption,
+    RecipeArgument,
+    SetOption,
+)
+
+
+def fine_tune_teacher(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    output: OutputOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
+    from kdcli.cli.runs import run_recipe
+
+    console = Console(json_output=json_output, quiet=quiet)
+    run = run_recipe(
+        recipe, overrides, output, console, until="teacher", fresh=fresh, dry_run=dry_run
+    )
+    if run is None:
+        return
+    result = run.records["teacher"].result
+    folder = run.path / "teacher"
+    rows = [
+        [str(e["epoch"]), str(e["step"]), f"{e['training_loss']:.4f}",
+         f"{e['validation_loss']:.4f}", f"{100 * e['accuracy']:.2f} %"]
+        for e in result["history"]
+    ]  # fmt: skip
+    header = ["epoch", "step", "training loss", "validation loss", "accuracy"]
+    document = {"run": str(run.path), "teacher": str(folder), **result}
+    after = f"Teacher: {folder}\nNext: kd distill {recipe}"
+    console.table(document, "", header, rows, after)

@@ -1,0 +1,40 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe's file, or the name of one that ships with kd."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the recipe, such as distill.epochs=3. May be repeated.",
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="The run's folder; runs/NAME where it is left out."
+    ),
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Start over: reuse nothing of an earlier run.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="One JSON document on standard output; all else on standard error."
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]

@@ -1,0 +1,69 @@
+"""Measuring models outside a pipeline: any folders, side by side, on any texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcli.data import source as data
+from kdcli.errors import UsageError
+from kdcli.evaluation.compare import TEACHER, compare
+from kdcli.models import source
+from kdcli.progress import Reporter
+from kdcli.recipe.load import Override, from_flags, load
+from kdcli.recipe.schema import MeasureSpec
+from kdcli.run import RECIPE
+
+
+def measure(models: Sequence[str], flags: Sequence[Override], reporter: Reporter) -> dict[str, Any]:
+    """Measure models on the same texts.
+
+    Args:
+        models: Run folders, which stand for their teacher and student, or single models.
+        flags: What the user said of data and evaluation, in a recipe's keys; where no data is
+            named, it is that of the run that a model belongs to.
+        reporter: Told of every batch.
+
+    Returns:
+        As `kdcli.evaluation.compare.compare`.
+
+    Raises:
+        KdError: A model or the data is missing or unusable.
+    """
+    spec = _spec(models, flags)
+    folders = _folders(models)
+    reporter.start("evaluate", f"measure {', '.join(folders)}")
+    corpus = data.load(spec.data, spec.seed)
+    for note in corpus.notes:
+        reporter.say(note)
+    return compare(folders, corpus, spec.evaluate, spec.data.max_length, reporter)
+
+
+def _spec(models: Sequence[str], flags: Sequence[Override]) -> MeasureSpec:
+    base: dict[str, Any] = {"data": {}, "evaluate": {}}
+    if not any(flag[0].startswith("data.dataset") for flag in flags):
+        recipes = [r for m in models for r in (Path(m) / RECIPE, Path(m).parent / RECIPE)]
+        found = next((recipe for recipe in recipes if recipe.is_file()), None)
+        if found is None:
+            raise UsageError(
+                f"{models[0]} belongs to no run: which texts is it to be measured on?",
+                "Name them: --data DATASET.",
+            )
+        whole = load(str(found)).model_dump(mode="json")
+        base = {key: whole[key] for key in ("seed", "data", "evaluate")}
+    return from_flags(MeasureSpec, flags, base)
+
+
+def _folders(models: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for model in models:
+        path = Path(model)
+        if (path / RECIPE).is_file() and not (path / "config.json").is_file():
+            prefix = "" if len(models) == 1 else f"{path.name}/"
+            parts = {TEACHER: path / TEACHER, "student": path / "student"}
+            folders |= {f"{prefix}{n}": source.locate(str(p)) for n, p in parts.items()}
+        else:
+            name = model.rstrip("/")
+            folders[path.name if path.is_dir() and path.name not in folders else name] = (
+                source.locate(model)
+            )
+    return folders
