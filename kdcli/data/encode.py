@@ -87,8 +87,18 @@ def lengths(encoded: "Dataset") -> np.ndarray:
     import pyarrow.compute as pc
 
     # Through Arrow's offsets: no row becomes a Python list.
-    column = encoded.with_format("arrow")[:]["input_ids"]
-    return np.asarray(pc.list_value_length(column))
+    return np.asarray(pc.list_value_length(_token_column(encoded)))
+
+
+def token_ids(encoded: "Dataset") -> np.ndarray:
+    """The token ids of all rows, one after the other."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.list_flatten(_token_column(encoded)))
+
+
+def _token_column(encoded: "Dataset") -> Any:
+    return encoded.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
 
 
 def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
@@ -105,11 +115,18 @@ class Collator:
     Args:
         tokenizer: Knows the padding token and side.
         inputs: The names that the model's `forward` takes; other token columns are dropped.
+        place: For each token id its row in the model's embedding table, where they differ.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", inputs: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        inputs: Sequence[str],
+        place: torch.Tensor | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.inputs = set(inputs)
+        self.place = place
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: token columns of shape (rows, longest), `labels` (rows,), logits (rows, C)."""
@@ -118,6 +135,8 @@ class Collator:
             {name: [row[name] for row in rows] for name in columns}, return_tensors="pt"
         )
         batch = {name: t for name, t in encoding.items() if name in self.inputs}
+        if self.place is not None:
+            batch["input_ids"] = self.place[batch["input_ids"]]
         for name in rows[0].keys() - set(columns):
             batch[name] = torch.as_tensor(np.asarray([row[name] for row in rows]))
         return batch

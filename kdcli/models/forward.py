@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def collator_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Collator:
+def collator_for(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    place: torch.Tensor | None = None,
+) -> Collator:
     """A collator that gives the model what its `forward` names, and nothing else."""
-    return Collator(tokenizer, tuple(inspect.signature(model.forward).parameters))
+    return Collator(tokenizer, tuple(inspect.signature(model.forward).parameters), place)
 
 
 def logits(

