@@ -1,0 +1,91 @@
+"""Small real parts that tests share: a tokenizer, models, a data set."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, disable_progress_bars, load_dataset
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+
+from kdcli.recipe.load import shipped_folder
+
+SPLITS = {"train": 120, "validation": 34, "test": 34}
+
+
+@pytest.fixture(scope="session")
+def help_desk() -> dict[str, Dataset]:
+    """The data set of the quick start."""
+    disable_progress_bars()
+    files = {split: str(shipped_folder() / "quickstart" / f"{split}.csv") for split in SPLITS}
+    return load_dataset("csv", data_files=files)
+
+
+@pytest.fixture(scope="session")
+def labels(help_desk) -> list[str]:
+    """Its 17 label names."""
+    return sorted(set(help_desk["train"]["intent"]))
+
+
+@pytest.fixture(scope="session")
+def small_data(help_desk, tmp_path_factory) -> Path:
+    """A part of it, every label in every split, as a folder of CSV files."""
+    folder = tmp_path_factory.mktemp("small")
+    for split, rows in SPLITS.items():
+        part = help_desk[split].class_encode_column("intent")
+        part = part.train_test_split(rows, seed=0, stratify_by_column="intent")["test"]
+        frame = part.to_pandas()
+        frame["intent"] = [part.features["intent"].int2str(i) for i in part["intent"]]
+        frame.to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
+    """A WordPiece tokenizer of a few hundred pieces."""
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(help_desk["train"]["text"], vocab_size=600, show_progress=False)
+    folder = tmp_path_factory.mktemp("pieces")
+    trained.save_model(str(folder))
+    return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def config(tokenizer) -> BertConfig:
+    """A BERT of four narrow layers."""
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
+    """A folder with a BERT that has no head."""
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
+    """A folder with a BERT classifier of the help desk's labels, untrained."""
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    classes = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+    BertForSequenceClassification(type(config)(**{**config.to_dict(), **classes})).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
