@@ -284,7 +284,7 @@ def _get(value: Any, key: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else text[:37] + "…"
 
 

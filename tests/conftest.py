@@ -15,6 +15,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from kdcli.recipe.load import shipped_folder
 
+# Tiny models gain nothing from a second thread, and wait for it on a busy machine.
+torch.set_num_threads(1)
+
 SPLITS = {"train": 120, "validation": 34, "test": 34}
 
 
@@ -83,7 +86,10 @@ def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     """A folder with a BERT classifier of the help desk's labels, untrained."""
     folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(0)
-    classes = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+    classes = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {n: i for i, n in enumerate(labels)},
+    }
     BertForSequenceClassification(type(config)(**{**config.to_dict(), **classes})).save_pretrained(
         folder
     )

@@ -30,7 +30,7 @@ def name_labels(splits: Mapping[str, "Dataset"], column: str) -> dict[str, "Data
     _refuse_gaps(splits, column, kinds)
     if classes is None:
         values = {v for split in splits.values() for v in split.unique(column)}
-        if all(isinstance(v, int) for v in values):
+        if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
             top = max(values, default=0)
             if min(values, default=0) < 0 or top >= 100_000:
                 raise DataError(

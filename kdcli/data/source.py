@@ -111,6 +111,8 @@ def _read(spec: DataSpec, notes: list[str]) -> "DatasetDict":
     except DataError:
         raise
     except Exception as error:
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{path} is empty: it holds no rows.") from error
         raise DataError(f"{path} can't be read: {_cause(error)}") from error
 
 
@@ -147,9 +149,7 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
                 f"There is no data set {name}: no such file or folder here, and none on the Hub "
                 "that you may see."
             ) from error
-        except ValueError as error:
-            raise DataError(f"The data set {name} can't be loaded: {_cause(error)}") from error
-        except RuntimeError as error:
+        except (ValueError, RuntimeError) as error:
             raise DataError(f"The data set {name} can't be loaded: {_cause(error)}") from error
 
 

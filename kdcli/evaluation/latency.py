@@ -1,10 +1,11 @@
 """How long a classifier takes for one text."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 _WARM_UP = 10
 
@@ -40,8 +41,6 @@ def measure(
             start = time.perf_counter()
             run(text)
             times[name].append((time.perf_counter() - start) * 1000)
-    return {name: Latency(statistics.median(found), _p95(found)) for name, found in times.items()}
-
-
-def _p95(values: Sequence[float]) -> float:
-    return sorted(values)[int(0.95 * (len(values) - 1))]
+    return {
+        name: Latency(*map(float, np.percentile(found, [50, 95]))) for name, found in times.items()
+    }

@@ -80,10 +80,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{folder} has no tokenizer that can be used: {_first_line(error)}",
-            "Save one beside the weights: tokenizer.save_pretrained(FOLDER).",
-        ) from error
+        raise _no_tokenizer(folder, _first_line(error)) from error
+    # Where the files are missing, transformers makes one up that knows its special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise _no_tokenizer(folder, "its files are missing.")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
@@ -167,6 +167,13 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     """Write an ordinary `save_pretrained` folder that plain transformers loads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _no_tokenizer(folder: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{folder} has no tokenizer that can be used: {reason}",
+        "Save one beside the weights: tokenizer.save_pretrained(FOLDER).",
+    )
 
 
 def _in_package(reference: str) -> Path:

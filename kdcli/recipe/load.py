@@ -46,9 +46,10 @@ def find(reference: str) -> Path:
     names = shipped()
     if reference in names:
         return names[reference]
+    close = difflib.get_close_matches(reference, names, n=1)
     raise RecipeError(
         f"There is no recipe {reference}: neither a file nor one of {', '.join(names)}.",
-        _nearest(reference, names),
+        f"Did you mean {close[0]}?" if close else "",
     )
 
 
@@ -210,7 +211,8 @@ def _validate(
         return model.model_validate(document.value)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-    first = problems[0]
+    # A misspelt key mostly shows as a missing one as well: the misspelling says more.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     path = _written_path(document.value, first["loc"])
     origin = next((origins[p] for p in origins if _related(p, path)), None)
     if path in document.lines and path not in origins:

@@ -71,7 +71,7 @@ def test_the_plan_says_what_a_change_costs(quick, kd):
     assert done.returncode == 0, done.stderr
     stages = {stage["stage"]: stage for stage in json.loads(done.stdout)["stages"]}
     assert [s for s in stages if stages[s]["reused"]] == ["teacher", "student", "outputs"]
-    assert stages["distill"]["reason"] == "distill.losses.0.temperature was 2.0, is 4"
+    assert stages["distill"]["reason"] == "distill.losses.0.temperature was 2, is 4"
     assert stages["distill"]["steps"] == 44
     assert stages["distill"]["seconds"] > 0
 

@@ -1,0 +1,72 @@
+"""Tokens and batches."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from kdcli.data.encode import Collator, LikeLengths, count_truncated, encode, lengths, padding_share
+
+
+@pytest.fixture
+def like_clinc():
+    """Lengths spread as those of CLINC's queries: about 11 tokens, 33 at the most."""
+    random = np.random.default_rng(0)
+    return np.clip(random.normal(11, 3.5, size=15_250).round().astype(int), 4, 33)
+
+
+def test_batches_of_like_length_hold_little_padding(like_clinc):
+    order = list(LikeLengths(like_clinc, 48, seed=42))
+    assert padding_share(like_clinc, order, 48) < 0.05
+    unsorted = padding_share(like_clinc, list(range(len(like_clinc))), 48)
+    assert unsorted > 0.3
+
+
+def test_an_epoch_sees_every_row_once_and_in_an_order_of_its_own(like_clinc):
+    sampler = LikeLengths(like_clinc, 48, seed=42)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert sorted(first) == sorted(second) == list(range(len(like_clinc)))
+    assert first != second
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(like_clinc):
+    one, two = (LikeLengths(like_clinc, 48, seed=7) for _ in range(2))
+    list(one)
+    for sampler in (one, two):
+        sampler.set_epoch(3)
+    assert list(one) == list(two)
+    assert list(LikeLengths(like_clinc, 48, seed=8)) != list(LikeLengths(like_clinc, 48, seed=7))
+
+
+def test_batches_don_t_come_in_order_of_length(like_clinc):
+    order = list(LikeLengths(like_clinc, 48, seed=42))
+    longest = [like_clinc[order[i : i + 48]].max() for i in range(0, 50 * 48, 48)]
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
+
+
+def test_truncation_counts_only_texts_that_lose_something(tokenizer):
+    split = Dataset.from_dict({"text": ["parcel " * 3, "parcel " * 4, "parcel " * 5]})
+    per_word = len(tokenizer("parcel")["input_ids"]) - 2
+    limit = 4 * per_word + 2
+    encoded = encode(split, tokenizer, limit)
+    assert lengths(encoded).tolist() == [3 * per_word + 2, limit, limit]
+    assert count_truncated(split, encoded, tokenizer, limit) == 1
+
+
+def test_pairs_are_encoded_with_their_token_types(tokenizer):
+    split = Dataset.from_dict({"text": ["where is it"], "text_pair": ["my parcel"]})
+    row = encode(split, tokenizer, 64)[0]
+    assert row["token_type_ids"] == tokenizer("where is it", "my parcel")["token_type_ids"]
+
+
+def test_a_batch_holds_what_the_model_takes_and_nothing_else(tokenizer):
+    rows = [dict(encode(Dataset.from_dict({"text": [t]}), tokenizer, 64)[0]) for t in ("a", "a b")]
+    for row, label in zip(rows, (3, 5), strict=True):
+        row["labels"] = label
+    batch = Collator(tokenizer, ("input_ids", "attention_mask"))(rows)
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["labels"].tolist() == [3, 5]
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert batch["attention_mask"][0].sum() < batch["attention_mask"][1].sum()

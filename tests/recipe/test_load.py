@@ -1,0 +1,152 @@
+"""Recipes: what they may say, and how a mistake is told."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from kdcli.errors import RecipeError
+from kdcli.recipe.load import copy_to, dump, load, shipped, shipped_folder
+from kdcli.recipe.schema import Recipe
+
+MINIMAL = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text, encoding="utf-8"):
+        path = tmp_path / "recipe.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("path", sorted(shipped_folder().rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_is_sound_and_survives_a_round_trip(path, tmp_path):
+    recipe = load(str(path))
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(recipe))
+    assert load(str(again)) == recipe
+
+
+def test_a_recipe_is_found_by_name_and_by_path():
+    assert load("clinc_plus") == load(str(shipped()["clinc_plus"]))
+
+
+def test_the_documented_run_to_the_letter():
+    recipe = load("clinc_plus")
+    fit = recipe.distill
+    assert (recipe.seed, fit.batch_size, fit.epochs, fit.learning_rate) == (42, 48, 5, 2e-5)
+    assert (fit.betas, fit.epsilon, fit.schedule) == ((0.9, 0.999), 1e-8, "linear")
+    assert (recipe.student.drop_every, recipe.student.architecture) == (2, "distilbert")
+    assert recipe.teacher.model == "google-bert/bert-base-uncased"
+    assert (recipe.data.dataset, recipe.data.config) == ("clinc/clinc_oos", "plus")
+
+
+def test_little_has_to_be_said(written):
+    recipe = load(written(MINIMAL))
+    assert recipe.teacher.fine_tune is None
+    assert recipe.seed == 42
+    with pytest.raises(ValidationError):
+        recipe.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("- a\n", "holds no keys"),
+        ("name: x\nnmae: y\n", ":2: nmae is not a key that a recipe knows"),
+        (MINIMAL + "sede: 1\n", "Did you mean seed?"),
+        (MINIMAL + "seed: -1\n", ":6: seed must be greater than or equal to 0, not -1"),
+        (MINIMAL + "seed: [1]\n", ":6: seed must be a valid integer"),
+        (MINIMAL + "seed: 1\nseed: 2\n", ":7: seed is there twice"),
+        (MINIMAL + "distill:\n  learning_rate: off\n", "distill.learning_rate must be"),
+        (MINIMAL + "distill: {losses: []}\n", "distill.losses"),
+        (MINIMAL + "distill: {losses: [{kind: dark}]}\n", "one of cross_entropy, soft_targets"),
+        (MINIMAL + "distill: {losses: [{kind: cross_entropy, weight: 0}]}\n", "weights are all 0"),
+        (MINIMAL + "distill: {losses: [{kind: soft_targets, temperature: 0}]}\n", "greater than 0"),
+        (MINIMAL + "distill: {batch_size: 0}\n", "distill.batch_size"),
+        (MINIMAL + "student: {keep: [2, 1]}\n", "rising order"),
+        (MINIMAL + "student: {keep: [0], drop_every: 2}\n", "one of drop_every, keep and model"),
+        ("name: a/b\n", "letters, digits"),
+        (MINIMAL + "\tseed: 1\n", "is not YAML"),
+        (MINIMAL + "seed: !!python/object/apply:os.getcwd []\n", ":6: has the tag"),
+        ("a: &a [*a]\n", "unfold beyond reason"),
+        ("a: " + "[" * 5000 + "]" * 5000, "levels deep"),
+        ("".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9) if i else 'lol'}]\n"
+                 for i in range(9)), "unfold beyond reason"),
+        (b"name: \xff\n", "is not UTF-8"),
+        ("#" * 1_000_001, "larger than"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_with_its_place(written, text, says):
+    path = written(text)
+    with pytest.raises(RecipeError) as raised:
+        load(path)
+    assert says in str(raised.value)
+    assert str(raised.value).startswith(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["\ufeff" + MINIMAL, MINIMAL.replace("\n", "\r\n")])
+def test_a_byte_order_mark_and_windows_line_ends_are_fine(written, text):
+    assert load(written(text)).name == "mine"
+
+
+@pytest.mark.parametrize("rate", ["2e-5", "'2e-5'", "2.0e-5", "0.00002"])
+def test_a_number_may_be_written_as_people_write_it(written, rate):
+    text = MINIMAL + f"distill:\n  learning_rate: {rate}\n"
+    assert load(written(text)).distill.learning_rate == 2e-5
+
+
+def test_overrides_reach_lists_and_take_yaml(written):
+    recipe = load(
+        "clinc_plus",
+        ["distill.losses.0.temperature=4", "student.drop_every=null", "student.keep=[0, 5]"],
+    )
+    assert recipe.distill.losses[0].temperature == 4
+    assert recipe.student.keep == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("distill.epochs", "not of the form key=value"),
+        ("distill.epohcs=1", "Did you mean epochs?"),
+        ("distill.losses.7.weight=1", "there are 2 items"),
+        ("seed.x=1", "has no keys below it"),
+        ("distill.epochs=many", "must be a valid integer, not 'many'"),
+    ],
+)
+def test_a_wrong_override_names_itself(override, says):
+    with pytest.raises(RecipeError) as raised:
+        load("clinc_plus", [override])
+    assert str(raised.value).startswith(f"--set {override}")
+    assert says in str(raised.value)
+
+
+def test_paths_count_from_the_file_and_from_here_in_an_override(written, tmp_path, monkeypatch):
+    (tmp_path / "texts.csv").touch()
+    path = written(MINIMAL.replace("owner/texts", "texts.csv"))
+    assert load(path).data.dataset == str(tmp_path / "texts.csv")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "other.csv").touch()
+    monkeypatch.chdir(here)
+    assert load(path, ["data.dataset=other.csv"]).data.dataset == str(here / "other.csv")
+    assert load(path, ["data.dataset=owner/set"]).data.dataset == "owner/set"
+
+
+def test_a_copy_works_from_where_it_is_put(tmp_path):
+    copied = copy_to("quickstart", tmp_path)
+    assert load(str(copied)) == load("quickstart")
+    with pytest.raises(RecipeError, match="exists"):
+        copy_to("quickstart", tmp_path)
+
+
+def test_the_schema_is_for_editors_and_as_strict_as_the_loader():
+    schema = json.loads(json.dumps(Recipe.model_json_schema()))
+    assert schema["additionalProperties"] is False
+    assert all(d["additionalProperties"] is False for d in schema["$defs"].values())

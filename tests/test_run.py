@@ -1,0 +1,65 @@
+"""The run folder: whole or absent, and nothing edited is taken for whole."""
+
+import pytest
+
+from kdcli.errors import UsageError
+from kdcli.run import Record, RunFolder, inventory, stage_key
+
+
+def publish(run, content="weights", key="k"):
+    built = run.workdir("teacher") / "teacher"
+    built.mkdir()
+    (built / "a.txt").write_text(content)
+    record = Record(key, {"seed": 1}, inventory(built), {"parameters": 3}, 1.5)
+    run.publish("teacher", "teacher", built, record)
+
+
+def test_what_is_published_is_found_again(tmp_path):
+    publish(RunFolder.open(tmp_path / "run"))
+    again = RunFolder.open(tmp_path / "run")
+    assert again.records["teacher"].key == "k"
+    assert again.records["teacher"].result == {"parameters": 3}
+    assert again.fault("teacher", "teacher") is None
+
+
+def test_a_new_artifact_takes_the_old_one_s_place(tmp_path):
+    run = RunFolder.open(tmp_path)
+    publish(run, "old")
+    publish(run, "new", "k2")
+    assert (tmp_path / "teacher/a.txt").read_text() == "new"
+    assert [p.name for p in (tmp_path / ".work").iterdir()] == ["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda p: p.write_text("weightZ"), "was changed"),
+        (lambda p: p.write_text("weigh"), "was changed"),
+        (lambda p: p.unlink(), "is missing"),
+    ],
+)
+def test_a_spoilt_file_is_named(tmp_path, spoil, says):
+    run = RunFolder.open(tmp_path)
+    publish(run)
+    spoil(tmp_path / "teacher/a.txt")
+    assert run.fault("teacher", "teacher") == f"{tmp_path / 'teacher/a.txt'} {says}"
+
+
+def test_opening_writes_nothing(tmp_path):
+    RunFolder.open(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_way_and_a_damaged_manifest_are_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is a file, not a folder"):
+        RunFolder.open(tmp_path / "file" / "run")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        RunFolder.open(tmp_path)
+
+
+def test_keys_tell_apart_what_differs():
+    assert stage_key("a", 1, {"x": 1.0}) == stage_key("a", 1, {"x": 1.0})
+    assert stage_key("a", 1, {"x": 1.0}) != stage_key("a", 2, {"x": 1.0})
+    assert stage_key("a", 1, {"x": 1.0}) != stage_key("a", 1, {"x": 2.0})

@@ -1,0 +1,171 @@
+"""One fit for teacher and student: what it logs is what it does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from kdcli.data.encode import encode
+from kdcli.errors import KdError
+from kdcli.models import source
+from kdcli.models.forward import collator_for, logits
+from kdcli.progress import Silent
+from kdcli.recipe.schema import CrossEntropySpec, FitSpec, SoftTargetsSpec
+from kdcli.training import losses, signals, trainer
+
+WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
+RATE = {"learning_rate": 3e-3, "batch_size": 16}
+
+
+@pytest.fixture
+def rows(tokenizer):
+    """192 texts; the label is whether the first word is early in WORDS, which can be learnt."""
+    random = np.random.default_rng(0)
+    words = random.choice(WORDS, size=(192, 4))
+    encoded = encode(Dataset.from_dict({"text": [" ".join(w) for w in words]}), tokenizer, 32)
+    early = [int(WORDS.index(w[0]) < 3) for w in words]
+    return encoded.add_column("labels", early)
+
+
+@pytest.fixture
+def model(tiny_backbone):
+    torch.manual_seed(0)
+    return source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+
+
+@pytest.fixture
+def still(model):
+    """The same model without dropout, so that a loss can be computed again."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, **spec):
+    return trainer.fit(
+        model,
+        tokenizer,
+        rows,
+        rows.select(range(64)),
+        spec=FitSpec(**{"epochs": 3, **RATE, **spec}),
+        objective=losses.objective(terms or [CrossEntropySpec()]),
+        seed=seed,
+        scratch=tmp_path / "scratch",
+        log=tmp_path / "log.jsonl",
+        reporter=Silent(),
+    )
+
+
+def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, rows, tmp_path):
+    history = fit(model, tokenizer, rows, tmp_path)
+    assert history[-1].training_loss < history[0].training_loss
+    assert [row.epoch for row in history] == [1, 2, 3]
+    assert [row.step for row in history] == [12, 24, 36]
+    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16)
+    labels = torch.tensor(rows["labels"][:64])
+    again = losses.cross_entropy(torch.from_numpy(found), labels).item()
+    assert history[-1].validation_loss == pytest.approx(again, abs=1e-4)
+    assert history[-1].accuracy == (found.argmax(-1) == labels.numpy()).mean()
+
+
+def test_each_term_is_logged_apart_and_they_add_up(model, tokenizer, rows, tmp_path):
+    rows = rows.add_column(
+        "teacher_logits", np.random.default_rng(1).normal(size=(192, 2)).tolist()
+    )
+    terms = [SoftTargetsSpec(weight=0.5, temperature=2), CrossEntropySpec(weight=0.5)]
+    row = fit(model, tokenizer, rows, tmp_path, terms, epochs=1)[0]
+    assert set(row.training_terms) == {"soft_targets", "cross_entropy"}
+    assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
+    assert sum(row.validation_terms.values()) == pytest.approx(row.validation_loss, abs=1e-4)
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert any("loss/soft_targets" in line for line in logged)
+
+
+def test_the_student_learns_what_only_the_teacher_tells(model, tokenizer, rows, tmp_path):
+    hidden = np.array(rows["labels"])
+    told = np.where(hidden[:, None] == np.arange(2), 4.0, -4.0)
+    rows = rows.remove_columns("labels").add_column("labels", [0] * len(rows))
+    rows = rows.add_column("teacher_logits", told.tolist())
+    fit(model, tokenizer, rows, tmp_path, [SoftTargetsSpec()], epochs=12)
+    found = logits(model, collator_for(model, tokenizer), rows, 16).argmax(-1)
+    assert (found == hidden).mean() > 0.9
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulation_doesn_t_change_the_loss(still, tokenizer, rows, tmp_path, accumulation):
+    start = {name: tensor.clone() for name, tensor in still.state_dict().items()}
+    whole = fit(still, tokenizer, rows, tmp_path)
+    still.load_state_dict(start)
+    parts = fit(
+        still, tokenizer, rows, tmp_path,
+        batch_size=16 // accumulation, gradient_accumulation=accumulation,
+    )  # fmt: skip
+    for one, other in zip(whole, parts, strict=True):
+        assert other.step == one.step
+        assert other.training_loss == pytest.approx(one.training_loss, abs=1e-4)
+        assert other.validation_loss == pytest.approx(one.validation_loss, abs=1e-4)
+
+
+def test_only_the_rows_that_occur_are_trained_and_the_result_is_the_same(
+    still, tokenizer, rows, tmp_path
+):
+    start = {name: tensor.clone() for name, tensor in still.state_dict().items()}
+    fit(still, tokenizer, rows, tmp_path)
+    small = {name: tensor.clone() for name, tensor in still.state_dict().items()}
+    still.load_state_dict(start)
+    # So little decay that it changes nothing, and the whole table is trained.
+    fit(still, tokenizer, rows, tmp_path, weight_decay=1e-30)
+    for name, tensor in still.state_dict().items():
+        torch.testing.assert_close(small[name], tensor, atol=1e-5, rtol=1e-4)
+    table = "bert.embeddings.word_embeddings.weight"
+    assert small[table].shape == start[table].shape
+    used = sorted({i for ids in rows["input_ids"] for i in ids})
+    unused = [i for i in range(len(start[table])) if i not in used]
+    assert torch.equal(small[table][unused], start[table][unused])
+    assert not torch.equal(small[table][used], start[table][used])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_others(
+    tiny_backbone, tokenizer, rows, tmp_path
+):
+    heads = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        model = source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+        fit(model, tokenizer, rows, tmp_path, epochs=1, seed=seed)
+        heads.append(model.classifier.weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_the_best_epoch_is_kept_where_that_is_asked(model, tokenizer, rows, tmp_path):
+    history = fit(model, tokenizer, rows, tmp_path, keep="best", epochs=6, learning_rate=3e-2)
+    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16).argmax(-1)
+    kept = (found == np.array(rows["labels"][:64])).mean()
+    assert kept == max(row.accuracy for row in history)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(model, tokenizer, rows, tmp_path):
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(KdError, match="loss is nan at step 1"):
+        fit(model, tokenizer, rows, tmp_path)
+
+
+def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
+    told = np.random.default_rng(2).normal(size=(192, 7)).astype(np.float32)
+    signals.write({"train": told}, tmp_path / "outputs")
+    read = signals.read(tmp_path / "outputs")["train"]
+    beside = signals.beside(rows, read)
+    assert np.array_equal(np.array(beside["teacher_logits"], dtype=np.float32), told)
+    assert beside["labels"] == rows["labels"]
+    assert read.cache_files, "the column is on disk, not in memory"
+
+
+def test_steps_are_counted_as_the_trainer_counts_them():
+    assert trainer.steps(15_250, FitSpec(batch_size=48, epochs=5)) == 1590
+    assert trainer.steps(192, FitSpec(batch_size=16, epochs=3)) == 36
+    assert trainer.steps(192, FitSpec(batch_size=5, gradient_accumulation=4, epochs=1)) == 10
