@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 15.0
 _PLAIN_WIDTH = 120
+# A live line of 80 columns has no room for more.
+_SHORT = ("loss", "accuracy")
 
 
 class Console:
@@ -48,7 +50,7 @@ class Console:
             self._line(f"{stage}: {doing}")
             return
         self._progress = _bar(_rich(sys.stderr))
-        self._task = self._progress.add_task(_label(stage, doing), total=None, figures="")
+        self._task = self._progress.add_task(_escape(f"{stage:<8}"), total=None, figures=doing)
         self._progress.start()
 
     def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
@@ -57,8 +59,9 @@ class Console:
         if self.quiet:
             return
         if self._progress is not None and self._task is not None:
+            short = {k: v for k, v in self._figures.items() if k in _SHORT}
             self._progress.update(
-                self._task, completed=done, total=total, figures=_figures(self._figures)
+                self._task, completed=done, total=total, figures=_figures(short) or self._doing
             )
             return
         now = time.monotonic()
@@ -76,7 +79,8 @@ class Console:
         if self.quiet:
             return
         how = "reused" if outcome == "reused" else f"done in {duration(seconds)}"
-        self._line(f"{stage}: {how}{_comma(_figures(self._figures))}", mark="✓")
+        last = {k: v for k, v in self._figures.items() if k == "accuracy"}
+        self._line(f"{stage}: {how}{_comma(_figures(last))}", mark="✓")
         self._figures = {}
 
     def say(self, message: str) -> None:
@@ -193,10 +197,6 @@ def _bar(console: "RichConsole") -> "Progress":
         transient=True,
         refresh_per_second=4,
     )
-
-
-def _label(stage: str, doing: str) -> str:
-    return _escape(f"{stage}: {doing}")
 
 
 def _figures(figures: Mapping[str, float]) -> str:

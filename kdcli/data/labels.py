@@ -40,8 +40,6 @@ def name_labels(splits: Mapping[str, "Dataset"], column: str) -> dict[str, "Data
             classes = ClassLabel(names=[str(i) for i in range(top + 1)])
         else:
             classes = ClassLabel(names=sorted(map(str, values)))
-    if len(classes.names) < 2:
-        raise DataError(f"Column {column} holds one class only ({', '.join(classes.names)}).")
     return {
         name: split if kinds[name] == classes else _cast(split, column, classes)
         for name, split in splits.items()

@@ -36,7 +36,7 @@ class Corpus:
     """A data set ready for use.
 
     Attributes:
-        splits: `train`, `validation` and, where there is one, `test`; each with the columns
+        splits: `train`, `validation` and `test`, as far as they are there; each with the columns
             `text`, `text_pair` where the task is on pairs, and `label` (ClassLabel).
         labels: The labels' names, in the order of their ids.
         notes: What was decided on the way that the user should know.
@@ -66,12 +66,14 @@ def identity(spec: DataSpec) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def load(spec: DataSpec, seed: int) -> Corpus:
+def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     """Load the data set of a recipe.
 
     Args:
         spec: Names the data set, its columns and its splits.
         seed: Of the cut, where a validation split has to be set aside.
+        to_train: Whether there must be a train split, of two classes at least, and a validation
+            split, set aside from it where there is none; to measure on, any split will do.
 
     Raises:
         DataError: The data set, a split, a column or a label is missing or unusable.
@@ -80,11 +82,15 @@ def load(spec: DataSpec, seed: int) -> Corpus:
     notes: list[str] = []
     found = _read(spec, notes)
     splits = {part: found[name] for part, name in _parts(spec, found)}
+    if to_train and "train" not in splits:
+        raise DataError(f"There is no split {spec.splits.train} to train on in {spec.dataset}.")
     for part, split in splits.items():
         splits[part] = _columns(spec, part, split)
     splits = labels.name_labels(splits, "label")
-    names = tuple(splits["train"].features["label"].names)
-    if "validation" not in splits:
+    names = tuple(next(iter(splits.values())).features["label"].names)
+    if to_train and len(names) < 2:
+        raise DataError(f"Column {spec.label} holds one class only ({names[0]}).")
+    if to_train and "validation" not in splits:
         splits |= _set_aside(splits["train"], spec.validation_fraction, seed)
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
@@ -159,6 +165,8 @@ def _parts(spec: DataSpec, found: "DatasetDict") -> Iterator[tuple[str, str]]:
         wanted = getattr(spec.splits, part)
         if wanted is None:
             wanted = next((name for name in usual if name in found), None)
+        elif wanted not in found and part == "train":
+            continue
         elif wanted not in found:
             raise DataError(
                 f"data.splits.{part}: there is no split {wanted} in {spec.dataset}; "

@@ -29,18 +29,23 @@ def measure(models: Sequence[str], flags: Sequence[Override], reporter: Reporter
     Raises:
         KdError: A model or the data is missing or unusable.
     """
-    spec = _spec(models, flags)
+    of_run = not any(flag[0].startswith("data.dataset") for flag in flags)
+    spec = _spec(models, flags, of_run)
     folders = _folders(models)
     reporter.start("evaluate", f"measure {', '.join(folders)}")
-    corpus = data.load(spec.data, spec.seed)
+    # Where validation is set aside from train, it has to be the same part as in the run.
+    corpus = data.load(spec.data, spec.seed, to_train=of_run)
     for note in corpus.notes:
         reporter.say(note)
-    return compare(folders, corpus, spec.evaluate, spec.data.max_length, reporter)
+    chosen = spec.evaluate
+    if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
+        chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
+    return compare(folders, corpus, chosen, spec.data.max_length, reporter)
 
 
-def _spec(models: Sequence[str], flags: Sequence[Override]) -> MeasureSpec:
+def _spec(models: Sequence[str], flags: Sequence[Override], of_run: bool) -> MeasureSpec:
     base: dict[str, Any] = {"data": {}, "evaluate": {}}
-    if not any(flag[0].startswith("data.dataset") for flag in flags):
+    if of_run:
         recipes = [r for m in models for r in (Path(m) / RECIPE, Path(m).parent / RECIPE)]
         found = next((recipe for recipe in recipes if recipe.is_file()), None)
         if found is None:

@@ -1,5 +1,7 @@
 """The same texts, however they lie on the disk."""
 
+from pathlib import Path
+
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
@@ -111,6 +113,6 @@ def test_data_is_known_by_its_content_not_its_place(tmp_path):
     (tmp_path / "b").mkdir()
     one, two = (write(tmp_path / n, "csv") for n in "ab")
     assert identity(DataSpec(dataset=one)) == identity(DataSpec(dataset=two))
-    with open(two, "a") as file:
+    with Path(two).open("a") as file:
         file.write("more,cat\n")
     assert identity(DataSpec(dataset=one)) != identity(DataSpec(dataset=two))

@@ -91,7 +91,7 @@ def test_any_model_is_measured_on_any_texts(quick, kd, place):
     texts.write_text("said,meant\nwhere is my parcel,track_order\nthe code fails,promo_code\n")
     done = kd(
         "evaluate", "runs/kd-quickstart/student", "--data", "mine.csv", "--text", "said",
-        "--label", "meant", "--split", "train", "--json",
+        "--label", "meant", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["examples"] == {"train": 2}

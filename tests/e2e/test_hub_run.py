@@ -28,9 +28,9 @@ def clinc_like(small_data: Path, folder: Path) -> dict[str, Path]:
     files = {}
     for split, data in rows.items():
         labels = [names.index("oos" if n == "out_of_scope" else n) for n in data["intent"]]
-        data = data.remove_columns("intent").add_column("intent", labels, feature=classes)
         path = folder / f"{split}.parquet"
-        data.to_parquet(str(path))
+        named = data.remove_columns("intent").add_column("intent", labels, feature=classes)
+        named.to_parquet(str(path))
         files[f"plus/{split}-00000-of-00001.parquet"] = path
     readme = folder / "README.md"
     readme.write_text(
