@@ -13,7 +13,7 @@ from kdcli.errors import StoppedError, UsageError
 from kdcli.progress import Reporter
 from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
-from kdcli.run import MANIFEST, RECIPE, WORK, Job, Record, RunFolder, inventory, stage_key
+from kdcli.run import MANIFEST, RECIPE, WORK, Cadence, Job, Record, RunFolder, inventory, stage_key
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,12 @@ def plan(
     Raises:
         KdError: A local model or data set that the recipe names isn't there.
     """
-    identities = _identities(recipe)
+    return _plan(recipe, _identities(recipe), run, until, fresh=fresh)
+
+
+def _plan(
+    recipe: Recipe, identities: Mapping[str, str], run: RunFolder, until: str, *, fresh: bool
+) -> list[Planned]:
     planned: dict[str, Planned] = {}
     for stage in _stages_until(until):
         spec = _spec(stage, recipe, identities)
@@ -102,6 +107,7 @@ def execute(
     until: str = "card",
     *,
     fresh: bool = False,
+    checkpoint_every: Cadence = Cadence(),
 ) -> RunFolder:
     """Run the pipeline up to a stage; what is done already for the same inputs is reused.
 
@@ -110,7 +116,8 @@ def execute(
         folder: The run's folder.
         reporter: Told of every stage and step.
         until: The last stage to run.
-        fresh: Do everything anew.
+        fresh: Do everything anew, from no checkpoint.
+        checkpoint_every: How often training writes one.
 
     Returns:
         The run folder, with the record of every stage up to `until`.
@@ -121,6 +128,8 @@ def execute(
     with _locked(folder):
         run = RunFolder.open(folder)
         todo = plan(recipe, run, until, fresh=fresh)
+        if fresh:
+            shutil.rmtree(folder / WORK, ignore_errors=True)
         if any(item.reason for item in todo):
             run.write_text(RECIPE, dump(recipe))
         for item in todo:
@@ -128,7 +137,7 @@ def execute(
                 seconds = run.records[item.stage.name].seconds
                 reporter.finish(item.stage.name, "reused", seconds)
             else:
-                _run_stage(item, recipe, run, reporter)
+                _run_stage(item, recipe, run, reporter, checkpoint_every)
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return run
 
@@ -170,38 +179,40 @@ def write_card(folder: Path, reporter: Reporter) -> Path:
         UsageError: The folder is no run's, or the run isn't finished, or was changed since.
     """
     recipe = recipe_of(folder)
-    card = STAGES[-1]
     with _locked(folder):
         run = RunFolder.open(folder)
-        for stage in STAGES[:-1]:
-            fault = (
-                run.fault(stage.name, stage.artifact)
-                if stage.name in run.records
-                else f"stage {stage.name} isn't done"
-            )
-            if fault:
+        *before, card = _plan(recipe, _recorded_identities(run), run, "card", fresh=False)
+        for item in before:
+            if item.reason:
                 raise UsageError(
-                    f"The run {folder} isn't whole: {fault}.", "Finish it: kd distill."
+                    f"The run {folder} isn't whole: stage {item.stage.name}: {item.reason}.",
+                    f"Finish it: kd distill {folder / RECIPE} --output {folder}.",
                 )
-        spec = _spec(card, recipe, {})
-        key = stage_key(card.name, card.version, spec, [run.records[n].key for n in card.needs])
-        _run_stage(Planned(card, key, spec, "asked for"), recipe, run, reporter)
+        _run_stage(card, recipe, run, reporter)
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return folder / "student"
 
 
-def _run_stage(item: Planned, recipe: Recipe, run: RunFolder, reporter: Reporter) -> None:
+def _run_stage(
+    item: Planned,
+    recipe: Recipe,
+    run: RunFolder,
+    reporter: Reporter,
+    checkpoint_every: Cadence = Cadence(),
+) -> None:
     stage = item.stage
     reporter.start(stage.name, stage.doing)
     run.forget(stage.name)
-    work = run.workdir(stage.name)
+    build, scratch = run.workdir(stage.name, item.key)
     job = Job(
         recipe=recipe,
         inputs={s.name: run.path / s.artifact for s in STAGES if s.name in run.records},
         results={name: record.result for name, record in run.records.items()},
-        output=work / Path(stage.artifact).name,
+        output=build / Path(stage.artifact).name,
+        scratch=scratch,
         logs=run.path / "logs",
         reporter=reporter,
+        checkpoint_every=checkpoint_every,
     )
     work_on: Callable[[Job], Mapping[str, Any]] = resolve_name(stage.work)
     start = time.monotonic()
@@ -245,6 +256,15 @@ def _identities(recipe: Recipe) -> dict[str, str]:
     }
     if recipe.student.model is not None:
         found["student"] = models.identity(recipe.student.model, recipe.student.revision)
+    return found
+
+
+def _recorded_identities(run: RunFolder) -> dict[str, str]:
+    """What the run's sources were when it was made: they may be gone by now."""
+    specs = [record.spec for record in run.records.values()]
+    found = {part: spec[part].get("model") for spec in specs for part in ("teacher", "student")
+             if part in spec}  # fmt: skip
+    found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
     return found
 
 

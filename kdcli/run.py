@@ -19,6 +19,14 @@ WORK = ".work"
 
 
 @dataclass(frozen=True)
+class Cadence:
+    """How often a checkpoint is written: after so many steps, so many seconds, or either."""
+
+    steps: int | None = None
+    seconds: float | None = 300.0
+
+
+@dataclass(frozen=True)
 class Job:
     """All that a stage is given.
 
@@ -27,6 +35,7 @@ class Job:
         inputs: The artifacts of the stages before, by stage name.
         results: What those stages told of themselves, by stage name.
         output: Where to put the artifact: a path that doesn't exist yet.
+        scratch: A folder that outlives a broken-off attempt at the same work.
         logs: The folder for log files.
         reporter: Whom to tell of progress.
     """
@@ -35,8 +44,10 @@ class Job:
     inputs: Mapping[str, Path]
     results: Mapping[str, Mapping[str, Any]]
     output: Path
+    scratch: Path
     logs: Path
     reporter: Reporter
+    checkpoint_every: Cadence = Cadence()
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,9 @@ class RunFolder:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             stages = content.pop("stages")
             return cls(path, {n: Record(**record) for n, record in stages.items()}, content)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
-                f"{manifest} is damaged: {error}.", "Start over with --fresh, or delete the folder."
+                f"{manifest} is damaged: {error}.", "Delete it to start over."
             ) from error
 
     def fault(self, stage: str, artifact: str) -> str | None:
@@ -99,19 +110,29 @@ class RunFolder:
                 return f"{file} was changed"
         return None
 
-    def workdir(self, stage: str) -> Path:
-        """An empty place for a stage to build in, on the run folder's own disk.
+    def workdir(self, stage: str, key: str) -> tuple[Path, Path]:
+        """Two folders for a stage, on the run folder's own disk.
+
+        Args:
+            stage: The stage's name.
+            key: What it works on: scratch work of another key is thrown away.
+
+        Returns:
+            An empty folder to build in, and one that holds what an earlier attempt left.
 
         Raises:
             MachineError: The folder can't be written.
         """
-        work = self.path / WORK / stage
+        build, scratch = (self.path / WORK / stage / part for part in ("build", key))
         try:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
+            for left in (self.path / WORK / stage).glob("*"):
+                if left != scratch:
+                    shutil.rmtree(left)
+            build.mkdir(parents=True)
+            scratch.mkdir(exist_ok=True)
         except OSError as error:
-            raise MachineError(f"{work} can't be written: {error.strerror}.") from error
-        return work
+            raise MachineError(f"{build} can't be written: {error.strerror}.") from error
+        return build, scratch
 
     def publish(self, stage: str, artifact: str, built: Path, record: Record) -> None:
         """Put a finished artifact in its place by a rename, and enter it in the manifest.
@@ -121,15 +142,13 @@ class RunFolder:
         target = self.path / artifact
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
-            old = self.path / WORK / f"{stage}.old"
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
+            target.rename(self.path / WORK / stage / "old")
             built.rename(target)
-            shutil.rmtree(old)
         else:
             built.replace(target)
         self.records[stage] = record
         self._write_manifest()
+        shutil.rmtree(self.path / WORK / stage)
 
     def forget(self, stage: str) -> None:
         """Strike a stage from the manifest: what it made is about to be made again."""

@@ -1,7 +1,11 @@
 """Small real parts that tests share: a tokenizer, models, a data set."""
 
 import os
+import shutil
+import tempfile
 
+# What the user has in their cache is nothing to a test.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -17,6 +21,11 @@ from kdcli.recipe.load import shipped_folder
 
 # Tiny models gain nothing from a second thread, and wait for it on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
 
 SPLITS = {"train": 120, "validation": 34, "test": 34}
 

@@ -108,12 +108,31 @@ def test_the_plan_names_the_key_that_changed(parts, own):
     assert not any(p.reason for p in pipeline.plan(recipe(parts), RunFolder.open(own)))
 
 
-def test_a_damaged_teacher_is_noticed_and_made_again(parts, own):
+@pytest.mark.parametrize("fault", ["was changed", "is missing"])
+def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(parts, own, fault):
     weights = own / "teacher/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    reason = pipeline.plan(recipe(parts), RunFolder.open(own))[0].reason
-    assert reason == f"{weights} was changed"
+    content = weights.read_bytes()
+    weights.unlink() if fault == "is missing" else weights.write_bytes(content[:-1])
+    plan = pipeline.plan(recipe(parts), RunFolder.open(own))
+    assert [p.reason for p in plan[:2]] == [f"{weights} {fault}", "teacher is done again"]
     assert again(parts, own) == ALL
+    assert weights.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"distill": {**FIT, "losses": [{"kind": "soft_targets", "temperature": 4},
+                                        {"kind": "cross_entropy", "weight": 0.5}]}},
+         "distill.losses.0.temperature was 2, is 4"),
+        ({"distill": {**FIT, "learning_rate": 2e-3}}, "distill.learning_rate was 0.001, is 0.002"),
+        ({"student": {"keep": [0, 2]}}, "student.keep.1 was 3, is 2"),
+        ({"card": {"license": "mit"}}, "card.license was apache-2.0, is mit"),
+    ],
+)  # fmt: skip
+def test_a_reason_names_the_key_and_both_values(parts, finished, changes, reason):
+    plan = pipeline.plan(recipe(parts, **changes), RunFolder.open(finished))
+    assert next(p.reason for p in plan if p.reason) == reason
 
 
 def test_a_lost_card_is_all_that_is_written(parts, own):
@@ -134,6 +153,15 @@ def test_the_same_seed_gives_the_same_student_bit_for_bit(parts, finished, tmp_p
     )
     assert one.keys() == two.keys()
     assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_another_seed_gives_another_student(parts, finished, tmp_path):
+    # Else the test above would pass where nothing is random, or nothing is trained.
+    pipeline.execute(recipe(parts, seed=4), tmp_path / "other", Silent(), "distill")
+    one, two = (
+        load_file(folder / "student/model.safetensors") for folder in (finished, tmp_path / "other")
+    )
+    assert not any(one[name].equal(two[name]) for name in one if name.endswith("lin1.weight"))
 
 
 def test_the_data_may_move(parts, own, small_data, tmp_path):

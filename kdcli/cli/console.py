@@ -166,7 +166,7 @@ def _rich(stream: Any) -> "RichConsole":
     from rich.console import Console as RichConsole
 
     live = _is_live(stream)
-    plain = not live or "NO_COLOR" in os.environ
+    plain = not live or bool(os.environ.get("NO_COLOR"))
     return RichConsole(
         file=stream,
         force_terminal=live,

@@ -2,6 +2,7 @@
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    CheckpointOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -17,6 +18,7 @@ def fine_tune_teacher(
     overrides: SetOption = None,
     output: OutputOption = None,
     fresh: FreshOption = False,
+    checkpoint_every: CheckpointOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -26,7 +28,14 @@ def fine_tune_teacher(
 
     console = Console(json_output=json_output, quiet=quiet)
     run = run_recipe(
-        recipe, overrides, output, console, until="teacher", fresh=fresh, dry_run=dry_run
+        recipe,
+        overrides,
+        output,
+        console,
+        until="teacher",
+        fresh=fresh,
+        checkpoint_every=checkpoint_every,
+        dry_run=dry_run,
     )
     if run is None:
         return

@@ -28,6 +28,14 @@ OutputOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start over: reuse nothing of an earlier run.")
 ]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="STEPS|TIME",
+        help="How often training writes a checkpoint: 500 (steps), 90s, 10m. Left out: 5m.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
 ]

@@ -9,7 +9,7 @@ from kdcli.cli.console import Console, duration
 if TYPE_CHECKING:
     from kdcli.recipe.load import Override
     from kdcli.recipe.schema import Recipe
-    from kdcli.run import RunFolder
+    from kdcli.run import Cadence, RunFolder
 
 
 def run_recipe(
@@ -20,18 +20,36 @@ def run_recipe(
     *,
     until: str,
     fresh: bool,
-    dry_run: bool,
+    dry_run: bool = False,
+    checkpoint_every: str | None = None,
 ) -> "RunFolder | None":
     """Run a recipe up to a stage; None after a dry run, which has shown its plan."""
     from kdcli import pipeline
     from kdcli.recipe.load import load
 
+    cadence = _cadence(checkpoint_every)
     recipe = load(reference, overrides or ())
     folder = pipeline.folder_for(recipe, output)
     if dry_run:
         _show_plan(recipe, folder, until, fresh, console)
         return None
-    return pipeline.execute(recipe, folder, console, until, fresh=fresh)
+    return pipeline.execute(recipe, folder, console, until, fresh=fresh, checkpoint_every=cadence)
+
+
+def _cadence(text: str | None) -> "Cadence":
+    from kdcli.errors import UsageError
+    from kdcli.run import Cadence
+
+    if text is None:
+        return Cadence()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "")
+    if not number.isdigit() or not int(number):
+        raise UsageError(
+            f"--checkpoint-every {text} is neither steps nor time.", "Such as 500, 90s, 10m or 2h."
+        )
+    if not unit:
+        return Cadence(steps=int(number), seconds=None)
+    return Cadence(seconds=int(number) * {"s": 1.0, "m": 60.0, "h": 3600.0}[unit])
 
 
 def show_figures(

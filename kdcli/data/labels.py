@@ -21,7 +21,7 @@ def name_labels(splits: Mapping[str, "Dataset"], column: str) -> dict[str, "Data
         column: Holds a ClassLabel's ids, names or integers.
 
     Raises:
-        DataError: A label is missing, or is no label (a fraction, a list).
+        DataError: A label is missing, is no label (a fraction, a list), or none of a ClassLabel's.
     """
     from datasets import ClassLabel
 
@@ -41,7 +41,7 @@ def name_labels(splits: Mapping[str, "Dataset"], column: str) -> dict[str, "Data
         else:
             classes = ClassLabel(names=sorted(map(str, values)))
     return {
-        name: split if kinds[name] == classes else _cast(split, column, classes)
+        name: split if kinds[name] == classes else _cast(name, split, column, classes)
         for name, split in splits.items()
     }
 
@@ -80,6 +80,8 @@ def is_generic(labels: Sequence[str]) -> bool:
 
 
 def _refuse_gaps(splits: Mapping[str, "Dataset"], column: str, kinds: Mapping[str, Any]) -> None:
+    from datasets import ClassLabel
+
     for name, split in splits.items():
         kind = getattr(kinds[name], "dtype", "list")
         if not (kind in ("string", "large_string", "bool") or kind.startswith(("int", "uint"))):
@@ -88,14 +90,26 @@ def _refuse_gaps(splits: Mapping[str, "Dataset"], column: str, kinds: Mapping[st
                 "a whole number."
             )
         values = split.data.column(column)
-        if values.null_count:
-            row = values.is_null().to_pylist().index(True)
-            raise DataError(f"Row {row + 1} of split {name} has no label (column {column}).")
+        # A ClassLabel's -1 means that nobody knows, as in the test splits of GLUE.
+        unknown = -1 if isinstance(kinds[name], ClassLabel) else ""
+        for row, value in enumerate(values.to_pylist(), start=1):
+            if value is None or value == unknown:
+                raise DataError(
+                    f"Row {row} of split {name} has no label (column {column}).",
+                    f"Label it, or name another split: data.splits.{name}.",
+                )
 
 
-def _cast(split: "Dataset", column: str, classes: Any) -> "Dataset":
-    ids = {name: i for i, name in enumerate(classes.names)}
-    encoded = [ids[str(value)] for value in split[column]]
+def _cast(name: str, split: "Dataset", column: str, classes: Any) -> "Dataset":
+    ids = {label: i for i, label in enumerate(classes.names)}
+    own = getattr(split.features[column], "names", None)
+    names = [own[value] if own else str(value) for value in split[column]]
+    unknown = next((label for label in names if label not in ids), None)
+    if unknown is not None:
+        raise DataError(
+            f"Split {name} has the label {unknown!r}, which is none of {_listed(classes.names)}."
+        )
+    encoded = [ids[label] for label in names]
     return split.remove_columns(column).add_column(column, encoded, feature=classes)
 
 

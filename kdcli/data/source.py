@@ -1,6 +1,7 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +85,18 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     splits = {part: found[name] for part, name in _parts(spec, found)}
     if to_train and "train" not in splits:
         raise DataError(f"There is no split {spec.splits.train} to train on in {spec.dataset}.")
+    if not splits:
+        raise DataError(
+            f"There is no split train, validation or test in {spec.dataset}; "
+            f"there is {', '.join(found)}.",
+            "Say which is which: data.splits.",
+        )
     for part, split in splits.items():
         splits[part] = _columns(spec, part, split)
     splits = labels.name_labels(splits, "label")
     names = tuple(next(iter(splits.values())).features["label"].names)
-    if to_train and len(names) < 2:
-        raise DataError(f"Column {spec.label} holds one class only ({names[0]}).")
+    if to_train and len(present := splits["train"].unique("label")) < 2:
+        raise DataError(f"Column {spec.label} holds one class only ({names[present[0]]}).")
     if to_train and "validation" not in splits:
         splits |= _set_aside(splits["train"], spec.validation_fraction, seed)
         notes.append(
@@ -129,11 +136,10 @@ def _read_folder(path: Path, spec: DataSpec, notes: list[str]) -> "DatasetDict":
         if spec.config in get_dataset_config_names(str(path)):
             return load_dataset(str(path), spec.config)
         notes.append(f"data.config {spec.config} is left aside: the folder {path} has no such one.")
-    suffixes = {file.suffix for file in path.iterdir() if file.suffix in (".csv", ".tsv")}
-    if len(suffixes) == 1:
-        options = _FILES[suffixes.pop()][1]
-        return load_dataset(str(path), **options)
-    return load_dataset(str(path))
+    # `datasets` goes by the commonest kind as well.
+    kinds = Counter(file.suffix for file in path.rglob("*") if file.suffix in _FILES)
+    options = _FILES[kinds.most_common(1)[0][0]][1] if kinds else {}
+    return load_dataset(str(path), **options)
 
 
 def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
@@ -188,10 +194,14 @@ def _columns(spec: DataSpec, part: str, split: "Dataset") -> "Dataset":
                 f"data.{key}: there is no column {column} in split {part} of {spec.dataset}.",
                 f"Its columns: {', '.join(split.column_names)}.",
             )
-    split = split.select_columns(list(dict.fromkeys(wanted.values())))
+    if len(set(wanted.values())) < len(wanted):
+        raise DataError(
+            f"Text and label are columns of their own, not {', '.join(wanted.values())}."
+        )
+    split = split.select_columns(list(wanted.values()))
+    # All at once: a pair may be [title, text], and title becomes text.
+    split = split.rename_columns({column: standard for standard, column in wanted.items()})
     for standard, column in wanted.items():
-        if standard != column:
-            split = split.rename_column(column, standard)
         if standard != "label":
             _refuse_empty(split, standard, column, part)
     return split

@@ -1,6 +1,7 @@
 """From what a person writes for a model to a folder, and from a folder to a model."""
 
 import hashlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:
         raise ModelError(f"{folder}/config.json can't be used: {_first_line(error)}") from error
 
 
@@ -112,6 +113,7 @@ def load_classifier(
     from transformers import AutoModelForSequenceClassification
 
     config = load_config(folder)
+    _refuse_shards_elsewhere(folder)
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: i for i, name in enumerate(labels)}
@@ -199,6 +201,20 @@ def _checked(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model folder: it has no config.json.")
     return folder
+
+
+def _refuse_shards_elsewhere(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        outside = sorted(shard for shard in shards if Path(shard).name != shard)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is damaged: it lists no weights.") from error
+    # transformers follows such a name to wherever it leads.
+    if outside:
+        raise ModelError(f"{index} names weights outside its folder: {outside[0]}.")
 
 
 def _first_line(error: BaseException) -> str:

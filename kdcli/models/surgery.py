@@ -32,7 +32,8 @@ def cut(teacher: "PreTrainedModel", keep: Sequence[int], architecture: str) -> "
         The student, in evaluation mode; its tensors are copies.
 
     Raises:
-        ModelError: The architecture has no numbered layers, or can't become DistilBERT.
+        ModelError: The architecture has no numbered layers, or can't become DistilBERT, or its
+            layers can't change places.
     """
     tensors = keep_layers(teacher.state_dict(), keep, depth(teacher.config))
     if form(teacher.config, architecture) == "distilbert":
@@ -43,7 +44,14 @@ def cut(teacher: "PreTrainedModel", keep: Sequence[int], architecture: str) -> "
     from transformers import AutoModelForSequenceClassification
 
     student = AutoModelForSequenceClassification.from_config(config)
-    student.load_state_dict(tensors, strict=True)
+    try:
+        student.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"Layers {', '.join(map(str, keep))} of a {config.model_type} make no model: "
+            "its layers have other parameters in other places.",
+            "Keep layer 0, or name a smaller pretrained model: student.model.",
+        ) from error
     return student.eval()
 
 

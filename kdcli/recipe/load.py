@@ -1,6 +1,8 @@
 """From a path or a name, and --set overrides, to a checked `Recipe`."""
 
 import difflib
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,10 +74,7 @@ def load(reference: str, overrides: Sequence[Override] = ()) -> Recipe:
         RecipeError: Naming file, line and key.
     """
     path = find(reference)
-    document = yaml.parse(_read(path), str(path))
-    if not isinstance(document.value, dict):
-        what = "is empty" if document.value is None else "holds no keys"
-        raise RecipeError(f"{path}: {what}.", "Start from one that works: kd recipe list.")
+    document = _parse(_read(path), path)
     for source in _SOURCES:
         _anchor(document.value, source, path.parent)
     return _finish(document, str(path), overrides, Recipe)
@@ -114,30 +113,40 @@ def copy_to(reference: str, to: Path | None) -> Path:
         The file written.
 
     Raises:
-        RecipeError: The file exists.
+        RecipeError: The file exists, or its folder doesn't, or there is no recipe to copy.
     """
     path = find(reference)
     target = to or Path()
     target = target / path.name if target.is_dir() else target
     if target.exists():
         raise RecipeError(f"{target} exists.", "Name another file.")
+    if not target.parent.is_dir():
+        raise RecipeError(f"There is no folder {target.parent}.")
     text = _read(path)
-    document = yaml.parse(text, str(path))
-    for section, key in _SOURCES:
-        part = document.value.get(section, {})
-        before = part.get(key)
-        _anchor(document.value, (section, key), path.parent)
-        if part.get(key) != before:
-            text = text.replace(f"{key}: {before}", f"{key}: {part[key]}", 1)
+    document = _parse(text, path)
+    moved = [
+        (document.spans[source], absolute)
+        for source in _SOURCES
+        if (absolute := _anchor(document.value, source, path.parent))
+    ]
+    # From the last to the first: a replacement shifts only what follows it.
+    for (start, end), absolute in sorted(moved, reverse=True):
+        text = text[:start] + json.dumps(absolute, ensure_ascii=False) + text[end:]
     target.write_text(text, encoding="utf-8")
     return target
 
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, with every default written out."""
-    import yaml as pyyaml
+    return yaml.write(recipe.model_dump(mode="json"))
 
-    return pyyaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+def _parse(text: str, path: Path) -> yaml.Document:
+    document = yaml.parse(text, str(path))
+    if not isinstance(document.value, dict):
+        what = "is empty" if document.value is None else "holds no keys"
+        raise RecipeError(f"{path}: {what}.", "Start from one that works: kd recipe list.")
+    return document
 
 
 def _read(path: Path) -> str:
@@ -151,15 +160,21 @@ def _read(path: Path) -> str:
         raise RecipeError(f"{path}: can't be read: {error.strerror}.") from error
 
 
-def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> None:
-    """Make a source's path absolute; a Hub id has no file of its name below `base`."""
+def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> str | None:
+    """Make a source's path absolute; a Hub id has no file of its name below `base`.
+
+    Returns:
+        The absolute path, None where the source is no path.
+    """
     part, key = value.get(source[0]), source[1]
     given = part.get(key) if isinstance(part, dict) else None
     if not isinstance(given, str) or not given or given.startswith("package:"):
-        return
+        return None
     path = base / Path(given).expanduser()
     if given.startswith((".", "/", "~")) or path.exists():
-        value[source[0]][key] = str(path.resolve())
+        value[source[0]][key] = absolute = str(path.resolve())
+        return absolute
+    return None
 
 
 def _finish(
@@ -168,20 +183,28 @@ def _finish(
     origins: dict[yaml.Path, str] = {}
     for override in overrides:
         text, origin = (override, f"--set {override}") if isinstance(override, str) else override
-        _override(document.value, text, origin, origins)
+        _override(document.value, text, origin, origins, model)
     return _validate(document, name, origins, model)
 
 
 def _override(
-    value: dict[str, Any], override: str, name: str, origins: dict[yaml.Path, str]
+    value: dict[str, Any],
+    override: str,
+    name: str,
+    origins: dict[yaml.Path, str],
+    model: type[Spec],
 ) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{name}: is not of the form key=value.")
-    path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     node: Any = value
-    for part in path[:-1]:
+    for i, part in enumerate(path[:-1], start=1):
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = _default_items(model, path[:i]) or {}
         node = _child(node, part, name)
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"{name}: {part} is a value and has no keys below it.")
     new = yaml.parse(text, name).value
     if isinstance(node, list):
         _child(node, path[-1], name)
@@ -197,11 +220,17 @@ def _child(node: Any, part: str | int, name: str) -> Any:
         if not isinstance(part, int) or part >= len(node):
             raise RecipeError(f"{name}: there are {len(node)} items, counted from 0, not {part}.")
         return node[part]
-    if node.get(part) is None:
-        node[part] = {}
-    if not isinstance(node[part], dict | list):
-        raise RecipeError(f"{name}: {part} is a value and has no keys below it.")
     return node[part]
+
+
+def _default_items(model: type[Spec], path: yaml.Path) -> list[Any]:
+    """The list at `path` where a recipe doesn't write it: its items can be overridden as well."""
+    field = model.model_fields.get(str(path[0]))
+    value: Any = field.default if field else None
+    for part in path[1:]:
+        value = getattr(value, str(part), None)
+    items = value if isinstance(value, tuple) else ()
+    return [item.model_dump() if isinstance(item, BaseModel) else item for item in items]
 
 
 def _validate(
@@ -211,6 +240,10 @@ def _validate(
         return model.model_validate(document.value)
     except ValidationError as error:
         problems = error.errors(include_url=False)
+    # Pydantic leaves a faulty item out, and then finds the list too short: not a second mistake.
+    problems = [
+        p for p in problems if not any(_below(other["loc"], p["loc"]) for other in problems)
+    ]
     # A misspelt key mostly shows as a missing one as well: the misspelling says more.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     path = _written_path(document.value, first["loc"])
@@ -221,6 +254,10 @@ def _validate(
     key = ".".join(str(part) for part in path) or "the recipe"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise RecipeError(f"{where}: {key} {_phrase(first, path)}{more}.", _hint(first, path))
+
+
+def _below(one: yaml.Path, other: yaml.Path) -> bool:
+    return len(one) > len(other) and one[: len(other)] == other
 
 
 def _related(one: yaml.Path, other: yaml.Path) -> bool:
@@ -244,19 +281,21 @@ def _written_path(value: Any, loc: tuple[int | str, ...]) -> yaml.Path:
 
 def _phrase(problem: ErrorDetails, path: yaml.Path) -> str:
     given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         return "is not a key that a recipe knows"
     if kind == "missing":
-        return "is missing, and has no default"
+        short = isinstance(given, list)
+        return f"has too few items: {given!r}" if short else "is missing, and has no default"
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"must have a kind: one of {', '.join(LOSS_KINDS)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, '.', '_' and '-', and begin with a letter, not {given!r}"
-    expectation = problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    # Pydantic says "Input should be …", "String should have …", "… after validation, not 0".
+    expectation = re.split(", unable| after", problem["msg"].partition(" should ")[2])[0]
     shown = "a mapping" if isinstance(given, dict) else repr(given)
-    return f"must be {expectation}, not {shown[:80]}"
+    return f"must {expectation}, not {shown[:80]}"
 
 
 def _hint(problem: ErrorDetails, path: yaml.Path) -> str:

@@ -34,10 +34,17 @@ _PLAIN_TAGS = {
 
 @dataclass
 class Document:
-    """A parsed document: its value, and the line on which each key or item stands."""
+    """A parsed document: its value, and where in the text each key or item stands.
+
+    Attributes:
+        value: Scalars, lists and mappings.
+        lines: The line of each key or item.
+        spans: Where the value of each begins and ends, in characters.
+    """
 
     value: Any
     lines: dict[Path, int] = field(default_factory=dict)
+    spans: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def line(self, path: Path) -> int:
         """The line of `path`, or of the nearest part of it that is written down."""
@@ -69,7 +76,7 @@ def parse(text: str, name: str) -> Document:
         raise RecipeError(f"{name}: is not YAML: {str(error).splitlines()[0]}.") from error
     document = Document(None)
     if node is not None:
-        document.value = _Builder(name, document.lines).build(node, ())
+        document.value = _Builder(name, document).build(node, ())
     return document
 
 
@@ -82,6 +89,11 @@ def scalar(text: str) -> Any:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def write(value: Any) -> str:
+    """YAML that `parse` reads as the same value."""
+    return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
 def _check_depth(text: str, name: str) -> None:
@@ -98,8 +110,9 @@ def _check_depth(text: str, name: str) -> None:
 
 
 class _Builder:
-    def __init__(self, name: str, lines: dict[Path, int]) -> None:
-        self.name, self.lines, self.count = name, lines, 0
+    def __init__(self, name: str, document: Document) -> None:
+        self.name, self.count = name, 0
+        self.lines, self.spans = document.lines, document.spans
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         line = node.start_mark.line + 1
@@ -108,6 +121,7 @@ class _Builder:
         if self.count > MAX_NODES or len(path) > MAX_DEPTH:
             raise RecipeError(f"{self.name}:{line}: has aliases that unfold beyond reason.")
         self.lines.setdefault(path, line)
+        self.spans[path] = node.start_mark.index, node.end_mark.index
         if node.tag not in _PLAIN_TAGS:
             raise RecipeError(f"{self.name}:{line}: has the tag {node.tag}; a recipe has none.")
         if isinstance(node, yaml.MappingNode):
@@ -128,3 +142,14 @@ class _Builder:
             self.lines[(*path, key)] = line
             mapping[key] = self.build(value_node, (*path, key))
         return mapping
+
+
+class _Writer(yaml.SafeDumper):
+    """Also quotes what is text to PyYAML and a number to `scalar`, such as 1e5."""
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        style = None if isinstance(scalar(text), str) else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Writer.add_representer(str, _Writer.text)

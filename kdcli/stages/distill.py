@@ -32,9 +32,10 @@ def run(job: Job) -> dict[str, Any]:
         spec=recipe.distill,
         objective=losses.objective(recipe.distill.losses),
         seed=recipe.seed,
-        scratch=job.output.with_name("checkpoints"),
+        scratch=job.scratch,
         log=job.logs / "distill.jsonl",
         reporter=job.reporter,
+        checkpoint_every=job.checkpoint_every,
     )
     source.save(student, tokenizer, job.output)
     return {

@@ -44,9 +44,10 @@ def run(job: Job) -> dict[str, Any]:
             spec=recipe.teacher.fine_tune,
             objective=losses.objective([CrossEntropySpec()]),
             seed=recipe.seed,
-            scratch=job.output.with_name("checkpoints"),
+            scratch=job.scratch,
             log=job.logs / "teacher.jsonl",
             reporter=job.reporter,
+            checkpoint_every=job.checkpoint_every,
         )
     source.save(model, tokenizer, job.output)
     return {

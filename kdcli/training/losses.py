@@ -54,7 +54,9 @@ def objective(losses: Sequence[LossSpec]) -> Objective:
         A function of the student's logits and the batch's targets that gives each term by name,
         weighted: their sum is the loss.
     """
-    terms = [(_name(spec, losses), spec.weight, _TERMS[type(spec)](spec)) for spec in losses]
+    terms = [
+        (_name(i, losses), spec.weight, _TERMS[type(spec)](spec)) for i, spec in enumerate(losses)
+    ]
 
     def weighted(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {name: weight * term(logits, batch) for name, weight, term in terms if weight}
@@ -81,13 +83,10 @@ def _soft_targets(spec: LossSpec) -> Callable[[Tensor, Batch], Tensor]:
 _TERMS = {CrossEntropySpec: _cross_entropy, SoftTargetsSpec: _soft_targets}
 
 
-def _name(spec: LossSpec, losses: Sequence[LossSpec]) -> str:
-    kind: str = spec.kind  # type: ignore[attr-defined]
-    same = [other for other in losses if type(other) is type(spec)]
-    if len(same) == 1:
-        return kind
-    place = next(i for i, other in enumerate(same) if other is spec)
-    return f"{kind}_{place}"
+def _name(place: int, losses: Sequence[LossSpec]) -> str:
+    kinds: list[str] = [spec.kind for spec in losses]  # type: ignore[attr-defined]
+    kind = kinds[place]
+    return kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}"
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """One fit for teacher and student: transformers' `Trainer` with a loss of named terms."""
 
 import json
-from collections import defaultdict
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from kdcli.evaluation.metrics import accuracy
 from kdcli.models.forward import collator_for
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import FitSpec
+from kdcli.run import Cadence
+from kdcli.training.checkpoints import Keeper, newest, stop_requests, stopped
 from kdcli.training.compact import occurring_rows
 from kdcli.training.losses import Objective, total
 
@@ -64,8 +66,12 @@ def fit(
     scratch: Path,
     log: Path,
     reporter: Reporter,
+    checkpoint_every: Cadence = Cadence(),
 ) -> list[Epoch]:
-    """Train `model` in place.
+    """Train `model` in place, from the newest whole checkpoint in `scratch` where there is one.
+
+    A run that was broken off and goes on ends in the same bits as an unbroken one (on the same
+    machine and CPU threads).
 
     Args:
         model: A sequence classifier.
@@ -75,17 +81,25 @@ def fit(
         spec: Rates, sizes, epochs.
         objective: Gives the loss's weighted terms.
         seed: Of the order of the rows and of dropout.
-        scratch: A folder for checkpoints.
+        scratch: A folder for checkpoints of this very fit, and no other's.
         log: A JSON-lines file for the figures of every epoch.
         reporter: Told of every step.
+        checkpoint_every: How often a checkpoint is written.
 
     Returns:
         One row for each epoch.
 
     Raises:
         MendableError: The loss is no longer a number.
+        StoppedError: Ctrl-C or SIGTERM; a checkpoint is written.
     """
-    with _smallest_table(model, spec, (train, validation)) as place:
+    checkpoint, memory = newest(scratch) or (None, {"sums": {}, "counts": {}})
+    if checkpoint is not None:
+        reporter.say(f"Going on from {checkpoint.name.replace('-', ' at step ')}.")
+    with (
+        _smallest_table(model, spec, (train, validation)) as place,
+        stop_requests() as request,
+    ):
         trainer = _Trainer(
             model=model,
             args=_arguments(spec, seed, scratch),
@@ -95,12 +109,16 @@ def fit(
             processing_class=tokenizer,
             data_collator=collator_for(model, tokenizer, place),
             compute_metrics=_accuracy,
-            callbacks=[_Progress(reporter, log)],
+            callbacks=[_Progress(reporter, log), Keeper(checkpoint_every, request, memory)],
         )
-        trainer.objective = objective
+        trainer.objective, trainer.memory = objective, memory
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return _epochs(trainer.state.log_history)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        state = trainer.state
+        # The Trainer returns from a stop as from an end.
+        if state.global_step < state.max_steps:
+            raise stopped(request, state.global_step, state.max_steps)
+    return _epochs(state.log_history)
 
 
 def _smallest_table(
@@ -129,13 +147,12 @@ class _Trainer(Trainer):
     """A `Trainer` whose loss is a sum of named terms, each logged apart."""
 
     objective: Objective
+    memory: dict[str, Any]  # sums and counts of each term since the last log, by name
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         # The loss is a mean over its batch: without this it would grow with accumulation.
         self.model_accepts_loss_kwargs = False
-        self.sums: dict[str, dict[str, Tensor]] = {"": {}, "eval_": {}}
-        self.counts: dict[str, int] = defaultdict(int)
 
     def compute_loss(
         self,
@@ -148,28 +165,42 @@ class _Trainer(Trainer):
         outputs = model(**{name: t for name, t in inputs.items() if name not in targets})
         terms = self.objective(outputs.logits, targets)
         loss = total(terms)
-        if not torch.isfinite(loss):
+        values = {name: value.item() for name, value in terms.items()}
+        if not all(map(math.isfinite, values.values())):
             raise MendableError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1} "
-                f"({', '.join(f'{k} {v.item():.4g}' for k, v in terms.items())}).",
+                f"({', '.join(f'{name} {value:.4g}' for name, value in values.items())}).",
                 "Lower the learning rate, or clip the gradient (max_grad_norm).",
             )
-        self._add(terms, "" if model.training else "eval_")
+        if model.training:
+            self._remember(values, "loss", 1)
+        else:
+            # A mean over texts: the last batch may be a short one.
+            self._remember(values, "eval_loss", len(outputs.logits))
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        for mode in self.sums:
-            if f"{mode}loss" in logs:
-                for name, value in self.sums[mode].items():
-                    logs[f"{mode}loss/{name}"] = value.item() / self.counts[mode]
-                self.sums[mode], self.counts[mode] = {}, 0
+        for whole in ("loss", "eval_loss"):
+            if whole in logs:
+                terms = self._means(whole)
+                # The Trainer's own mean forgets what was before a checkpoint.
+                logs[whole] = sum(terms.values())
+                logs |= {f"{whole}/{name}": value for name, value in terms.items()}
         super().log(logs, start_time)
 
-    def _add(self, terms: Mapping[str, Tensor], mode: str) -> None:
-        sums = self.sums[mode]
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-        self.counts[mode] += 1
+    def _remember(self, values: Mapping[str, float], whole: str, weight: int) -> None:
+        sums = self.memory["sums"].setdefault(whole, {})
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + weight * value
+        self.memory["counts"][whole] = self.memory["counts"].get(whole, 0) + weight
+
+    def _means(self, whole: str) -> dict[str, float]:
+        """The mean of each term since it was last asked for, over all processes."""
+        count = self.memory["counts"].pop(whole)
+        sums = self.memory["sums"].pop(whole)
+        local = torch.tensor([*sums.values(), count], dtype=torch.float64)
+        *totals, count = self.accelerator.reduce(local.to(self.args.device), "sum").tolist()
+        return {name: value / count for name, value in zip(sums, totals, strict=True)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -181,14 +212,17 @@ class _Progress(TrainerCallback):
     def __init__(self, reporter: Reporter, log: Path) -> None:
         self.reporter, self.log = reporter, log
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        lines = (json.dumps(row) + "\n" for row in state.log_history)
+        self.log.write_text("".join(lines))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.reporter.advance(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         with self.log.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
         shown = {"loss": "loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy"}
         figures = {name: logs[key] for key, name in shown.items() if key in logs}
         self.reporter.advance(state.global_step, state.max_steps, figures)
@@ -215,8 +249,6 @@ def _arguments(spec: FitSpec, seed: int, scratch: Path) -> TrainingArguments:
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         save_strategy="epoch" if best else "no",
-        save_only_model=True,
-        save_total_limit=1,
         load_best_model_at_end=best,
         metric_for_best_model="accuracy",
         remove_unused_columns=False,

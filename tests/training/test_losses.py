@@ -1,7 +1,9 @@
 """The losses, held by their mathematics."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from kdcli.recipe.schema import CrossEntropySpec, SoftTargetsSpec
 from kdcli.training import losses
@@ -24,6 +26,21 @@ def test_there_is_nothing_to_learn_from_oneself(student, temperature):
 
 def test_another_teacher_costs_something(student, teacher):
     assert losses.soft_targets(student, teacher, 2.0) > 0.1
+
+
+def test_it_is_t_squared_times_the_divergence_from_the_teacher(student, teacher):
+    # In scipy's words, not in torch's: arguments swapped or a mean over classes would show.
+    t = 3.0
+    p, q = (softmax(logits.numpy() / t, axis=-1) for logits in (teacher, student))
+    expected = t**2 * (p * np.log(p / q)).sum(-1).mean()
+    assert losses.soft_targets(student, teacher, t).item() == pytest.approx(expected)
+
+
+def test_a_teacher_that_is_certain_does_no_harm():
+    student = torch.zeros(2, 3, requires_grad=True)
+    teacher = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]])
+    losses.soft_targets(student, teacher, 0.5).backward()
+    assert torch.isfinite(student.grad).all()
 
 
 def test_a_shift_of_all_logits_changes_nothing(student, teacher):
@@ -78,3 +95,17 @@ def test_an_objective_weighs_names_and_leaves_out(student, teacher):
         terms["soft_targets_1"], 0.5 * losses.soft_targets(student, teacher, 4)
     )
     torch.testing.assert_close(losses.total(terms), sum(terms.values()))
+
+
+def test_a_term_given_twice_counts_twice(student, teacher):
+    spec = SoftTargetsSpec(weight=0.5)
+    terms = losses.objective([spec, spec])(student, {"teacher_logits": teacher})
+    torch.testing.assert_close(losses.total(terms), losses.soft_targets(student, teacher, 2.0))
+
+
+def test_a_term_without_weight_asks_nothing_of_the_teacher(student):
+    specs = [SoftTargetsSpec(weight=0), CrossEntropySpec()]
+    assert not losses.needs_teacher(specs)
+    assert losses.needs_teacher([SoftTargetsSpec()])
+    terms = losses.objective(specs)(student, {"labels": torch.zeros(6, dtype=torch.long)})
+    assert list(terms) == ["cross_entropy"]

@@ -44,12 +44,12 @@ def still(model):
     return model
 
 
-def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, **spec):
+def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, **spec):
     return trainer.fit(
         model,
         tokenizer,
         rows,
-        rows.select(range(64)),
+        validation or rows.select(range(64)),
         spec=FitSpec(**{"epochs": 3, **RATE, **spec}),
         objective=losses.objective(terms or [CrossEntropySpec()]),
         seed=seed,
@@ -69,6 +69,30 @@ def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, 
     again = losses.cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(again, abs=1e-4)
     assert history[-1].accuracy == (found.argmax(-1) == labels.numpy()).mean()
+
+
+@pytest.mark.parametrize(
+    ("count", "batches"),
+    [(192, {}), (100, {}), (100, {"gradient_accumulation": 2}), (90, {"gradient_accumulation": 4})],
+)
+def test_terms_add_up_and_validation_is_a_mean_over_texts(
+    still, tokenizer, rows, tmp_path, count, batches
+):
+    told = np.random.default_rng(1).normal(size=(192, 2)).astype(np.float32)
+    rows = rows.add_column("teacher_logits", told.tolist())
+    terms = [SoftTargetsSpec(weight=0.5, temperature=2), CrossEntropySpec(weight=0.5)]
+    # 70 texts leave the last batch of 16 short.
+    seen = rows.select(range(70))
+    row = fit(
+        still, tokenizer, rows.select(range(count)), tmp_path, terms,
+        validation=seen, epochs=1, **batches,
+    )[0]  # fmt: skip
+    assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
+    assert sum(row.validation_terms.values()) == pytest.approx(row.validation_loss, abs=1e-4)
+    found = torch.from_numpy(logits(still, collator_for(still, tokenizer), seen, 16))
+    batch = {"labels": torch.tensor(seen["labels"]), "teacher_logits": torch.from_numpy(told[:70])}
+    for name, term in losses.objective(terms)(found, batch).items():
+        assert row.validation_terms[name] == pytest.approx(term.item(), abs=1e-5), name
 
 
 def test_each_term_is_logged_apart_and_they_add_up(model, tokenizer, rows, tmp_path):
@@ -169,3 +193,43 @@ def test_steps_are_counted_as_the_trainer_counts_them():
     assert trainer.steps(15_250, FitSpec(batch_size=48, epochs=5)) == 1590
     assert trainer.steps(192, FitSpec(batch_size=16, epochs=3)) == 36
     assert trainer.steps(192, FitSpec(batch_size=5, gradient_accumulation=4, epochs=1)) == 10
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"batch_size": 16},
+        {"batch_size": 7, "gradient_accumulation": 3},
+        {"batch_size": 64, "gradient_accumulation": 8},
+    ],
+)
+def test_the_forecast_of_steps_is_what_the_trainer_takes(model, tokenizer, rows, tmp_path, spec):
+    rows = rows.select(range(100))
+    history = fit(model, tokenizer, rows, tmp_path, epochs=2, **spec)
+    assert history[-1].step == trainer.steps(100, FitSpec(epochs=2, **spec))
+
+
+def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer, rows, tmp_path):
+    def trained(epochs, keep, folder):
+        torch.manual_seed(0)
+        fresh = source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+        # Rates that don't fall, so that the shorter run is a part of the longer one.
+        spec = {"epochs": epochs, "keep": keep, "schedule": "constant", "learning_rate": 1e-2}
+        return fresh, fit(fresh, tokenizer, rows, tmp_path / folder, **spec)
+
+    best, history = trained(5, "best", "long")
+    accuracies = [row.accuracy for row in history]
+    epoch = accuracies.index(max(accuracies)) + 1
+    assert epoch < 5, "the last epoch is the best: nothing is shown"
+    other, _ = trained(epoch, "last", "short")
+    for name, tensor in best.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_a_run_that_fails_leaves_the_embeddings_whole(model, tokenizer, rows, tmp_path):
+    table = model.get_input_embeddings().weight.detach().clone()
+    with torch.no_grad():
+        model.classifier.bias[0] = float("inf")
+    with pytest.raises(KdError):
+        fit(model, tokenizer, rows, tmp_path)
+    assert torch.equal(model.get_input_embeddings().weight, table)

@@ -1,0 +1,166 @@
+"""Checkpoints that are whole or absent, and the wish to stop.
+
+The Trainer writes its checkpoints in place and takes whatever folder it finds. Here a checkpoint
+counts once it is sealed: all its files are on the disk, and a list of their sizes beside them.
+"""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from kdcli.errors import StoppedError
+from kdcli.run import Cadence
+
+_SEAL = "whole.json"
+_KEPT = 2
+
+
+class StopRequest:
+    """Whether someone asked the process to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is time to write a checkpoint and go."""
+        return self.signal is not None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Within the block the first Ctrl-C or SIGTERM is noted, and the second acts as ever."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: Any) -> None:
+        request.signal = number
+        restore()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        restore()
+
+
+def stopped(request: StopRequest, step: int, steps: int) -> StoppedError:
+    """The error that says where a run was stopped, with the exit code of its signal."""
+    error = StoppedError(
+        f"Stopped at step {step:,} of {steps:,}; a checkpoint is written.",
+        "Run the same command again to go on from there.",
+    )
+    error.exit_code = 128 + (request.signal or signal.SIGINT)
+    return error
+
+
+class Keeper(TrainerCallback):
+    """Has checkpoints written in time, seals them, and keeps the last two.
+
+    Args:
+        cadence: How often.
+        request: Asks for one more, and then for the end.
+        memory: What else has to come back with a checkpoint, as JSON can hold it.
+    """
+
+    def __init__(self, cadence: Cadence, request: StopRequest, memory: Mapping[str, Any]) -> None:
+        self.cadence, self.request, self.memory = cadence, request, memory
+        self.last_step, self.last_time = 0, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count from where the training begins, which may be a checkpoint."""
+        self.last_step, self.last_time = state.global_step, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """In the middle of an epoch."""
+        # An epoch's last step is left to on_epoch_end: a checkpoint between the step and the
+        # epoch's evaluation would go on without ever evaluating it.
+        if state.global_step % (state.max_steps // round(args.num_train_epochs)):
+            self._save_where_due(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After an epoch, once it is evaluated."""
+        if state.global_step < state.max_steps:
+            self._save_where_due(state, control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The Trainer has written a checkpoint."""
+        self.last_step, self.last_time = state.global_step, time.monotonic()
+        if args.should_save:
+            scratch = Path(args.output_dir)
+            seal(scratch / f"checkpoint-{state.global_step}", self.memory)
+            prune(scratch, state.best_model_checkpoint)
+
+    def _save_where_due(self, state: Any, control: Any) -> None:
+        steps, seconds = self.cadence.steps, self.cadence.seconds
+        due = self.request.asked
+        due |= steps is not None and state.global_step - self.last_step >= steps
+        due |= seconds is not None and time.monotonic() - self.last_time >= seconds
+        control.should_save |= due
+        control.should_training_stop |= self.request.asked
+
+
+def seal(checkpoint: Path, memory: Mapping[str, Any]) -> None:
+    """Bring a checkpoint's files to the disk, and say that it is whole."""
+    sizes = {}
+    for path in checkpoint.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sizes[path.name] = path.stat().st_size
+    beside = checkpoint / f".{_SEAL}"
+    with beside.open("w") as file:
+        json.dump({"sizes": sizes, "memory": memory}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(checkpoint / _SEAL)
+
+
+def newest(scratch: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint and its memory; those that aren't whole are removed."""
+    for checkpoint in _by_age(scratch):
+        found = _read_seal(checkpoint)
+        if found is not None:
+            return checkpoint, found["memory"]
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def prune(scratch: Path, best: str | None) -> None:
+    """Remove all checkpoints but the last two, and the best where one is to be kept."""
+    for checkpoint in _by_age(scratch)[_KEPT:]:
+        if str(checkpoint) != best:
+            shutil.rmtree(checkpoint)
+
+
+def _by_age(scratch: Path) -> list[Path]:
+    """The checkpoints, newest first."""
+    found = [path for path in scratch.glob("checkpoint-*") if path.name[11:].isdigit()]
+    return sorted(found, key=lambda path: -int(path.name[11:]))
+
+
+def _read_seal(checkpoint: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((checkpoint / _SEAL).read_text())
+        sizes = found["sizes"].items()
+        whole = all((checkpoint / name).stat().st_size == size for name, size in sizes)
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if whole else None

@@ -1,0 +1,92 @@
+"""What a person, or a script, is told where something goes wrong."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kdcli.cli.app import _bounded, app
+from kdcli.errors import DataError, GateMissedError, HubError
+
+MISTAKES = {
+    "no such recipe": ["distill", "nothing"],
+    "no such teacher's recipe": ["fine-tune-teacher", "nothing"],
+    "an override": ["distill", "quickstart", "--set", "distill.epochs=many"],
+    "an override of nothing": ["recipe", "check", "quickstart", "--set", "sede=1"],
+    "a cut": ["init-student", "quickstart", "--keep", "2,1"],
+    "no such model": ["init-student", "./nowhere"],
+    "no such folder": ["card", "nowhere"],
+    "no data": ["evaluate", "nowhere"],
+}
+
+
+def kd(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(command, tmp_path):
+    done = kd(*command)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
+def test_as_json_it_is_one_document_and_the_same_line(command):
+    done = kd(*command, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert error["exit_code"] == done.exit_code == 2
+    assert done.stderr == f"Error: {error['message']} {error['hint']}".rstrip() + "\n"
+
+
+def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
+    (tmp_path / "taken").touch()
+    done = kd("distill", "quickstart", "--dry-run", "--output", tmp_path / "taken")
+    assert done.exit_code == 2
+    assert "taken is a file, not a folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (DataError("It is empty."), 2, "It is empty."),
+        (GateMissedError("accuracy is 0.8."), 1, "accuracy is 0.8."),
+        (HubError("It doesn't answer."), 3, "It doesn't answer."),
+        (KeyboardInterrupt(), 130, "Run the same command again"),
+        (MemoryError(), 3, "batch_size"),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), 3, "f: No space left on device."),
+        (RuntimeError("size mismatch\nand much more"), 3, "RuntimeError: size mismatch. This is"),
+    ],
+    ids=lambda e: type(e).__name__ if isinstance(e, BaseException) else "",
+)
+def test_whatever_happens_is_a_sentence_and_an_exit_code(error, code, says):
+    def fail():
+        raise error
+
+    failing = typer.Typer()
+    failing.command()(_bounded(fail))
+    done = CliRunner().invoke(failing)
+    assert done.exit_code == code
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    command = [sys.executable, "-m", "kdcli", "recipe", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -1,0 +1,19 @@
+"""Progress of several passes reads as one."""
+
+from kdcli.progress import Silent, Tally
+
+
+class Listener(Silent):
+    def __init__(self):
+        self.told = []
+
+    def advance(self, done, total, figures=None):
+        self.told.append((done, total))
+
+
+def test_passes_add_up_to_the_whole():
+    listener = Listener()
+    tally = Tally(listener, 7)
+    for done, rows in ((2, 4), (4, 4), (1, 3), (3, 3)):
+        tally(done, rows)
+    assert listener.told == [(2, 7), (4, 7), (5, 7), (7, 7)]

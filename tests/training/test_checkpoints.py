@@ -1,0 +1,144 @@
+"""Broken off at any step, a fit goes on to the same bits and the same table."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from kdcli.data.encode import encode, with_model_labels
+from kdcli.data.source import load
+from kdcli.errors import StoppedError
+from kdcli.models import source
+from kdcli.progress import Silent
+from kdcli.recipe.schema import CrossEntropySpec, DataSpec, FitSpec
+from kdcli.run import Cadence
+from kdcli.training import losses, trainer
+
+STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
+SPEC = FitSpec(epochs=3, batch_size=16, learning_rate=1e-3)
+
+
+class Killed(Exception):
+    """Stands for a process that is gone between two instructions."""
+
+
+class Breaks(Silent):
+    """Acts when a step is reached."""
+
+    def __init__(self, step, act):
+        self.step, self.act, self.said = step, act, []
+
+    def advance(self, done, total, figures=None):
+        if done == self.step and figures is None:
+            self.act()
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def kill():
+    raise Killed
+
+
+@pytest.fixture(scope="module")
+def rows(small_data, tiny_teacher):
+    corpus = load(DataSpec(dataset=str(small_data), label="intent"), 0)
+    tokenizer = source.load_tokenizer(tiny_teacher)
+    found = {s: encode(corpus.splits[s], tokenizer, 64) for s in ("train", "validation")}
+    return {s: with_model_labels(r, corpus, corpus.labels) for s, r in found.items()}
+
+
+@pytest.fixture
+def fit(tiny_teacher, rows, tmp_path):
+    def run(reporter=None, scratch="scratch", every=Cadence(steps=3), **changes):
+        (tmp_path / scratch).mkdir(exist_ok=True)
+        model = source.load_classifier(tiny_teacher)
+        history = trainer.fit(
+            model,
+            source.load_tokenizer(tiny_teacher),
+            rows["train"],
+            rows["validation"],
+            spec=SPEC.model_copy(update=changes),
+            objective=losses.objective([CrossEntropySpec()]),
+            seed=1,
+            scratch=tmp_path / scratch,
+            log=tmp_path / scratch / "log.jsonl",
+            reporter=reporter or Silent(),
+            checkpoint_every=every,
+        )
+        return model.state_dict(), history
+
+    return run
+
+
+def assert_same(one, other):
+    assert one[1] == other[1]
+    for name, tensor in one[0].items():
+        assert torch.equal(tensor, other[0][name]), name
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 8, 9, 16, 17, 23])
+def test_killed_at_a_step_it_ends_as_if_it_had_not_been(fit, step):
+    whole = fit(scratch="whole")
+    with pytest.raises(Killed):
+        fit(Breaks(step, kill))
+    assert_same(fit(), whole)
+
+
+def test_killed_again_and_again(fit):
+    whole = fit(scratch="whole")
+    for step in (4, 7, 11, 20):
+        with pytest.raises(Killed):
+            fit(Breaks(step, kill))
+    assert_same(fit(), whole)
+
+
+@pytest.mark.parametrize("accumulation", [2])
+def test_in_the_middle_of_accumulated_batches_too(fit, accumulation):
+    changes = {"gradient_accumulation": accumulation, "batch_size": 8}
+    whole = fit(scratch="whole", **changes)
+    with pytest.raises(Killed):
+        fit(Breaks(13, kill), **changes)
+    assert_same(fit(**changes), whole)
+
+
+def test_the_best_epoch_survives_a_kill(fit):
+    whole = fit(scratch="whole", keep="best")
+    with pytest.raises(Killed):
+        fit(Breaks(20, kill), keep="best")
+    assert_same(fit(keep="best"), whole)
+
+
+@pytest.mark.parametrize("step", [5, STEPS_AN_EPOCH])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_writes_a_checkpoint_first(fit, step, number, code):
+    whole = fit(scratch="whole")
+    with pytest.raises(StoppedError, match=f"at step {step} of 24") as raised:
+        fit(Breaks(step, lambda: os.kill(os.getpid(), number)), every=Cadence(None, None))
+    assert raised.value.exit_code == code
+    listener = Breaks(0, kill)
+    assert_same(fit(listener), whole)
+    assert listener.said == [f"Going on from checkpoint at step {step}."]
+
+
+def test_a_checkpoint_that_isn_t_whole_is_passed_over(fit, tmp_path):
+    whole = fit(scratch="whole")
+    with pytest.raises(Killed):
+        fit(Breaks(14, kill))
+    newest = tmp_path / "scratch/checkpoint-12/optimizer.pt"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    assert_same(fit(), whole)
+
+
+def test_the_last_two_are_kept(fit, tmp_path):
+    with pytest.raises(Killed):
+        fit(Breaks(23, kill))
+    left = {path.name for path in (tmp_path / "scratch").glob("checkpoint-*")}
+    assert left == {"checkpoint-18", "checkpoint-21"}
+
+
+def test_time_is_a_cadence_too(fit, tmp_path):
+    with pytest.raises(Killed):
+        fit(Breaks(3, kill), every=Cadence(seconds=1e-9))
+    assert (tmp_path / "scratch/checkpoint-2/whole.json").is_file()
