@@ -132,6 +132,8 @@ def execute(
             shutil.rmtree(folder / WORK, ignore_errors=True)
         if any(item.reason for item in todo):
             run.write_text(RECIPE, dump(recipe))
+            # Also what is made of what is made anew: a run that breaks off must not reuse it.
+            run.forget(item.stage.name for item in todo if item.reason)
         for item in todo:
             if item.reason is None:
                 seconds = run.records[item.stage.name].seconds
@@ -202,7 +204,6 @@ def _run_stage(
 ) -> None:
     stage = item.stage
     reporter.start(stage.name, stage.doing)
-    run.forget(stage.name)
     build, scratch = run.workdir(stage.name, item.key)
     job = Job(
         recipe=recipe,
@@ -280,7 +281,7 @@ def _reason(
     if redone:
         return f"{redone} is done again"
     if record.key != key:
-        return "made by another version of kd"
+        return "made from other inputs, or by another version of kd"
     return run.fault(stage.name, stage.artifact)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,11 @@ class RunFolder:
         self._write_manifest()
         shutil.rmtree(self.path / WORK / stage)
 
-    def forget(self, stage: str) -> None:
-        """Strike a stage from the manifest: what it made is about to be made again."""
-        if self.records.pop(stage, None):
-            self._write_manifest()
+    def forget(self, stages: Iterable[str]) -> None:
+        """Strike stages from the manifest: what they made is about to be made again."""
+        for stage in stages:
+            self.records.pop(stage, None)
+        self._write_manifest()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all."""

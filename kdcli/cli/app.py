@@ -14,7 +14,7 @@ import typer
 from kdcli import __version__
 from kdcli.cli import card, distill, evaluate, fine_tune_teacher, init_student, recipe
 from kdcli.cli.console import Console
-from kdcli.errors import GateMissedError, KdError, MachineError, StoppedError
+from kdcli.errors import GateMissedError, KdError, MachineError, StoppedError, UsageError
 
 # What the libraries below would otherwise write between our lines, or do unasked.
 _ENVIRONMENT = {
@@ -68,6 +68,8 @@ def _known(error: BaseException) -> KdError:
         return StoppedError("Stopped.", "Run the same command again to go on.")
     if isinstance(error, MemoryError):
         return MachineError("There is not enough memory.", "Try a smaller batch_size.")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{str(error.filename)[:40]}… is too long for a name.")
     if isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
         return MachineError(f"{where}{error.strerror}.", "What was finished is kept: run again.")

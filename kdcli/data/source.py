@@ -61,7 +61,7 @@ def identity(spec: DataSpec) -> str:
     path = Path(spec.dataset).expanduser()
     if not path.exists():
         return f"hub:{spec.dataset}@{spec.revision or 'main'}"
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(path.suffix.encode())
     for file in sorted(_content(path)):
         digest.update(f"{file.relative_to(path)}:{file_digest(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"

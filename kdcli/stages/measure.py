@@ -63,12 +63,10 @@ def _folders(models: Sequence[str]) -> dict[str, Path]:
     for model in models:
         path = Path(model)
         if (path / RECIPE).is_file() and not (path / "config.json").is_file():
-            prefix = "" if len(models) == 1 else f"{path.name}/"
+            prefix = "" if len(models) == 1 else f"{model.rstrip('/')}/"
             parts = {TEACHER: path / TEACHER, "student": path / "student"}
             folders |= {f"{prefix}{n}": source.locate(str(p)) for n, p in parts.items()}
         else:
-            name = model.rstrip("/")
-            folders[path.name if path.is_dir() and path.name not in folders else name] = (
-                source.locate(model)
-            )
+            short = path.name if path.is_dir() else model
+            folders[model if short in folders else short] = source.locate(model)
     return folders

@@ -93,12 +93,14 @@ class Keeper(TrainerCallback):
         """In the middle of an epoch."""
         # An epoch's last step is left to on_epoch_end: a checkpoint between the step and the
         # epoch's evaluation would go on without ever evaluating it.
-        if state.global_step % (state.max_steps // round(args.num_train_epochs)):
+        if _inside_an_epoch(args, state):
             self._save_where_due(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After an epoch, once it is evaluated."""
-        if state.global_step < state.max_steps:
+        """After an epoch, once it is evaluated; also after a stop in the middle of one."""
+        if _inside_an_epoch(args, state):
+            control.should_log = control.should_evaluate = control.should_save = False
+        elif state.global_step < state.max_steps:
             self._save_where_due(state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -118,9 +120,14 @@ class Keeper(TrainerCallback):
         control.should_training_stop |= self.request.asked
 
 
+def _inside_an_epoch(args: Any, state: Any) -> bool:
+    return bool(state.global_step % (state.max_steps // round(args.num_train_epochs)))
+
+
 def seal(checkpoint: Path, memory: Mapping[str, Any]) -> None:
     """Bring a checkpoint's files to the disk, and say that it is whole."""
     sizes = {}
+    (checkpoint / _SEAL).unlink(missing_ok=True)
     for path in checkpoint.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -46,7 +46,6 @@ def test_the_quick_start_learns_and_says_so(quick, place):
 
 def test_a_pipe_gets_plain_lines(quick):
     assert "\x1b" not in quick.stdout + quick.stderr
-    assert "\r" not in quick.stdout + quick.stderr
 
 
 def test_the_student_needs_no_kd(quick, place):

@@ -83,7 +83,9 @@ def test_killed_at_a_step_it_ends_as_if_it_had_not_been(fit, step):
     whole = fit(scratch="whole")
     with pytest.raises(Killed):
         fit(Breaks(step, kill))
-    assert_same(fit(), whole)
+    listener = Breaks(0, kill)
+    assert_same(fit(listener), whole)
+    assert bool(listener.said) == (step > 3), "it goes on rather than begin again"
 
 
 def test_killed_again_and_again(fit):
