@@ -59,14 +59,16 @@ def _spec(models: Sequence[str], flags: Sequence[Override], of_run: bool) -> Mea
 
 
 def _folders(models: Sequence[str]) -> dict[str, Path]:
+    """The models to measure by the names to call them: short ones, where that tells them apart."""
     folders: dict[str, Path] = {}
     for model in models:
         path = Path(model)
+        short = path.name if path.is_dir() else model
         if (path / RECIPE).is_file() and not (path / "config.json").is_file():
-            prefix = "" if len(models) == 1 else f"{model.rstrip('/')}/"
-            parts = {TEACHER: path / TEACHER, "student": path / "student"}
-            folders |= {f"{prefix}{n}": source.locate(str(p)) for n, p in parts.items()}
+            names = [short, model] if len(models) > 1 else [""]
+            prefix = next((n for n in names if f"{n}/student" not in folders), model)
+            for part in (TEACHER, "student"):
+                folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
         else:
-            short = path.name if path.is_dir() else model
             folders[model if short in folders else short] = source.locate(model)
     return folders
