@@ -1,6 +1,8 @@
 """The core: the stages in order, what is already done, and how to do the rest."""
 
+import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -315,10 +317,17 @@ def _locked(folder: Path) -> Iterator[None]:
 
     RunFolder.open(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
     try:
-        with FileLock(folder / ".lock", blocking=False):
-            yield
+        # The system frees the lock of a process that is gone: a stale one can't be.
+        lock.acquire(blocking=False)
     except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
         raise UsageError(
-            f"Another kd is at work in {folder}.", "Wait for it, or name another --output."
+            f"Another kd is at work in {folder}: {who}.", "Wait for it, or name another --output."
         ) from error
+    with lock:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+        holder.write_text(text, encoding="utf-8")
+        yield

@@ -1,6 +1,8 @@
 """The pipeline does what is left to do, and no more."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from filelock import FileLock
@@ -203,6 +205,20 @@ def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp
     run = pipeline.execute(changed, tmp_path / "r", Silent(), "student")
     config = json.loads((run.path / "student-init/config.json").read_text())
     assert len(config["id2label"]) == 17
+
+
+def test_who_holds_a_run_is_said(parts, own):
+    code = (
+        "import sys, time; from pathlib import Path; from kdcli.pipeline import _locked\n"
+        "with _locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(own)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"process {other.pid} on .*, since 20"):
+            pipeline.execute(recipe(parts), own, Silent())
+        other.kill()
+    assert again(parts, own) == [], "the lock of a dead process is no obstacle"
 
 
 def test_one_run_at_a_time(parts, own):

@@ -42,8 +42,19 @@ def occurring_rows(model: "PreTrainedModel", splits: Sequence["Dataset"]) -> Ite
     try:
         yield place
     finally:
-        whole[used] = embedding.weight.detach().to(whole.device)
+        learnt = embedding.weight.detach()
+        whole = whole.to(learnt.device)
+        whole[used.to(learnt.device)] = learnt
         _set_table(embedding, whole)
+
+
+def stands_alone(model: "PreTrainedModel") -> bool:
+    """Whether nothing but the embedding layer reads the table.
+
+    In BART and T5 encoder and decoder share it, and the head looks for a token by its id.
+    """
+    table = model.get_input_embeddings().weight
+    return sum(p is table for _, p in model.named_parameters(remove_duplicate=False)) == 1
 
 
 def _set_table(embedding: torch.nn.Embedding, rows: torch.Tensor) -> None:

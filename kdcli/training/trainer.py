@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from kdcli.data.encode import LikeLengths, lengths
-from kdcli.errors import MendableError
+from kdcli.errors import MachineError, MendableError
 from kdcli.evaluation.metrics import accuracy
 from kdcli.models.forward import collator_for
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import FitSpec
 from kdcli.run import Cadence
 from kdcli.training.checkpoints import Keeper, newest, stop_requests, stopped
-from kdcli.training.compact import occurring_rows
+from kdcli.training.compact import occurring_rows, stands_alone
 from kdcli.training.losses import Objective, total
 
 if TYPE_CHECKING:
@@ -91,11 +92,13 @@ def fit(
 
     Raises:
         MendableError: The loss is no longer a number.
+        MachineError: There is no room for checkpoints.
         StoppedError: Ctrl-C or SIGTERM; a checkpoint is written.
     """
     checkpoint, memory = newest(scratch) or (None, {"sums": {}, "counts": {}})
     if checkpoint is not None:
         reporter.say(f"Going on from {checkpoint.name.replace('-', ' at step ')}.")
+    _refuse_without_room(model, scratch)
     with (
         _smallest_table(model, spec, (train, validation)) as place,
         stop_requests() as request,
@@ -121,11 +124,27 @@ def fit(
     return _epochs(state.log_history)
 
 
+def _refuse_without_room(model: "PreTrainedModel", folder: Path) -> None:
+    """Before hours are spent: a full disk in the middle would end the run."""
+    one = sum(p.numel() * p.element_size() for p in model.parameters())
+    # Weights and Adam's two moments: two checkpoints are kept while a third is written, and the
+    # finished model comes beside them.
+    needed, free = 3 * 3 * one + one, shutil.disk_usage(folder).free
+    if free < needed:
+        raise MachineError(
+            f"{folder} has room for {free / 1e6:,.0f} MB, and training needs up to "
+            f"{needed / 1e6:,.0f} MB for checkpoints.",
+            "Make room, or name another --output.",
+        )
+
+
 def _smallest_table(
     model: "PreTrainedModel", spec: FitSpec, splits: Sequence["Dataset"]
 ) -> AbstractContextManager[Tensor | None]:
     # Weight decay moves rows without a gradient too.
-    return nullcontext() if spec.weight_decay else occurring_rows(model, splits)
+    if spec.weight_decay or not stands_alone(model):
+        return nullcontext()
+    return occurring_rows(model, splits)
 
 
 def versions() -> dict[str, str]:
@@ -169,7 +188,8 @@ class _Trainer(Trainer):
         if not all(map(math.isfinite, values.values())):
             raise MendableError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1} "
-                f"({', '.join(f'{name} {value:.4g}' for name, value in values.items())}).",
+                f"({', '.join(f'{name} {value:.4g}' for name, value in values.items())}), "
+                f"on rows {', '.join(map(str, self._rows_of_this_step()))} of the training data.",
                 "Lower the learning rate, or clip the gradient (max_grad_norm).",
             )
         if model.training:
@@ -198,14 +218,23 @@ class _Trainer(Trainer):
         """The mean of each term since it was last asked for, over all processes."""
         count = self.memory["counts"].pop(whole)
         sums = self.memory["sums"].pop(whole)
-        local = torch.tensor([*sums.values(), count], dtype=torch.float64)
-        *totals, count = self.accelerator.reduce(local.to(self.args.device), "sum").tolist()
+        summed = torch.tensor([*sums.values(), count], dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            summed = self.accelerator.reduce(summed.to(self.args.device), "sum")
+        *totals, count = summed.tolist()
         return {name: value / count for name, value in zip(sums, totals, strict=True)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LikeLengths:
         rows = self.train_dataset if train_dataset is None else train_dataset
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LikeLengths(lengths(rows), together * self.args.world_size, self.args.seed)
+        self._sampler = LikeLengths(lengths(rows), together * self.args.world_size, self.args.seed)
+        return self._sampler
+
+    def _rows_of_this_step(self) -> list[int]:
+        """The rows of the present optimiser step on all processes, counted from 1."""
+        together = self._sampler.batch_size
+        start = self.state.global_step % -(-len(self._sampler) // together) * together
+        return sorted(row + 1 for row in list(self._sampler)[start : start + together])
 
 
 class _Progress(TrainerCallback):

@@ -8,7 +8,7 @@ import torch
 
 from kdcli.data.encode import encode, with_model_labels
 from kdcli.data.source import load
-from kdcli.errors import StoppedError
+from kdcli.errors import MachineError, StoppedError
 from kdcli.models import source
 from kdcli.progress import Silent
 from kdcli.recipe.schema import CrossEntropySpec, DataSpec, FitSpec
@@ -144,3 +144,10 @@ def test_time_is_a_cadence_too(fit, tmp_path):
     with pytest.raises(Killed):
         fit(Breaks(3, kill), every=Cadence(seconds=1e-9))
     assert (tmp_path / "scratch/checkpoint-2/whole.json").is_file()
+
+
+def test_a_disk_without_room_is_said_before_the_first_step(fit, monkeypatch):
+    room = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: room)
+    with pytest.raises(MachineError, match="has room for 0 MB, and training needs up to"):
+        fit(Breaks(1, kill))
