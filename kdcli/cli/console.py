@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdcli.errors import KdError
 
@@ -32,6 +32,8 @@ class Console:
         quiet: No progress and no notes.
     """
 
+    _live: "ClassVar[Console | None]" = None  # the one whose line has to end before an error
+
     def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
         self.json_output, self.quiet = json_output, quiet
         self._said: set[str] = set()
@@ -52,6 +54,7 @@ class Console:
         self._progress = _bar(_rich(sys.stderr))
         self._task = self._progress.add_task(_escape(f"{stage:<8}"), total=None, figures=doing)
         self._progress.start()
+        Console._live = self
 
     def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
         """Move the stage's line on."""
@@ -92,7 +95,8 @@ class Console:
 
     def error(self, error: KdError) -> None:
         """An error: a sentence, and the way out."""
-        self._close()
+        if Console._live is not None:
+            Console._live._close()
         if self.json_output:
             document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
             _write(sys.stdout, json.dumps({"error": document}))
@@ -137,6 +141,7 @@ class Console:
         if self._progress is not None:
             self._progress.stop()
             self._progress = self._task = None
+            Console._live = None
 
     def _line(self, text: str, mark: str = "") -> None:
         if self._progress is not None:

@@ -95,6 +95,7 @@ def fit(
         MachineError: There is no room for checkpoints.
         StoppedError: Ctrl-C or SIGTERM; a checkpoint is written.
     """
+    scratch.mkdir(parents=True, exist_ok=True)
     checkpoint, memory = newest(scratch) or (None, {"sums": {}, "counts": {}})
     if checkpoint is not None:
         reporter.say(f"Going on from {checkpoint.name.replace('-', ' at step ')}.")
