@@ -54,19 +54,6 @@ def download_model(repo: str, revision: str | None = None) -> Path:
         return Path(folder)
 
 
-def whoami() -> str:
-    """The name of the user whose token is in use.
-
-    Raises:
-        UsageError: There is no token, or the Hub doesn't take it.
-        HubError: The Hub can't be reached.
-    """
-    from huggingface_hub import HfApi
-
-    with errors("your account"):
-        return str(HfApi().whoami()["name"])
-
-
 def push(
     repo: str, files: Mapping[str, Path], message: str, *, private: bool | None = None
 ) -> Published:

@@ -157,19 +157,23 @@ class RunFolder:
         self._write_manifest()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a small file, whole or not at all."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.new")
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        """Write a small file in the run's folder, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / name, text)
 
     def _write_manifest(self) -> None:
         stages = {name: asdict(record) for name, record in self.records.items()}
         self.write_text(MANIFEST, json.dumps({**self.about, "stages": stages}, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file and bring it to the disk: under its name it is whole or absent."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 def file_digest(path: Path) -> str:

@@ -115,8 +115,7 @@ def load_classifier(
     config = load_config(folder)
     _refuse_shards_elsewhere(folder)
     if labels is not None:
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {name: i for i, name in enumerate(labels)}
+        set_labels(config, labels)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -153,6 +152,12 @@ def has_head(folder: Path) -> bool:
 def labels_of(config: "PretrainedConfig") -> tuple[str, ...]:
     """The names of a classifier's outputs, in order."""
     return tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+
+
+def set_labels(config: "PretrainedConfig", labels: tuple[str, ...]) -> None:
+    """Name a classifier's outputs, in order; their number follows."""
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: i for i, name in enumerate(labels)}
 
 
 def count_parameters(model: Any) -> int:

@@ -1,11 +1,11 @@
 """The student learns from the teacher's outputs and the data's labels."""
 
-from dataclasses import asdict
 from typing import Any
 
 from kdcli.models import source
 from kdcli.run import Job
 from kdcli.stages import texts
+from kdcli.stages.fitting import fit
 from kdcli.training import losses, signals, trainer
 
 
@@ -24,22 +24,18 @@ def run(job: Job) -> dict[str, Any]:
     if losses.needs_teacher(recipe.distill.losses):
         outputs = signals.read(job.inputs["outputs"])
         rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
-    history = trainer.fit(
+    history = fit(
+        job,
+        "distill",
         student,
         tokenizer,
-        rows["train"],
-        rows["validation"],
+        rows=rows,
         spec=recipe.distill,
-        objective=losses.objective(recipe.distill.losses),
-        seed=recipe.seed,
-        scratch=job.scratch,
-        log=job.logs / "distill.jsonl",
-        reporter=job.reporter,
-        checkpoint_every=job.checkpoint_every,
+        terms=recipe.distill.losses,
     )
     source.save(student, tokenizer, job.output)
     return {
-        "history": [asdict(epoch) for epoch in history],
+        "history": history,
         "parameters": source.count_parameters(student),
         "versions": trainer.versions(),
     }

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcli.data import source as data
 from kdcli.data.encode import encode, length_limit, lengths
 from kdcli.models import distilbert, layers, source, surgery
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
+from kdcli.stages import texts
 from kdcli.training import trainer
 
 _SAMPLE = 512
@@ -27,9 +27,7 @@ def forecast(recipe: Recipe, reporter: Reporter) -> dict[str, dict[str, Any]]:
     Raises:
         KdError: The data or a model's configuration is missing or unusable.
     """
-    corpus = data.load(recipe.data, recipe.seed)
-    for note in corpus.notes:
-        reporter.say(note)
+    corpus = texts.load(recipe, reporter)
     folder = source.locate(recipe.teacher.model, recipe.teacher.revision)
     config = source.load_config(folder)
     config.num_labels = len(corpus.labels)
@@ -43,8 +41,8 @@ def forecast(recipe: Recipe, reporter: Reporter) -> dict[str, dict[str, Any]]:
     teacher_size, teacher_work = _size(config)
     student_size, student_work = _size(student)
 
-    def seconds(texts: float, operations: float) -> float:
-        return texts * tokens * operations / speed
+    def seconds(count: float, operations: float) -> float:
+        return count * tokens * operations / speed
 
     found: dict[str, dict[str, Any]] = {
         "teacher": {"parameters": teacher_size},
@@ -58,9 +56,9 @@ def forecast(recipe: Recipe, reporter: Reporter) -> dict[str, dict[str, Any]]:
     }
     for stage, (spec, work) in fits.items():
         if spec is not None:
-            texts = rows["train"] * 6 * work + rows["validation"] * 2 * work
+            passes = rows["train"] * 6 * work + rows["validation"] * 2 * work
             found[stage]["steps"] = trainer.steps(rows["train"], spec)
-            found[stage]["seconds"] = seconds(spec.epochs * texts, 1)
+            found[stage]["seconds"] = seconds(spec.epochs * passes, 1)
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
     found["evaluate"] = {"seconds": seconds(measured, 2 * (teacher_work + student_work))}
     return found

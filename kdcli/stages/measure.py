@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.data import source as data
 from kdcli.errors import UsageError
 from kdcli.evaluation.compare import TEACHER, compare
 from kdcli.models import source
@@ -12,6 +11,7 @@ from kdcli.progress import Reporter
 from kdcli.recipe.load import Override, from_flags, load
 from kdcli.recipe.schema import MeasureSpec
 from kdcli.run import RECIPE
+from kdcli.stages import texts
 
 
 def measure(models: Sequence[str], flags: Sequence[Override], reporter: Reporter) -> dict[str, Any]:
@@ -34,9 +34,7 @@ def measure(models: Sequence[str], flags: Sequence[Override], reporter: Reporter
     folders = _folders(models)
     reporter.start("evaluate", f"measure {', '.join(folders)}")
     # Where validation is set aside from train, it has to be the same part as in the run.
-    corpus = data.load(spec.data, spec.seed, to_train=of_run)
-    for note in corpus.notes:
-        reporter.say(note)
+    corpus = texts.load(spec, reporter, to_train=of_run)
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
         chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})

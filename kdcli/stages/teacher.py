@@ -1,6 +1,5 @@
 """The teacher: a backbone fine-tuned on the data, or a classifier taken as it is."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from transformers import set_seed
@@ -11,7 +10,7 @@ from kdcli.models import source
 from kdcli.recipe.schema import CrossEntropySpec
 from kdcli.run import Job
 from kdcli.stages import texts
-from kdcli.training import losses, trainer
+from kdcli.stages.fitting import fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,7 +26,7 @@ def run(job: Job) -> dict[str, Any]:
     corpus = texts.load(recipe, job.reporter)
     folder = source.locate(recipe.teacher.model, recipe.teacher.revision)
     tokenizer = source.load_tokenizer(folder)
-    history: list[trainer.Epoch] = []
+    history: list[dict[str, Any]] = []
     if recipe.teacher.fine_tune is None:
         model = source.load_classifier(folder)
         _agree_on_labels(model, corpus, job)
@@ -36,22 +35,18 @@ def run(job: Job) -> dict[str, Any]:
         model = source.load_classifier(folder, corpus.labels, fresh_head=True)
         parts = ("train", "validation")
         rows = texts.encoded(recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
-        history = trainer.fit(
+        history = fit(
+            job,
+            "teacher",
             model,
             tokenizer,
-            rows["train"],
-            rows["validation"],
+            rows=rows,
             spec=recipe.teacher.fine_tune,
-            objective=losses.objective([CrossEntropySpec()]),
-            seed=recipe.seed,
-            scratch=job.scratch,
-            log=job.logs / "teacher.jsonl",
-            reporter=job.reporter,
-            checkpoint_every=job.checkpoint_every,
+            terms=[CrossEntropySpec()],
         )
     source.save(model, tokenizer, job.output)
     return {
-        "history": [asdict(epoch) for epoch in history],
+        "history": history,
         "parameters": source.count_parameters(model),
     }
 
@@ -61,5 +56,4 @@ def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None
     match_labels(corpus.labels, names, present=corpus.present("train"))
     if is_generic(names) and not is_generic(corpus.labels):
         job.reporter.say("The teacher's labels have no names: they are taken in the data's order.")
-        model.config.id2label = dict(enumerate(corpus.labels))
-        model.config.label2id = {name: i for i, name in enumerate(corpus.labels)}
+        source.set_labels(model.config, corpus.labels)

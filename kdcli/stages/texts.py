@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data import encode, source
 from kdcli.data.source import Corpus
+from kdcli.models.source import labels_of
 from kdcli.progress import Reporter
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.schema import MeasureSpec, Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load(recipe: Recipe, reporter: Reporter) -> Corpus:
-    """The recipe's data, its peculiarities told to the user."""
-    corpus = source.load(recipe.data, recipe.seed)
+def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = True) -> Corpus:
+    """The recipe's data, its peculiarities told to the user; see `kdcli.data.source.load`."""
+    corpus = source.load(recipe.data, recipe.seed, to_train=to_train)
     for note in corpus.notes:
         reporter.say(note)
     return corpus
@@ -32,7 +33,7 @@ def encoded(
 ) -> dict[str, "Dataset"]:
     """Each split in the model's own tokens and label ids; texts that were cut are counted."""
     limit = encode.length_limit(model.config, tokenizer, recipe.data.max_length)
-    names: list[str] = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    names = labels_of(model.config)
     rows: dict[str, Any] = {}
     for split in splits:
         rows[split] = encode.encode(corpus.splits[split], tokenizer, limit)

@@ -18,7 +18,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from kdcli.errors import StoppedError
-from kdcli.run import Cadence
+from kdcli.run import Cadence, write_whole
 
 _SEAL = "whole.json"
 _KEPT = 2
@@ -132,12 +132,7 @@ def seal(checkpoint: Path, memory: Mapping[str, Any]) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sizes[path.name] = path.stat().st_size
-    beside = checkpoint / f".{_SEAL}"
-    with beside.open("w") as file:
-        json.dump({"sizes": sizes, "memory": memory}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(checkpoint / _SEAL)
+    write_whole(checkpoint / _SEAL, json.dumps({"sizes": sizes, "memory": memory}))
 
 
 def newest(scratch: Path) -> tuple[Path, dict[str, Any]] | None:

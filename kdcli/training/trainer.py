@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from kdcli.data.encode import LikeLengths, lengths
+from kdcli.data.encode import TEACHER_LOGITS, LikeLengths, lengths
 from kdcli.errors import MachineError, MendableError
 from kdcli.evaluation.metrics import accuracy
 from kdcli.models.forward import collator_for
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TARGETS = ("labels", "teacher_logits")
+_TARGETS = ("labels", TEACHER_LOGITS)
 
 
 @dataclass(frozen=True)
