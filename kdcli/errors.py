@@ -15,6 +15,34 @@
 The message is one sentence that names the file, line or key at fault; the hint says the way out.
 """
 
+import errno
+import os
+import re
+from collections.abc import Sequence
+
+from kdcli.outside import printable, without_secrets
+
+_GO_ON = "and run the same command again: what is finished is kept."
+ELSEWHERE = f"Name another place (--output, HF_HOME, TMPDIR) {_GO_ON}"
+_NO_ROOM = f"Make room, or raise the limit on the size of files (ulimit -f), {_GO_ON}"
+# What a machine runs out of, and the way out.
+_SHORTAGES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,
+    errno.EMFILE: f"Raise the limit on open files (ulimit -n), {_GO_ON}",
+    errno.ENFILE: f"Close other programs, {_GO_ON}",
+    errno.EROFS: ELSEWHERE,
+    errno.EIO: f"Look after the disk, {_GO_ON}",
+}
+# Compiled libraries tell of it in words alone.
+_NUMBER = re.compile(r"(?:\(os error |\[Errno |open files \()(\d+)[)\]]")
+_MEMORY = re.compile(
+    r"(allocate|enough|out of) memory|bad_alloc|failed to map segment|could not create a primitive"
+)
+_TORCH_WRITES = re.compile(r"inline_container|PytorchStreamWriter|iostream error")
+_LONGEST = 1000
+
 
 class KdError(Exception):
     """An error with an exit code and, mostly, a way out.
@@ -27,18 +55,33 @@ class KdError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = (_one_line(without_secrets(t)) for t in (message, hint))
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
 
 
+def _one_line(text: str) -> str:
+    """The text as it may be printed: what it quotes can hold anything, and be of any length."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return printable(text)
+
+
 class GateMissedError(KdError):
-    """A measured figure missed a threshold that the user set."""
+    """Measured figures missed thresholds that the user set.
+
+    Args:
+        message: One sentence.
+        missed: A line for each gate.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, missed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.missed = missed
 
 
 class MendableError(KdError):
@@ -79,3 +122,35 @@ class StoppedError(KdError):
     """The user stopped the run."""
 
     exit_code = 130
+
+
+def of_machine(error: BaseException) -> MachineError | None:
+    """What the machine ran out of, where that is at the bottom of an error; None elsewhere.
+
+    Args:
+        error: As it was caught, in whatever a library has wrapped it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        number = _error_number(cause, text)
+        compiled = isinstance(cause, RuntimeError | ImportError)
+        memory = isinstance(cause, MemoryError) or number == errno.ENOMEM
+        if memory or (compiled and _MEMORY.search(text)):
+            return MachineError("There is not enough memory.", "Try a smaller batch_size.")
+        if number in _SHORTAGES:
+            file = getattr(cause, "filename", None)
+            where = f"{file}: " if file else ""
+            return MachineError(f"{where}{os.strerror(number)}.", _SHORTAGES[number])
+        if compiled and _TORCH_WRITES.search(text):
+            return MachineError("A checkpoint can't be written.", _NO_ROOM)
+        cause = cause.__cause__
+    return None
+
+
+def _error_number(error: BaseException, text: str) -> int:
+    number = getattr(error, "errno", None)
+    written = _NUMBER.search(text)
+    if written and not isinstance(number, int):
+        number = int(written[1])
+    return number if isinstance(number, int) else 0

@@ -1,15 +1,18 @@
 """The only code that talks to the Hugging Face Hub."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli.errors import HubError, ModelError, UsageError
 
-# Weights only as safetensors: a pickle can run code when it is loaded.
-_MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja")
+_MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+# A pickle can run code when it is loaded.
+_PICKLES = ["pytorch_model*.bin"]
+# The Hub looks at what it was sent before it answers.
+_LONGER_TO_PUSH = 6
 
 
 @dataclass(frozen=True)
@@ -20,42 +23,44 @@ class Published:
     commit: str | None
 
 
-def download_model(repo: str, revision: str | None = None) -> Path:
-    """Fetch a model's configuration, tokenizer and safetensors weights into the Hub cache.
+def download_model(repo: str, revision: str | None = None, *, pickled: bool = False) -> Path:
+    """Fetch a model's configuration, tokenizer and weights into the Hub cache.
+
+    Where the Hub can't be reached, what the cache holds of that revision has to do.
 
     Args:
         repo: A Hub id; an old name without owner is followed to where it moved.
         revision: Branch, tag or commit; None is `main`.
+        pickled: Whether to fetch pickled weights too.
 
     Returns:
-        The folder of the snapshot.
+        The folder of the snapshot; whether it holds weights is not looked at.
 
     Raises:
-        ModelError: There is no such model, it is gated, or it ships no safetensors.
+        ModelError: There is no such model, or it is gated.
         HubError: The Hub can't be reached and the cache doesn't hold the model.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
     with errors(f"the model {repo}"):
-        try:
-            info = HfApi().model_info(repo, revision=revision)
-        except Exception as error:
-            if not _is_unreachable(error):
-                raise
-            return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        names = [f.rfilename for f in info.siblings or () if "/" not in f.rfilename]
-        files = [name for name in names if name.endswith(_MODEL_FILES)]
-        if not any(name.endswith(".safetensors") for name in files):
-            raise ModelError(
-                f"The model {repo} has no safetensors weights.",
-                "Convert it first: https://huggingface.co/docs/safetensors/convert-weights.",
-            )
-        folder = snapshot_download(repo, revision=info.sha, allow_patterns=files)
+        folder = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=[*_MODEL_FILES, *_PICKLES] if pickled else _MODEL_FILES,
+            # What lies in folders is the same model in other forms, such as ONNX.
+            ignore_patterns="*/*",
+        )
         return Path(folder)
 
 
 def push(
-    repo: str, files: Mapping[str, Path], message: str, *, private: bool | None = None
+    repo: str,
+    files: Mapping[str, Path],
+    message: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
 ) -> Published:
     """Create the model repository if need be, and commit `files` in one commit.
 
@@ -64,9 +69,12 @@ def push(
         files: Path in the repository to file on disk.
         message: The commit's title.
         private: Whether a repository that is created is private; None is the account's default.
+        revision: The branch to commit to, created where it is missing; None is `main`.
+        create_pr: Open a pull request with the commit instead.
 
     Raises:
-        UsageError: The token is missing, or may not write there.
+        UsageError: The token is missing, or may not write there; the Hub finds the card's metadata
+            faulty.
         HubError: The Hub can't be reached or refuses; the repository is as it was.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -76,20 +84,50 @@ def push(
         for name, path in sorted(files.items())
     ]
     api = HfApi()
-    with errors(f"the repository {repo}"):
-        url = api.create_repo(repo, private=private, exist_ok=True)
-        before = api.model_info(repo).sha
-        commit = api.create_commit(repo, operations, commit_message=message)
-        return Published(str(url), commit.oid if commit.oid != before else None)
+    with errors(f"the repository {repo}", patience=_LONGER_TO_PUSH):
+        existed = api.repo_exists(repo)
+        url = str(api.create_repo(repo, private=private, exist_ok=True))
+        try:
+            if revision is not None:
+                api.create_branch(repo, branch=revision, exist_ok=True)
+            before = api.model_info(repo, revision=revision).sha
+            commit = api.create_commit(
+                repo, operations, commit_message=message, revision=revision, create_pr=create_pr
+            )
+        except BaseException as error:
+            if not existed:
+                _withdraw(api, repo)
+            # The client asks the Hub about README.md before it sends anything.
+            if "Invalid metadata" in str(error):
+                *_, reason = str(error).strip().splitlines()
+                raise UsageError(
+                    f"The Hub refuses the card's metadata: {reason.strip(' -.')}.",
+                    "Put it right in the recipe (card.license, card.language, …).",
+                ) from error
+            raise
+        return Published(commit.pr_url or url, commit.oid if commit.oid != before else None)
+
+
+def _withdraw(api: Any, repo: str) -> None:
+    """Take a repository back that was made for a commit which then failed."""
+    with suppress(Exception):
+        names = {file.rfilename for file in api.model_info(repo).siblings or ()}
+        # An answer may be lost after all has arrived.
+        if names <= {".gitattributes"}:
+            api.delete_repo(repo)
 
 
 @contextmanager
-def errors(what: str) -> Iterator[None]:
-    """Turn what the Hub's client raises about `what` into one sentence with a way out."""
+def errors(what: str, *, patience: int = 1) -> Iterator[None]:
+    """Turn what the Hub's client raises about `what` into one sentence with a way out.
+
+    Within the block a silent Hub is waited for `patience` times as long as for a download.
+    """
     from huggingface_hub import errors as hf
 
     try:
-        yield
+        with _bounded(patience):
+            yield
     except hf.GatedRepoError as error:
         raise ModelError(
             f"Access to {what} is restricted.", "Ask for it on its page, then: hf auth login."
@@ -113,10 +151,29 @@ def errors(what: str) -> Iterator[None]:
     except Exception as error:
         if not _is_unreachable(error):
             raise
-        raise HubError(
-            f"The Hub can't be reached for {what}, and the local cache doesn't hold it.",
-            "Check the network (and HF_ENDPOINT, HF_HUB_OFFLINE), then run the same command again.",
-        ) from error
+        # Where the Hub failed, the client looks into its cache, and tells of that alone.
+        if isinstance(error.__cause__, hf.HfHubHTTPError):
+            raise _refusal(what, error.__cause__) from error
+        raise _silence(what, error) from error
+
+
+@contextmanager
+def _bounded(patience: int) -> Iterator[None]:
+    """Within the block no call waits for ever, as those of the client do that name no time."""
+    from huggingface_hub import constants, get_session
+
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT * patience
+
+    def bound(request: Any) -> None:
+        times = request.extensions["timeout"]
+        request.extensions["timeout"] = {kind: t or seconds for kind, t in times.items()}
+
+    hooks = get_session().event_hooks["request"]
+    hooks.append(bound)
+    try:
+        yield
+    finally:
+        hooks.remove(bound)
 
 
 def _refusal(what: str, error: Any) -> UsageError | HubError:
@@ -129,6 +186,25 @@ def _refusal(what: str, error: Any) -> UsageError | HubError:
     reason = getattr(error, "server_message", None) or f"HTTP {status}"
     return HubError(
         f"The Hub failed on {what}: {reason}.", "Nothing is lost: run the same command again."
+    )
+
+
+def _silence(what: str, error: BaseException) -> HubError:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return HubError(
+            f"HF_HUB_OFFLINE is set, and {what} can't be had without the Hub.", "Unset it."
+        )
+    if "Timeout" in f"{type(error).__name__} {type(error.__cause__).__name__}":
+        return HubError(
+            f"The Hub didn't answer in time for {what}.",
+            "Run the same command again, with more seconds of patience where need be: "
+            "HF_HUB_DOWNLOAD_TIMEOUT=60.",
+        )
+    return HubError(
+        f"The Hub can't be reached for {what}.",
+        "Check the network (and HF_ENDPOINT), then run the same command again.",
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from kdcli.recipe.schema import Recipe
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
+SEEDS = "seeds.json"
+NOTES = "notes.json"
 WORK = ".work"
+# Where kd writes by name, and deletes.
+_WRITTEN = (RECIPE, MANIFEST, WORK, "logs", "student", ".lock", ".holder")
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,27 @@ class Job:
         recipe: The validated recipe.
         inputs: The artifacts of the stages before, by stage name.
         results: What those stages told of themselves, by stage name.
+        seconds: How long those took that it builds on, by stage name.
         output: Where to put the artifact: a path that doesn't exist yet.
         scratch: A folder that outlives a broken-off attempt at the same work.
         logs: The folder for log files.
+        notes: What a person wrote into the card, see `kdcli.report.notes`; it needn't be there.
         reporter: Whom to tell of progress.
+        checkpoint_every: How often training writes a checkpoint.
+        allow_pickle: Whether the weights of the recipe's models may be a pickle.
     """
 
     recipe: Recipe
     inputs: Mapping[str, Path]
     results: Mapping[str, Mapping[str, Any]]
+    seconds: Mapping[str, float]
     output: Path
     scratch: Path
     logs: Path
+    notes: Path
     reporter: Reporter
     checkpoint_every: Cadence = Cadence()
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +93,20 @@ class RunFolder:
         """The folder at `path`, which need not exist yet; nothing is written.
 
         Raises:
-            UsageError: The path is a file, or the manifest can't be read.
+            UsageError: The path is a file, or no path for the libraries below, or the manifest
+                can't be read, or a link lies where kd writes.
         """
+        if "::" in str(path) or not _is_text(str(path)):
+            # fsspec, below `datasets`, takes `::` for a chain of file systems.
+            raise UsageError(
+                f"--output {path} has '::' in it, or bytes that are no UTF-8.",
+                "Name another folder.",
+            )
         for part in (path, *path.parents):
             if part.exists() and not part.is_dir():
                 raise UsageError(f"--output {path}: {part} is a file, not a folder.")
+        for place in (path / name for name in _WRITTEN):
+            refuse_links(place, *_below(place))
         manifest = path / MANIFEST
         if not manifest.is_file():
             return cls(path)
@@ -134,6 +154,31 @@ class RunFolder:
             raise MachineError(f"{build} can't be written: {error.strerror}.") from error
         return build, scratch
 
+    def take_over(self, stage: str, artifact: str, key: str) -> Record | None:
+        """Copy what a run beside this one has made under the same key, where one has.
+
+        Returns:
+            Its record, now this run's as well; None where there is none, or it isn't whole.
+        """
+        for manifest in sorted(self.path.parent.glob(f"*/{MANIFEST}")):
+            if manifest.parent == self.path:
+                continue
+            try:
+                other = RunFolder.open(manifest.parent)
+                record = other.records.get(stage)
+                if record is None or record.key != key:
+                    continue
+                build, _ = self.workdir(stage, key)
+                copied = build / artifact
+                shutil.copytree(other.path / artifact, copied)
+            except (UsageError, OSError):
+                continue
+            # The other run may have been at work on it while it was copied.
+            if {n: tuple(f) for n, f in record.files.items()} == inventory(copied):
+                self.publish(stage, artifact, copied, record)
+                return record
+        return None
+
     def publish(self, stage: str, artifact: str, built: Path, record: Record) -> None:
         """Put a finished artifact in its place by a rename, and enter it in the manifest.
 
@@ -141,7 +186,7 @@ class RunFolder:
         """
         target = self.path / artifact
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
+        if target.is_dir() or target.is_symlink():
             target.rename(self.path / WORK / stage / "old")
             built.rename(target)
         else:
@@ -166,10 +211,36 @@ class RunFolder:
         self.write_text(MANIFEST, json.dumps({**self.about, "stages": stages}, indent=2) + "\n")
 
 
+def refuse_links(*places: Path) -> None:
+    """Raise where one of the places is a link: what is written there would land elsewhere.
+
+    Raises:
+        UsageError: Naming it.
+    """
+    for place in places:
+        if place.is_symlink():
+            raise UsageError(
+                f"{place} is a link, and kd writes or deletes there.",
+                "Put what it points to in its place, or name another --output.",
+            )
+
+
+def _below(place: Path) -> Iterator[Path]:
+    # Not by rglob: another kd may be at work there, and what vanishes meanwhile is no error.
+    for folder, folders, files in os.walk(place):
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is more than bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a small file and bring it to the disk: under its name it is whole or absent."""
     beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as file:
+    beside.unlink(missing_ok=True)
+    with beside.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -4,19 +4,23 @@ import os
 import shutil
 import tempfile
 
+from kdcli.cli.app import _ENVIRONMENT, app
+
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ |= _ENVIRONMENT
 
 from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 from datasets import Dataset, disable_progress_bars, load_dataset
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
+from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
 
 # Tiny models gain nothing from a second thread, and wait for it on a busy machine.
@@ -104,3 +108,25 @@ def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     )
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def refuses(tmp_path, monkeypatch):
+    """Runs `kd` in an empty folder and sees it refuse: one line, exit 2, nothing written."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(*arguments) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        done = typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.exit_code == 2, done.output
+        assert done.stdout == ""
+        said = done.stderr.removesuffix("\n")
+        assert said.startswith("Error: ")
+        assert printable(said) == said, "more than one line"
+        assert "This is a bug" not in said
+        assert sorted(tmp_path.rglob("*")) == before
+        return said.removeprefix("Error: ")
+
+    return run

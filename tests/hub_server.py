@@ -44,6 +44,13 @@ class Repo:
     private: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
+    branches: dict[str, "Repo"] = field(default_factory=dict)
+
+    def branch(self, name: str) -> "Repo":
+        """A new branch of the present files; a branch is a repository of its own here."""
+        made = Repo(self.kind, self.name, self.private, dict(self.files), list(self.commits))
+        self.branches[name] = made
+        return made
 
     @property
     def sha(self) -> str:
@@ -174,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         except _Answered:
             pass
 
-    do_GET = do_HEAD = do_POST = do_PUT = _dispatch
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _dispatch
 
     def _chunks(self) -> bytes:
         body = b""
@@ -236,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None or (repo.private and not self._may_see()):
             self.error(404 if self._may_see() else 401, "RepoNotFound", "Repository not found")
         assert repo is not None
+        if revision in repo.branches:
+            return repo.branches[revision]
         if revision != "main" and revision not in {c.oid for c in repo.commits}:
             self.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return repo
@@ -265,12 +274,33 @@ def _create(h: _Handler) -> None:
     h.json(where)
 
 
+def _delete(h: _Handler) -> None:
+    h.owner_only()
+    asked = h.sent()
+    kind, name = asked.get("type") or "model", f"{asked['organization']}/{asked['name']}"
+    h.found(kind, name)
+    del h.hub.repos[kind, name]
+    h.json({})
+
+
+def _branch(h: _Handler, kind: str, name: str, branch: str) -> None:
+    h.owner_only()
+    repo = h.found(kind, name)
+    if branch in repo.branches:
+        h.error(409, "", f"Reference already exists: {branch}")
+    repo.branch(branch)
+    h.json({})
+
+
 def _validate_yaml(h: _Handler) -> None:
     content = h.sent()["content"]
     front = re.match(r"---\n(.*?)\n---\s*(\n|$)", content, re.DOTALL)
     try:
         data = yaml.safe_load(front[1]) if front else {}
         fault = "" if isinstance(data, dict) else "metadata is not a mapping"
+        # One of the Hub's rules, to have one: a licence is one of a list.
+        if not fault and data.get("license") not in (None, "apache-2.0", "mit", "other"):
+            fault = '"license" must be one of [apache-2.0, mit, other]'
     except yaml.YAMLError as error:
         fault = str(error)
     h.json({"errors": [{"message": fault}] if fault else [], "warnings": []}, 400 if fault else 200)
@@ -334,14 +364,14 @@ def _commit(h: _Handler, kind: str, name: str, revision: str) -> None:
             changes[value["path"]] = h.hub.uploads[value["oid"]]
         elif line["key"] == "deletedFile":
             changes[value["path"]] = None
+    answer: dict[str, Any] = {"success": True}
+    if h.query.get("create_pr") == ["1"]:
+        number = sum(branch.startswith("refs/pr/") for branch in repo.branches) + 1
+        repo = repo.branch(f"refs/pr/{number}")
+        answer["pullRequestUrl"] = f"{h.hub.endpoint}/{name}/discussions/{number}"
     made = repo.commit(header["summary"], changes)
-    h.json(
-        {
-            "success": True,
-            "commitOid": made.oid,
-            "commitUrl": f"{h.hub.endpoint}/{name}/commit/{made.oid}",
-        }
-    )
+    place = f"{h.hub.endpoint}/{name}/commit/{made.oid}"
+    h.json({**answer, "commitOid": made.oid, "commitUrl": place})
 
 
 def _info(h: _Handler, kind: str, name: str, revision: str = "main") -> None:
@@ -430,7 +460,9 @@ _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES: tuple[tuple[tuple[str, ...], str, Callable[..., None]], ...] = (
     (("GET",), "/api/whoami-v2", _whoami),
     (("POST",), "/api/repos/create", _create),
+    (("DELETE",), "/api/repos/delete", _delete),
     (("POST",), "/api/validate-yaml", _validate_yaml),
+    (("POST",), f"{_API}/branch/(?P<branch>.+)", _branch),
     (("POST",), f"{_API}/preupload/{_REVISION}", _preupload),
     (("POST",), f"{_API}/commit/{_REVISION}", _commit),
     (("POST",), f"{_API}/paths-info/{_REVISION}", _paths_info),

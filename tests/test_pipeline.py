@@ -1,21 +1,25 @@
 """The pipeline does what is left to do, and no more."""
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
 
 from kdcli import pipeline
-from kdcli.errors import DataError, ModelError, UsageError
+from kdcli.errors import DataError, ModelError, RecipeError, UsageError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.run import RunFolder
 
 FIT = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
-ALL = ["teacher", "student", "outputs", "distill", "evaluate", "card"]
+REPORTS = ["page", "card"]
+ALL = ["teacher", "student", "outputs", "distill", "evaluate", "settings", *REPORTS]
 
 
 class Listener(Silent):
@@ -66,8 +70,6 @@ def again(parts, folder, **changes):
 @pytest.fixture
 def own(finished, tmp_path):
     """A copy of the finished run to change."""
-    import shutil
-
     return shutil.copytree(finished, tmp_path / "own")
 
 
@@ -75,9 +77,28 @@ def test_a_run_leaves_what_the_readme_says(finished):
     left = {p.name for p in finished.iterdir() if not p.name.startswith(".")}
     assert left == {
         "recipe.yaml", "run.json", "teacher", "student-init", "teacher-outputs", "student",
-        "evaluation.json", "logs",
+        "evaluation.json", "report.html", "logs",
     }  # fmt: skip
     assert (finished / "student/README.md").is_file()
+
+
+def test_a_tracker_that_isn_t_there_is_told_before_any_work(parts, tmp_path):
+    listener = Listener()
+    with pytest.raises(RecipeError, match="no tracker 'nope'"):
+        pipeline.execute(recipe(parts, report_to=["nope"]), tmp_path / "run", listener)
+    assert listener.started == []
+    assert not (tmp_path / "run/recipe.yaml").exists()
+
+
+def test_another_tracker_does_nothing_again(parts, own):
+    assert again(parts, own, report_to=[]) == []
+
+
+def test_the_times_on_the_card_are_of_what_the_student_is_made_of(finished):
+    card = (finished / "student/README.md").read_text()
+    cost = card.partition("### Environmental cost")[2].partition("###")[0]
+    assert all(f"{stage} " in cost for stage in ALL[:5])
+    assert "page" not in cost
 
 
 def test_the_same_again_does_nothing(parts, own):
@@ -91,8 +112,8 @@ def test_the_same_again_does_nothing(parts, own):
     [
         ({"distill": {**FIT, "losses": [{"kind": "soft_targets", "temperature": 4}]}}, ALL[3:]),
         ({"evaluate": {"latency_texts": 2}}, ALL[4:]),
-        ({"card": {"license": "mit"}}, ALL[5:]),
-        ({"student": {"keep": [1, 2]}}, ["student", "distill", "evaluate", "card"]),
+        ({"card": {"license": "mit"}}, REPORTS),
+        ({"student": {"keep": [1, 2]}}, ["student", "distill", *ALL[4:]]),
         ({"teacher": {"model": None, "fine_tune": {**FIT, "learning_rate": 2e-3}}}, ALL),
     ],
 )
@@ -167,8 +188,6 @@ def test_another_seed_gives_another_student(parts, finished, tmp_path):
 
 
 def test_the_data_may_move(parts, own, small_data, tmp_path):
-    import shutil
-
     moved = shutil.copytree(small_data, tmp_path / "elsewhere")
     data = {**parts["data"], "dataset": str(moved)}
     assert again(parts, own, data=data) == []
@@ -194,10 +213,17 @@ def test_labels_the_teacher_doesn_t_know_are_refused(parts, finished, tmp_path):
         pipeline.execute(wrong, tmp_path / "r", Silent())
 
 
-def test_an_out_of_scope_label_that_isn_t_one_is_refused(parts, own):
-    wrong = recipe(parts, evaluate={"out_of_scope": "oos"})
+def test_what_is_refused_leaves_a_finished_run_as_it_was(parts, own, small_data, tmp_path):
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
     with pytest.raises(DataError, match="no label oos"):
+        pipeline.execute(recipe(parts, evaluate={"out_of_scope": "oos"}), own, Silent())
+    broken = shutil.copytree(small_data, tmp_path / "broken")
+    with (broken / "train.csv").open("a") as file:
+        file.write("a text without a label\n")
+    wrong = recipe(parts, data={"dataset": str(broken), "label": "intent"})
+    with pytest.raises(DataError, match=r"train\.csv:122: the number of cells is 1"):
         pipeline.execute(wrong, own, Silent())
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
 def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp_path):
@@ -205,6 +231,88 @@ def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp
     run = pipeline.execute(changed, tmp_path / "r", Silent(), "student")
     config = json.loads((run.path / "student-init/config.json").read_text())
     assert len(config["id2label"]) == 17
+
+
+def test_a_run_beside_it_lends_its_teacher(parts, own):
+    listener = Listener()
+    beside = own.parent / "beside"
+    changed = recipe(parts, distill={**FIT, "learning_rate": 2e-3}, student={"keep": [1, 2]})
+    pipeline.execute(changed, beside, listener)
+    assert listener.started == ["student", "distill", *ALL[4:]]
+    assert any("Another run has done stage teacher" in message for message in listener.said)
+    assert not any(p.reason for p in pipeline.plan(changed, RunFolder.open(beside)))
+    # A copy, not a link: what becomes of one is nothing to the other.
+    shutil.rmtree(own)
+    assert again(parts, beside, student={"keep": [1, 2]}) == ALL[3:]
+
+
+def test_a_spoilt_teacher_is_not_taken_over(parts, own):
+    weights = own / "teacher/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    listener = Listener()
+    pipeline.execute(recipe(parts), own.parent / "beside", listener, "teacher")
+    assert listener.started == ["teacher"]
+
+
+def test_two_runs_at_once_fine_tune_one_teacher(parts, tmp_path):
+    listeners = [Listener(), Listener()]
+
+    def run(place):
+        pipeline.execute(recipe(parts), tmp_path / str(place), listeners[place], "teacher")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    assert sorted(len(listener.started) for listener in listeners) == [0, 1]
+    one, two = (load_file(tmp_path / n / "teacher/model.safetensors") for n in "01")
+    assert all(one[name].equal(two[name]) for name in one)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
+def test_a_baseline_is_the_same_student_taught_by_labels_alone(parts, own):
+    assert again(parts, own, baseline=True) == ["baseline", *ALL[4:]]
+    made = json.loads((own / "run.json").read_text())["stages"]
+    assert set(made["baseline"]["result"]["history"][0]["training_terms"]) == {"cross_entropy"}
+    names = [m["name"] for m in json.loads((own / "evaluation.json").read_text())["models"]]
+    assert names == ["teacher", "student", "baseline"]
+    shapes = [
+        {name: t.shape for name, t in load_file(own / place / "model.safetensors").items()}
+        for place in ("student", "baseline")
+    ]
+    assert shapes[0] == shapes[1]
+    # What the student hears from its teacher is nothing to it.
+    losses = [{"kind": "soft_targets", "temperature": 4}]
+    changed = {"distill": {**FIT, "losses": losses}, "baseline": True}
+    assert again(parts, own, **changed) == ALL[3:]
+    assert again(parts, own, **(changed | {"baseline": False})) == ALL[4:]
+
+
+def test_other_seeds_train_the_student_again_and_not_the_teacher(parts, own):
+    listener = Listener()
+    spread = pipeline.repeat(recipe(parts), own, listener, 3)
+    assert listener.started == ["student", "distill", "evaluate"] * 2
+    assert spread["seeds"] == [3, 4, 5]
+    accuracy = spread["models"]["student"]["test"]["accuracy"]
+    values = [
+        json.loads((own.with_name(name) / "evaluation.json").read_text())["models"][1]["splits"]
+        ["test"]["accuracy"]
+        for name in (own.name, f"{own.name}-seed4", f"{own.name}-seed5")
+    ]  # fmt: skip
+    assert accuracy["values"] == values
+    assert accuracy["mean"] == pytest.approx(np.mean(values))
+    assert accuracy["std"] == pytest.approx(np.std(values, ddof=1))
+    assert json.loads((own / "seeds.json").read_text()) == spread
+    assert again(parts, own) == [], "the run itself is as it was"
+
+
+def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
+    card = own / "student/README.md"
+    mine = "<!-- yours -->\nAsk *us* before use.\n<!-- /yours -->\n"
+    card.write_text(card.read_text().replace("## Results", f"{mine}\n## Results", 1))
+    pipeline.write_card(own, Silent())
+    assert card.read_text().count("Ask *us* before use.") == 1
+    again(parts, own, student={"keep": [1, 2]})
+    section = card.read_text().partition("## How to use it")[2].partition("## Results")[0]
+    assert "Ask *us* before use." in section
 
 
 def test_who_holds_a_run_is_said(parts, own):
@@ -229,6 +337,12 @@ def test_one_run_at_a_time(parts, own):
 def test_the_card_is_written_again_only_where_the_run_is_whole(own):
     (own / "evaluation.json").write_text("{}")
     with pytest.raises(UsageError, match="was changed"):
+        pipeline.write_card(own, Silent())
+
+
+def test_a_run_that_hardly_began_has_no_card(own):
+    (own / "run.json").write_text('{"stages": {}}')
+    with pytest.raises(UsageError, match="stage teacher: not done yet"):
         pipeline.write_card(own, Silent())
 
 

@@ -1,31 +1,46 @@
 """The command `kd`: its table of subcommands, and the one place where errors become exit codes."""
 
+import atexit
 import errno
 import functools
+import logging
 import os
+import shutil
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kdcli import __version__
+from kdcli import __version__, processes
 from kdcli.cli import card, distill, evaluate, fine_tune_teacher, init_student, recipe
-from kdcli.cli.console import Console
-from kdcli.errors import GateMissedError, KdError, MachineError, StoppedError, UsageError
+from kdcli.cli.console import Console, open_streams
+from kdcli.errors import (
+    ELSEWHERE,
+    GateMissedError,
+    KdError,
+    MachineError,
+    StoppedError,
+    UsageError,
+    WorldError,
+    of_machine,
+)
 
 # What the libraries below would otherwise write between our lines, or do unasked.
 _ENVIRONMENT = {
-    "DATASETS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "critical",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
 app = typer.Typer(
     name="kd",
@@ -41,24 +56,46 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        _prepare_libraries()
         warnings.simplefilter("ignore")
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             command(*args, **options)
-        except BrokenPipeError:
-            # Whoever read standard output has gone; so does what is still in its buffer.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, typer.Exit | typer.BadParameter):
+            if isinstance(error, typer.Exit | typer.TyperException):
                 raise
             known = _known(error)
             # A missed gate comes after the result: that is the document.
             as_json = bool(options.get("json_output")) and not isinstance(known, GateMissedError)
-            Console(json_output=as_json).error(known)
+            # Of several processes each meets what is wrong with the recipe: the first one tells.
+            if processes.is_first() or isinstance(known, WorldError):
+                Console(json_output=as_json).error(known)
             raise typer.Exit(known.exit_code) from error
 
     return run
+
+
+def _prepare_libraries() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if _cache_can_be_written():
+        return
+    # Local data and models need no cache that lasts; a download says that it has no place to go.
+    with suppress(OSError):
+        scratch = tempfile.mkdtemp(prefix="kd-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        for name in ("HF_DATASETS_CACHE", "HF_METRICS_CACHE"):
+            os.environ.setdefault(name, scratch)
+
+
+def _cache_can_be_written() -> bool:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        home = Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser()
+    except RuntimeError:  # the user has no home
+        return False
+    there = next(place for place in (home, *home.parents) if os.access(place, os.F_OK))
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def _known(error: BaseException) -> KdError:
@@ -66,13 +103,13 @@ def _known(error: BaseException) -> KdError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return StoppedError("Stopped.", "Run the same command again to go on.")
-    if isinstance(error, MemoryError):
-        return MachineError("There is not enough memory.", "Try a smaller batch_size.")
+    if shortage := of_machine(error):
+        return shortage
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{str(error.filename)[:40]}… is too long for a name.")
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return MachineError(f"{where}{error.strerror}.", "What was finished is kept: run again.")
+        return MachineError(f"{where}{error.strerror}.", ELSEWHERE)
     if os.environ.get("KD_TRACEBACK"):
         traceback.print_exception(error)
     summary = str(error).strip().partition("\n")[0].rstrip(".")
@@ -114,4 +151,14 @@ app.add_typer(recipes, name="recipe")
 
 def main() -> None:
     """Run the command line; what the console script `kd` calls."""
-    app()
+    open_streams()
+    try:
+        sys.exit(app(prog_name="kd", standalone_mode=False))
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message:  # without arguments it is the help, which is shown already
+            place = getattr(getattr(error, "ctx", None), "command_path", "kd")
+            sentence = message if message.endswith((".", "?")) else f"{message}."
+            mistake = UsageError(sentence, f"See {place} --help.")
+            Console(json_output="--json" in sys.argv).error(mistake)
+        sys.exit(UsageError.exit_code)

@@ -1,7 +1,7 @@
 """`kd card`: write a run's card again, and publish student and card."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,23 +21,47 @@ def card(
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private where it is created.")
     ] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Publish to this branch. Left out: main.")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
+    ] = False,
     message: Annotated[
         str, typer.Option("--message", "-m", help="The commit's message.")
     ] = "Publish student and card",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show card and files; publish nothing.")
+    ] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write the card of a run, and publish it with the student in one commit."""
     from kdcli import hub, pipeline
+    from kdcli.errors import UsageError
 
+    if push is None and (dry_run or revision or create_pr or private):
+        raise UsageError(
+            "--private, --revision, --create-pr and --dry-run go with --push.",
+            "Name where to publish: --push OWNER/NAME.",
+        )
     console = Console(json_output=json_output, quiet=quiet)
     folder = run if run is not None else pipeline.latest_run(Path("runs"))
     student = pipeline.write_card(folder, console)
-    document: dict[str, str | None] = {"run": str(folder), "card": str(student / "README.md")}
+    document: dict[str, Any] = {"run": str(folder), "card": str(student / "README.md")}
     text = f"Card: {student / 'README.md'}"
     if push is not None:
-        files = {path.name: path for path in student.iterdir() if path.is_file()}
-        published = hub.push(push, files, message, private=private or None)
+        files = {path.name: path for path in sorted(student.iterdir()) if path.is_file()}
+        if dry_run:
+            sizes = {name: path.stat().st_size for name, path in files.items()}
+            shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
+            card_text = (student / "README.md").read_text(encoding="utf-8")
+            document = {**document, "repository": push, "files": sizes, "text": card_text}
+            console.result(document, f"{card_text}\nTo {push} would go (bytes, file):\n{shown}")
+            return
+        published = hub.push(
+            push, files, message, private=private or None, revision=revision, create_pr=create_pr
+        )
         document |= {"url": published.url, "commit": published.commit}
         done = "Published" if published.commit else "Nothing has changed at"
         text += f"\n{done}: {published.url}"

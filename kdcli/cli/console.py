@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdcli.errors import KdError
+from kdcli.errors import GateMissedError, KdError, MachineError
+from kdcli.outside import printable
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
+    from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 15.0
 _PLAIN_WIDTH = 120
@@ -44,7 +46,7 @@ class Console:
 
     def start(self, stage: str, doing: str) -> None:
         """Begin a stage's line."""
-        self._stage, self._doing, self._figures = stage, doing, {}
+        self._stage, self._doing, self._figures = stage, printable(doing), {}
         self._started = self._last_line = time.monotonic()
         if self.quiet:
             return
@@ -52,7 +54,7 @@ class Console:
             self._line(f"{stage}: {doing}")
             return
         self._progress = _bar(_rich(sys.stderr))
-        self._task = self._progress.add_task(_escape(f"{stage:<8}"), total=None, figures=doing)
+        self._task = self._progress.add_task(f"{stage:<8}", total=None, figures=self._doing)
         self._progress.start()
         Console._live = self
 
@@ -99,17 +101,20 @@ class Console:
             Console._live._close()
         if self.json_output:
             document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            _write(sys.stdout, json.dumps({"error": document}))
-        console = _rich(sys.stderr)
-        console.print(f"{_bold('Error:', console)} {_escape(str(error))}", soft_wrap=True)
+            with suppress(MachineError):
+                _deliver(json.dumps({"error": document}))
+        self._tell("Error:", str(error), style="bold red")
+        for line in error.missed if isinstance(error, GateMissedError) else ():
+            self._tell("", line)
 
     def result(self, document: Any, text: str = "") -> None:
         """The command's result: the document with --json, the text otherwise."""
         self._close()
         if self.json_output:
-            _write(sys.stdout, json.dumps(document, indent=2, ensure_ascii=False))
+            # All that is not ASCII as \u…: any stream takes that, and none is steered by it.
+            _deliver(json.dumps(document, indent=2))
         elif text:
-            _write(sys.stdout, text)
+            _deliver(printable(text, keep="\n\t"))
 
     def table(
         self,
@@ -127,15 +132,17 @@ class Console:
         from rich import box
         from rich.table import Table
 
-        console = _rich(sys.stdout)
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        # As Text: none of it is markup.
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        table.title = _text(title) if title else None
         for i, name in enumerate(header):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
+            table.add_column(_text(name), justify="right" if i else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(_escape, row))
-        console.print(table)
-        if after:
-            console.print(_escape(after), soft_wrap=True)
+            table.add_row(*map(_text, row))
+        console = _rich(sys.stdout)
+        with console.capture() as shown:
+            console.print(table)
+        _deliver(shown.get() + printable(after, keep="\n"))
 
     def _close(self) -> None:
         if self._progress is not None:
@@ -144,12 +151,41 @@ class Console:
             Console._live = None
 
     def _line(self, text: str, mark: str = "") -> None:
-        if self._progress is not None:
-            self._progress.console.print(_escape(f"{mark} {text}".strip()), soft_wrap=True)
-            return
-        live = _is_live(sys.stderr)
-        line = f"{mark} {text}".strip() if live else text
-        _rich(sys.stderr).print(_escape(line), soft_wrap=True)
+        self._tell(mark if _is_live(sys.stderr) else "", text)
+
+    def _tell(self, mark: str, text: str, style: str = "") -> None:
+        line = printable(text)
+        try:
+            if _is_live(sys.stderr):
+                console = self._progress.console if self._progress else _rich(sys.stderr)
+                words = _text(mark, style), _text(f" {line}" if mark else line)
+                console.print(*words, sep="", soft_wrap=True)
+            else:
+                # Without rich: an error may be that there is no memory to import it.
+                _write(sys.stderr, f"{mark} {line}".lstrip())
+        except OSError:
+            # That nobody listens is no reason to stop.
+            _silence(sys.stderr)
+
+
+def open_streams() -> None:
+    """Give the process standard streams that take whatever is written to them.
+
+    A closed one is opened on nothing, so that no other file gets its place; and what a stream's
+    encoding lacks is written out.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _silence(stream: Any) -> None:
+    """Lead a stream that can't be written into nothing; so goes what is still in its buffer."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def duration(seconds: float) -> str:
@@ -193,7 +229,7 @@ def _bar(console: "RichConsole") -> "Progress":
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
@@ -212,21 +248,23 @@ def _comma(text: str) -> str:
     return f", {text}" if text else ""
 
 
-def _bold(text: str, console: "RichConsole") -> str:
-    return text if console.color_system is None else f"[bold red]{text}[/]"
+def _text(text: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(printable(text), style)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    printable = "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-    return escape(printable)
+def _deliver(text: str) -> None:
+    """Write a result, whose loss is an error; but for a reader who has gone."""
+    try:
+        _write(sys.stdout, text)
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise MachineError(f"Standard output can't be written: {error.strerror}.") from error
 
 
 def _write(stream: Any, text: str) -> None:
-    with suppress(AttributeError):
-        stream.reconfigure(errors="backslashreplace")
     stream.write(text if text.endswith("\n") else text + "\n")
     stream.flush()

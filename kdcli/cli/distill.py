@@ -1,7 +1,12 @@
 """`kd distill`: the whole way, from a recipe to a card."""
 
+from typing import Annotated
+
+import typer
+
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowPickleOption,
     CheckpointOption,
     DryRunOption,
     FreshOption,
@@ -19,6 +24,13 @@ def distill(
     output: OutputOption = None,
     fresh: FreshOption = False,
     checkpoint_every: CheckpointOption = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Train the student with so many seeds: mean and deviation."
+        ),
+    ] = 1,
+    allow_pickle: AllowPickleOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -27,7 +39,11 @@ def distill(
 
     Stages that are done already for the same inputs are reused.
     """
+    import json
+
     from kdcli.cli.runs import run_recipe, show_figures
+    from kdcli.evaluation.spread import rows as spread_rows
+    from kdcli.run import SEEDS
 
     console = Console(json_output=json_output, quiet=quiet)
     run = run_recipe(
@@ -38,11 +54,22 @@ def distill(
         until="card",
         fresh=fresh,
         checkpoint_every=checkpoint_every,
+        allow_pickle=allow_pickle,
         dry_run=dry_run,
+        seeds=seeds,
     )
     if run is None:
         return
     evaluation = run.records["evaluate"].result
     document = {"run": str(run.path), "student": str(run.path / "student"), **evaluation}
-    after = f"Student and card: {run.path / 'student'}\nNext: kd card {run.path} --push OWNER/NAME"
+    after = (
+        f"Student and card: {run.path / 'student'}\nPage to look at: {run.path / 'report.html'}\n"
+        f"Next: kd card {run.path} --push OWNER/NAME"
+    )
+    if seeds > 1:
+        spread = json.loads((run.path / SEEDS).read_text(encoding="utf-8"))
+        document["over_seeds"] = spread
+        if not json_output:
+            header = [f"mean ± deviation, {seeds} seeds", *spread["models"]]
+            console.table(None, "", header, spread_rows(spread))
     show_figures(evaluation, document, run.path.name, console, after)

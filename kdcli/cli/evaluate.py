@@ -1,12 +1,17 @@
 """`kd evaluate`: measure classifiers side by side, and hold them to thresholds."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import JsonOption, QuietOption
+from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.gates import Check
 
 
 def evaluate(
@@ -33,29 +38,86 @@ def evaluate(
     out_of_scope: Annotated[
         str | None, typer.Option(metavar="LABEL", help="The label that is none of the others.")
     ] = None,
+    refuse_at_most: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Choose the out-of-scope threshold anew, at this budget of refused in-scope "
+            "validation texts. Left out: the model's own, or the recipe's budget.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="What the others are compared with. Left out: the teacher."
+        ),
+    ] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[SPLIT.]FIGURE=X",
-            help="Exit with 1 where a figure is lower, such as accuracy=0.91. May be repeated.",
+            metavar="FIGURE=X",
+            help="Exit with 1 where a figure is lower: accuracy=0.91, test.macro_f1=0.9, "
+            "accuracy.low=0.9 (the interval's lower end). May be repeated.",
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=X",
+            help="Exit with 1 where a figure is higher: latency_ms_p50=5, "
+            "relative.latency_ms_p50=0.6. May be repeated.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=X",
+            help="Exit with 1 where a figure is lower than the teacher's by more: accuracy=0.01. "
+            "May be repeated.",
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JSON here.")
     ] = None,
+    per_example: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each text with each model's label here: .parquet, .csv or .jsonl.",
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["table", "github", "junit"],
+        typer.Option(
+            "--format",
+            help="github: the table, annotations and a step summary; junit: a test case a gate.",
+        ),
+    ] = "table",
+    allow_pickle: AllowPickleOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure any classifiers on the same texts: what they get right, and what they cost."""
     import json
 
-    from kdcli.cli.runs import show_figures
-    from kdcli.errors import GateMissedError
-    from kdcli.evaluation import gates
+    from kdcli.errors import GateMissedError, UsageError
+    from kdcli.evaluation import document, examples, gates
+    from kdcli.run import write_whole
     from kdcli.stages import measure
 
+    if json_output and form != "table":
+        raise UsageError(f"--json and --format {form} both want standard output.")
     console = Console(json_output=json_output, quiet=quiet)
-    thresholds = [gates.parse(threshold) for threshold in fail_under or ()]
+    held = [
+        *(gates.parse("--fail-under", text) for text in fail_under or ()),
+        *(gates.parse("--fail-over", text) for text in fail_over or ()),
+        *(gates.parse("--max-drop", text) for text in max_drop or ()),
+    ]
+    if output is not None:
+        _refuse_place("--output", output)
+    if per_example is not None:
+        _refuse_place("--per-example", per_example)
+        examples.check(per_example)
     given = {
         ("data.dataset", "--data"): data,
         ("data.config", "--config"): config,
@@ -63,16 +125,68 @@ def evaluate(
         ("data.label", "--label"): label,
         ("evaluate.splits", "--split"): split or None,
         ("evaluate.out_of_scope", "--out-of-scope"): out_of_scope,
+        ("evaluate.refuse_at_most", "--refuse-at-most"): refuse_at_most,
     }
     flags = [
         (f"{key}={json.dumps(value)}", f"{flag} {value}")
         for (key, flag), value in given.items()
         if value is not None
     ]
-    found = measure.measure(models, flags, console)
+    found = measure.measure(models, flags, console, against, allow_pickle=allow_pickle)
     if output is not None:
-        output.write_text(json.dumps(found, indent=2) + "\n")
-    missed = gates.missed(thresholds, found)
-    show_figures(found, {**found, "missed": missed}, "", console)
+        write_whole(output, document.write(found.document))
+    if per_example is not None:
+        examples.write(found, per_example)
+    checks = gates.check(held, found.document)
+    missed = [str(check) for check in checks if not check.passed]
+    _show(found.document, checks, form, console)
     if missed:
-        raise GateMissedError("; ".join(missed) + ".")
+        raise GateMissedError(f"{len(missed)} of {len(checks)} gates were missed:", missed)
+
+
+def _refuse_place(flag: str, file: Path) -> None:
+    """A file that can't be written is said before there is anything to write."""
+    from kdcli.errors import UsageError
+
+    if file.is_dir():
+        raise UsageError(f"{flag} {file} is a folder, not a file.")
+    if not file.parent.is_dir():
+        raise UsageError(f"{flag} {file}: there is no folder {file.parent}.")
+
+
+def _show(
+    evaluation: Mapping[str, Any], checks: "Sequence[Check]", form: str, console: Console
+) -> None:
+    from kdcli.cli.runs import show_figures
+    from kdcli.evaluation import ci
+
+    if form == "junit":
+        console.result({}, ci.junit(checks))
+        return
+    gates = [
+        {
+            "gate": str(check.gate),
+            "model": check.model,
+            "split": check.split,
+            "value": check.value,
+            "passed": check.passed,
+        }
+        for check in checks
+    ]
+    missed = [str(check) for check in checks if not check.passed]
+    show_figures(evaluation, {**evaluation, "gates": gates, "missed": missed}, "", console)
+    if form == "github":
+        console.result({}, ci.annotations(checks))
+        _append(os.environ.get("GITHUB_STEP_SUMMARY"), ci.step_summary(evaluation, checks))
+
+
+def _append(file: str | None, text: str) -> None:
+    from kdcli.errors import UsageError
+
+    if not file:
+        return
+    try:
+        with Path(file).open("a", encoding="utf-8") as out:
+            out.write(text)
+    except OSError as error:
+        raise UsageError(f"GITHUB_STEP_SUMMARY: {file}: {error.strerror}.") from error

@@ -2,6 +2,7 @@
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowPickleOption,
     CheckpointOption,
     DryRunOption,
     FreshOption,
@@ -19,6 +20,7 @@ def fine_tune_teacher(
     output: OutputOption = None,
     fresh: FreshOption = False,
     checkpoint_every: CheckpointOption = None,
+    allow_pickle: AllowPickleOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -35,6 +37,7 @@ def fine_tune_teacher(
         until="teacher",
         fresh=fresh,
         checkpoint_every=checkpoint_every,
+        allow_pickle=allow_pickle,
         dry_run=dry_run,
     )
     if run is None:

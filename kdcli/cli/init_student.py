@@ -1,15 +1,32 @@
 """`kd init-student`: cut an untrained student out of a model, or out of a recipe's teacher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import FreshOption, JsonOption, QuietOption, SetOption
+from kdcli.cli.options import (
+    AllowPickleOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from kdcli.recipe.load import Override
+
+# Ways to say which layers: one that is asked for takes the place of the recipe's own.
+_CUTS = ("drop_every", "keep", "layers", "model", "decoder_keep", "decoder_layers")
+_WIDTHS = {
+    "hidden": "hidden states",
+    "heads": "attention heads",
+    "ffn": "feed-forward neurons",
+    "pieces": "vocabulary",
+}
 
 
 def init_student(
@@ -24,8 +41,49 @@ def init_student(
     keep: Annotated[
         str | None, typer.Option(metavar="0,2,4", help="The layers to keep, counted from 0.")
     ] = None,
+    layers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many layers to keep; --strategy says which."),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="spaced, first, last, or measured on --data. Left out: spaced."),
+    ] = None,
+    decoder_keep: Annotated[
+        str | None,
+        typer.Option(metavar="0,2", help="The layers to keep of an encoder-decoder's decoder."),
+    ] = None,
+    decoder_layers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many to keep of it. Left out: cut as the encoder is."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(metavar="N", help="Attention heads to keep in each layer.")
+    ] = None,
+    ffn: Annotated[
+        int | None, typer.Option(metavar="N", help="Feed-forward neurons to keep in each layer.")
+    ] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Hidden states so wide, and all weights drawn at random."),
+    ] = None,
+    trim_vocab: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Cut the vocabulary to what these texts need, and more."),
+    ] = None,
+    pieces: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many pieces of it to keep. Left out: 16000."),
+    ] = None,
     architecture: Annotated[
         str | None, typer.Option(help="auto, same or distilbert. Left out: auto.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Texts to measure on, without labels: a Hub id, a file or a folder."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The text's column, or two for pairs: a,b.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -33,48 +91,150 @@ def init_student(
     ] = None,
     overrides: SetOption = None,
     fresh: FreshOption = False,
+    allow_pickle: AllowPickleOption = False,
+    dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Cut a student out of a model by leaving out layers."""
+    """Cut a student out of a model: fewer layers, narrower ones, fewer pieces; and prove it."""
+    import json
+
+    from kdcli.errors import UsageError
     from kdcli.recipe.load import is_recipe
 
     console = Console(json_output=json_output, quiet=quiet)
-    changes: list[Override] = list(overrides or ())
-    if drop_every is not None:
-        changes.append((f"student.drop_every={drop_every}", f"--drop-every {drop_every}"))
-    if keep is not None:
-        changes.append((f"student.keep=[{keep}]", f"--keep {keep}"))
-    if architecture is not None:
-        changes.append((f"student.architecture={architecture}", f"--architecture {architecture}"))
+    if trim_vocab is not None and is_recipe(model):
+        raise UsageError(
+            "A recipe trims the vocabulary to its own training texts, not to --trim-vocab "
+            f"{trim_vocab}.",
+            "Say how many pieces to keep: --pieces N.",
+        )
+    if trim_vocab is not None and data not in (None, trim_vocab):
+        raise UsageError(f"--data {data} and --trim-vocab {trim_vocab} are different texts.")
+    given = {
+        ("student.drop_every", "--drop-every"): drop_every,
+        ("student.keep", "--keep"): f"[{keep}]" if keep is not None else None,
+        ("student.layers", "--layers"): layers,
+        ("student.strategy", "--strategy"): strategy,
+        ("student.decoder_keep", "--decoder-keep"): f"[{decoder_keep}]" if decoder_keep else None,
+        ("student.decoder_layers", "--decoder-layers"): decoder_layers,
+        ("student.heads", "--heads"): heads,
+        ("student.ffn", "--ffn"): ffn,
+        ("student.hidden", "--hidden"): hidden,
+        ("student.trim_vocab", "--trim-vocab"): "true" if trim_vocab is not None else None,
+        ("student.trim_vocab", "--pieces"): pieces,
+        ("student.architecture", "--architecture"): architecture,
+        ("data.dataset", "--trim-vocab"): json.dumps(trim_vocab) if trim_vocab else None,
+        ("data.dataset", "--data"): json.dumps(data) if data is not None else None,
+        ("data.text", "--text"): json.dumps(text.split(",") if "," in text else text)
+        if text is not None
+        else None,
+    }
+    flags = [
+        (f"{key}={value}", f"{flag} {value}")
+        for (key, flag), value in given.items()
+        if value is not None
+    ]
+    changes: list[Override] = [*(overrides or ()), *flags]
     build = _from_recipe if is_recipe(model) else _from_model
-    folder, result = build(model, changes, output, fresh, console)
-    text = f"{result['origin']}\n{result['parameters'] / 1e6:.2f} M parameters: {folder}"
-    console.result({"student": str(folder), **result}, text)
+    build(model, changes, output, console, fresh=fresh, dry_run=dry_run, allow_pickle=allow_pickle)
 
 
 def _from_recipe(
-    recipe: str, changes: "list[Override]", output: Path | None, fresh: bool, console: Console
-) -> tuple[Path, dict[str, Any]]:
+    recipe: str,
+    changes: "list[Override]",
+    output: Path | None,
+    console: Console,
+    *,
+    fresh: bool,
+    dry_run: bool,
+    allow_pickle: bool,
+) -> None:
     from kdcli.cli.runs import run_recipe
 
-    cuts = [c for c in changes if c[0].startswith(("student.keep", "student.drop_every"))]
-    # A cut asked for takes the place of the recipe's own.
-    cleared = ["student.keep=null", "student.drop_every=null", "student.model=null"] if cuts else []
+    named = {c[0].partition("=")[0] for c in changes if isinstance(c, tuple)}
+    cleared = []
+    if named & {f"student.{key}" for key in _CUTS}:
+        cleared = [f"student.{key}=null" for key in _CUTS] + ["student.strategy=spaced"]
     run = run_recipe(
-        recipe, [*cleared, *changes], output, console, until="student", fresh=fresh, dry_run=False
+        recipe,
+        [*cleared, *changes],
+        output,
+        console,
+        until="student",
+        fresh=fresh,
+        dry_run=dry_run,
+        allow_pickle=allow_pickle,
     )
-    assert run is not None
-    return run.path / "student-init", dict(run.records["student"].result)
+    if run is not None:
+        result = dict(run.records["student"].result)
+        if "speedup" in result and not console.json_output:
+            _show(result, recipe, console)
+        _finish(run.path / "student-init", result, console)
 
 
 def _from_model(
-    model: str, changes: "list[Override]", output: Path | None, fresh: bool, console: Console
-) -> tuple[Path, dict[str, Any]]:
+    model: str,
+    changes: "list[Override]",
+    output: Path | None,
+    console: Console,
+    *,
+    fresh: bool,
+    dry_run: bool,
+    allow_pickle: bool,
+) -> None:
     from kdcli.recipe.load import from_flags
     from kdcli.recipe.schema import CutSpec
     from kdcli.stages.student import cut_out
 
-    spec = from_flags(CutSpec, changes).student
+    def show(plan: dict[str, Any]) -> None:
+        if dry_run or not console.json_output:
+            _show(plan, model, console)
+
+    spec = from_flags(CutSpec, changes)
     folder = output or Path(f"{model.rstrip('/').rpartition('/')[2]}-student")
-    return folder, cut_out(model, spec, folder, console, replace=fresh)
+    result = cut_out(
+        model,
+        spec,
+        folder,
+        console,
+        replace=fresh,
+        dry_run=dry_run,
+        show=show,
+        allow_pickle=allow_pickle,
+    )
+    if not dry_run:
+        _finish(folder, result, console)
+
+
+def _show(plan: Mapping[str, Any], name: str, console: Console) -> None:
+    """Model and student side by side."""
+    models = (plan["teacher"], plan)
+    rows = [
+        [key.replace("_", " "), str(plan["teacher"][key]), ", ".join(map(str, plan[key]))]
+        for key in ("layers", "decoder_layers")
+        if key in plan
+    ]
+    rows += [
+        [words, *(f"{m[key]:,}" for m in models)]
+        for key, words in _WIDTHS.items()
+        if key in plan and plan[key] != plan["teacher"][key]
+    ]
+    rows += [
+        ["parameters", *(f"{m['parameters'] / 1e6:.2f} M" for m in models)],
+        ["weights", *(f"{m['megabytes']:.1f} MB" for m in models)],
+        ["work for a token", *(f"{m['flops_per_token'] / 1e6:.1f} MFLOP" for m in models)],
+        ["expected speed-up", "", f"{plan['speedup']:.2f} times"],
+    ]
+    console.table(plan, "", ["", name, "student"], rows)
+
+
+def _finish(folder: Path, result: Mapping[str, Any], console: Console) -> None:
+    lines = [result["origin"]]
+    if "agreement" in result:
+        lines.append(
+            f"Untrained, it labels {100 * result['agreement']:.1f} % of {result['texts']} texts as "
+            "its teacher does."
+        )
+    lines.append(f"{result['parameters'] / 1e6:.2f} M parameters: {folder}")
+    console.result({"student": str(folder), **result}, "\n".join(lines))

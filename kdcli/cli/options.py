@@ -36,6 +36,13 @@ CheckpointOption = Annotated[
         help="How often training writes a checkpoint: 500 (steps), 90s, 10m. Left out: 5m.",
     ),
 ]
+AllowPickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Also read weights that are a pickle (pytorch_model.bin), which you trust.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
 ]

@@ -20,20 +20,44 @@ def run_recipe(
     *,
     until: str,
     fresh: bool,
+    allow_pickle: bool = False,
     dry_run: bool = False,
     checkpoint_every: str | None = None,
+    seeds: int = 1,
 ) -> "RunFolder | None":
-    """Run a recipe up to a stage; None after a dry run, which has shown its plan."""
-    from kdcli import pipeline
+    """Run a recipe up to a stage, and the whole of it again where there is more than one seed.
+
+    Returns:
+        The run's folder; None where nothing is left to show: after a dry run, which has shown its
+        plan, and in all processes of a run but the first.
+    """
+    from kdcli import pipeline, processes
+    from kdcli.progress import Silent
     from kdcli.recipe.load import load
 
     cadence = _cadence(checkpoint_every)
     recipe = load(reference, overrides or ())
     folder = pipeline.folder_for(recipe, output)
+    first = processes.is_first()
     if dry_run:
-        _show_plan(recipe, folder, until, fresh, console)
+        if first:
+            _show_plan(recipe, folder, until, console, fresh=fresh, allow_pickle=allow_pickle)
         return None
-    return pipeline.execute(recipe, folder, console, until, fresh=fresh, checkpoint_every=cadence)
+    reporter = console if first else Silent()
+    run = pipeline.execute(
+        recipe,
+        folder,
+        reporter,
+        until,
+        fresh=fresh,
+        allow_pickle=allow_pickle,
+        checkpoint_every=cadence,
+    )
+    if seeds > 1:
+        pipeline.repeat(
+            recipe, folder, reporter, seeds, allow_pickle=allow_pickle, checkpoint_every=cadence
+        )
+    return run if first else None
 
 
 def _cadence(text: str | None) -> "Cadence":
@@ -55,32 +79,23 @@ def _cadence(text: str | None) -> "Cadence":
 def show_figures(
     evaluation: Mapping[str, Any], document: Any, title: str, console: Console, after: str = ""
 ) -> None:
-    """The models of an evaluation side by side, a row each figure."""
-    models = evaluation["models"]
-    rows = []
-    for split in evaluation["examples"]:
-        keys = dict.fromkeys(key for m in models for key in m["splits"][split])
-        for key in keys:
-            values = (m["splits"][split].get(key) for m in models)
-            rows.append([f"{split} {key.replace('_', ' ')}", *map(_percent, values)])
-    rows.append(["parameters", *(f"{m['parameters'] / 1e6:.2f} M" for m in models)])
-    rows.append(["weights", *(f"{m['megabytes']:.1f} MB" for m in models)])
-    rows.append(["one text, median", *(f"{m['latency_ms']['p50']:.1f} ms" for m in models)])
-    rows.append(["one text, 95 % under", *(f"{m['latency_ms']['p95']:.1f} ms" for m in models)])
-    console.table(document, title, ["", *(m["name"] for m in models)], rows, after)
+    """The models of an evaluation side by side, and in words what is more than noise."""
+    from kdcli.evaluation import summary
+
+    header = ["", *(model["name"] for model in evaluation["models"])]
+    words = "\n".join([*summary.remarks(evaluation), *([after] if after else [])])
+    console.table(document, title, header, summary.rows(evaluation), words)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
-
-
-def _show_plan(recipe: "Recipe", folder: Path, until: str, fresh: bool, console: Console) -> None:
+def _show_plan(
+    recipe: "Recipe", folder: Path, until: str, console: Console, *, fresh: bool, allow_pickle: bool
+) -> None:
     from kdcli import pipeline
     from kdcli.run import RunFolder
     from kdcli.stages.forecast import forecast
 
     planned = pipeline.plan(recipe, RunFolder.open(folder), until, fresh=fresh)
-    expected = forecast(recipe, console)
+    expected = forecast(recipe, console, allow_pickle=allow_pickle)
     stages = [
         {
             "stage": item.stage.name,

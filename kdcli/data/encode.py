@@ -1,12 +1,14 @@
 """From texts to batches of token ids, tokenised once and grouped by length."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from kdcli import processes
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 
@@ -103,9 +105,10 @@ def _token_column(encoded: "Dataset") -> Any:
 
 def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
     """Replace `label` by `labels`, the ids of the model's own label list."""
-    present = [corpus.labels[i] for i in sorted(set(encoded["label"]))]
+    ids = encoded["label"][:]
+    present = [corpus.labels[i] for i in sorted(set(ids))]
     to_model = match_labels(corpus.labels, model, present=present)
-    labels = [to_model[i] for i in encoded["label"]]
+    labels = [to_model[i] for i in ids]
     return encoded.remove_columns("label").add_column("labels", labels)
 
 
@@ -142,45 +145,61 @@ class Collator:
         return batch
 
 
-class LikeLengths(Sampler[int]):
-    """Random batches of rows of about the same length, so that little of a batch is padding.
+def like_lengths(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """A random order in which the rows of a batch are about as long, so that little is padding.
 
-    Each epoch shuffles the rows, sorts every run of fifty batches by length, and shuffles the
-    batches that this gives. The order depends on seed and epoch alone: a run that was broken off
+    The rows are shuffled, every run of fifty batches is sorted by length, and the batches that
+    this gives are shuffled. The order depends on seed and epoch alone: a run that was broken off
     goes on with the rows that it would have had.
 
     Args:
         lengths: Tokens in each row.
         batch_size: Rows in a batch.
         seed: Of the order.
+        epoch: Counted from 0; each has an order of its own.
+
+    Returns:
+        The rows' places, (rows,).
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    run = batch_size * _BATCHES_SORTED_TOGETHER
+    whole: list[np.ndarray] = []
+    rest: list[np.ndarray] = []
+    for start in range(0, len(order), run):
+        rows = order[start : start + run]
+        # A short batch in the middle would shift all that follow: it goes last.
+        spare = rows[: len(rows) % batch_size]
+        rows = rows[len(spare) :]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        whole += np.split(rows, len(rows) // batch_size) if len(rows) else []
+        rest.append(spare)
+    return np.concatenate([whole[i] for i in random.permutation(len(whole))] + rest)
+
+
+class Batches(Sampler[list[int]]):
+    """The batches of an epoch; of each the share that is this process's.
+
+    Args:
+        rows: How many there are.
+        batch_size: Rows in a batch, over all processes.
+        order: Gives the order of the rows in the epoch that begins.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each epoch."""
-        self.epoch = epoch
+    def __init__(self, rows: int, batch_size: int, order: Callable[[], np.ndarray]) -> None:
+        self.rows, self.batch_size, self.order = rows, batch_size, order
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return math.ceil(self.rows / self.batch_size)
 
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        run = self.batch_size * _BATCHES_SORTED_TOGETHER
-        whole: list[np.ndarray] = []
-        rest: list[np.ndarray] = []
-        for start in range(0, len(order), run):
-            rows = order[start : start + run]
-            # A short batch in the middle would shift all that follow: it goes last.
-            spare = rows[: len(rows) % self.batch_size]
-            rows = rows[len(spare) :]
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            whole += np.split(rows, len(rows) // self.batch_size) if len(rows) else []
-            rest.append(spare)
-        batches = [whole[i] for i in random.permutation(len(whole))] + rest
-        return iter(np.concatenate(batches).tolist())
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.order()
+        for start in range(0, self.rows, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            # Every second of rows sorted by length is as long as the others; and of a batch with
+            # fewer rows than processes each takes all, as none may stand idle.
+            alone = len(batch) < processes.count()
+            yield (batch if alone else batch[processes.place() :: processes.count()]).tolist()
 
 
 def padding_share(lengths: np.ndarray, order: Sequence[int], batch_size: int) -> float:

@@ -1,6 +1,6 @@
 """Labels have names; ids are only places in a list, and two lists may differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import DataError, ModelError
@@ -8,40 +8,43 @@ from kdcli.errors import DataError, ModelError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+Place = Callable[[int], str]  # where the row of that number stands
+
+OTHER_COLUMN = "Are these the labels? Name their column: data.label."
+_MOST = 100_000
 _SHOWN = 8
 
 
-def name_labels(splits: Mapping[str, "Dataset"], column: str) -> dict[str, "Dataset"]:
-    """Make `column` a ClassLabel, the same in every split.
+def name_labels(
+    splits: Mapping[str, "Dataset"], column: str, places: Mapping[str, Place]
+) -> dict[str, "Dataset"]:
+    """Make the column `label` a ClassLabel, the same in every split.
 
     A ClassLabel stays as it is, names are sorted, and integers are named by their digits.
 
     Args:
-        splits: Each with `column`.
-        column: Holds a ClassLabel's ids, names or integers.
+        splits: Each with `label`: a ClassLabel's ids, names or integers.
+        column: What the user calls the column.
+        places: By split, where its rows stand.
 
     Raises:
         DataError: A label is missing, is no label (a fraction, a list), or none of a ClassLabel's.
     """
     from datasets import ClassLabel
 
-    kinds = {name: split.features[column] for name, split in splits.items()}
+    kinds = {name: split.features["label"] for name, split in splits.items()}
     classes = next((kind for kind in kinds.values() if isinstance(kind, ClassLabel)), None)
-    _refuse_gaps(splits, column, kinds)
+    for name, split in splits.items():
+        _refuse_gaps(split, name, column, places[name])
     if classes is None:
-        values = {v for split in splits.values() for v in split.unique(column)}
+        values = {v for split in splits.values() for v in split.unique("label")}
         if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            top = max(values, default=0)
-            if min(values, default=0) < 0 or top >= 100_000:
-                raise DataError(
-                    f"Column {column} holds {min(values)} to {top}: labels count from 0.",
-                    "Are these the labels? Name their column: data.label.",
-                )
-            classes = ClassLabel(names=[str(i) for i in range(top + 1)])
+            _refuse_far(splits, places)
+            classes = ClassLabel(names=[str(i) for i in range(max(values, default=0) + 1)])
         else:
-            classes = ClassLabel(names=sorted(map(str, values)))
+            classes = ClassLabel(names=sorted({str(value) for value in values}))
     return {
-        name: split if kinds[name] == classes else _cast(name, split, column, classes)
+        name: split if kinds[name] == classes else _cast(split, classes, places[name])
         for name, split in splits.items()
     }
 
@@ -79,38 +82,50 @@ def is_generic(labels: Sequence[str]) -> bool:
     return list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
 
 
-def _refuse_gaps(splits: Mapping[str, "Dataset"], column: str, kinds: Mapping[str, Any]) -> None:
+def _refuse_gaps(split: "Dataset", name: str, column: str, place: Place) -> None:
     from datasets import ClassLabel
 
-    for name, split in splits.items():
-        kind = getattr(kinds[name], "dtype", "list")
-        if not (kind in ("string", "large_string", "bool") or kind.startswith(("int", "uint"))):
-            raise DataError(
-                f"Column {column} of split {name} holds {kind} values, and a label is a name or "
-                "a whole number."
-            )
-        values = split.data.column(column)
+    feature = split.features["label"]
+    kind = getattr(feature, "dtype", "list")
+    if not (kind in ("string", "large_string", "bool") or kind.startswith(("int", "uint"))):
+        raise DataError(
+            f"{place(0)}: {column} is of the kind {kind}, not a name or a whole number.",
+            OTHER_COLUMN,
+        )
+    names = feature.names if isinstance(feature, ClassLabel) else None
+    for row, value in enumerate(split.data.column("label").to_pylist()):
         # A ClassLabel's -1 means that nobody knows, as in the test splits of GLUE.
-        unknown = -1 if isinstance(kinds[name], ClassLabel) else ""
-        for row, value in enumerate(values.to_pylist(), start=1):
-            if value is None or value == unknown:
+        if value is None or (value == -1 if names else not str(value).strip()):
+            raise DataError(
+                f"{place(row)}: there is no label.",
+                f"Label it, or name another split: data.splits.{name}.",
+            )
+        if names and not 0 <= value < len(names):
+            raise DataError(f"{place(row)}: the label {value} is none of {_listed(names)}.")
+
+
+def _refuse_far(splits: Mapping[str, "Dataset"], places: Mapping[str, Place]) -> None:
+    for name, split in splits.items():
+        for row, value in enumerate(split["label"][:]):
+            if not 0 <= value < _MOST:
                 raise DataError(
-                    f"Row {row} of split {name} has no label (column {column}).",
-                    f"Label it, or name another split: data.splits.{name}.",
+                    f"{places[name](row)}: the label is {value}, and labels that are numbers "
+                    f"count from 0, to {_MOST - 1:,} at most.",
+                    OTHER_COLUMN,
                 )
 
 
-def _cast(name: str, split: "Dataset", column: str, classes: Any) -> "Dataset":
+def _cast(split: "Dataset", classes: Any, place: Place) -> "Dataset":
     ids = {label: i for i, label in enumerate(classes.names)}
-    own = getattr(split.features[column], "names", None)
-    names = [own[value] if own else str(value) for value in split[column]]
-    unknown = next((label for label in names if label not in ids), None)
-    if unknown is not None:
-        raise DataError(
-            f"Split {name} has the label {unknown!r}, which is none of {_listed(classes.names)}."
-        )
+    own = getattr(split.features["label"], "names", None)
+    names = [own[value] if own else str(value) for value in split["label"][:]]
+    for row, label in enumerate(names):
+        if label not in ids:
+            raise DataError(
+                f"{place(row)}: the label {label!r} is none of {_listed(classes.names)}."
+            )
     encoded = [ids[label] for label in names]
-    return split.remove_columns(column).add_column(column, encoded, feature=classes)
+    return split.remove_columns("label").add_column("label", encoded, feature=classes)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,34 +1,33 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
 import hashlib
+import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
-from kdcli import hub
-from kdcli.data import labels
-from kdcli.errors import DataError
+from kdcli import hub, paths
+from kdcli.data import files, labels, repeats
+from kdcli.data.files import first_line
+from kdcli.errors import DataError, KdError, of_machine
 from kdcli.recipe.schema import DataSpec
 from kdcli.run import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-_FILES: dict[str, tuple[str, dict[str, Any]]] = {
-    # An empty cell or the word "null" is text, not a missing value.
-    ".csv": ("csv", {"keep_default_na": False}),
-    ".tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
+    # What goes by a split's name: files that we read, or what `datasets` read.
+    _Found: TypeAlias = list[Path] | Dataset
+
 _PARTS = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
+_KNOWN = f"{', '.join(files.KINDS)}."
 _OLD_NAMES = {"clinc_oos": "clinc/clinc_oos"}
 
 
@@ -58,7 +57,7 @@ def identity(spec: DataSpec) -> str:
     Files are known by their content, a Hub data set by id and revision (pin a commit where a
     moving branch matters).
     """
-    path = Path(spec.dataset).expanduser()
+    path = paths.local(spec.dataset)
     if not path.exists():
         return f"hub:{spec.dataset}@{spec.revision or 'main'}"
     digest = hashlib.sha256(path.suffix.encode())
@@ -81,65 +80,99 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
         HubError: The Hub can't be reached.
     """
     notes: list[str] = []
-    found = _read(spec, notes)
-    splits = {part: found[name] for part, name in _parts(spec, found)}
-    if to_train and "train" not in splits:
+    found = _find(spec, notes)
+    parts = dict(_parts(spec, found))
+    if to_train and "train" not in parts:
         raise DataError(f"There is no split {spec.splits.train} to train on in {spec.dataset}.")
-    if not splits:
+    if not parts:
         raise DataError(
             f"There is no split train, validation or test in {spec.dataset}; "
             f"there is {', '.join(found)}.",
             "Say which is which: data.splits.",
         )
+    places = {part: _places(spec, name, found[name]) for part, name in parts.items()}
+    splits = {part: _columns(spec, name, found[name]) for part, name in parts.items()}
     for part, split in splits.items():
-        splits[part] = _columns(spec, part, split)
-    splits = labels.name_labels(splits, "label")
+        _refuse_empty(split, places[part])
+    splits = labels.name_labels(splits, spec.label, places)
     names = tuple(next(iter(splits.values())).features["label"].names)
     if to_train and len(present := splits["train"].unique("label")) < 2:
-        raise DataError(f"Column {spec.label} holds one class only ({names[present[0]]}).")
+        raise DataError(
+            f"Column {spec.label} of {spec.dataset} holds one class only ({names[present[0]]}).",
+            labels.OTHER_COLUMN,
+        )
     if to_train and "validation" not in splits:
-        splits |= _set_aside(splits["train"], spec.validation_fraction, seed)
+        splits |= _set_aside(splits["train"], spec, seed)
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
             f"{len(splits['train']) + len(splits['validation']):,} training texts were set aside "
             f"(stratified by label, seed {seed})."
         )
-    return Corpus(splits, names, tuple(notes))
+    return Corpus(splits, names, (*notes, *repeats.notes(splits)))
 
 
-def _read(spec: DataSpec, notes: list[str]) -> "DatasetDict":
-    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+def unlabelled(spec: DataSpec) -> "Dataset":
+    """The texts of a data set's first split, train where there is one, without their labels.
 
-    path = Path(spec.dataset).expanduser()
+    Args:
+        spec: Names the data set, its text columns and its splits.
+
+    Raises:
+        DataError: The data set or a column is missing or unusable.
+        HubError: The Hub can't be reached.
+    """
+    found = _find(spec, [])
+    _, name = next(_parts(spec, found), ("train", next(iter(found))))
+    split = _columns(spec, name, found[name], labelled=False)
+    _refuse_empty(split, _places(spec, name, found[name]))
+    return split
+
+
+def _find(spec: DataSpec, notes: list[str]) -> "Mapping[str, _Found]":
+    path = paths.local(spec.dataset)
     if not path.exists():
         return _read_from_hub(spec, notes)
+    if path.is_file():
+        return {"train": [_known(path)]}
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder.")
     try:
-        if path.is_file():
-            builder, options = _format(path)
-            return load_dataset(builder, data_files={"train": str(path)}, **options)
-        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            loaded = load_from_disk(str(path))
-            return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
-        return _read_folder(path, spec, notes)
-    except DataError:
+        return _in_folder(path, spec, notes)
+    except KdError:
         raise
     except Exception as error:
-        if "corresponds to no data" in str(error):
-            raise DataError(f"{path} is empty: it holds no rows.") from error
-        raise DataError(f"{path} can't be read: {_cause(error)}") from error
+        hint = f"A folder holds files that are called train, validation or test: {_KNOWN}"
+        raise _unreadable(path, error, hint) from error
 
 
-def _read_folder(path: Path, spec: DataSpec, notes: list[str]) -> "DatasetDict":
-    from datasets import get_dataset_config_names, load_dataset
+def _in_folder(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, _Found]":
+    from datasets import (
+        Dataset,
+        get_dataset_config_names,
+        load_dataset,
+        load_dataset_builder,
+        load_from_disk,
+    )
 
-    if spec.config is not None:
-        if spec.config in get_dataset_config_names(str(path)):
-            return load_dataset(str(path), spec.config)
-        notes.append(f"data.config {spec.config} is left aside: the folder {path} has no such one.")
-    # `datasets` goes by the commonest kind as well.
-    kinds = Counter(file.suffix for file in path.rglob("*") if file.suffix in _FILES)
-    options = _FILES[kinds.most_common(1)[0][0]][1] if kinds else {}
-    return load_dataset(str(path), **options)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        loaded = load_from_disk(str(path))
+        return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    config = spec.config
+    if config is not None and config not in get_dataset_config_names(str(path)):
+        notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
+        config = None
+    builder = load_dataset_builder(str(path), config)
+    found = {
+        str(split): [_inside(path, file) for file in in_split]
+        for split, in_split in builder.config.data_files.items()
+    }
+    # A card can say more of the files than where they are: how they are written, what labels mean.
+    card = path / "README.md"
+    if card.is_file() and card.read_bytes().startswith(b"---"):
+        # An empty cell or the word "null" is text, not a missing value.
+        options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
+        return load_dataset(str(path), config, **options)
+    return found
 
 
 def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
@@ -149,23 +182,25 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
     name = _OLD_NAMES.get(spec.dataset, spec.dataset)
     if name != spec.dataset:
         notes.append(f"The data set {spec.dataset} is called {name} now.")
-    if Path(name).suffix in _FILES or name.count("/") != 1:
+    if Path(name).suffix.lower() in files.KINDS or name.count("/") != 1:
         raise DataError(
             f"There is no data set {name}: no such file or folder, and a Hub id is OWNER/NAME."
         )
-    with hub.errors(f"the data set {name}"):
-        try:
+    try:
+        with hub.errors(f"the data set {name}"):
             return load_dataset(name, spec.config, revision=spec.revision)
-        except DatasetNotFoundError as error:
-            raise DataError(
-                f"There is no data set {name}: no such file or folder here, and none on the Hub "
-                "that you may see."
-            ) from error
-        except (ValueError, RuntimeError) as error:
-            raise DataError(f"The data set {name} can't be loaded: {_cause(error)}") from error
+    except KdError:
+        raise
+    except DatasetNotFoundError as error:
+        raise DataError(
+            f"There is no data set {name}: no such file or folder here, and none on the Hub "
+            "that you may see."
+        ) from error
+    except Exception as error:
+        raise _unreadable(f"The data set {name}", error) from error
 
 
-def _parts(spec: DataSpec, found: "DatasetDict") -> Iterator[tuple[str, str]]:
+def _parts(spec: DataSpec, found: "Mapping[str, _Found]") -> Iterator[tuple[str, str]]:
     """Which of the splits found plays which part, as (part, split) pairs."""
     for part, usual in _PARTS.items():
         wanted = getattr(spec.splits, part)
@@ -184,62 +219,95 @@ def _parts(spec: DataSpec, found: "DatasetDict") -> Iterator[tuple[str, str]]:
             yield part, wanted
 
 
-def _columns(spec: DataSpec, part: str, split: "Dataset") -> "Dataset":
+def _columns(spec: DataSpec, name: str, found: "_Found", *, labelled: bool = True) -> "Dataset":
+    """A split's texts and labels, under the names that the rest of kd knows them by."""
     texts = (spec.text,) if isinstance(spec.text, str) else spec.text
-    wanted = dict(zip(("text", "text_pair"), texts, strict=False)) | {"label": spec.label}
-    for standard, column in wanted.items():
-        if column not in split.column_names:
-            key = "label" if standard == "label" else "text"
-            raise DataError(
-                f"data.{key}: there is no column {column} in split {part} of {spec.dataset}.",
-                f"Its columns: {', '.join(split.column_names)}.",
-            )
+    wanted = dict(zip(("text", "text_pair"), texts, strict=False))
+    wanted |= {"label": spec.label} if labelled else {}
     if len(set(wanted.values())) < len(wanted):
         raise DataError(
             f"Text and label are columns of their own, not {', '.join(wanted.values())}."
         )
-    split = split.select_columns(list(wanted.values()))
-    # All at once: a pair may be [title, text], and title becomes text.
-    split = split.rename_columns({column: standard for standard, column in wanted.items()})
+    if isinstance(found, list):
+        found = files.read(found, texts, spec.label if labelled else None)
     for standard, column in wanted.items():
-        if standard != "label":
-            _refuse_empty(split, standard, column, part)
-    return split
+        if column not in found.column_names:
+            key = "label" if standard == "label" else "text"
+            where = f"split {name} of {spec.dataset}"
+            raise files.no_column(key, column, where, found.column_names)
+        dtype = getattr(found.features[column], "dtype", "list")
+        if standard != "label" and dtype not in ("string", "large_string"):
+            raise DataError(f"Column {column} of split {name} of {spec.dataset} holds no text.")
+    split = found.select_columns(list(wanted.values()))
+    # All at once: a pair may be [title, text], and title becomes text.
+    return split.rename_columns({column: standard for standard, column in wanted.items()})
 
 
-def _refuse_empty(split: "Dataset", standard: str, column: str, part: str) -> None:
-    if getattr(split.features[standard], "dtype", "list") not in ("string", "large_string"):
-        raise DataError(f"Column {column} of split {part} doesn't hold text.")
-    for row, text in enumerate(split[standard], start=1):
-        if not text or not text.strip():
-            raise DataError(f"Row {row} of split {part} has no text (column {column}).")
+def _places(spec: DataSpec, name: str, found: "_Found") -> labels.Place:
+    """Where the rows of a split stand, to name one that is wrong."""
+    if isinstance(found, list):
+        return lambda row: files.place(found, row)
+    return lambda row: f"{spec.dataset}, split {name}, row {row + 1}"
 
 
-def _set_aside(train: "Dataset", fraction: float, seed: int) -> dict[str, "Dataset"]:
+def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
+    for column in ("text", "text_pair"):
+        texts = split[column][:] if column in split.column_names else ()
+        for row, text in enumerate(texts):
+            if not text or not text.strip():
+                raise DataError(f"{place(row)}: there is no text.", "Write one, or delete the row.")
+
+
+def _set_aside(train: "Dataset", spec: DataSpec, seed: int) -> dict[str, "Dataset"]:
+    label, count = Counter(train["label"][:]).most_common()[-1]
+    name = train.features["label"].names[label]
+    hint = (
+        "Give more texts of each label, a larger data.validation_fraction, or a split of your own "
+        "(data.splits.validation)."
+    )
+    unable = f"No validation split can be set aside from the {len(train):,} texts of {spec.dataset}"
+    if count < 2:
+        raise DataError(f"{unable}: there is one text only of the label {name!r}.", hint)
     try:
-        cut = train.train_test_split(test_size=fraction, seed=seed, stratify_by_column="label")
+        cut = train.train_test_split(
+            test_size=spec.validation_fraction, seed=seed, stratify_by_column="label"
+        )
     except ValueError as error:
-        raise DataError(
-            f"No validation split can be set aside from {len(train)} texts: {_cause(error)}",
-            "Give more texts of each label, a larger data.validation_fraction, or a split of "
-            "your own (data.splits.validation).",
-        ) from error
+        raise DataError(f"{unable}: {first_line(error)}", hint) from error
     return {"train": cut["train"], "validation": cut["test"]}
 
 
-def _format(path: Path) -> tuple[str, dict[str, Any]]:
-    if path.suffix not in _FILES:
-        raise DataError(f"{path} is of no known kind.", f"Known: {', '.join(_FILES)}.")
-    return _FILES[path.suffix]
+def _known(path: Path) -> Path:
+    if path.suffix.lower() not in files.KINDS:
+        raise DataError(f"{path} is of no known kind.", f"Known: {_KNOWN}")
+    return path
+
+
+def _inside(folder: Path, file: str) -> Path:
+    # Not following links: in the Hub's cache every file is one.
+    path = Path(os.path.normpath(file))
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
+    return _known(path)
 
 
 def _content(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what lies at the bottom: `datasets` wraps the reason in its own words."""
+def _unreadable(what: object, error: BaseException, hint: str = "") -> DataError:
+    if shortage := of_machine(error):
+        raise shortage from error
+    error = _bottom(error)
+    if configs := re.search(r"available configs: \[(.*)\]", str(error)):
+        return DataError(
+            f"{what} has several configurations.", f"data.config is one of {configs[1]}."
+        )
+    return DataError(f"{what} can't be read: {first_line(error)}", hint)
+
+
+def _bottom(error: BaseException) -> BaseException:
+    """`datasets` wraps the reason in its own words."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")[:300] + "."
+    return error

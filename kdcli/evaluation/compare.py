@@ -1,38 +1,43 @@
 """Several classifiers, side by side, on the same texts."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from kdcli.data.encode import encode, length_limit
-from kdcli.data.labels import match_labels
+from kdcli import __version__
+from kdcli.data import repeats
 from kdcli.data.source import Corpus
 from kdcli.errors import DataError
-from kdcli.evaluation import metrics
-from kdcli.evaluation.latency import measure
-from kdcli.models import source
-from kdcli.models.forward import collator_for, logits
-from kdcli.progress import Reporter, Tally
+from kdcli.evaluation import cost, document, passes
+from kdcli.evaluation.asking import VALIDATION, Said, Task, ask_all
+from kdcli.evaluation.figures import Answers, Figures, Truth, at_budgets, figures, labelled
+from kdcli.evaluation.operating import Settings
+from kdcli.evaluation.uncertainty import LEVEL, RESAMPLES, Resamples, interval, mcnemar
+from kdcli.progress import Reporter
 from kdcli.recipe.schema import EvaluateSpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
-class _Model:
-    name: str
-    folder: Path
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    limit: int
-    ids: Sequence[int]  # for each of the data's labels, the model's
+class Comparison:
+    """What was measured.
+
+    Attributes:
+        document: What `evaluation.json` holds; docs/guides/figures.md describes it.
+        corpus: The texts.
+        labels: The classes' names, by id.
+        answers: By split and model.
+    """
+
+    document: dict[str, Any]
+    corpus: Corpus
+    labels: tuple[str, ...]
+    answers: Mapping[str, Mapping[str, Answers]]
 
 
 def compare(
@@ -41,112 +46,193 @@ def compare(
     spec: EvaluateSpec,
     max_length: int | None,
     reporter: Reporter,
-) -> dict[str, Any]:
+    *,
+    carried: Mapping[str, Settings] | None = None,
+    against: str | None = None,
+) -> Comparison:
     """Measure classifiers on the splits that the spec names.
 
-    Args:
-        folders: Models by name; agreement is with the one named `teacher`.
-        corpus: The texts.
-        spec: Splits, out-of-scope label, batch size, texts to time.
-        max_length: Tokens to keep of a text, where less than the models take.
-        reporter: Told of every batch.
+    Each model runs once over each split, and all figures come from its logits.
 
-    Returns:
-        What `evaluation.json` holds: `examples` by split; `models`, each with `name`, `path`,
-        `parameters`, `megabytes`, `latency_ms` and the figures of each split; `threads`.
+    Args:
+        folders: Models by name.
+        corpus: The texts.
+        spec: Splits, out-of-scope label and budget, batch size, texts to time.
+        max_length: Tokens to keep of a text, where less than the models take.
+        reporter: Told of every batch, and of what the user should know of the texts.
+        carried: Temperature and threshold of the models that bring them; the others' are chosen
+            on the validation texts, where there are any.
+        against: The model that the others are compared with; see `document.reference`.
 
     Raises:
         DataError: None of the splits is there, or the out-of-scope label is no label.
-        ModelError: A model's labels differ from the data's.
+        ModelError: A model's labels differ from the data's or from another model's.
     """
-    splits = [name for name in spec.splits if name in corpus.splits]
-    if not splits:
-        raise DataError(f"The data has no split {' or '.join(spec.splits)} to measure on.")
-    scope = _out_of_scope(spec, corpus)
-    models = [_load(name, folder, corpus, splits, max_length) for name, folder in folders.items()]
-    total = sum(len(corpus.splits[s]) for s in splits) * len(models)
-    advance = Tally(reporter, total)
-    predictions = {
-        split: {m.name: _predict(m, corpus, split, spec.batch_size, advance) for m in models}
-        for split in splits
-    }
-    speed = measure({m.name: _classifier(m) for m in models}, _texts(corpus, splits, spec))
-    return {
-        "examples": {split: len(corpus.splits[split]) for split in splits},
+    splits = measurable(spec, corpus)
+    to_tune = VALIDATION in corpus.splits
+    kept = _usable(carried or {}, spec.out_of_scope, to_tune)
+    used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(folders) else [])]
+    field = passes.load(folders, corpus, used, max_length, reporter)
+    task = Task(field, corpus, spec, splits, kept)
+    said = ask_all(task, reporter)
+    references = {name: document.reference(name, list(folders), against) for name in folders}
+    repeated, measured = {}, {}
+    for split in splits:
+        _say_where_constant(split, said, field.labels, corpus, reporter)
+        again, repeated[split] = _repeated(corpus, split)
+        measured[split] = _measure(task, split, said, references, again)
+    timed = passes.sample(corpus.splits[splits[-1]], spec.latency_texts)
+    costs = cost.costs(field.subjects, timed, references)
+    found = {
+        "kd": __version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "threads": torch.get_num_threads(),
+        "interval": {"level": LEVEL, "resamples": RESAMPLES},
+        "labels": field.labels,
+        "out_of_scope": None if task.outside is None else spec.out_of_scope,
+        "against": against,
+        "examples": {split: len(corpus.splits[split]) for split in splits},
+        "repeated": repeated,
         "models": [
             {
-                "name": m.name,
-                "path": str(m.folder),
-                "parameters": source.count_parameters(m.model),
-                "megabytes": source.megabytes(m.folder),
-                "latency_ms": {"p50": speed[m.name].p50, "p95": speed[m.name].p95},
-                "splits": {
-                    split: metrics.figures(
-                        predictions[split][m.name],
-                        np.asarray(corpus.splits[split]["label"]),
-                        None if m.name == TEACHER else predictions[split].get(TEACHER),
-                        scope,
-                    )
-                    for split in splits
-                },
+                "name": name,
+                "path": str(folder),
+                "reference": references[name],
+                **costs[name],
+                "settings": _settings(said[name].settings, name in kept),
+                "splits": {split: measured[split][name] for split in splits},
             }
-            for m in models
+            for name, folder in folders.items()
         ],
     }
+    answers = {s: {name: said[name].answers[s] for name in folders} for s in splits}
+    return Comparison(found, corpus, field.labels, answers)
 
 
-def _load(
-    name: str, folder: Path, corpus: Corpus, splits: Sequence[str], max_length: int | None
-) -> _Model:
-    model = source.load_classifier(folder)
-    tokenizer = source.load_tokenizer(folder)
-    present = sorted({label for split in splits for label in corpus.present(split)})
-    ids = match_labels(corpus.labels, source.labels_of(model.config), present=present)
-    return _Model(
-        name, folder, model, tokenizer, length_limit(model.config, tokenizer, max_length), ids
-    )
-
-
-def _predict(
-    m: _Model, corpus: Corpus, split: str, batch_size: int, advance: Callable[[int, int], None]
-) -> np.ndarray:
-    """Predictions as the data's label ids; a label that the data doesn't know is -1."""
-    encoded = encode(corpus.splits[split], m.tokenizer, m.limit)
-    found = logits(m.model, collator_for(m.model, m.tokenizer), encoded, batch_size, advance)
-    to_data = np.full(found.shape[1], -1)
-    for data_id, model_id in enumerate(m.ids):
-        if model_id >= 0:
-            to_data[model_id] = data_id
-    return to_data[found.argmax(-1)]
-
-
-def _classifier(m: _Model) -> Callable[[tuple[str, ...]], object]:
-    collate = collator_for(m.model, m.tokenizer)
-
-    def classify(texts: tuple[str, ...]) -> object:
-        encoding = m.tokenizer(*texts, truncation=True, max_length=m.limit)
-        with torch.inference_mode():
-            return m.model(**collate([encoding])).logits.argmax(-1).item()
-
-    return classify
-
-
-def _texts(corpus: Corpus, splits: Sequence[str], spec: EvaluateSpec) -> list[tuple[str, ...]]:
-    """Evenly spread over the last split, so that an ordered file gives a fair sample."""
-    split = corpus.splits[splits[-1]]
-    places = np.linspace(0, len(split) - 1, min(spec.latency_texts, len(split))).round()
-    rows = split.select(places.astype(int))
-    columns = [rows[name] for name in ("text", "text_pair") if name in rows.column_names]
-    return list(zip(*columns, strict=True))
-
-
-def _out_of_scope(spec: EvaluateSpec, corpus: Corpus) -> int | None:
-    if spec.out_of_scope is None:
+def _settings(chosen: Settings | None, carried: bool) -> dict[str, Any] | None:
+    """A model's temperature and threshold, and where they come from."""
+    if chosen is None:
         return None
-    if spec.out_of_scope not in corpus.labels:
+    return {**asdict(chosen), "from": "model" if carried else VALIDATION}
+
+
+def measurable(spec: EvaluateSpec, corpus: Corpus) -> list[str]:
+    """The splits to measure on.
+
+    Raises:
+        DataError: None of the splits is there, or the out-of-scope label is no label.
+    """
+    splits: list[str] = [name for name in spec.splits if name in corpus.splits]
+    if not splits:
+        raise DataError(f"The data has no split {' or '.join(spec.splits)} to measure on.")
+    if spec.out_of_scope is not None and spec.out_of_scope not in corpus.labels:
         raise DataError(
             f"evaluate.out_of_scope: the data has no label {spec.out_of_scope}.",
             f"Its labels: {', '.join(corpus.labels[:8])}{', …' * (len(corpus.labels) > 8)}.",
         )
-    return corpus.labels.index(spec.out_of_scope)
+    return splits
+
+
+def _usable(
+    carried: Mapping[str, Settings], out_of_scope: str | None, to_tune: bool
+) -> dict[str, Settings]:
+    """What models bring for this out-of-scope label; with another one, their temperature at best.
+
+    Args:
+        carried: What they bring.
+        out_of_scope: The label, where one is named.
+        to_tune: Whether there are texts to choose on instead.
+    """
+    fitting = {
+        name: settings
+        for name, settings in carried.items()
+        if getattr(settings.operating_point, "label", None) == out_of_scope
+    }
+    if to_tune:
+        return fitting
+    return {name: Settings(settings.temperature) for name, settings in carried.items()} | fitting
+
+
+def _say_where_constant(
+    split: str,
+    said: Mapping[str, Said],
+    labels: Sequence[str],
+    corpus: Corpus,
+    reporter: Reporter,
+) -> None:
+    truths = corpus.present(split)
+    for name, one in said.items():
+        answers = np.unique(one.answers[split].predictions)
+        if len(answers) == 1 and len(truths) > 1:
+            reporter.say(
+                f"{name} gives every {split} text the same label, {labels[answers[0]]}, "
+                f"where there are {len(truths)}."
+            )
+
+
+def _repeated(corpus: Corpus, split: str) -> tuple[np.ndarray, dict[str, int] | None]:
+    """Which texts occur in train too, and how many; None where there is no other train split."""
+    if split == "train" or "train" not in corpus.splits:
+        return np.zeros(len(corpus.splits[split]), dtype=bool), None
+    again, otherwise = repeats.of_train(corpus.splits[split], corpus.splits["train"])
+    return again, {"texts": int(again.sum()), "other_label": int(otherwise.sum())}
+
+
+def _measure(
+    task: Task,
+    split: str,
+    said: Mapping[str, Said],
+    references: Mapping[str, str | None],
+    again: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """Each model's part of the document on one split."""
+    gold = task.field.references(task.corpus.splits[split])
+    truth = Truth(gold, task.field.labels, task.outside, Resamples(len(gold)))
+    answers = {name: one.answers[split] for name, one in said.items()}
+    found = {
+        name: figures(truth, own, answers[other] if (other := references[name]) else None)
+        for name, own in answers.items()
+    }
+    measured = {}
+    for name, one in found.items():
+        rows: dict[str, Any] = {
+            **one.points,
+            "intervals": {
+                key: bounds
+                for key, value in one.points.items()
+                if key in one.draws and (bounds := interval(key, value, one.draws[key]))
+            },
+            **one.details,
+            "against": {
+                other: _against(truth, one, answers[name], found[other], answers[other])
+                for other in found
+                if other != name
+            },
+        }
+        if again.any() and not again.all():
+            rows["unrepeated"] = labelled(
+                gold[~again], answers[name].predictions[~again], task.outside
+            )
+        if said[name].points:
+            rows["budgets"] = at_budgets(truth, answers[name], said[name].points)
+        measured[name] = rows
+    return measured
+
+
+def _against(
+    truth: Truth, one: Figures, said: Answers, other: Figures, others: Answers
+) -> dict[str, Any]:
+    """A model against another one, in pairs: the same texts, the same draws."""
+    test = mcnemar(said.predictions == truth.references, others.predictions == truth.references)
+    differences = {}
+    for name in one.points.keys() & other.points.keys() & one.draws.keys() & other.draws.keys():
+        value = one.points[name] - other.points[name]
+        bounds = interval(name, value, one.draws[name] - other.draws[name])
+        if bounds is None:
+            continue
+        low, high = bounds
+        noise = low <= 0 <= high or (name == "accuracy" and test["p"] > 1 - LEVEL)
+        differences[name] = {"value": value, "low": low, "high": high, "noise": noise}
+    agreement = float((said.predictions == others.predictions).mean())
+    return {"agreement": agreement, **test, "differences": dict(sorted(differences.items()))}

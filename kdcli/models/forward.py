@@ -1,12 +1,13 @@
 """A model's outputs for a whole split."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from kdcli import processes
 from kdcli.data.encode import Collator, lengths
 
 if TYPE_CHECKING:
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def collator_for(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    place: torch.Tensor | None = None,
-) -> Collator:
-    """A collator that gives the model what its `forward` names, and nothing else."""
-    return Collator(tokenizer, tuple(inspect.signature(model.forward).parameters), place)
+def input_names(model: "PreTrainedModel") -> tuple[str, ...]:
+    """What the model's `forward` takes."""
+    return tuple(inspect.signature(model.forward).parameters)
+
+
+def collator_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Collator:
+    """A collator that gives the model what it takes, and nothing else."""
+    return Collator(tokenizer, input_names(model))
 
 
 def logits(
@@ -29,6 +31,8 @@ def logits(
     encoded: "Dataset",
     batch_size: int,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    after: Callable[[np.ndarray, Mapping[str, torch.Tensor]], None] = lambda places, batch: None,
 ) -> np.ndarray:
     """The model's logits for every row, without gradients, in batches of like length.
 
@@ -38,6 +42,7 @@ def logits(
         encoded: Rows of token ids.
         batch_size: Rows in a batch.
         advance: Told of rows done and rows in all.
+        after: Given each batch that has passed: its rows' places in `encoded`, and the inputs.
 
     Returns:
         float32, (rows, classes), in the order of `encoded`.
@@ -54,6 +59,26 @@ def logits(
             if found is None:
                 found = np.empty((len(order), outputs.shape[-1]), dtype=np.float32)
             found[places] = outputs.float().cpu().numpy()
+            after(places, batch)
             advance(min(start + batch_size, len(order)), len(order))
     assert found is not None, "an empty split is refused where it is loaded"
     return found
+
+
+def shared_logits(
+    model: "PreTrainedModel",
+    collate: Collator,
+    encoded: "Dataset",
+    batch_size: int,
+    advance: Callable[[int, int], None],
+) -> np.ndarray:
+    """The same as `logits`, each process of the run doing its share; every one gets the whole."""
+    rows, count = len(encoded), processes.count()
+    mine = np.array_split(np.arange(rows), count)[processes.place()]
+
+    def advance_all(done: int, total: int) -> None:
+        advance(rows * done // total, rows)
+
+    share = encoded.select(mine)
+    part = logits(model, collate, share, batch_size, advance_all) if len(share) else None
+    return np.concatenate([found for found in processes.gathered(part) if found is not None])

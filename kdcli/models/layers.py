@@ -1,28 +1,192 @@
-"""Which of a model's layers go into the student."""
+"""A model's layers, and which of them go into the student."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kdcli.errors import ModelError
 from kdcli.recipe.schema import StudentSpec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Layers: TypeAlias = tuple[int, ...]  # in rising order, counted from 0
+
 DROP_EVERY = 2
+NUMBERED = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..*)")
+# What a configuration calls the number of layers, where an encoder and a decoder have their own.
+_KEYS = {
+    "encoder": ("encoder_layers", "num_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
+# Layers for what isn't text.
+_NO_TEXT = re.compile("vision|audio")
+# Architectures that go through few layers many times, and what says how many they are.
+_SHARED = {"albert": "num_hidden_groups"}
 
 
-def choose(spec: StudentSpec, depth: int) -> tuple[int, ...]:
-    """The layers to keep, counted from 0.
+@dataclass(frozen=True)
+class Stack:
+    """The layers that a model sends a text through, one after the other.
+
+    Attributes:
+        path: Their list's name in the model, such as `bert.encoder.layer`.
+        part: `encoder` or `decoder` where the model has both, otherwise empty.
+        key: What the configuration calls their number.
+        depth: How many a text goes through.
+        shared: Whether they are one and the same, as in ALBERT.
+    """
+
+    path: str
+    part: str
+    key: str
+    depth: int
+    shared: bool = False
+
+
+def stacks(model: "PreTrainedModel") -> tuple[Stack, ...]:
+    """The model's stacks, known by the numbers in its parameters' names.
 
     Args:
-        spec: Says `drop_every` or `keep`; where it says neither, every second layer goes.
-        depth: How many layers the teacher has.
+        model: A classifier; its weights aren't looked at, and needn't be there.
+
+    Returns:
+        One; of an encoder-decoder the encoder's and the decoder's.
+
+    Raises:
+        ModelError: Its names and its configuration number no such layers.
+    """
+    config = text_config(model.config)
+    counted: dict[str, set[int]] = defaultdict(set)
+    for match in filter(None, map(NUMBERED.match, model.state_dict())):
+        counted[match["stack"]].add(int(match["layer"]))
+    parts = _KEYS if config.is_encoder_decoder else {"": ("num_hidden_layers",)}
+    return tuple(_stack(config, part, keys, counted) for part, keys in parts.items())
+
+
+def text_config(config: Any) -> Any:
+    """The part of a configuration that speaks of the text model: mostly the whole of it."""
+    try:
+        return config.get_text_config()
+    except ValueError:
+        return config
+
+
+def repeats(config: Any) -> int:
+    """How many times a token goes through each layer: once, but in ALBERT."""
+    text = text_config(config)
+    groups = getattr(text, _SHARED.get(text.model_type, ""), None)
+    return text.num_hidden_layers // groups if groups else 1
+
+
+def _stack(config: Any, part: str, keys: tuple[str, ...], counted: dict[str, set[int]]) -> Stack:
+    key = next((key for key in keys if isinstance(getattr(config, key, None), int)), None)
+    if key is None:
+        raise _no_stack(config, f"its configuration doesn't say how many {part} layers it has")
+    depth = getattr(config, key)
+    shared = config.model_type in _SHARED
+    number = getattr(config, _SHARED[config.model_type]) if shared else depth
+    if shared and number > 1:
+        raise _no_stack(config, f"its {depth} layers share the weights of {number}")
+    paths = [
+        path
+        for path, found in counted.items()
+        if found == set(range(number))
+        and (not part or part in path.split("."))
+        and not _NO_TEXT.search(path)
+    ]
+    if len(paths) != 1:
+        layers = f"{part} layers".strip()
+        raise _no_stack(config, f"its parameters' names number no single stack of {depth} {layers}")
+    return Stack(paths[0], part, key, depth, shared)
+
+
+def _no_stack(config: Any, reason: str) -> ModelError:
+    return ModelError(
+        f"Layers can't be left out of a model of type {config.model_type}: {reason}.",
+        "Name a smaller pretrained model instead: student.model.",
+    )
+
+
+def choose(
+    spec: StudentSpec,
+    stacks: tuple[Stack, ...],
+    measured: Callable[[Stack, int], Layers] | None = None,
+) -> tuple[Layers, ...]:
+    """The layers to keep of each stack.
+
+    Args:
+        spec: Says `keep`, `layers` or `drop_every`; where it says none, every second layer goes,
+            or none where something else is to go.
+            A decoder is cut as its encoder is, where the spec doesn't speak of it.
+        stacks: The teacher's.
+        measured: Chooses so many layers of a stack by measurement, for the strategy of that name;
+            without it, evenly spaced layers take the place of the measured ones.
 
     Raises:
         ModelError: A layer is asked for that the teacher hasn't got.
     """
-    if spec.keep is not None:
-        beyond = [layer for layer in spec.keep if layer >= depth]
-        if beyond:
+    if len(stacks) == 1 and (spec.decoder_keep or spec.decoder_layers):
+        key = "decoder_keep" if spec.decoder_keep else "decoder_layers"
+        raise ModelError(f"student.{key}: the teacher has one stack of layers, and no decoder.")
+    return tuple(_choose(spec, stack, measured) for stack in stacks)
+
+
+def _choose(
+    spec: StudentSpec, stack: Stack, measured: Callable[[Stack, int], Layers] | None
+) -> Layers:
+    own = stack.part == "decoder" and (spec.decoder_keep or spec.decoder_layers)
+    prefix = "decoder_" if own else ""
+    keep, count = (getattr(spec, f"{prefix}{key}") for key in ("keep", "layers"))
+    where = f"the teacher{chr(39) + 's ' + stack.part if stack.part else ''} has {stack.depth}"
+    if keep is not None:
+        if keep[-1] >= stack.depth:
+            beyond = next(layer for layer in keep if layer >= stack.depth)
             raise ModelError(
-                f"student.keep names layer {beyond[0]}, and the teacher has {depth} layers, "
-                f"0 to {depth - 1}."
+                f"student.{prefix}keep names layer {beyond}, and {where} layers, "
+                f"0 to {stack.depth - 1}."
             )
-        return spec.keep
-    every = spec.drop_every or DROP_EVERY
-    return tuple(layer for layer in range(depth) if layer % every != every - 1)
+        return tuple(keep)
+    if count is not None:
+        if count > stack.depth:
+            raise ModelError(f"student.{prefix}layers is {count}, and {where} layers.")
+        if spec.strategy == "measured" and measured is not None and not stack.shared:
+            return measured(stack, count)
+        return _STRATEGIES.get(spec.strategy, spaced)(count, stack.depth)
+    every = spec.drop_every or (stack.depth + 1 if spec.narrower else DROP_EVERY)
+    return tuple(layer for layer in range(stack.depth) if layer % every != every - 1)
+
+
+def spaced(count: int, depth: int) -> Layers:
+    """The first layer, the last, and others at even distances between them.
+
+    Of 12 layers, 6 are 0, 2, 4, 7, 9 and 11: those that DistilBERT began with (Sanh et al. 2019,
+    arXiv:1910.01108).
+    """
+    if count == 1:
+        return (0,)
+    # In whole numbers, so that a half always goes up.
+    return tuple((2 * i * (depth - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
+
+
+def spread(count: int, depth: int) -> Layers:
+    """`count` of `depth` layers at even distances, the last one among them.
+
+    Args:
+        count: How many; where there are more than `depth`, some are there again.
+        depth: How many there are.
+    """
+    return tuple(max(round((i + 1) * depth / count) - 1, 0) for i in range(count))
+
+
+def _first(count: int, depth: int) -> Layers:
+    return tuple(range(count))
+
+
+def _last(count: int, depth: int) -> Layers:
+    return tuple(range(depth - count, depth))
+
+
+_STRATEGIES = {"spaced": spaced, "first": _first, "last": _last}

@@ -1,13 +1,14 @@
 """From what a person writes for a model to a folder, and from a folder to a model."""
 
 import hashlib
-import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli import hub
-from kdcli.errors import ModelError
+from kdcli import hub, machine, paths, processes
+from kdcli.errors import ModelError, of_machine
+from kdcli.models import files
 from kdcli.run import file_digest
 
 if TYPE_CHECKING:
@@ -16,27 +17,33 @@ if TYPE_CHECKING:
 _PACKAGE = "package:"
 
 
-def locate(reference: str, revision: str | None = None) -> Path:
+def locate(reference: str, revision: str | None = None, *, allow_pickle: bool = False) -> Path:
     """The folder of a model's files, downloaded where need be.
 
     Args:
         reference: A folder, a Hub id, or `package:NAME[/PATH]`.
         revision: The Hub model's branch, tag or commit.
+        allow_pickle: Whether its weights may be a pickle.
 
     Raises:
-        ModelError: There is no such model.
+        UsageError: Nothing can be called so.
+        ModelError: There is no such model, its weights are a pickle, or it can't be used by what
+            its files say: see `kdcli.models.files.check`.
         HubError: The Hub can't be reached.
     """
-    if reference.startswith(_PACKAGE):
-        return _in_package(reference)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        return _checked(folder)
-    if folder.exists():
-        raise ModelError(f"{reference} is a file; a model is a folder with a config.json.")
-    if reference.startswith((".", "/", "~")):
-        raise ModelError(f"There is no model folder {reference}.")
-    return hub.download_model(reference, revision)
+    folder = _local(reference)
+    if folder is None:
+        folder = hub.download_model(reference, revision)
+        if allow_pickle and not files.weights(folder):
+            folder = hub.download_model(reference, revision, pickled=True)
+        files.check(folder)
+    pickles = [path.name for path in files.weights(folder) if path.suffix == ".bin"]
+    if pickles and not allow_pickle:
+        raise ModelError(
+            f"The weights of {reference} are a pickle ({pickles[0]}), which can run code.",
+            "Where you trust it: --allow-pickle.",
+        )
+    return folder
 
 
 def identity(reference: str, revision: str | None = None) -> str:
@@ -44,14 +51,17 @@ def identity(reference: str, revision: str | None = None) -> str:
 
     A folder is known by its files' content, a Hub model by id and revision (pin a commit where a
     moving branch matters).
+
+    Raises:
+        ModelError: There is no such folder or package, or the model in it can't be used.
     """
-    local = reference.startswith(_PACKAGE) or Path(reference).expanduser().is_dir()
-    if not local:
+    folder = _local(reference)
+    if folder is None:
         return f"hub:{reference}@{revision or 'main'}"
     digest = hashlib.sha256()
-    folder = locate(reference)
+    weights = files.weights(folder)
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
+        if path in weights or (path.is_file() and path.suffix in {".json", ".txt", ".model"}):
             digest.update(f"{path.name}:{file_digest(path)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
@@ -60,14 +70,25 @@ def load_config(folder: Path) -> "PretrainedConfig":
     """The configuration in `folder`.
 
     Raises:
-        ModelError: It is missing, broken, or of an architecture that transformers doesn't know.
+        ModelError: It is missing, broken, of an architecture that transformers doesn't know, or of
+            one that classifies no text.
     """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(f"{folder}/config.json can't be used: {_first_line(error)}") from error
+        fault = ModelError(f"{folder}/config.json can't be used: {_first_line(error)}")
+        raise of_machine(error) or fault from error
+    if type(config) not in CLASSIFIERS:
+        raise ModelError(
+            f"{folder}: a model of type {config.model_type} is no text classifier.",
+            "Take a text model, such as BERT.",
+        )
+    # Another file's name: weights are looked for in the usual places alone.
+    vars(config).pop("transformers_weights", None)
+    return config
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -80,8 +101,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        raise _no_tokenizer(folder, _first_line(error)) from error
+    except Exception as error:
+        raise of_machine(error) or _no_tokenizer(folder, _first_line(error)) from error
     # Where the files are missing, transformers makes one up that knows its special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise _no_tokenizer(folder, "its files are missing.")
@@ -100,20 +121,23 @@ def load_classifier(
     """The model in `folder` with its classification head, in float32 and evaluation mode.
 
     Args:
-        folder: A `save_pretrained` folder.
+        folder: A `save_pretrained` folder, as `locate` gives it: whether its weights may be a
+            pickle is decided there.
         labels: The names of a new head's outputs, in order.
         fresh_head: Where it has no head for as many labels, give it one, drawn from torch's random
             generator.
 
     Raises:
-        ModelError: The weights are missing or broken, are no text classifier's, or hold no
-            classification head where one is needed.
+        ModelError: The weights are missing, broken or no numbers, are no text classifier's, or
+            hold no classification head where one is needed.
+        MachineError: There is too little memory for them.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     config = load_config(folder)
-    _refuse_shards_elsewhere(folder)
+    machine.require_memory(4 * files.count(folder), f"The model in {folder}", "Take a smaller one.")
+    weights = files.weights(folder)
     if labels is not None:
         set_labels(config, labels)
     try:
@@ -122,21 +146,17 @@ def load_classifier(
             config=config,
             dtype=torch.float32,
             trust_remote_code=False,
-            use_safetensors=True,
-            ignore_mismatched_sizes=fresh_head,
+            use_safetensors=weights[0].suffix == ".safetensors",
+            weights_only=True,
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except Exception as error:
-        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}") from error
-    missing = sorted(report["missing_keys"])
-    encoder = [key for key in missing if key.startswith(model.base_model_prefix + ".")]
-    if any("pooler" not in key for key in encoder):
-        raise ModelError(f"The weights in {folder} lack {encoder[0]} and {len(encoder) - 1} more.")
-    if missing and not fresh_head:
-        raise ModelError(
-            f"The model in {folder} has no trained classification head ({missing[0]} is missing).",
-            "Fine-tune it: give teacher.fine_tune in the recipe.",
-        )
+        fault = ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}")
+        if weights[0].suffix == ".bin":
+            fault = ModelError(f"{weights[0]} holds something other than weights.")
+        raise of_machine(error) or fault from error
+    _refuse_gaps(folder, model, report, fresh_head=fresh_head)
     if model.config.pad_token_id is None:
         # Decoders find a text's last token by it.
         model.config.pad_token_id = load_tokenizer(folder).pad_token_id
@@ -167,13 +187,33 @@ def count_parameters(model: Any) -> int:
 
 def megabytes(folder: Path) -> float:
     """The weights' size on disk, in megabytes of 1,000,000 bytes."""
-    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1e6
+    return sum(path.stat().st_size for path in files.weights(folder)) / 1e6
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write an ordinary `save_pretrained` folder that plain transformers loads."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Write an ordinary `save_pretrained` folder that plain transformers loads.
+
+    Of several processes that hold the same model, the first writes it.
+    """
+    if processes.is_first():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _local(reference: str) -> Path | None:
+    """The folder that a reference means; None where it is a Hub id."""
+    if reference.startswith(_PACKAGE):
+        return _in_package(reference)
+    folder = paths.local(reference)
+    if folder.is_dir():
+        return _checked(folder)
+    if folder.exists():
+        raise ModelError(f"{reference} is a file; a model is a folder with a config.json.")
+    if "://" in reference:
+        raise ModelError(f"{reference} is a URL.", "Name a Hub id or a folder.")
+    if reference.startswith((".", "/", "~")):
+        raise ModelError(f"There is no model folder {reference}.")
+    return None
 
 
 def _no_tokenizer(folder: Path, reason: str) -> ModelError:
@@ -205,21 +245,33 @@ def _in_package(reference: str) -> Path:
 def _checked(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model folder: it has no config.json.")
+    files.check(folder)
     return folder
 
 
-def _refuse_shards_elsewhere(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return
-    try:
-        shards = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        outside = sorted(shard for shard in shards if Path(shard).name != shard)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is damaged: it lists no weights.") from error
-    # transformers follows such a name to wherever it leads.
-    if outside:
-        raise ModelError(f"{index} names weights outside its folder: {outside[0]}.")
+def _refuse_gaps(folder: Path, model: Any, report: Mapping[str, Any], *, fresh_head: bool) -> None:
+    """What the configuration wants and the weights don't give, or give without being numbers."""
+    missing = sorted(report["missing_keys"])
+    encoder = [key for key in missing if key.startswith(model.base_model_prefix + ".")]
+    if any("pooler" not in key for key in encoder):
+        raise ModelError(f"The weights in {folder} lack {encoder[0]} and {len(encoder) - 1} more.")
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        if not fresh_head or name.startswith(model.base_model_prefix + "."):
+            raise ModelError(
+                f"In {folder}, {name} has the shape {tuple(found)}, and by config.json it should "
+                f"have {tuple(wanted)}."
+            )
+    if missing and not fresh_head:
+        raise ModelError(
+            f"The model in {folder} has no trained classification head ({missing[0]} is missing).",
+            "Fine-tune it: give teacher.fine_tune in the recipe.",
+        )
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(
+                f"In {folder}, {name} holds values that are no finite numbers.",
+                "Take the weights from before the training that broke them.",
+            )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,31 +1,31 @@
-"""A student made of some of its teacher's layers.
+"""A student made of some of its teacher's layers, and the proof that it is.
 
 It works on parameter names, not on classes: the numbered part of a name, as in
 `encoder.layer.7.output`, says which layer a tensor belongs to, whatever the architecture.
 """
 
 import copy
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import ModelError
-from kdcli.models import distilbert
+from kdcli.models import ablation, distilbert, layers
+from kdcli.models.layers import NUMBERED, Layers, Stack
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_NUMBERED = re.compile(r"(?P<stack>.*?\.)(?P<layer>\d+)(?P<rest>\..*)")
+# Lists of one entry a layer whose name doesn't say so.
+_BY_LAYER = {"attention_window"}
 
 
-def cut(teacher: "PreTrainedModel", keep: Sequence[int], architecture: str) -> "PreTrainedModel":
-    """A smaller classifier of the teacher's layers `keep`.
+def cut(teacher: "PreTrainedModel", keep: Sequence[Layers], architecture: str) -> "PreTrainedModel":
+    """A smaller classifier of the teacher's layers `keep`, proved to be one.
 
     Args:
         teacher: A sequence classifier.
-        keep: Layers, counted from 0, in rising order.
+        keep: Of each of its stacks (see `layers.stacks`) the layers to keep.
         architecture: `same`, `distilbert`, or `auto`: distilbert for BERT, the same for any other.
 
     Returns:
@@ -35,24 +35,43 @@ def cut(teacher: "PreTrainedModel", keep: Sequence[int], architecture: str) -> "
         ModelError: The architecture has no numbered layers, or can't become DistilBERT, or its
             layers can't change places.
     """
-    tensors = keep_layers(teacher.state_dict(), keep, depth(teacher.config))
+    stacks = layers.stacks(teacher)
+    tensors: Mapping[str, Tensor] = teacher.state_dict()
+    for stack, kept in zip(stacks, keep, strict=True):
+        tensors = keep_layers(tensors, stack, kept)
+    config = smaller(teacher, keep, architecture)
     if form(teacher.config, architecture) == "distilbert":
-        config = distilbert.config_from(teacher.config, len(keep))
         tensors = distilbert.tensors_from(tensors)
-    else:
-        config = shallower(teacher.config, keep)
     from transformers import AutoModelForSequenceClassification
 
-    student = AutoModelForSequenceClassification.from_config(config)
+    student = AutoModelForSequenceClassification.from_config(config).eval()
     try:
         student.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise ModelError(
-            f"Layers {', '.join(map(str, keep))} of a {config.model_type} make no model: "
-            "its layers have other parameters in other places.",
-            "Keep layer 0, or name a smaller pretrained model: student.model.",
+        raise _no_model(
+            teacher, keep, "its layers have other parameters in other places"
         ) from error
-    return student.eval()
+    try:
+        difference = ablation.difference(teacher, student, stacks, keep)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ModelError(
+            f"A model of type {config.model_type} can't be cut: it can't read a text ({reason})."
+        ) from error
+    if difference is not None:
+        raise _no_model(teacher, keep, difference)
+    return student
+
+
+def _no_model(teacher: "PreTrainedModel", keep: Sequence[Layers], reason: str) -> ModelError:
+    which = " and ".join(", ".join(map(str, kept)) for kept in keep)
+    way_out = "name a smaller pretrained model: student.model."
+    return ModelError(
+        f"Layers {which} of a model of type {teacher.config.model_type} make no model: {reason}.",
+        way_out.capitalize()
+        if all(kept[0] == 0 for kept in keep)
+        else f"Keep layer 0, or {way_out}",
+    )
 
 
 def form(config: Any, architecture: str) -> str:
@@ -62,57 +81,48 @@ def form(config: Any, architecture: str) -> str:
     return "distilbert" if distilbert.obstacle(config) is None else "same"
 
 
-def depth(config: Any) -> int:
-    """How many layers a model of this configuration has.
+def smaller(teacher: "PreTrainedModel", keep: Sequence[Layers], architecture: str) -> Any:
+    """The configuration of the student that `cut` makes.
+
+    Args:
+        teacher: Its weights aren't looked at, and needn't be there.
+        keep: As `cut` takes it.
+        architecture: As `cut` takes it.
 
     Raises:
-        ModelError: It doesn't say.
+        ModelError: The architecture can't become DistilBERT.
     """
-    layers = getattr(config, "num_hidden_layers", None)
-    if not isinstance(layers, int):
-        raise ModelError(f"A model of type {config.model_type} doesn't say how many layers it has.")
-    return layers
+    if form(teacher.config, architecture) == "distilbert":
+        return distilbert.config_from(teacher.config, len(keep[0]))
+    config = copy.deepcopy(teacher.config)
+    text = layers.text_config(config)
+    for stack, kept in zip(layers.stacks(teacher), keep, strict=True):
+        for name, value in text.to_dict().items():
+            by_layer = ("layer" in name and not stack.part) or name in _BY_LAYER
+            if by_layer and isinstance(value, list) and len(value) == stack.depth:
+                setattr(text, name, [value[layer] for layer in kept])
+        setattr(text, stack.key, len(kept))
+    # As a file would give it back: what it derives of other settings is derived anew.
+    return type(config).from_dict(config.to_dict())
 
 
-def keep_layers(
-    tensors: Mapping[str, "Tensor"], keep: Sequence[int], layers: int
-) -> dict[str, "Tensor"]:
-    """The tensors of the layers `keep`, renumbered from 0, and those of no layer.
+def keep_layers(tensors: Mapping[str, "Tensor"], stack: Stack, keep: Layers) -> dict[str, "Tensor"]:
+    """The tensors of a stack's layers `keep`, renumbered from 0, and those of no layer.
 
-    Raises:
-        ModelError: No part of the names counts `layers` layers.
+    What only the first layer has, such as T5's position biases, the student's first layer gets.
     """
-    stack = _stack(tensors, layers)
-    place = {layer: i for i, layer in enumerate(keep)}
     kept: dict[str, Tensor] = {}
+    by_layer: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        match = _NUMBERED.match(name)
-        if match is None or match["stack"] != stack:
+        match = NUMBERED.match(name)
+        if match is None or match["stack"] != stack.path or stack.shared:
             kept[name] = tensor
-        elif int(match["layer"]) in place:
-            kept[f"{stack}{place[int(match['layer'])]}{match['rest']}"] = tensor
+        else:
+            by_layer.setdefault(int(match["layer"]), {})[match["rest"]] = tensor
+    everywhere = {rest for layer in range(1, stack.depth) for rest in by_layer.get(layer, ())}
+    for place, layer in enumerate(() if stack.shared else keep):
+        own = by_layer[layer]
+        if place == 0 and stack.depth > 1:
+            own = own | {r: t for r, t in by_layer[0].items() if r not in everywhere}
+        kept |= {f"{stack.path}.{place}{rest}": tensor for rest, tensor in own.items()}
     return kept
-
-
-def _stack(names: Iterable[str], layers: int) -> str:
-    counts: dict[str, set[int]] = defaultdict(set)
-    for match in filter(None, map(_NUMBERED.match, names)):
-        counts[match["stack"]].add(int(match["layer"]))
-    stacks = [stack for stack, found in counts.items() if found == set(range(layers))]
-    if len(stacks) != 1:
-        raise ModelError(
-            f"The model's parameter names number no single stack of {layers} layers.",
-            "Name a smaller pretrained model instead: student.model.",
-        )
-    return stacks[0]
-
-
-def shallower(config: Any, keep: Sequence[int]) -> Any:
-    """The configuration of a model of the layers `keep` alone."""
-    config = copy.deepcopy(config)
-    for name, value in config.to_dict().items():
-        # Such as layer_types: one entry for each layer.
-        if isinstance(value, list) and len(value) == config.num_hidden_layers and "layer" in name:
-            setattr(config, name, [value[layer] for layer in keep])
-    config.num_hidden_layers = len(keep)
-    return config

@@ -1,23 +1,23 @@
 """From a path or a name, and --set overrides, to a checked `Recipe`."""
 
+import copy
 import difflib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
 import kdcli
-from kdcli.errors import RecipeError
-from kdcli.recipe import yaml
-from kdcli.recipe.schema import LOSS_KINDS, Loss, Recipe, Spec
+from kdcli import paths
+from kdcli.errors import RecipeError, UsageError
+from kdcli.recipe import mistakes, yaml
+from kdcli.recipe.mistakes import Mistake, SpecT
+from kdcli.recipe.schema import Recipe, Spec
 
 # `key=value`, and what the user typed for it where that wasn't --set.
 Override = str | tuple[str, str]
-SpecT = TypeVar("SpecT", bound=Spec)
 
 _SOURCES = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
 
@@ -40,7 +40,7 @@ def find(reference: str) -> Path:
     Raises:
         RecipeError: There is none.
     """
-    path = Path(reference).expanduser()
+    path = paths.local(reference)
     if path.is_file():
         return path
     if path.is_dir():
@@ -75,8 +75,7 @@ def load(reference: str, overrides: Sequence[Override] = ()) -> Recipe:
     """
     path = find(reference)
     document = _parse(_read(path), path)
-    for source in _SOURCES:
-        _anchor(document.value, source, path.parent)
+    _anchor_all(document, path)
     return _finish(document, str(path), overrides, Recipe)
 
 
@@ -124,11 +123,7 @@ def copy_to(reference: str, to: Path | None) -> Path:
         raise RecipeError(f"There is no folder {target.parent}.")
     text = _read(path)
     document = _parse(text, path)
-    moved = [
-        (document.spans[source], absolute)
-        for source in _SOURCES
-        if (absolute := _anchor(document.value, source, path.parent))
-    ]
+    moved = [(document.spans[s], absolute) for s, absolute in _anchor_all(document, path).items()]
     # From the last to the first: a replacement shifts only what follows it.
     for (start, end), absolute in sorted(moved, reverse=True):
         text = text[:start] + json.dumps(absolute, ensure_ascii=False) + text[end:]
@@ -155,22 +150,41 @@ def _read(path: Path) -> str:
             raise RecipeError(f"{path}: is larger than {yaml.MAX_BYTES:,} bytes; no recipe is.")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not UTF-8 text (byte {error.start}).") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}:{line}: is not UTF-8 text.", "Save it as UTF-8.") from error
     except OSError as error:
         raise RecipeError(f"{path}: can't be read: {error.strerror}.") from error
 
 
-def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> str | None:
+def _anchor_all(document: yaml.Document, path: Path) -> dict[tuple[str, str], str]:
+    """Make the paths that a file names absolute; those that were, by source."""
+    moved = {}
+    for source in _SOURCES:
+        where = f"{path}:{document.line(source)}: {'.'.join(source)}"
+        if absolute := _anchor(document.value, source, path.parent, where):
+            moved[source] = absolute
+    return moved
+
+
+def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path, where: str) -> str | None:
     """Make a source's path absolute; a Hub id has no file of its name below `base`.
 
     Returns:
         The absolute path, None where the source is no path.
+
+    Raises:
+        RecipeError: No path can be like that; the message begins with `where`.
     """
     part, key = value.get(source[0]), source[1]
     given = part.get(key) if isinstance(part, dict) else None
-    if not isinstance(given, str) or not given or given.startswith("package:"):
+    if not isinstance(given, str) or not given:
         return None
-    path = base / Path(given).expanduser()
+    try:
+        path = paths.local(given, base)
+    except UsageError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    if given.startswith("package:"):
+        return None
     if given.startswith((".", "/", "~")) or path.exists():
         value[source[0]][key] = absolute = str(path.resolve())
         return absolute
@@ -180,11 +194,20 @@ def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path) -> str |
 def _finish(
     document: yaml.Document, name: str, overrides: Sequence[Override], model: type[SpecT]
 ) -> SpecT:
+    written = copy.deepcopy(document.value)
     origins: dict[yaml.Path, str] = {}
     for override in overrides:
         text, origin = (override, f"--set {override}") if isinstance(override, str) else override
         _override(document.value, text, origin, origins, model)
-    return _validate(document, name, origins, model)
+    found = mistakes.check(document.value, model)
+    if not isinstance(found, Mistake):
+        return found
+    where = next((origins[path] for path in origins if _related(path, found.path)), None)
+    # What is wrong without the overrides as well is the file's own mistake.
+    if where is None or mistakes.check(written, model) == found:
+        where = f"{name}:{document.line(found.path)}"
+    key = ".".join(map(str, found.path)) or "the recipe"
+    raise RecipeError(f"{where}: {key} {found.sentence}.", found.hint)
 
 
 def _override(
@@ -212,7 +235,7 @@ def _override(
     origins[path] = name
     for source in _SOURCES:
         if path[:1] == source[:1] and path in (source, source[:1]):
-            _anchor(value, source, Path.cwd())
+            _anchor(value, source, Path.cwd(), name)
 
 
 def _child(node: Any, part: str | int, name: str) -> Any:
@@ -233,101 +256,6 @@ def _default_items(model: type[Spec], path: yaml.Path) -> list[Any]:
     return [item.model_dump() if isinstance(item, BaseModel) else item for item in items]
 
 
-def _validate(
-    document: yaml.Document, name: str, origins: dict[yaml.Path, str], model: type[SpecT]
-) -> SpecT:
-    try:
-        return model.model_validate(document.value)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-    # Pydantic leaves a faulty item out, and then finds the list too short: not a second mistake.
-    problems = [
-        p for p in problems if not any(_below(other["loc"], p["loc"]) for other in problems)
-    ]
-    # A misspelt key mostly shows as a missing one as well: the misspelling says more.
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    path = _written_path(document.value, first["loc"])
-    origin = next((origins[p] for p in origins if _related(p, path)), None)
-    if path in document.lines and path not in origins:
-        origin = None
-    where = origin or f"{name}:{document.line(path)}"
-    key = ".".join(str(part) for part in path) or "the recipe"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise RecipeError(f"{where}: {key} {_phrase(first, path)}{more}.", _hint(first, path))
-
-
-def _below(one: yaml.Path, other: yaml.Path) -> bool:
-    return len(one) > len(other) and one[: len(other)] == other
-
-
 def _related(one: yaml.Path, other: yaml.Path) -> bool:
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
-
-
-def _written_path(value: Any, loc: tuple[int | str, ...]) -> yaml.Path:
-    """`loc` without what pydantic puts in of its own: the tag of a union, the arm it tried."""
-    path: list[str | int] = []
-    for i, part in enumerate(loc):
-        last = i == len(loc) - 1
-        if isinstance(value, dict) and (part in value or last):
-            path.append(part)
-            value = value.get(str(part))
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path.append(part)
-            value = value[part]
-    return tuple(path)
-
-
-def _phrase(problem: ErrorDetails, path: yaml.Path) -> str:
-    given, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
-    if kind in ("extra_forbidden", "invalid_key"):
-        return "is not a key that a recipe knows"
-    if kind == "missing":
-        short = isinstance(given, list)
-        return f"has too few items: {given!r}" if short else "is missing, and has no default"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"must have a kind: one of {', '.join(LOSS_KINDS)}"
-    if kind == "string_pattern_mismatch":
-        return f"must be letters, digits, '.', '_' and '-', and begin with a letter, not {given!r}"
-    # Pydantic says "Input should be …", "String should have …", "… after validation, not 0".
-    expectation = re.split(", unable| after", problem["msg"].partition(" should ")[2])[0]
-    shown = "a mapping" if isinstance(given, dict) else repr(given)
-    return f"must {expectation}, not {shown[:80]}"
-
-
-def _hint(problem: ErrorDetails, path: yaml.Path) -> str:
-    if problem["type"] != "extra_forbidden":
-        return ""
-    return _nearest(str(path[-1]), _known_keys(path[:-1]))
-
-
-def _known_keys(path: yaml.Path) -> list[str]:
-    """The keys that a recipe may have at `path`."""
-    model: type[BaseModel] | None = Recipe
-    for part in path:
-        if part == "losses":
-            schemas = TypeAdapter(Loss).json_schema()["$defs"].values()
-            return sorted({key for schema in schemas for key in schema["properties"]})
-        assert model is not None
-        model = next(
-            (t for t in _arms(model.model_fields[str(part)].annotation)
-             if isinstance(t, type) and issubclass(t, BaseModel)),
-            None,
-        )  # fmt: skip
-        if model is None:
-            return []
-    return list(model.model_fields) if model else []
-
-
-def _arms(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", (annotation,))
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    if close:
-        return f"Did you mean {close[0]}?"
-    return f"Known here: {', '.join(known)}." if known else ""

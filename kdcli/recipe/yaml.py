@@ -1,8 +1,8 @@
 """YAML as data: plain scalars, lists and mappings, each remembering its line.
 
 PyYAML reads YAML 1.1, in which `1e-5` is text, `off` is False, `12:30` is 750 and a repeated key
-wins in silence. Here scalars follow the YAML 1.2 core schema, a repeated key is refused, tags run
-nothing, and depth, aliases and size have limits.
+wins in silence. Here scalars follow the YAML 1.2 core schema, repeated keys and tags are refused,
+and depth, aliases and size have limits.
 """
 
 import re
@@ -21,14 +21,11 @@ Path = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_PLAIN_TAGS = {
-    f"tag:yaml.org,2002:{kind}"
-    for kind in ["str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge", "value"]
 }
 
 
@@ -66,14 +63,17 @@ def parse(text: str, name: str) -> Document:
     if len(text) > MAX_BYTES:
         raise RecipeError(f"{name}: is larger than {MAX_BYTES:,} characters; no recipe is.")
     try:
-        _check_depth(text, name)
+        _check_events(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise RecipeError(f"{name}:{line}: is not YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: is not YAML: {str(error).splitlines()[0]}.") from error
+        hint = "YAML is indented with spaces." if "\\t" in str(error.problem) else ""
+        raise RecipeError(f"{name}:{line}: is not YAML: {error.problem}.", hint) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{error.character:04X}"
+        raise RecipeError(f"{name}:{line}: is not YAML: it holds {what}.", "Delete it.") from error
     document = Document(None)
     if node is not None:
         document.value = _Builder(name, document).build(node, ())
@@ -96,17 +96,26 @@ def write(value: Any) -> str:
     return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
-def _check_depth(text: str, name: str) -> None:
-    # Composing recurses and this doesn't: the depth has to be known before.
+def _check_events(text: str, name: str) -> None:
+    # Composing recurses and takes its time, and this doesn't: depth and number have to be known
+    # before. It also gives every value a tag, and here only those have one that are written down.
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        where = f"{name}:{event.start_mark.line + 1 if event.start_mark else 1}"
+        if tag := getattr(event, "tag", None):
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            raise RecipeError(
+                f"{where}: has the tag {shown}, and a recipe has none.",
+                "Delete it; quotes make text of anything.",
+            )
+        if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
+            raise RecipeError(f"{where}: holds half a character.", "Delete the escape \\ud….")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            raise RecipeError(f"{name}:{line}: is nested more than {MAX_DEPTH} levels deep.")
+            raise RecipeError(f"{where}: is nested more than {MAX_DEPTH} levels deep.")
+        if count > MAX_NODES:
+            raise RecipeError(f"{where}: more than {MAX_NODES:,} values; no recipe has as many.")
 
 
 class _Builder:
@@ -119,11 +128,12 @@ class _Builder:
         self.count += 1
         # A chain of aliases can unfold to billions of nodes, and one to itself never ends.
         if self.count > MAX_NODES or len(path) > MAX_DEPTH:
-            raise RecipeError(f"{self.name}:{line}: has aliases that unfold beyond reason.")
+            raise RecipeError(
+                f"{self.name}:{line}: has aliases that unfold beyond reason.",
+                "Write out what they stand for.",
+            )
         self.lines.setdefault(path, line)
         self.spans[path] = node.start_mark.index, node.end_mark.index
-        if node.tag not in _PLAIN_TAGS:
-            raise RecipeError(f"{self.name}:{line}: has the tag {node.tag}; a recipe has none.")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -138,7 +148,11 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise RecipeError(f"{self.name}:{line}: a key must be a word.")
             if key in mapping:
-                raise RecipeError(f"{self.name}:{line}: {key} is there twice.")
+                before = self.lines[(*path, key)]
+                raise RecipeError(
+                    f"{self.name}:{line}: {key} is there twice, in line {before} as well.",
+                    "Keep one of them.",
+                )
             self.lines[(*path, key)] = line
             mapping[key] = self.build(value_node, (*path, key))
         return mapping
@@ -149,6 +163,8 @@ class _Writer(yaml.SafeDumper):
 
     def text(self, text: str) -> yaml.ScalarNode:
         style = None if isinstance(scalar(text), str) else "'"
+        # Where it is shown with escapes, those are the quotes that give them their meaning.
+        style = style if text.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -1,38 +1,59 @@
-"""The student's model card: the layout that the Hub's readers know, from a run's own figures."""
+"""The student's model card: the layout that the Hub's readers know, from a run's own figures.
 
+Names come from strangers. The template sets all that it is given as plain text, but for `Markdown`
+that was written here; the metadata go through YAML.
+"""
+
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdcli import __version__
+from kdcli.evaluation import summary
+from kdcli.outside import printable
+from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
+from kdcli.report import tables
 
 _TASK = ("text-classification", "Text Classification")
 _METRICS = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
-_TITLES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "in_scope_accuracy": "In-scope accuracy",
-    "out_of_scope_recall": "Out-of-scope recall",
-    "agreement": "Agreement with the teacher",
-}
+_PAPERS = {"distilbert": "sanh2019distilbert", "clinc_oos": "larson2019evaluation"}
+
+# What Markdown, or a reader of it that makes links of addresses, would take for more than text.
+_SIGNS = re.compile(r"[\\`*{}\[\]<>#|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|\.(?=[^\W\d])")
 
 
-def render(recipe: Recipe, results: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> str:
+class Markdown(str):
+    """Text that is Markdown already."""
+
+
+def render(
+    recipe: Recipe,
+    results: Mapping[str, Mapping[str, Any]],
+    labels: Sequence[str],
+    model_type: str,
+    seconds: Mapping[str, float],
+) -> str:
     """The card, metadata and text.
 
     Args:
         recipe: As it was run.
         results: What the stages told of themselves, by stage name.
         labels: The student's label names.
+        model_type: Its architecture, as its configuration calls it.
+        seconds: How long each stage took, by stage name.
 
     Returns:
         The content of `README.md`.
     """
     evaluation = results["evaluate"]
-    teacher, student = evaluation["models"]
     environment = Environment(
         loader=PackageLoader("kdcli.report"),
         undefined=StrictUndefined,
@@ -40,60 +61,113 @@ def render(recipe: Recipe, results: Mapping[str, Mapping[str, Any]], labels: Seq
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
+        finalize=_set,
     )
-    environment.filters["number"] = _number
+    environment.filters |= {"number": tables.number, "percent": tables.percent}
+    models = {model["name"]: model for model in evaluation["models"]}
     return environment.get_template("card.md.jinja").render(
-        metadata=_metadata(recipe, student).to_yaml(),
+        metadata=Markdown(_metadata(recipe, models[tables.STUDENT]).to_yaml()),
         recipe=recipe,
+        yaml=_indented(dump(public(recipe))),
         teacher_link=_link(recipe.teacher.model),
         dataset_link=_dataset_link(recipe),
-        origin=results["student"]["origin"],
-        teacher=teacher,
-        student=student,
-        rows=_rows(teacher, student),
-        examples=evaluation["examples"],
-        threads=evaluation["threads"],
+        origin=_origin(recipe, results["student"]),
+        code=code,
+        literal=Markdown(json.dumps(recipe.name)),
+        evaluation=evaluation,
+        models=models,
+        student=models[tables.STUDENT],
+        others=tables.others(evaluation),
+        results={split: tables.results(evaluation, split) for split in evaluation["examples"]},
+        costs=tables.costs(evaluation),
+        remarks=summary.remarks(evaluation),
         history=results["distill"]["history"],
         versions=results["distill"]["versions"],
         losses=[_loss(loss) for loss in recipe.distill.losses],
         labels=labels,
         final=results["distill"]["history"][-1],
+        stages={stage: tables.duration(taken) for stage, taken in seconds.items()},
+        whole=tables.duration(sum(seconds.values())),
+        papers=[_PAPERS[name] for name in (model_type, dataset_name(recipe)) if name in _PAPERS],
         kd_version=__version__,
     )
 
 
+def public(recipe: Recipe) -> Recipe:
+    """The recipe without this machine's paths: what is local is called by its last part."""
+    parts = {
+        "data": recipe.data.model_copy(update={"dataset": _public(recipe.data.dataset)}),
+        "teacher": recipe.teacher.model_copy(update={"model": _public(recipe.teacher.model)}),
+    }
+    if recipe.student.model is not None:
+        own = {"model": _public(recipe.student.model)}
+        parts["student"] = recipe.student.model_copy(update=own)
+    return recipe.model_copy(update=parts)
+
+
+def public_text(recipe: Recipe, text: str) -> str:
+    """A sentence about a run, likewise."""
+    for source in filter(None, (recipe.teacher.model, recipe.student.model)):
+        text = text.replace(source, _public(source))
+    return text
+
+
 def dataset_name(recipe: Recipe) -> str:
     """What the data set is called: as the recipe says, or by its id's or path's last part."""
-    return recipe.card.dataset_name or recipe.data.dataset.rstrip("/").rpartition("/")[2]
+    return printable(recipe.card.dataset_name or _tail(recipe.data.dataset))
+
+
+def plain(text: str) -> Markdown:
+    """Markdown that reads as the text itself, on one line."""
+    return Markdown(_SIGNS.sub(r"\\\g<0>", printable(text)))
+
+
+def code(text: str) -> Markdown:
+    """Markdown that reads as the text itself in a code span, on one line."""
+    shown = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    padding = " " * (len(fence) > 1)
+    return Markdown(f"{fence}{padding}{shown}{padding}{fence}")
+
+
+def _set(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markdown) else value
+
+
+def _indented(text: str) -> Markdown:
+    """A block of code that nothing in it can end, as a fence can be ended by what it holds."""
+    return Markdown("".join(f"    {printable(line)}\n" for line in text.splitlines()))
 
 
 def _metadata(recipe: Recipe, student: Mapping[str, Any]) -> ModelCardData:
     on_hub = _is_hub_id(recipe.data.dataset)
     language = recipe.card.language
+    start = recipe.student.model or recipe.teacher.model
     return ModelCardData(
-        language=language if isinstance(language, str) else list(language),
-        license=recipe.card.license,
+        language=printable(language) if isinstance(language, str) else [*map(printable, language)],
+        license=printable(recipe.card.license),
         library_name="transformers",
-        tags=["generated_from_trainer", "knowledge-distillation", "kd"],
+        tags=["generated_from_trainer", "knowledge-distillation", "kd",
+              f"teacher:{_public(recipe.teacher.model)}"],
         datasets=[recipe.data.dataset] if on_hub else None,
         metrics=[kind for kind, _ in _METRICS.values()],
-        base_model=recipe.teacher.model if _is_hub_id(recipe.teacher.model) else None,
-        base_model_relation="finetune" if _is_hub_id(recipe.teacher.model) else None,
+        base_model=start if _is_hub_id(start) else None,
+        base_model_relation="finetune" if _is_hub_id(start) else None,
         pipeline_tag=_TASK[0],
         model_name=recipe.name,
         eval_results=_eval_results(recipe, student),
-    )
+    )  # fmt: skip
 
 
 def _eval_results(recipe: Recipe, student: Mapping[str, Any]) -> list[EvalResult]:
-    name = dataset_name(recipe)
+    name, config = dataset_name(recipe), recipe.data.config
     return [
         EvalResult(
             task_type=_TASK[0],
             task_name=_TASK[1],
             dataset_type=recipe.data.dataset if _is_hub_id(recipe.data.dataset) else name,
             dataset_name=name,
-            dataset_config=recipe.data.config,
+            dataset_config=config and printable(config),
             dataset_split=split,
             metric_type=kind,
             metric_name=title,
@@ -104,57 +178,56 @@ def _eval_results(recipe: Recipe, student: Mapping[str, Any]) -> list[EvalResult
     ]
 
 
-def _rows(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The results table: a figure's name, the teacher's and the student's."""
-    rows: list[tuple[str, ...]] = [
-        (
-            f"{title} ({split})",
-            _percent(teacher["splits"][split].get(key)),
-            _percent(student["splits"][split].get(key)),
-        )
-        for split in student["splits"]
-        for key, title in _TITLES.items()
-        if key in student["splits"][split]
-    ]
-    rows.append(("Parameters", *(f"{m['parameters'] / 1e6:.1f} M" for m in (teacher, student))))
-    rows.append(("Weights", *(f"{m['megabytes']:.0f} MB" for m in (teacher, student))))
-    times = (f"{m['latency_ms']['p50']:.1f} ms" for m in (teacher, student))
-    rows.append(("One text, median", *times))
-    return rows
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
-
-
 def _loss(loss: Any) -> str:
-    details = "".join(
-        f", {key} {value:g}" for key, value in loss.model_dump(exclude={"kind", "weight"}).items()
+    settings = loss.model_dump(exclude={"kind"}, exclude_none=True)
+    details = ", ".join(
+        f"{key} {_setting(value)}" for key, value in settings.items() if value is not False
     )
-    return f"{loss.kind.replace('_', ' ')} (weight {loss.weight:g}{details})"
+    return f"{loss.kind.replace('_', ' ')} ({details})"
 
 
-def _number(value: float) -> str:
-    return f"{round(value, 4):g}" if abs(value) >= 1e-3 or not value else f"{value:g}"
+def _setting(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " to ".join(map(_setting, value.values()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(_setting, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _link(model: str) -> str:
-    return (
-        f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{_tail(model)}`"
-    )
+def _origin(recipe: Recipe, student: Mapping[str, Any]) -> Markdown:
+    if recipe.student.model is not None:
+        return Markdown(f"It starts from the pretrained model {_link(recipe.student.model)}.")
+    return plain(student["origin"])
 
 
-def _dataset_link(recipe: Recipe) -> str:
-    name, source = dataset_name(recipe), recipe.data.dataset
+def _link(model: str) -> Markdown:
+    if not _is_hub_id(model):
+        return code(_public(model))
+    return Markdown(f"[{plain(model)}](https://huggingface.co/{quote(model)})")
+
+
+def _dataset_link(recipe: Recipe) -> Markdown:
+    name, source = plain(dataset_name(recipe)), recipe.data.dataset
     if not _is_hub_id(source):
         return name
-    config = f", configuration `{recipe.data.config}`" if recipe.data.config else ""
-    return f"[{name}](https://huggingface.co/datasets/{source}){config}"
+    config = f", configuration {code(recipe.data.config)}" if recipe.data.config else ""
+    return Markdown(f"[{name}](https://huggingface.co/datasets/{quote(source)}){config}")
 
 
 def _is_hub_id(source: str) -> bool:
-    return not source.startswith(("/", ".", "~", "package:"))
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _public(source: str) -> str:
+    """A Hub id or package as it is, and a path's last part."""
+    whole = _is_hub_id(source) or source.startswith("package:")
+    return printable(source if whole else _tail(source))
 
 
 def _tail(path: str) -> str:
-    return path if path.startswith("package:") else path.rstrip("/").rpartition("/")[2]
+    """A path's last part: the others are this machine's own."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdcli.models import source
-from kdcli.report import card
+from kdcli.report import card, notes
 from kdcli.run import Job
 
 
@@ -13,7 +13,8 @@ def run(job: Job) -> dict[str, Any]:
     Returns:
         `characters`: the card's length.
     """
-    labels = source.labels_of(source.load_config(job.inputs["distill"]))
-    text = card.render(job.recipe, job.results, labels)
-    job.output.write_text(text, encoding="utf-8")
+    config = source.load_config(job.inputs["distill"])
+    labels = source.labels_of(config)
+    text = card.render(job.recipe, job.results, labels, config.model_type, job.seconds)
+    job.output.write_text(notes.insert(text, job.notes), encoding="utf-8")
     return {"characters": len(text)}

@@ -1,12 +1,22 @@
 """The student learns from the teacher's outputs and the data's labels."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from kdcli.models import source
+from kdcli.data.source import Corpus
+from kdcli.errors import MendableError
+from kdcli.models import layers, source
+from kdcli.recipe.schema import CrossEntropySpec, LossSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
-from kdcli.training import losses, signals, trainer
+from kdcli.training import signals, states, trainer
+from kdcli.training.objective import LIVE, Objective, Shapes, needs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SAMPLE = 100
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -15,23 +25,44 @@ def run(job: Job) -> dict[str, Any]:
     Returns:
         `history`, a row for each epoch; `parameters`; `versions` of what trained it.
     """
+    return _train(job, "distill", job.recipe.distill.losses)
+
+
+def run_baseline(job: Job) -> dict[str, Any]:
+    """Build the folder of the same student, trained on the labels alone with the same budget.
+
+    Returns:
+        The same as `run`.
+    """
+    return _train(job, "baseline", [CrossEntropySpec()])
+
+
+def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
     recipe = job.recipe
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])
     corpus = texts.load(recipe, job.reporter)
     parts = ("train", "validation")
     rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
-    if losses.needs_teacher(recipe.distill.losses):
+    asked = needs(terms)
+    teacher, shapes = None, None
+    if asked & LIVE:
+        teacher, shapes = _beside(student, tokenizer, corpus, job)
+        for model in (student, teacher):
+            states.prepare(model, asked)
+    elif asked:
         outputs = signals.read(job.inputs["outputs"])
         rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
     history = fit(
         job,
-        "distill",
+        stage,
         student,
         tokenizer,
         rows=rows,
         spec=recipe.distill,
-        terms=recipe.distill.losses,
+        objective=Objective(terms, shapes),
+        teacher=teacher,
+        seed=recipe.distill.seed,
     )
     source.save(student, tokenizer, job.output)
     return {
@@ -39,3 +70,29 @@ def run(job: Job) -> dict[str, Any]:
         "parameters": source.count_parameters(student),
         "versions": trainer.versions(),
     }
+
+
+def _beside(
+    student: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", corpus: Corpus, job: Job
+) -> tuple["PreTrainedModel", Shapes]:
+    """The teacher, to run beside the student, and which layers of the two belong together."""
+    teacher = source.load_classifier(job.inputs["teacher"])
+    sample = corpus.splits["train"][:_SAMPLE]["text"]
+    own, teachers = (
+        t(sample)["input_ids"] for t in (tokenizer, source.load_tokenizer(job.inputs["teacher"]))
+    )
+    if own != teachers:
+        raise MendableError(
+            "distill.losses: teacher and student cut texts into other tokens, so that their states "
+            "can't be compared.",
+            "Use losses of logits, such as soft_targets, or cut the student from the teacher.",
+        )
+    depth = layers.stacks(teacher)[0].depth
+    cut = job.results["student"]["layers"]
+    shapes = Shapes(
+        width=student.config.hidden_size,
+        teacher_width=teacher.config.hidden_size,
+        layers=tuple(cut) or layers.spread(layers.stacks(student)[0].depth, depth),
+        teacher_depth=depth,
+    )
+    return teacher, shapes

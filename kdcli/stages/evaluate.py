@@ -1,25 +1,29 @@
-"""Teacher and student, measured on the same texts."""
+"""Teacher and student (and the baseline), measured on the same texts."""
 
-import json
 from typing import Any
 
-from kdcli.evaluation.compare import TEACHER, compare
+from kdcli.evaluation import examples
+from kdcli.evaluation.compare import compare
+from kdcli.evaluation.document import TEACHER, short, write
 from kdcli.run import Job
 from kdcli.stages import texts
+
+_PARTS = {TEACHER: "teacher", "student": "distill", "baseline": "baseline"}
 
 
 def run(job: Job) -> dict[str, Any]:
     """Build `evaluation.json`.
 
     Returns:
-        What the file holds: see `kdcli.evaluation.compare.compare`.
+        What the file holds, without its long tables: see `kdcli.evaluation.document`.
     """
     recipe = job.recipe
     corpus = texts.load(recipe, job.reporter)
-    folders = {TEACHER: job.inputs["teacher"], "student": job.inputs["distill"]}
-    found = compare(folders, corpus, recipe.evaluate, recipe.data.max_length, job.reporter)
+    folders = {part: job.inputs[stage] for part, stage in _PARTS.items() if stage in job.inputs}
+    measured = compare(folders, corpus, recipe.evaluate, recipe.data.max_length, job.reporter)
+    found = {**measured.document, "apart": examples.apart(measured, "student", TEACHER)}
     for model in found["models"]:
         # Paths of this machine mean nothing elsewhere.
         model["path"] = folders[model["name"]].name
-    job.output.write_text(json.dumps(found, indent=2) + "\n")
-    return found
+    job.output.write_text(write(found), encoding="utf-8")
+    return short(found)

@@ -1,12 +1,13 @@
 """What the stages that train have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kdcli.recipe.schema import FitSpec, LossSpec
+from kdcli.recipe.schema import FitSpec
 from kdcli.run import Job
-from kdcli.training import losses, trainer
+from kdcli.training import trainer
+from kdcli.training.objective import Objective
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,7 +22,9 @@ def fit(
     *,
     rows: Mapping[str, "Dataset"],
     spec: FitSpec,
-    terms: Sequence[LossSpec],
+    objective: Objective,
+    teacher: "PreTrainedModel | None" = None,
+    seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train a stage's model in place; see `kdcli.training.trainer.fit`.
 
@@ -34,11 +37,14 @@ def fit(
         rows["train"],
         rows["validation"],
         spec=spec,
-        objective=losses.objective(terms),
-        seed=job.recipe.seed,
+        objective=objective,
+        teacher=teacher,
+        seed=job.recipe.seed if seed is None else seed,
         scratch=job.scratch,
         log=job.logs / f"{stage}.jsonl",
         reporter=job.reporter,
         checkpoint_every=job.checkpoint_every,
+        report_to=job.recipe.report_to,
+        name=f"{job.recipe.name}-{stage}",
     )
     return [asdict(epoch) for epoch in history]

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from kdcli.data.encode import encode, length_limit, lengths
-from kdcli.models import distilbert, layers, source, surgery
+from kdcli.models.size import size
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
-from kdcli.stages import texts
+from kdcli.stages.inputs import look
 from kdcli.training import trainer
 
 _SAMPLE = 512
@@ -18,7 +18,9 @@ _SAMPLE = 512
 _SHARE_OF_PEAK = 0.35
 
 
-def forecast(recipe: Recipe, reporter: Reporter) -> dict[str, dict[str, Any]]:
+def forecast(
+    recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False
+) -> dict[str, dict[str, Any]]:
     """By stage: `parameters`, `steps` and expected `seconds`, as far as they apply.
 
     The time counts the matrix products' operations (6 a parameter and token in training, 2 in a
@@ -27,69 +29,38 @@ def forecast(recipe: Recipe, reporter: Reporter) -> dict[str, dict[str, Any]]:
     Raises:
         KdError: The data or a model's configuration is missing or unusable.
     """
-    corpus = texts.load(recipe, reporter)
-    folder = source.locate(recipe.teacher.model, recipe.teacher.revision)
-    config = source.load_config(folder)
-    config.num_labels = len(corpus.labels)
-    student = _student_config(recipe, config)
-    rows = {part: len(split) for part, split in corpus.splits.items()}
-    tokenizer = source.load_tokenizer(folder)
-    limit = length_limit(config, tokenizer, recipe.data.max_length)
-    sample = corpus.splits["train"].select(range(min(_SAMPLE, rows["train"])))
-    tokens = float(np.mean(lengths(encode(sample, tokenizer, limit))))
+    given = look(recipe, reporter, allow_pickle=allow_pickle, weights=False)
+    large, small = size(given.teacher), size(given.student)
+    rows = {part: len(split) for part, split in given.corpus.splits.items()}
+    limit = length_limit(given.teacher.config, given.tokenizer, recipe.data.max_length)
+    sample = given.corpus.splits["train"].select(range(min(_SAMPLE, rows["train"])))
+    tokens = float(np.mean(lengths(encode(sample, given.tokenizer, limit))))
     speed = _operations_a_second() * _SHARE_OF_PEAK
-    teacher_size, teacher_work = _size(config)
-    student_size, student_work = _size(student)
 
-    def seconds(count: float, operations: float) -> float:
-        return count * tokens * operations / speed
+    def seconds(texts: float, flops_per_token: float) -> float:
+        return texts * tokens * flops_per_token / speed
 
     found: dict[str, dict[str, Any]] = {
-        "teacher": {"parameters": teacher_size},
-        "student": {"parameters": student_size},
-        "outputs": {"seconds": seconds(rows["train"] + rows["validation"], 2 * teacher_work)},
-        "distill": {"parameters": student_size},
+        "teacher": {"parameters": large.parameters},
+        "student": {"parameters": small.parameters},
+        "outputs": {"seconds": seconds(rows["train"] + rows["validation"], large.flops_per_token)},
+        "distill": {"parameters": small.parameters},
     }
     fits = {
-        "teacher": (recipe.teacher.fine_tune, teacher_work),
-        "distill": (recipe.distill, student_work),
+        "teacher": (recipe.teacher.fine_tune, large),
+        "distill": (recipe.distill, small),
     }
-    for stage, (spec, work) in fits.items():
+    for stage, (spec, model) in fits.items():
         if spec is not None:
-            passes = rows["train"] * 6 * work + rows["validation"] * 2 * work
+            # A training step does three times the work of a forward pass.
+            passes = spec.epochs * (3 * rows["train"] + rows["validation"])
             found[stage]["steps"] = trainer.steps(rows["train"], spec)
-            found[stage]["seconds"] = seconds(spec.epochs * passes, 1)
+            found[stage]["seconds"] = seconds(passes, model.flops_per_token)
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
-    found["evaluate"] = {"seconds": seconds(measured, 2 * (teacher_work + student_work))}
+    found["evaluate"] = {
+        "seconds": seconds(measured, large.flops_per_token + small.flops_per_token)
+    }
     return found
-
-
-def _student_config(recipe: Recipe, teacher: Any) -> Any:
-    spec = recipe.student
-    if spec.model is not None:
-        config = source.load_config(source.locate(spec.model, spec.revision))
-        config.num_labels = teacher.num_labels
-        return config
-    kept = layers.choose(spec, surgery.depth(teacher))
-    form = surgery.form(teacher, spec.architecture)
-    if form == "distilbert":
-        return distilbert.config_from(teacher, len(kept))
-    return surgery.shallower(teacher, kept)
-
-
-def _size(config: Any) -> tuple[int, int]:
-    """All parameters, and those that multiply every token (the embeddings are looked up)."""
-    from transformers import AutoModelForSequenceClassification
-
-    with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
-    looked_up = sum(
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, torch.nn.Embedding)
-    )
-    total = source.count_parameters(model)
-    return total, total - looked_up
 
 
 def _operations_a_second() -> float:

@@ -1,11 +1,13 @@
 """Measuring models outside a pipeline: any folders, side by side, on any texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.compare import TEACHER, compare
+from kdcli.evaluation import operating
+from kdcli.evaluation.compare import Comparison, compare
+from kdcli.evaluation.document import TEACHER
 from kdcli.models import source
 from kdcli.progress import Reporter
 from kdcli.recipe.load import Override, from_flags, load
@@ -14,31 +16,47 @@ from kdcli.run import RECIPE
 from kdcli.stages import texts
 
 
-def measure(models: Sequence[str], flags: Sequence[Override], reporter: Reporter) -> dict[str, Any]:
+def measure(
+    models: Sequence[str],
+    flags: Sequence[Override],
+    reporter: Reporter,
+    against: str | None = None,
+    *,
+    allow_pickle: bool = False,
+) -> Comparison:
     """Measure models on the same texts.
 
     Args:
-        models: Run folders, which stand for their teacher and student, or single models.
+        models: Run folders, which stand for their teacher, student and baseline, or single models.
         flags: What the user said of data and evaluation, in a recipe's keys; where no data is
             named, it is that of the run that a model belongs to.
         reporter: Told of every batch.
-
-    Returns:
-        As `kdcli.evaluation.compare.compare`.
+        against: The model that the others are compared with: one of them, or one more.
+        allow_pickle: Whether the models' weights may be a pickle.
 
     Raises:
         KdError: A model or the data is missing or unusable.
     """
     of_run = not any(flag[0].startswith("data.dataset") for flag in flags)
     spec = _spec(models, flags, of_run)
-    folders = _folders(models)
+    folders = _folders(models, allow_pickle=allow_pickle)
+    if against is not None:
+        against = _find_or_add(against, folders, allow_pickle=allow_pickle)
     reporter.start("evaluate", f"measure {', '.join(folders)}")
     # Where validation is set aside from train, it has to be the same part as in the run.
     corpus = texts.load(spec, reporter, to_train=of_run)
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
         chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
-    return compare(folders, corpus, chosen, spec.data.max_length, reporter)
+    carried = {name: found for name, path in folders.items() if (found := operating.read(path))}
+    labels = {s.operating_point.label for s in carried.values() if s.operating_point}
+    if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.labels}:
+        chosen = chosen.model_copy(update={"out_of_scope": labels.pop()})
+    if any(flag[0].startswith("evaluate.refuse_at_most") for flag in flags):
+        carried = {}
+    return compare(
+        folders, corpus, chosen, spec.data.max_length, reporter, carried=carried, against=against
+    )
 
 
 def _spec(models: Sequence[str], flags: Sequence[Override], of_run: bool) -> MeasureSpec:
@@ -56,17 +74,35 @@ def _spec(models: Sequence[str], flags: Sequence[Override], of_run: bool) -> Mea
     return from_flags(MeasureSpec, flags, base)
 
 
-def _folders(models: Sequence[str]) -> dict[str, Path]:
+def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
     """The models to measure by the names to call them: short ones, where that tells them apart."""
     folders: dict[str, Path] = {}
     for model in models:
         path = Path(model)
-        short = path.name if path.is_dir() else model
         if (path / RECIPE).is_file() and not (path / "config.json").is_file():
-            names = [short, model] if len(models) > 1 else [""]
+            names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
-            for part in (TEACHER, "student"):
-                folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
+            for part in (TEACHER, "student", "baseline"):
+                if part != "baseline" or (path / part).is_dir():
+                    folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
         else:
-            folders[model if short in folders else short] = source.locate(model)
+            folders[_short(model, folders)] = source.locate(model, allow_pickle=allow_pickle)
     return folders
+
+
+def _find_or_add(model: str, folders: dict[str, Path], *, allow_pickle: bool) -> str:
+    """The name of a model that is measured already, or of one more."""
+    if model in folders:
+        return model
+    folder = source.locate(model, allow_pickle=allow_pickle)
+    known = next((n for n, path in folders.items() if path.resolve() == folder.resolve()), None)
+    if known is None:
+        known = _short(model, folders)
+        folders[known] = folder
+    return known
+
+
+def _short(model: str, taken: Mapping[str, Path]) -> str:
+    path = Path(model)
+    short = path.resolve().name if path.is_dir() else model
+    return model if short in taken else short

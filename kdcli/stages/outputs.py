@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from kdcli import processes
 from kdcli.data.encode import encode, length_limit
 from kdcli.models import source
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import collator_for, shared_logits
 from kdcli.progress import Tally
 from kdcli.run import Job
 from kdcli.stages import texts
@@ -27,11 +28,10 @@ def run(job: Job) -> dict[str, Any]:
     collate = collator_for(model, tokenizer)
     rows = sum(len(corpus.splits[split]) for split in _SPLITS)
     advance = Tally(job.reporter, rows)
-    found = {
-        split: logits(
-            model, collate, encode(corpus.splits[split], tokenizer, limit), _BATCH_SIZE, advance
-        )
-        for split in _SPLITS
-    }
-    signals.write(found, job.output)
+    found = {}
+    for split in _SPLITS:
+        encoded = encode(corpus.splits[split], tokenizer, limit)
+        found[split] = shared_logits(model, collate, encoded, _BATCH_SIZE, advance)
+    if processes.is_first():
+        signals.write(found, job.output)
     return {"rows": rows}

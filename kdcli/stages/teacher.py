@@ -11,6 +11,7 @@ from kdcli.recipe.schema import CrossEntropySpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
+from kdcli.training.objective import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,15 +25,18 @@ def run(job: Job) -> dict[str, Any]:
     """
     recipe = job.recipe
     corpus = texts.load(recipe, job.reporter)
-    folder = source.locate(recipe.teacher.model, recipe.teacher.revision)
-    tokenizer = source.load_tokenizer(folder)
+    folder = source.locate(
+        recipe.teacher.model, recipe.teacher.revision, allow_pickle=job.allow_pickle
+    )
     history: list[dict[str, Any]] = []
     if recipe.teacher.fine_tune is None:
         model = source.load_classifier(folder)
+        tokenizer = source.load_tokenizer(folder)
         _agree_on_labels(model, corpus, job)
     else:
         set_seed(recipe.seed)
         model = source.load_classifier(folder, corpus.labels, fresh_head=True)
+        tokenizer = source.load_tokenizer(folder)
         parts = ("train", "validation")
         rows = texts.encoded(recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
         history = fit(
@@ -42,7 +46,7 @@ def run(job: Job) -> dict[str, Any]:
             tokenizer,
             rows=rows,
             spec=recipe.teacher.fine_tune,
-            terms=[CrossEntropySpec()],
+            objective=Objective([CrossEntropySpec()]),
         )
     source.save(model, tokenizer, job.output)
     return {

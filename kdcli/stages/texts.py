@@ -22,6 +22,12 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     return corpus
 
 
+def strings(split: "Dataset") -> list[str]:
+    """The texts of a split, those of a pair one by one."""
+    names = [name for name in ("text", "text_pair") if name in split.column_names]
+    return [text for name in names for text in split[name]]
+
+
 def encoded(
     recipe: Recipe,
     corpus: Corpus,

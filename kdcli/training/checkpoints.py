@@ -17,6 +17,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from kdcli import processes
 from kdcli.errors import StoppedError
 from kdcli.run import Cadence, write_whole
 
@@ -106,6 +107,8 @@ class Keeper(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The Trainer has written a checkpoint."""
         self.last_step, self.last_time = state.global_step, time.monotonic()
+        # Each process writes a file of its own.
+        processes.wait_for_all()
         if args.should_save:
             scratch = Path(args.output_dir)
             seal(scratch / f"checkpoint-{state.global_step}", self.memory)
@@ -113,10 +116,12 @@ class Keeper(TrainerCallback):
 
     def _save_where_due(self, state: Any, control: Any) -> None:
         steps, seconds = self.cadence.steps, self.cadence.seconds
-        due = self.request.asked
-        due |= steps is not None and state.global_step - self.last_step >= steps
+        due = steps is not None and state.global_step - self.last_step >= steps
         due |= seconds is not None and time.monotonic() - self.last_time >= seconds
-        control.should_save |= due
+        # A signal reaches processes at different steps, and clocks differ: what one wants, all do.
+        stop, some_due = processes.largest([self.request.signal or 0, due])
+        self.request.signal = int(stop) or None
+        control.should_save |= bool(some_due) or self.request.asked
         control.should_training_stop |= self.request.asked
 
 
@@ -155,7 +160,12 @@ def prune(scratch: Path, best: str | None) -> None:
 def _by_age(scratch: Path) -> list[Path]:
     """The checkpoints, newest first."""
     found = [path for path in scratch.glob("checkpoint-*") if path.name[11:].isdigit()]
-    return sorted(found, key=lambda path: -int(path.name[11:]))
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written at."""
+    return int(checkpoint.name[11:])
 
 
 def _read_seal(checkpoint: Path) -> dict[str, Any] | None:

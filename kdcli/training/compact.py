@@ -21,31 +21,36 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def occurring_rows(model: "PreTrainedModel", splits: Sequence["Dataset"]) -> Iterator[torch.Tensor]:
-    """Within the block the model's embedding table holds only the rows that `splits` need.
+def occurring_rows(
+    models: Sequence["PreTrainedModel"], splits: Sequence["Dataset"]
+) -> Iterator[torch.Tensor]:
+    """Within the block the models' embedding tables hold only the rows that `splits` need.
 
     Args:
-        model: Its table shrinks in place, and is whole again, with what was learnt, afterwards.
-        splits: All that the model will read within the block, as encoded rows.
+        models: Their tables shrink in place, and are whole again, with what was learnt,
+            afterwards. They share their token ids.
+        splits: All that the models will read within the block, as encoded rows.
 
     Yields:
         For each token id its row in the smaller table, (vocabulary,) of int64.
     """
-    embedding = model.get_input_embeddings()
-    whole = embedding.weight.detach().clone()
+    embeddings = [model.get_input_embeddings() for model in models]
+    tables = [embedding.weight.detach().clone() for embedding in embeddings]
     # The padding token's id means something to models and collators: it keeps its place.
-    first = np.arange((model.config.pad_token_id or 0) + 1)
+    first = np.arange(max(model.config.pad_token_id or 0 for model in models) + 1)
     used = torch.from_numpy(np.unique(np.concatenate([first, *map(token_ids, splits)])))
-    place = torch.zeros(len(whole), dtype=torch.int64)
+    place = torch.zeros(max(map(len, tables)), dtype=torch.int64)
     place[used] = torch.arange(len(used))
-    _set_table(embedding, whole[used])
+    for embedding, whole in zip(embeddings, tables, strict=True):
+        _set_table(embedding, whole[used])
     try:
         yield place
     finally:
-        learnt = embedding.weight.detach()
-        whole = whole.to(learnt.device)
-        whole[used.to(learnt.device)] = learnt
-        _set_table(embedding, whole)
+        for embedding, whole in zip(embeddings, tables, strict=True):
+            learnt = embedding.weight.detach()
+            restored = whole.to(learnt.device)
+            restored[used.to(learnt.device)] = learnt
+            _set_table(embedding, restored)
 
 
 def stands_alone(model: "PreTrainedModel") -> bool:

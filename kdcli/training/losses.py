@@ -1,20 +1,14 @@
-"""The terms of a loss: pure functions of tensors, and the table that a recipe's losses go through.
+"""The terms of a loss: pure functions of tensors.
 
-Shapes: logits are (batch, classes), labels (batch,); every term is a scalar, the mean over the
-batch.
+Shapes: logits are (batch, classes), labels (batch,), hidden states (batch, tokens, width), masks
+(batch, tokens) with 1 where there is a token and 0 where there is padding. Every term is a scalar,
+the mean over the batch, and 0 where the student is as the teacher is (cross-entropy and the
+contrastive term apart, which have no such floor).
 """
-
-from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from kdcli.data.encode import TEACHER_LOGITS
-from kdcli.recipe.schema import CrossEntropySpec, LossSpec, SoftTargetsSpec
-
-Batch = Mapping[str, Tensor]
-Objective = Callable[[Tensor, Batch], dict[str, Tensor]]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -47,48 +41,206 @@ def soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def objective(losses: Sequence[LossSpec]) -> Objective:
-    """From a recipe's losses to the function that a training step calls.
+def standardised(logits: Tensor) -> Tensor:
+    """Each text's logits with mean 0 and standard deviation 1.
 
-    Returns:
-        A function of the student's logits and the batch's targets that gives each term by name,
-        weighted: their sum is the loss.
+    A student that need not reach the teacher's range can follow its ranking. Sun et al. 2024
+    (arXiv:2403.01427), algorithm 1.
+
+    Args:
+        logits: (batch, classes).
     """
-    terms = [
-        (_name(i, losses), spec.weight, _TERMS[type(spec)](spec)) for i, spec in enumerate(losses)
+    centred = logits - logits.mean(-1, keepdim=True)
+    return centred / centred.std(-1, keepdim=True).clamp_min(1e-7)
+
+
+def logits_mse(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean squared difference of the logits, over texts and classes.
+
+    Ba and Caruana 2014 (arXiv:1312.6184): regression on logits, here as a mean.
+
+    Args:
+        logits: The student's, (batch, classes).
+        teacher_logits: The teacher's, (batch, classes).
+    """
+    return F.mse_loss(logits, teacher_logits)
+
+
+def decoupled(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    target: float,
+    others: float,
+) -> Tensor:
+    """Soft targets in two parts: how sure of the label, and which of the other classes are near.
+
+    In plain soft targets the second part is weighed by the teacher's doubt, and a teacher that is
+    sure teaches little. Zhao et al. 2022 (arXiv:2203.08679), equation 7, times T².
+
+    Args:
+        logits: The student's, (batch, classes).
+        teacher_logits: The teacher's, (batch, classes).
+        labels: Class ids, (batch,).
+        temperature: T, above 0.
+        target: The weight of the label's class against all others.
+        others: The weight of the other classes among themselves.
+    """
+    is_target = F.one_hot(labels, logits.shape[-1]).bool()
+    log_s, log_t = (F.log_softmax(x / temperature, dim=-1) for x in (logits, teacher_logits))
+    binary = [
+        torch.stack([x[is_target], x.masked_fill(is_target, -torch.inf).logsumexp(-1)], dim=-1)
+        for x in (log_s, log_t)
     ]
-
-    def weighted(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return {name: weight * term(logits, batch) for name, weight, term in terms if weight}
-
-    return weighted
-
-
-def needs_teacher(losses: Sequence[LossSpec]) -> bool:
-    """Whether any term reads the teacher's outputs."""
-    return any(isinstance(spec, SoftTargetsSpec) and spec.weight for spec in losses)
-
-
-def _cross_entropy(spec: LossSpec) -> Callable[[Tensor, Batch], Tensor]:
-    return lambda logits, batch: cross_entropy(logits, batch["labels"])
-
-
-def _soft_targets(spec: LossSpec) -> Callable[[Tensor, Batch], Tensor]:
-    assert isinstance(spec, SoftTargetsSpec)
-    return lambda logits, batch: soft_targets(
-        logits, batch[TEACHER_LOGITS].to(logits.dtype), spec.temperature
+    rest = [
+        F.log_softmax(x[~is_target].view(len(x), -1) / temperature, dim=-1)
+        for x in (logits, teacher_logits)
+    ]
+    target_part, other_part = (
+        F.kl_div(s, t, reduction="batchmean", log_target=True) for s, t in (binary, rest)
     )
+    return (target * target_part + others * other_part) * temperature**2
 
 
-_TERMS = {CrossEntropySpec: _cross_entropy, SoftTargetsSpec: _soft_targets}
+def correlation(
+    logits: Tensor, teacher_logits: Tensor, *, temperature: float, classes: float, texts: float
+) -> Tensor:
+    """How little the softened outputs correlate (DIST), times T².
+
+    The student is free in scale and shift, and has to agree on the order only: of the classes in
+    each text, and of the texts in each class. Huang et al. 2022 (arXiv:2205.10536), section 3.
+
+    Args:
+        logits: The student's, (batch, classes).
+        teacher_logits: The teacher's, (batch, classes).
+        temperature: T, above 0.
+        classes: The weight of 1 minus the correlation over the classes of a text.
+        texts: The weight of 1 minus the correlation over the texts of a class.
+    """
+    student, teacher = (F.softmax(x / temperature, dim=-1) for x in (logits, teacher_logits))
+    within = 1 - _pearson(student, teacher).mean()
+    between = 1 - _pearson(student.T, teacher.T).mean() if len(logits) > 1 else within * 0
+    return (classes * within + texts * between) * temperature**2
 
 
-def _name(place: int, losses: Sequence[LossSpec]) -> str:
-    kinds: list[str] = [spec.kind for spec in losses]  # type: ignore[attr-defined]
-    kind = kinds[place]
-    return kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}"
+def hidden_mse(hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared difference of hidden states, over tokens and width.
+
+    Jiao et al. 2020 (TinyBERT, arXiv:1909.10351), equations 8 and 9; the student's states come
+    projected to the teacher's width where theirs is another.
+
+    Args:
+        hidden: The student's, (batch, tokens, width).
+        teacher_hidden: The teacher's, (batch, tokens, width).
+        mask: (batch, tokens).
+    """
+    return _token_mean((hidden - teacher_hidden).square().mean(-1), mask)
 
 
-def total(terms: Mapping[str, Tensor]) -> Tensor:
-    """The loss: the sum of the weighted terms, a scalar."""
-    return torch.stack(tuple(terms.values())).sum()
+def hidden_cosine(hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) -> Tensor:
+    """1 minus the cosine between student's and teacher's state of a token, the mean over tokens.
+
+    Sanh et al. 2019 (DistilBERT, arXiv:1910.01108), section 3, the term L_cos.
+
+    Args:
+        hidden: The student's, (batch, tokens, width).
+        teacher_hidden: The teacher's, (batch, tokens, width).
+        mask: (batch, tokens).
+    """
+    return _token_mean(1 - F.cosine_similarity(hidden, teacher_hidden, dim=-1), mask)
+
+
+def attention(attentions: Tensor, teacher_attentions: Tensor, mask: Tensor) -> Tensor:
+    """KL divergence from the teacher's attention to the student's, the mean over heads and tokens.
+
+    Sun et al. 2020 (MobileBERT, arXiv:2004.02984), attention transfer. Where the numbers of heads
+    differ, the heads' mean is compared.
+
+    Args:
+        attentions: The student's, (batch, heads, tokens, tokens): what each token looks at.
+        teacher_attentions: The teacher's, (batch, its heads, tokens, tokens).
+        mask: (batch, tokens).
+    """
+    if attentions.shape[1] != teacher_attentions.shape[1]:
+        attentions, teacher_attentions = (
+            x.mean(1, keepdim=True) for x in (attentions, teacher_attentions)
+        )
+    return _divergence(_log(attentions), _log(teacher_attentions), mask)
+
+
+def relation(states: Tensor, teacher_states: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """KL divergence between how tokens relate to one another in teacher and student.
+
+    The states are queries, keys or values; the relation of two tokens is the softmax of their
+    scaled product, so that widths may differ. Wang et al. 2021 (MiniLMv2, arXiv:2012.15828),
+    section 3.
+
+    Args:
+        states: The student's, (batch, tokens, width).
+        teacher_states: The teacher's, (batch, tokens, its width).
+        mask: (batch, tokens).
+        heads: How many relation heads the states are cut into; divides both widths.
+    """
+    student, teacher = (_relations(x, mask, heads) for x in (states, teacher_states))
+    return _divergence(student, teacher, mask)
+
+
+def contrastive(pooled: Tensor, teacher_pooled: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of finding a text's teacher representation among those of its batch.
+
+    Sun et al. 2020 (CoDIR, arXiv:2009.14167), with the batch's other texts in place of a memory
+    bank.
+
+    Args:
+        pooled: The student's, (batch, width).
+        teacher_pooled: The teacher's, (batch, width).
+        temperature: τ, divides the cosines.
+    """
+    student, teacher = (F.normalize(x, dim=-1) for x in (pooled, teacher_pooled))
+    own = torch.arange(len(pooled), device=pooled.device)
+    return F.cross_entropy(student @ teacher.T / temperature, own)
+
+
+def mean_pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean state of each text's tokens, (batch, width).
+
+    Args:
+        hidden: (batch, tokens, width).
+        mask: (batch, tokens).
+    """
+    weights = mask.to(hidden.dtype)[..., None]
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def _pearson(left: Tensor, right: Tensor) -> Tensor:
+    """The correlation of each row."""
+    left, right = (x - x.mean(-1, keepdim=True) for x in (left, right))
+    return F.cosine_similarity(left, right, dim=-1)
+
+
+def _token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.to(values.dtype)
+    return (values * weights).sum() / weights.sum()
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def _relations(states: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """The logarithms of the relations, (batch, heads, tokens, tokens)."""
+    batch, tokens, width = states.shape
+    split = states.view(batch, tokens, heads, width // heads).transpose(1, 2)
+    products = split @ split.transpose(-1, -2) / (width // heads) ** 0.5
+    # Padding is no token to relate to.
+    hidden = mask[:, None, None, :] == 0
+    return products.masked_fill(hidden, torch.finfo(products.dtype).min).log_softmax(-1)
+
+
+def _divergence(log_student: Tensor, log_teacher: Tensor, mask: Tensor) -> Tensor:
+    """KL of (batch, heads, tokens, tokens) distributions, the mean over heads and true tokens."""
+    terms = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
+    divergence = terms.masked_fill(mask[:, None, None, :] == 0, 0.0).sum(-1).mean(1)
+    return _token_mean(divergence, mask)

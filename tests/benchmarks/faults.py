@@ -54,7 +54,7 @@ def outcome(folder: Path) -> dict[str, object]:
 def present_stage(folder: Path) -> str:
     """The stage that the command last spoke of."""
     lines = (folder / "stderr").read_text().splitlines()
-    stages = ("teacher", "student", "outputs", "distill", "evaluate", "card")
+    stages = ("teacher", "student", "outputs", "distill", "evaluate", "settings", "page", "card")
     named = [line.partition(":")[0] for line in lines]
     return next((name for name in reversed(named) if name in stages), "start-up")
 

@@ -45,7 +45,16 @@ def test_a_pipe_gets_lines_and_no_control_characters(first):
     # As bytes: in text mode a progress bar's carriage returns would pass for ends of lines.
     stdout, stderr = done.stdout.decode(), done.stderr.decode()
     assert all(line.isprintable() for line in (stdout + stderr).split("\n"))
-    for stage in ("teacher", "student", "outputs", "distill", "evaluate", "card"):
+    for stage in (
+        "teacher",
+        "student",
+        "outputs",
+        "distill",
+        "evaluate",
+        "settings",
+        "page",
+        "card",
+    ):
         assert f"{stage}: done in" in stderr
     assert "accuracy" in stdout
     assert f"kd card {folder} --push OWNER/NAME" in stdout
@@ -81,7 +90,7 @@ def test_a_dry_run_names_what_a_change_would_redo(first, recipe):
     change = ("--set", "distill.losses.0.temperature=4", "--set", "distill.epochs=2")
     plain = kd("distill", recipe, "--output", folder, "--dry-run")
     changed = kd("distill", recipe, "--output", folder, "--dry-run", *change)
-    assert plain.stdout.count("reuse") == 6
+    assert plain.stdout.count("reuse") == 8
     assert changed.stdout.count("reuse") == 3
     assert "distill.epochs was 1, is 2" in changed.stdout
 
@@ -122,11 +131,29 @@ def test_no_color_counts_where_it_says_something(stderr, monkeypatch, value, col
     assert ("\x1b[" in written.getvalue()) == colour
 
 
-def test_text_from_outside_can_t_steer_the_terminal(stderr):
-    written = stderr(Terminal())
-    Console().error(DataError("label \x1b[2J[bold]x[/bold]"))
-    assert "\x1b[2J" not in written.getvalue()
-    assert "[bold]x[/bold]" in written.getvalue()
+STEERING = {
+    "\x1b[2J": r"\x1b[2J", "\x9b31m": r"\x9b31m", "\x07": r"\x07", "a\rb": r"a\rb", "a\nb": r"a\nb",
+    "\u202egnp": r"\u202egnp", "a\u2028b": r"a\u2028b", "\udcff": r"\udcff",
+    **{text: text for text in ("[bold]x[/bold]", ":boom: \\[x]", "می\u200cشود", "日本\u3000語")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "shown"), STEERING.items(), ids=ascii)
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_text_from_outside_can_t_steer_the_terminal(stderr, monkeypatch, stream, text, shown):
+    told, result = stderr(stream()), stream()
+    monkeypatch.setattr(sys, "stdout", result)
+    console = Console()
+    console.error(DataError(f"{text}."))
+    console.start("evaluate", text)
+    console.advance(1, 2)
+    console.say(text)
+    console.finish("evaluate", "done", 1.0)
+    console.table({}, text, ["", text], [[text, text]], text if "\n" not in text else "")
+    assert told.getvalue().count(shown) >= 3
+    assert result.getvalue().count(shown) >= 4
+    if text != shown:
+        assert text not in told.getvalue() + result.getvalue()
 
 
 def test_a_dumb_terminal_gets_plain_lines(stderr, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 
@@ -9,8 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kdcli.cli.app import _bounded, app
-from kdcli.errors import DataError, GateMissedError, HubError
+from kdcli.cli.app import _bounded, app, main
+from kdcli.errors import DataError, HubError
 
 MISTAKES = {
     "no such recipe": ["distill", "nothing"],
@@ -34,13 +35,8 @@ def empty_folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing_behind(command, tmp_path):
-    done = kd(*command)
-    assert done.exit_code == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(refuses, command):
+    refuses(*command)
 
 
 @pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
@@ -62,7 +58,6 @@ def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
     ("error", "code", "says"),
     [
         (DataError("It is empty."), 2, "It is empty."),
-        (GateMissedError("accuracy is 0.8."), 1, "accuracy is 0.8."),
         (HubError("It doesn't answer."), 3, "It doesn't answer."),
         (KeyboardInterrupt(), 130, "Run the same command again"),
         (MemoryError(), 3, "batch_size"),
@@ -90,3 +85,40 @@ def test_a_reader_who_leaves_early_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+USAGE = {
+    "a missing argument": (["distill"], "Missing argument 'RECIPE'. See .* distill --help"),
+    "an unknown option": (["distill", "x", "--fresch"], "No such option: --fresch.*--fresh"),
+    "no value": (["distill", "x", "--set"], "'--set' requires an argument"),
+    "one too many": (["card", "a", "b"], r"unexpected extra argument\(s\) \(b\)"),
+    "no number": (["init-student", "x", "--drop-every", "y"], "'--drop-every': .* integer"),
+    "no such command": (["distil", "x"], "No such command 'distil'. Did you mean 'distill'?"),
+    "an escape sequence": (["recipe", "\x1b[2J"], r"\\x1b\[2J"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), USAGE.values(), ids=USAGE)
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["plain", "json"])
+def test_what_can_t_be_parsed_is_an_error_too(arguments, says, more, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kd", *arguments[:2], *more, *arguments[2:]])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert re.fullmatch(f"Error: .*{says}.*\n", err)
+    assert err.isascii()
+    if more:
+        error = json.loads(out)["error"]
+        assert err == f"Error: {error['message']} {error['hint']}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["recipe"]])
+def test_without_a_command_the_help_is_shown(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kd", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert "Usage: kd" in out
+    assert err == ""

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from kdcli.data.encode import Collator, LikeLengths, count_truncated, encode, lengths, padding_share
+from kdcli.data.encode import (
+    Batches,
+    Collator,
+    count_truncated,
+    encode,
+    lengths,
+    like_lengths,
+    padding_share,
+)
 
 
 @pytest.fixture
@@ -15,38 +23,43 @@ def like_clinc():
 
 
 def test_batches_of_like_length_hold_little_padding(like_clinc):
-    order = list(LikeLengths(like_clinc, 48, seed=42))
+    order = like_lengths(like_clinc, 48, seed=42, epoch=0).tolist()
     assert padding_share(like_clinc, order, 48) < 0.05
     unsorted = padding_share(like_clinc, list(range(len(like_clinc))), 48)
     assert unsorted > 0.3
 
 
-def test_an_epoch_sees_every_row_once_and_in_an_order_of_its_own(like_clinc):
-    sampler = LikeLengths(like_clinc, 48, seed=42)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert sorted(first) == sorted(second) == list(range(len(like_clinc)))
-    assert first != second
-
-
-def test_the_order_depends_on_seed_and_epoch_alone(like_clinc):
-    one, two = (LikeLengths(like_clinc, 48, seed=7) for _ in range(2))
-    list(one)
-    for sampler in (one, two):
-        sampler.set_epoch(3)
-    assert list(one) == list(two)
-    assert list(LikeLengths(like_clinc, 48, seed=8)) != list(LikeLengths(like_clinc, 48, seed=7))
+def test_the_order_depends_on_seed_and_epoch(like_clinc):
+    orders = [(7, 3), (7, 3), (7, 4), (8, 3)]
+    one, again, later, other = (like_lengths(like_clinc, 48, *order).tolist() for order in orders)
+    assert one == again
+    assert one != later
+    assert one != other
 
 
 @pytest.mark.parametrize("rows", [1, 47, 48, 49, 48 * 50 + 1, 48 * 100 + 47])
 def test_no_number_of_rows_loses_one(rows):
     lengths = np.arange(rows) % 30 + 3
-    assert sorted(LikeLengths(lengths, 48, seed=0)) == list(range(rows))
+    assert sorted(like_lengths(lengths, 48, seed=0, epoch=0)) == list(range(rows))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 96, 97, 99])
+def test_processes_share_every_batch_evenly(rows, monkeypatch):
+    shares = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        shares.append(list(Batches(rows, 48, lambda: np.arange(rows))))
+    assert len(shares[0]) == len(shares[1]) == -(-rows // 48)
+    for i, (one, two) in enumerate(zip(*shares, strict=True)):
+        batch = list(range(rows))[48 * i : 48 * (i + 1)]
+        # None may stand idle: the two of them both take the only row.
+        assert sorted({*one, *two}) == batch
+        assert one == two == batch if len(batch) == 1 else abs(len(one) - len(two)) <= 1
 
 
 def test_batches_don_t_come_in_order_of_length(like_clinc):
-    order = list(LikeLengths(like_clinc, 48, seed=42))
+    order = like_lengths(like_clinc, 48, seed=42, epoch=0)
     longest = [like_clinc[order[i : i + 48]].max() for i in range(0, 50 * 48, 48)]
     assert longest != sorted(longest)
     assert longest != sorted(longest, reverse=True)

@@ -143,3 +143,95 @@ def test_what_the_hub_refuses_is_one_sentence(distilled, kd, arguments, environm
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_shows_card_and_files_and_publishes_nothing(distilled, kd, hub):
+    before = len(hub.requests)
+    done = kd("card", "--push", "wmduggan41/dry", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["files"]["model.safetensors"] > 10_000
+    assert document["text"].startswith("---\n")
+    assert len(hub.requests) == before
+    plain = kd("card", "--push", "wmduggan41/dry", "--dry-run").stdout
+    assert "model.safetensors" in plain
+    assert "pipeline_tag: text-classification" in plain
+
+
+def test_a_branch_a_pull_request_and_a_private_repository(distilled, kd, hub):
+    name = "wmduggan41/corners"
+    assert kd("card", "--push", name, "--private", "-m", "First").returncode == 0
+    repo = hub.repo("model", name)
+    assert repo.private
+    assert repo.commits[-1].message == "First"
+    done = kd("card", "--push", "wmduggan41/other", "--revision", "trial")
+    assert done.returncode == 0, done.stderr
+    other = hub.repo("model", "wmduggan41/other")
+    assert "model.safetensors" in other.branches["trial"].files
+    assert "model.safetensors" not in other.files
+    done = kd("card", "--push", "wmduggan41/other", "--create-pr", "--json")
+    assert json.loads(done.stdout)["url"].endswith("/discussions/1"), done.stderr
+    assert "model.safetensors" in other.branches["refs/pr/1"].files
+    assert "model.safetensors" not in other.files
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (401, 2, "the token is missing, wrong, or may not do that"),
+        (403, 2, "the token is missing, wrong, or may not do that"),
+        (404, 3, "injected 404"),
+        (409, 3, "injected 409"),
+        (429, 3, "injected 429"),
+        (500, 3, "injected 500"),
+        (None, 3, "can't be reached"),
+    ],
+)
+@pytest.mark.parametrize("new", [True, False])
+def test_a_push_that_fails_leaves_the_hub_as_it_was(distilled, kd, hub, status, code, says, new):
+    name = f"wmduggan41/fails-{status}-{new}"
+    if not new:
+        hub.add_repo("model", name, {"notes.md": b"mine"})
+    before = dict(hub.repo("model", name).files) if not new else None
+    where = ("POST", rf"/api/models/{name}/commit/")
+    # The client itself tries again what may pass.
+    hub.drop_next(*where, times=20) if status is None else hub.fail_next(*where, status, times=20)
+    try:
+        done = kd("card", "--push", name)
+    finally:
+        hub.faults.clear()
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("Error:") == 1
+    assert hub.token not in done.stdout + done.stderr
+    after = hub.repos.get(("model", name))
+    if status is None:
+        return  # What was cut was the answer: the commit itself has arrived.
+    assert (after and after.files) == before
+    assert kd("card", "--push", name).returncode == 0, "nothing is lost: it goes the second time"
+
+
+def test_metadata_that_the_hub_refuses_is_told_before_anything_is_sent(distilled, kd, hub, place):
+    changed = kd(
+        "distill", "clinc_plus", *SMALL, "--set", "card.license=mine", "-o", "runs/licence"
+    )
+    assert changed.returncode == 0, changed.stderr
+    done = kd("card", "runs/licence", "--push", "wmduggan41/licence")
+    assert done.returncode == 2
+    assert '"license" must be one of' in done.stderr
+    assert ("model", "wmduggan41/licence") not in hub.repos
+
+
+def test_pushed_pulled_and_measured_again_the_figures_are_the_same(distilled, kd, place):
+    done = kd("card", "runs/kd-distilbert-clinc", "--push", "wmduggan41/round-trip")
+    assert done.returncode == 0, done.stderr
+    run = "runs/kd-distilbert-clinc"
+    data = ["--data", "clinc/clinc_oos", "--config", "plus", "--label", "intent"]
+    data += ["--split", "test", "--out-of-scope", "oos"]
+    found = [
+        json.loads(kd("evaluate", model, *data, "--json").stdout)["models"][0]["splits"]["test"]
+        for model in (f"{run}/student", "wmduggan41/round-trip")
+    ]
+    assert found[0] == found[1]
+    recorded = json.loads((place / run / "evaluation.json").read_text())["models"][1]
+    assert found[1]["accuracy"] == recorded["splits"]["test"]["accuracy"]

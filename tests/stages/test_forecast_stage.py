@@ -33,7 +33,7 @@ def test_sizes_are_those_of_the_real_models(
     student = {"keep": keep, "architecture": architecture}
     found = forecast(Recipe.model_validate({**parts, "student": student}), Silent())
     teacher = source.load_classifier(tiny_backbone, tuple(labels), fresh_head=True)
-    cut = surgery.cut(teacher, keep, architecture)
+    cut = surgery.cut(teacher, (keep,), architecture)
     assert found["teacher"]["parameters"] == source.count_parameters(teacher)
     assert found["student"]["parameters"] == source.count_parameters(cut)
     assert found["distill"]["parameters"] == source.count_parameters(cut)
@@ -53,8 +53,8 @@ def test_steps_follow_rows_batches_and_epochs(parts):
     assert found["distill"]["steps"] == found["teacher"]["steps"] == 3 * 4
 
 
-def test_a_finished_teacher_takes_no_steps_and_a_longer_run_takes_longer(parts):
-    finished = {**parts, "teacher": {"model": parts["teacher"]["model"]}}
+def test_a_finished_teacher_takes_no_steps_and_a_longer_run_takes_longer(parts, tiny_teacher):
+    finished = {**parts, "teacher": {"model": str(tiny_teacher)}}
     short = forecast(Recipe.model_validate(finished), Silent())
     assert "steps" not in short["teacher"]
     long = {**finished, "distill": {**FIT, "epochs": 300}}

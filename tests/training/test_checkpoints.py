@@ -11,9 +11,10 @@ from kdcli.data.source import load
 from kdcli.errors import MachineError, StoppedError
 from kdcli.models import source
 from kdcli.progress import Silent
-from kdcli.recipe.schema import CrossEntropySpec, DataSpec, FitSpec
+from kdcli.recipe.schema import CrossEntropySpec, DataSpec, FitSpec, HiddenMseSpec, RampSpec
 from kdcli.run import Cadence
-from kdcli.training import losses, trainer
+from kdcli.training import trainer
+from kdcli.training.objective import Objective, Shapes
 
 STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
 SPEC = FitSpec(epochs=3, batch_size=16, learning_rate=1e-3)
@@ -51,7 +52,7 @@ def rows(small_data, tiny_teacher):
 
 @pytest.fixture
 def fit(tiny_teacher, rows, tmp_path):
-    def run(reporter=None, scratch="scratch", every=Cadence(steps=3), **changes):
+    def run(reporter=None, scratch="scratch", every=Cadence(steps=3), objective=None, **changes):
         (tmp_path / scratch).mkdir(exist_ok=True)
         model = source.load_classifier(tiny_teacher)
         history = trainer.fit(
@@ -60,7 +61,8 @@ def fit(tiny_teacher, rows, tmp_path):
             rows["train"],
             rows["validation"],
             spec=SPEC.model_copy(update=changes),
-            objective=losses.objective([CrossEntropySpec()]),
+            objective=objective or Objective([CrossEntropySpec()]),
+            teacher=objective and source.load_classifier(tiny_teacher),
             seed=1,
             scratch=tmp_path / scratch,
             log=tmp_path / scratch / "log.jsonl",
@@ -103,6 +105,28 @@ def test_in_the_middle_of_accumulated_batches_too(fit, accumulation):
     with pytest.raises(Killed):
         fit(Breaks(13, kill), **changes)
     assert_same(fit(**changes), whole)
+
+
+def test_what_a_loss_learns_for_itself_goes_on_as_well(fit):
+    def changes():
+        torch.manual_seed(0)
+        # Of another width on paper only: the states are projected, and the projections learn.
+        terms = [HiddenMseSpec(weight=RampSpec(start=1, end=0.1)), CrossEntropySpec()]
+        objective = Objective(terms, Shapes(32, 32, (0, 1, 2, 3), 4))
+        for layer in range(4):
+            objective.projections[f"hidden_mse-{layer}"] = torch.nn.Linear(32, 32)
+        return objective
+
+    first, second = changes(), changes()
+    whole = fit(scratch="whole", objective=first)
+    with pytest.raises(Killed):
+        fit(Breaks(13, kill), objective=changes())
+    assert_same(fit(objective=second), whole)
+    assert not any("projections" in name for name in whole[0])
+    learnt, again, before = (o.parameters() for o in (first, second, changes()))
+    for one, other, untrained in zip(learnt, again, before, strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, untrained)
 
 
 def test_the_best_epoch_survives_a_kill(fit):

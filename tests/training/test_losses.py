@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from kdcli.recipe.schema import CrossEntropySpec, SoftTargetsSpec
 from kdcli.training import losses
 
 
@@ -82,30 +81,136 @@ def test_gradients_are_right(student, teacher):
     assert torch.autograd.gradcheck(lambda s: losses.cross_entropy(s, labels), student)
 
 
-def test_an_objective_weighs_names_and_leaves_out(student, teacher):
-    batch = {"labels": torch.zeros(6, dtype=torch.long), "teacher_logits": teacher}
-    specs = [
-        SoftTargetsSpec(weight=0.25, temperature=1),
-        SoftTargetsSpec(weight=0.5, temperature=4),
-        CrossEntropySpec(weight=0),
-    ]
-    terms = losses.objective(specs)(student, batch)
-    assert list(terms) == ["soft_targets_0", "soft_targets_1"]
-    torch.testing.assert_close(
-        terms["soft_targets_1"], 0.5 * losses.soft_targets(student, teacher, 4)
+@pytest.fixture
+def labels():
+    return torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+@pytest.fixture
+def mask():
+    return torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]])
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def decoupled(student, teacher, labels, target=1.0, others=1.0, temperature=2.0):
+    return losses.decoupled(
+        student, teacher, labels, temperature=temperature, target=target, others=others
     )
-    torch.testing.assert_close(losses.total(terms), sum(terms.values()))
 
 
-def test_a_term_given_twice_counts_twice(student, teacher):
-    spec = SoftTargetsSpec(weight=0.5)
-    terms = losses.objective([spec, spec])(student, {"teacher_logits": teacher})
-    torch.testing.assert_close(losses.total(terms), losses.soft_targets(student, teacher, 2.0))
+def correlation(student, teacher, classes=1.0, texts=1.0, temperature=2.0):
+    return losses.correlation(
+        student, teacher, temperature=temperature, classes=classes, texts=texts
+    )
 
 
-def test_a_term_without_weight_asks_nothing_of_the_teacher(student):
-    specs = [SoftTargetsSpec(weight=0), CrossEntropySpec()]
-    assert not losses.needs_teacher(specs)
-    assert losses.needs_teacher([SoftTargetsSpec()])
-    terms = losses.objective(specs)(student, {"labels": torch.zeros(6, dtype=torch.long)})
-    assert list(terms) == ["cross_entropy"]
+def test_decoupled_and_weighed_by_the_teachers_doubt_it_is_soft_targets(student, teacher, labels):
+    # Zhao et al. 2022, equation 6: KL is the target's part plus (1 - p_target) times the others'.
+    t = 2.0
+    for row in range(len(student)):
+        one = (student[row : row + 1], teacher[row : row + 1], labels[row : row + 1])
+        doubt = 1 - (one[1] / t).softmax(-1)[0, one[2].item()]
+        parts = decoupled(*one, others=0.0) + doubt * decoupled(*one, target=0.0)
+        torch.testing.assert_close(parts, losses.soft_targets(one[0], one[1], t))
+
+
+def test_a_shift_and_a_scale_mean_nothing_to_standardised_logits(student, teacher):
+    torch.testing.assert_close(losses.standardised(student * 3 + 5), losses.standardised(student))
+    torch.testing.assert_close(losses.standardised(teacher).std(-1), torch.ones(6).double())
+
+
+def test_correlation_is_free_in_what_it_ignores(student, teacher):
+    # Over classes: a text's probabilities may be mixed with the uniform ones.
+    mixed = (0.5 * (teacher / 2).softmax(-1) + 0.5 / 5).log() * 2
+    assert correlation(mixed, teacher, texts=0).abs() < 1e-9
+    assert correlation(student, teacher) > 0.1
+
+
+def test_one_text_has_no_other_to_correlate_with(student, teacher):
+    assert torch.isfinite(correlation(student[:1], teacher[:1]))
+
+
+@pytest.mark.parametrize("term", [losses.hidden_mse, losses.hidden_cosine])
+def test_padding_tells_nothing(term, mask):
+    student, teacher = random(3, 4, 8), random(3, 4, 8, seed=1)
+    found = term(student, teacher, mask)
+    garbage = torch.where(mask[..., None] == 0, 1e3, student)
+    torch.testing.assert_close(term(garbage, teacher, mask), found)
+    assert term(teacher, teacher, mask).abs() < 1e-12
+
+
+def test_the_hidden_terms_are_means_over_tokens(mask):
+    ones, zeros = torch.ones(3, 4, 8), torch.zeros(3, 4, 8)
+    assert losses.hidden_mse(2 * ones, zeros, mask) == 4
+    assert losses.hidden_cosine(ones, -ones, mask) == pytest.approx(2)
+    assert losses.hidden_cosine(5 * ones, ones, mask) == pytest.approx(0, abs=1e-6)
+
+
+def attentions(mask, heads, seed):
+    scores = random(3, heads, 4, 4, seed=seed).masked_fill(mask[:, None, None, :] == 0, -1e30)
+    return scores.softmax(-1)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_attention_is_compared_where_tokens_are(mask, heads):
+    student, teacher = attentions(mask, heads, 0), attentions(mask, 2, 1)
+    found = losses.attention(student, teacher, mask)
+    assert found > 0.01
+    assert losses.attention(teacher, teacher, mask).abs() < 1e-9
+    # What padding looks at is no token's.
+    changed = student.clone()
+    changed[2, :, 1:] = 0.25
+    torch.testing.assert_close(losses.attention(changed, teacher, mask), found)
+
+
+def test_relations_know_no_width_and_no_rotation(mask):
+    student, teacher = random(3, 4, 8), random(3, 4, 16, seed=1)
+    assert losses.relation(student, teacher, mask, heads=2) > 0.01
+    turn = torch.linalg.qr(random(8, 8, seed=2)).Q
+    assert losses.relation(student @ turn, student, mask, heads=1).abs() < 1e-9
+    garbage = torch.where(mask[..., None] == 0, 1e3, student)
+    torch.testing.assert_close(
+        losses.relation(garbage, teacher, mask, heads=2),
+        losses.relation(student, teacher, mask, heads=2),
+    )
+
+
+def test_a_text_is_found_among_those_of_its_batch():
+    teacher = torch.eye(6, dtype=torch.float64)
+    assert losses.contrastive(5 * teacher, teacher, 0.05) < 1e-6
+    assert losses.contrastive(teacher.roll(1, 0), teacher, 0.05) > 10
+
+
+def test_a_pooled_state_is_the_mean_of_the_tokens(mask):
+    states = random(3, 4, 8)
+    torch.testing.assert_close(losses.mean_pooled(states, mask)[1], states[1, :3].mean(0))
+
+
+def test_every_term_has_the_gradient_of_its_value(student, teacher, labels, mask):
+    hidden, others = random(3, 4, 4), random(3, 4, 4, seed=1)
+    of_logits = [
+        losses.logits_mse,
+        lambda s, t: losses.soft_targets(losses.standardised(s), losses.standardised(t), 2.0),
+        lambda s, t: decoupled(s, t, labels, others=8.0),
+        lambda s, t: correlation(s, t, classes=2.0),
+        lambda s, t: losses.contrastive(s, t, 0.5),
+    ]
+    of_hidden = [
+        losses.hidden_mse,
+        losses.hidden_cosine,
+        lambda s, t, m: losses.relation(s, t, m, heads=2),
+    ]
+    for term in of_logits:
+        assert torch.autograd.gradcheck(lambda s, f=term: f(s, teacher), student.requires_grad_())
+    for term in of_hidden:
+        assert torch.autograd.gradcheck(
+            lambda s, f=term: f(s, others, mask), hidden.requires_grad_()
+        )
+    scores = random(3, 2, 4, 4).requires_grad_()
+    told = attentions(mask, 2, 1)
+    assert torch.autograd.gradcheck(
+        lambda s: losses.attention(s.softmax(-1), told, torch.ones_like(mask)), scores
+    )

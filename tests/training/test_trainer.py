@@ -8,12 +8,14 @@ import torch
 from datasets import Dataset
 
 from kdcli.data.encode import encode
-from kdcli.errors import KdError
+from kdcli.errors import KdError, MendableError
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
 from kdcli.progress import Silent
 from kdcli.recipe.schema import CrossEntropySpec, FitSpec, SoftTargetsSpec
 from kdcli.training import losses, signals, trainer
+from kdcli.training.objective import Objective
+from kdcli.training.states import Told
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
 RATE = {"learning_rate": 3e-3, "batch_size": 16}
@@ -51,7 +53,7 @@ def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, *
         rows,
         validation or rows.select(range(64)),
         spec=FitSpec(**{"epochs": 3, **RATE, **spec}),
-        objective=losses.objective(terms or [CrossEntropySpec()]),
+        objective=Objective(terms or [CrossEntropySpec()]),
         seed=seed,
         scratch=tmp_path / "scratch",
         log=tmp_path / "log.jsonl",
@@ -90,8 +92,8 @@ def test_terms_add_up_and_validation_is_a_mean_over_texts(
     assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
     assert sum(row.validation_terms.values()) == pytest.approx(row.validation_loss, abs=1e-4)
     found = torch.from_numpy(logits(still, collator_for(still, tokenizer), seen, 16))
-    batch = {"labels": torch.tensor(seen["labels"]), "teacher_logits": torch.from_numpy(told[:70])}
-    for name, term in losses.objective(terms)(found, batch).items():
+    labels, told = torch.tensor(seen["labels"]), Told(torch.from_numpy(told[:70]))
+    for name, term in Objective(terms)(Told(found), told, labels).items():
         assert row.validation_terms[name] == pytest.approx(term.item(), abs=1e-5), name
 
 
@@ -234,3 +236,9 @@ def test_a_run_that_fails_leaves_the_embeddings_whole(model, tokenizer, rows, tm
     with pytest.raises(KdError):
         fit(model, tokenizer, rows, tmp_path)
     assert torch.equal(model.get_input_embeddings().weight, table)
+
+
+def test_a_loss_that_no_weight_bears_on_is_told(model, tokenizer, rows, tmp_path):
+    model.requires_grad_(False)
+    with pytest.raises(MendableError, match=r"cross_entropy.*has no gradient"):
+        fit(model, tokenizer, rows, tmp_path)

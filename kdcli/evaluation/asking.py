@@ -1,0 +1,126 @@
+"""Asking a classifier about all the texts that its figures need."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.data.source import Corpus
+from kdcli.evaluation import operating
+from kdcli.evaluation.calibration import fit_temperature
+from kdcli.evaluation.figures import Answers
+from kdcli.evaluation.operating import OperatingPoint, Settings
+from kdcli.evaluation.passes import Field, Outputs
+from kdcli.evaluation.scope import Mahalanobis
+from kdcli.progress import Reporter, Tally
+from kdcli.recipe.schema import EvaluateSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_TRAIN, VALIDATION = "train", "validation"
+_A_CLASS = 20  # training texts of each label that the Mahalanobis distance is fitted on
+_BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of each classifier.
+
+    Attributes:
+        field: The classifiers.
+        corpus: The texts.
+        spec: How to measure.
+        splits: What to measure on.
+        carried: The settings of the classifiers that bring them.
+    """
+
+    field: Field
+    corpus: Corpus
+    spec: EvaluateSpec
+    splits: Sequence[str]
+    carried: Mapping[str, Settings]
+
+    @cached_property
+    def outside(self) -> int | None:
+        """The out-of-scope label's id, where one is named and the models know it."""
+        name = self.spec.out_of_scope
+        return self.field.labels.index(name) if name in self.field.labels else None
+
+    @cached_property
+    def learnt(self) -> "Dataset | None":
+        """Some in-scope training texts of each label, to tell what is unlike all of them."""
+        train = self.corpus.splits.get(_TRAIN)
+        if train is None or self.outside is None or _TRAIN in self.splits:
+            return None
+        references = self.field.references(train)
+        order = np.argsort(references, kind="stable")
+        sorted_ids = references[order]
+        place_in_class = np.arange(len(order)) - np.searchsorted(sorted_ids, sorted_ids)
+        inside = (sorted_ids >= 0) & (sorted_ids != self.outside)
+        few = order[inside & (place_in_class < _A_CLASS)]
+        return train.select(np.sort(few)) if len(few) else None
+
+    def to_ask(self, name: str) -> list[str]:
+        """The splits that a classifier is run over."""
+        tunes = name not in self.carried and VALIDATION in self.corpus.splits
+        return list(dict.fromkeys([*self.splits, *([VALIDATION] if tunes else [])]))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a classifier said.
+
+    Attributes:
+        answers: By split.
+        settings: Its own or chosen on validation; None where there was nothing to choose on.
+        points: Its threshold at other budgets, where it was chosen here.
+    """
+
+    answers: Mapping[str, Answers]
+    settings: Settings | None
+    points: Sequence[OperatingPoint] = ()
+
+
+def ask_all(task: Task, reporter: Reporter) -> dict[str, Said]:
+    """Run every classifier, and choose temperature and threshold where it brings none."""
+    names = list(task.field.subjects)
+    texts = sum(len(task.corpus.splits[s]) for name in names for s in task.to_ask(name))
+    advance = Tally(reporter, texts + len(names) * len(task.learnt or ()))
+    return {name: _ask(task, name, advance) for name in names}
+
+
+def _ask(task: Task, name: str, advance: Tally) -> Said:
+    run = partial(
+        task.field.run, name, batch_size=task.spec.batch_size, advance=advance,
+        states=task.learnt is not None,
+    )  # fmt: skip
+    outputs = {split: run(task.corpus.splits[split]) for split in task.to_ask(name)}
+    settings = task.carried.get(name)
+    points: list[OperatingPoint] = []
+    if settings is None and VALIDATION in outputs:
+        settings, points = _choose(task, outputs[VALIDATION])
+    distance: Mahalanobis | None = None
+    if task.learnt is not None:
+        states = run(task.learnt).states
+        if states is not None:
+            distance = Mahalanobis(states, task.field.references(task.learnt))
+    answers = {}
+    for split in task.splits:
+        states = outputs[split].states
+        far = {} if distance is None or states is None else {"mahalanobis": distance(states)}
+        answers[split] = Answers(outputs[split].logits, settings, far)
+    return Said(answers, settings, points)
+
+
+def _choose(task: Task, outputs: Outputs) -> tuple[Settings, list[OperatingPoint]]:
+    references = task.field.references(task.corpus.splits[VALIDATION])
+    temperature = fit_temperature(outputs.logits, references)
+    if task.outside is None:
+        return Settings(temperature), []
+    budgets = (task.spec.refuse_at_most, *_BUDGETS)
+    name = task.field.labels[task.outside]
+    points = operating.choose(outputs.logits, references, task.outside, name, budgets)
+    return Settings(temperature, points[0] if points else None), points[1:]

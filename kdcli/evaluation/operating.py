@@ -1,0 +1,142 @@
+"""What evaluation settles and the model carries along: a temperature and a threshold.
+
+They stand in `kd.json` in the model's folder. transformers passes it over; kd applies it.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli.errors import ModelError
+from kdcli.evaluation import scope
+
+FILE = "kd.json"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """When a text is refused, that is, labelled out of scope: where its score is too low.
+
+    Attributes:
+        label: The out-of-scope label.
+        score: One of `kdcli.evaluation.scope.SCORES`.
+        threshold: A text whose score is below it is refused.
+        refuse_at_most: The share of in-scope texts that it was allowed to refuse where it was
+            chosen.
+    """
+
+    label: str
+    score: str
+    threshold: float
+    refuse_at_most: float
+
+    def predict(self, logits: np.ndarray, label: int) -> np.ndarray:
+        """Class ids, (texts,): the best in-scope label, or that of the texts that are refused.
+
+        Args:
+            logits: (texts, classes).
+            label: The out-of-scope label's id.
+        """
+        refused = scope.score(self.score, logits, label) < self.threshold
+        inside = logits.copy()
+        inside[:, label] = -np.inf
+        return np.where(refused, label, inside.argmax(-1))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a model carries along.
+
+    Attributes:
+        temperature: Divides the logits, so that the probabilities are worth what they say.
+        operating_point: None where no label is named out of scope.
+    """
+
+    temperature: float
+    operating_point: OperatingPoint | None = None
+
+
+def choose(
+    logits: np.ndarray, references: np.ndarray, label: int, name: str, budgets: Sequence[float]
+) -> list[OperatingPoint]:
+    """For each budget of refused in-scope texts, the threshold that refuses the most.
+
+    It is on the score that separates best on the same texts; on the probability, where they
+    hold none that is out of scope.
+
+    Args:
+        logits: (texts, classes), of validation texts.
+        references: (texts,) class ids.
+        label: The out-of-scope label's id.
+        name: Its name.
+        budgets: Shares of the in-scope texts, between 0 and 1.
+
+    Returns:
+        Nothing where no text is in scope.
+    """
+    outside = references == label
+    if outside.all():
+        return []
+    scores = {n: scope.score(n, logits, label) for n in scope.SCORES}
+    best = scope.SCORES[0]
+    if outside.any():
+        best = max(scores, key=lambda n: scope.separation(scores[n], outside)["auroc"])
+    inside = scores[best][~outside]
+    return [OperatingPoint(name, best, threshold(inside, share), share) for share in budgets]
+
+
+def threshold(inside: np.ndarray, refuse_at_most: float) -> float:
+    """The highest value that no more than a share of these scores lies below."""
+    # The product of a share and a count may fall short of the whole number that it is.
+    allowed = math.floor(refuse_at_most * len(inside) + 1e-9)
+    return float(np.partition(inside, allowed)[allowed])
+
+
+def write(settings: Settings) -> str:
+    """The content of `kd.json`."""
+    return json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n"
+
+
+def read(folder: Path) -> Settings | None:
+    """What the model in `folder` carries along; None where it carries nothing.
+
+    Raises:
+        ModelError: Its `kd.json` is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        return settings(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{file} is damaged: it holds no temperature and threshold.",
+            "Delete it: both are then chosen on validation texts.",
+        ) from error
+
+
+def settings(content: Mapping[str, Any]) -> Settings:
+    """From what `kd.json` holds, or an evaluation's document of a model.
+
+    Raises:
+        ValueError, KeyError, TypeError: It isn't of that form.
+    """
+    temperature, point = float(content["temperature"]), content["operating_point"]
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(temperature)
+    if point is None:
+        return Settings(temperature)
+    made = OperatingPoint(
+        label=str(point["label"]),
+        score=point["score"],
+        threshold=float(point["threshold"]),
+        refuse_at_most=float(point["refuse_at_most"]),
+    )
+    if made.score not in scope.SCORES or not math.isfinite(made.threshold):
+        raise ValueError(made)
+    return Settings(temperature, made)

@@ -1,0 +1,170 @@
+"""How far a figure of so many texts can be trusted.
+
+The bootstrap draws the texts of a split again, with replacement, a thousand times, and looks how a
+figure varies. Every model sees the same draws, so that the difference of two models is resampled
+in pairs: what makes a text hard for both falls out of it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.stats import binomtest
+
+from kdcli.evaluation.calibration import BINS, bins
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_SEED = 20150
+_CHUNK = 1 << 18  # numbers that are worked on at a time: as many as a processor's cache holds
+
+# What is counted, among which texts (None: all): both (texts,).
+Rate = tuple[np.ndarray, np.ndarray | None]
+
+
+class Resamples:
+    """Draws of a split's texts; each method gives one number a draw, (resamples,).
+
+    Args:
+        texts: How many texts the split has.
+        resamples: How many draws.
+    """
+
+    def __init__(self, texts: int, resamples: int = RESAMPLES) -> None:
+        random = np.random.default_rng(_SEED)
+        # How often each text is drawn: about once, so that a byte is enough.
+        self._times = np.empty((resamples, texts), dtype=np.uint8)
+        for row in self._times:
+            drawn = random.integers(texts, size=texts, dtype=np.int32)
+            row[:] = np.bincount(drawn, minlength=texts)
+
+    def rates(self, rates: Mapping[str, Rate]) -> dict[str, np.ndarray]:
+        """Means of a value over some of the texts, by name."""
+        columns = [
+            column
+            for value, among in rates.values()
+            for column in (
+                (value, np.ones(len(value)))
+                if among is None
+                else (np.where(among, value, 0), among)
+            )
+        ]
+        sums = self._sums(np.stack(columns, axis=1).astype(np.float32))
+        return {name: _divide(sums[:, 2 * i], sums[:, 2 * i + 1]) for i, name in enumerate(rates)}
+
+    def of_classes(
+        self, predictions: np.ndarray, references: np.ndarray, classes: int
+    ) -> dict[str, np.ndarray]:
+        """Balanced accuracy, macro and weighted F1.
+
+        Args:
+            predictions: (texts,) class ids.
+            references: (texts,) class ids.
+            classes: How many there are.
+        """
+        correct = predictions == references
+        hits = self._sums(_indicators(references, classes, correct))
+        real = self._sums(_indicators(references, classes))
+        said = self._sums(_indicators(predictions, classes))
+        f1 = _divide(2 * hits, real + said)
+        return {
+            "balanced_accuracy": np.nanmean(_divide(hits, real), axis=1),
+            "macro_f1": np.nanmean(f1, axis=1),
+            "weighted_f1": np.nansum(real * f1, axis=1) / real.sum(axis=1),
+        }
+
+    def calibration_error(
+        self, confidence: np.ndarray, correct: np.ndarray, among: np.ndarray
+    ) -> np.ndarray:
+        """The expected calibration error; see `kdcli.evaluation.calibration.expected_error`.
+
+        Args:
+            confidence: (texts,) the probability of the predicted label.
+            correct: (texts,) whether it is the right one.
+            among: (texts,) which texts count.
+        """
+        gaps = self._sums(_indicators(bins(confidence), BINS, (confidence - correct) * among))
+        texts = self._sums(among[:, None].astype(np.float32))
+        return _divide(np.abs(gaps).sum(axis=1), texts[:, 0])
+
+    def auroc(self, score: np.ndarray, positive: np.ndarray) -> np.ndarray:
+        """The chance that a positive text scores above another one, ties counting half."""
+        _, rank = np.unique(score, return_inverse=True)
+        levels = int(rank.max()) + 1
+        order = np.argsort(rank, kind="stable")
+        starts = np.searchsorted(rank[order], np.arange(levels))
+        found = np.empty(len(self._times))
+        for rows in self._chunks():
+            times = self._times[rows][:, order].astype(np.float32)
+            above = np.add.reduceat(times * positive[order], starts, axis=1)
+            below = np.add.reduceat(times * ~positive[order], starts, axis=1)
+            wins = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+            found[rows] = _divide(wins, above.sum(axis=1) * below.sum(axis=1))
+        return found
+
+    def _sums(self, values: "np.ndarray | csr_matrix") -> np.ndarray:
+        """(resamples, columns): of each draw, the sum of (texts, columns)."""
+        found = np.empty((len(self._times), values.shape[1]))
+        for rows in self._chunks():
+            times = self._times[rows].T.astype(np.float32)
+            found[rows] = (values.T @ times).T
+        return found
+
+    def _chunks(self) -> list[slice]:
+        draws, texts = self._times.shape
+        step = max(1, _CHUNK // texts)
+        return [slice(start, start + step) for start in range(0, draws, step)]
+
+
+def interval(name: str, value: float, draws: np.ndarray) -> tuple[float, float] | None:
+    """A figure's 95 % interval; None where no draw has the figure.
+
+    It is that of the percentiles (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+    chapter 13). A calibration error is a sum of distances, which drawing again makes longer: its
+    interval is the percentiles' mirrored at the figure (Davison & Hinkley 1997, Bootstrap Methods
+    and their Application, equation 5.6), which sets that right.
+
+    Args:
+        name: The figure's.
+        value: What it is on the texts themselves.
+        draws: What it is in each resample; NaN where it has no value.
+    """
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return None
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if "ece" in name.split("_"):
+        low, high = 2 * value - high, 2 * value - low
+    return float(low), float(high)
+
+
+def mcnemar(correct: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """McNemar's exact test of whether two models are right equally often on the same texts.
+
+    Where they are, a text that only one of them gets right is either's with the same chance
+    (McNemar 1947, in the exact form by the binomial distribution).
+
+    Args:
+        correct: (texts,) where this model is right.
+        other: (texts,) where the other one is.
+
+    Returns:
+        `broken`, the texts that the other one alone gets right; `repaired`, those that this one
+        does; `p`.
+    """
+    broken, repaired = int((other & ~correct).sum()), int((correct & ~other).sum())
+    p = binomtest(broken, broken + repaired).pvalue if broken + repaired else 1.0
+    return {"broken": broken, "repaired": repaired, "p": float(p)}
+
+
+def _indicators(ids: np.ndarray, columns: int, values: np.ndarray | None = None) -> csr_matrix:
+    """(texts, columns), with one value a row: in a dense matrix all but one were 0."""
+    data = np.ones(len(ids)) if values is None else values
+    rows = np.arange(len(ids) + 1)
+    return csr_matrix((data.astype(np.float32), ids, rows), shape=(len(ids), columns))
+
+
+def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """NaN where there is nothing to divide by: a draw may miss a class, or all that is counted."""
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)

@@ -1,0 +1,56 @@
+"""What the machine has to give: asked before hours are spent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdcli.errors import MachineError
+
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+# Below that folder, for the second and the first version of control groups: the limit, what is
+# taken, and of that the part that is only a copy of files and can be had back.
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+     "total_inactive_file"),
+)  # fmt: skip
+
+
+def require_memory(needed: float, for_what: str, hint: str) -> None:
+    """Refuse work for which there is too little memory.
+
+    Args:
+        needed: Bytes.
+        for_what: Begins the sentence.
+        hint: How to get by with less.
+
+    Raises:
+        MachineError: There is less.
+    """
+    free = free_memory()
+    if free < needed:
+        raise MachineError(
+            f"{for_what} takes about {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB "
+            "are free.",
+            hint,
+        )
+
+
+def free_memory() -> int:
+    """The bytes that may still be taken, of the machine's memory and of the container's."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_to_container()])
+
+
+def _left_to_container() -> Iterator[int]:
+    for limit, taken, parts, name in _LIMITS:
+        try:
+            most, now, rows = (
+                (_CONTROL_GROUPS / file).read_text(encoding="ascii")
+                for file in (limit, taken, parts)
+            )
+            reclaimable = int(dict(row.split() for row in rows.splitlines())[name])
+            yield int(most) - int(now) + reclaimable
+        except (OSError, ValueError, KeyError):
+            # No control group of this version, or one without a limit ("max").
+            continue

@@ -1,0 +1,142 @@
+"""Several processes at one run: `accelerate launch -m kdcli distill RECIPE`.
+
+The first process plans, writes and speaks; all of them train, and ask the teacher. A process
+knows its place by what the launcher put into the environment, so that a run of one process loads
+none of torch for it.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from kdcli.errors import MachineError
+
+T = TypeVar("T")
+
+# The others wait for what the first one does alone, and that may take hours.
+_PATIENCE = timedelta(days=7)
+
+
+def count() -> int:
+    """How many processes are at this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def place() -> int:
+    """This process's number, counted from 0."""
+    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return place() == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within the block the processes of this run can reach one another.
+
+    Raises:
+        MachineError: Another of them has ended.
+    """
+    if count() == 1:
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_from_the_line(error):
+            raise
+        # The launcher ends the others by a signal, and this one still has to say why.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise MachineError(
+            f"Another of the {count()} processes of this run has ended.",
+            "Run the same command again to go on from the last checkpoint.",
+        ) from error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, for every process; its error ends them all.
+
+    Args:
+        make: Called in the first process alone. What it gives must be picklable.
+
+    Raises:
+        SystemExit: In the others, with the exit code of the first one's error, which tells of it.
+    """
+    if count() == 1:
+        return make()
+    made: list[Any] = [None, None]
+    if is_first():
+        try:
+            made[0] = make()
+        except Exception as error:
+            _broadcast([None, getattr(error, "exit_code", 3)])
+            raise
+    value, exit_code = _broadcast(made)
+    if exit_code is not None:
+        raise SystemExit(exit_code)
+    found: T = value
+    return found
+
+
+def gathered(value: T) -> list[T]:
+    """The value of every process, in their order, in every process."""
+    if count() == 1:
+        return [value]
+    import torch
+
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def summed(values: Sequence[float]) -> list[float]:
+    """Each value added up over all processes."""
+    return list(values) if count() == 1 else _reduced(values, "SUM")
+
+
+def largest(values: Sequence[float]) -> list[float]:
+    """The largest of each value over all processes."""
+    return list(values) if count() == 1 else _reduced(values, "MAX")
+
+
+def wait_for_all() -> None:
+    """Go on once every process has come here."""
+    gathered(None)
+
+
+def _broadcast(values: list[Any]) -> list[Any]:
+    import torch
+
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values
+
+
+def _reduced(values: Sequence[float], operation: str) -> list[float]:
+    import torch
+    from accelerate import PartialState
+
+    tensor = torch.tensor(values, dtype=torch.float64, device=PartialState().device)
+    torch.distributed.all_reduce(tensor, op=getattr(torch.distributed.ReduceOp, operation))
+    found: list[float] = tensor.tolist()
+    return found
+
+
+def _is_from_the_line(error: RuntimeError) -> bool:
+    import torch
+
+    # Gloo's own errors are plain RuntimeErrors that name the file of its source.
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

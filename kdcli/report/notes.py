@@ -1,0 +1,45 @@
+"""What a person wrote into a card, kept when the card is written again.
+
+A note stands between two marks, under whatever heading. Notes outlive the student's folder, with
+the card in it, in a file of the run's own.
+"""
+
+import json
+import re
+from pathlib import Path
+
+BEGIN = "<!-- yours: what stands between these marks stays when the card is written again -->"
+END = "<!-- /yours -->"
+
+_NOTE = re.compile(r"<!-- yours\b[^>]*-->\n(.*?)<!-- /yours -->\n?", re.DOTALL)
+_HEADING = re.compile(r"^#{1,6} .+$", re.MULTILINE)
+
+
+def collect(card: Path, notes: Path) -> None:
+    """Put the notes of a card, where there is one, into the file `notes`."""
+    if not card.is_file():
+        return
+    text = card.read_text(encoding="utf-8", errors="replace")
+    found = [
+        (headings[-1] if (headings := _HEADING.findall(text[: match.start()])) else "", match[1])
+        for match in _NOTE.finditer(text)
+        if match[1].strip()
+    ]
+    if found:
+        notes.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    else:
+        notes.unlink(missing_ok=True)
+
+
+def insert(card: str, notes: Path) -> str:
+    """The card with its notes: at the end of the section that they stood in, or at its own end."""
+    kept = json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else []
+    for heading, note in kept:
+        marked = f"{BEGIN}\n{note}{END}\n"
+        place = re.search(rf"^{re.escape(heading)}$", card, re.MULTILINE) if heading else None
+        following = place and _HEADING.search(card, place.end())
+        if place and following:
+            card = f"{card[: following.start()]}{marked}\n{card[following.start() :]}"
+        else:
+            card = f"{card.rstrip()}\n\n{marked}"
+    return card if kept else f"{card.rstrip()}\n\n{BEGIN}\n{END}\n"

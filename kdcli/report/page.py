@@ -1,0 +1,229 @@
+"""The page of a run: one file that a browser opens from the disk, with all that was measured."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from kdcli import __version__
+from kdcli.evaluation import summary
+from kdcli.evaluation.document import TEACHER
+from kdcli.outside import printable
+from kdcli.recipe.load import dump
+from kdcli.recipe.schema import Recipe
+from kdcli.report import plots, tables
+from kdcli.report.card import public, public_text
+from kdcli.report.plots import Dot, Line
+
+_FITS = {TEACHER: "teacher", tables.STUDENT: "distill", "baseline": "baseline"}  # by model
+_PAIRS, _CONFUSED = 15, 14
+
+Model = Mapping[str, Any]
+
+
+def render(
+    recipe: Recipe,
+    results: Mapping[str, Mapping[str, Any]],
+    evaluation: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> str:
+    """The page.
+
+    Args:
+        recipe: As it was run.
+        results: What the stages told of themselves, by stage name.
+        evaluation: What `evaluation.json` holds.
+        seconds: How long each stage took, by stage name.
+
+    Returns:
+        The content of `report.html`. It refers to nothing outside itself and runs no script.
+    """
+    environment = Environment(
+        loader=PackageLoader("kdcli.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+        finalize=_shown,
+    )
+    environment.filters |= {
+        "number": tables.number,
+        "percent": tables.percent,
+        "breakable": lambda label: escape(label).replace("_", Markup("_<wbr>")),
+    }
+    names = [model["name"] for model in evaluation["models"]]
+    splits = list(evaluation["examples"])[::-1]  # test, which decides, comes first
+    return environment.get_template("page.html.jinja").render(
+        recipe=recipe,
+        yaml=dump(public(recipe)),
+        origin=public_text(recipe, results["student"]["origin"]),
+        evaluation=evaluation,
+        models=names,
+        remarks=summary.remarks(evaluation),
+        others=tables.others(evaluation),
+        splits=splits,
+        results={split: tables.results(evaluation, split) for split in splits},
+        costs=tables.costs(evaluation),
+        picture=_trade_off(evaluation, splits[0]),
+        fits=[_fit(model, results[_FITS[model]]["history"], place)
+              for place, model in enumerate(names) if results[_FITS[model]]["history"]],
+        confusions={split: _Confusion(evaluation, split) for split in splits},
+        classes={split: _classes(evaluation, split) for split in splits},
+        reliability={split: _reliability(evaluation, split) for split in splits},
+        scope={split: found for split in splits if (found := _scope(evaluation, split))},
+        differing={split: _differing(evaluation, split) for split in splits},
+        stages={stage: tables.duration(taken) for stage, taken in seconds.items()},
+        whole=tables.duration(sum(seconds.values())),
+        kd_version=__version__,
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> Any:
+    """What turns the direction of writing, or steers a terminal, is written out; see `outside`."""
+    strange = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n") if strange else value
+
+
+def _trade_off(evaluation: Mapping[str, Any], split: str) -> Markup:
+    dots, said = [], []
+    for place, model in enumerate(evaluation["models"]):
+        found = model["splits"][split]
+        low, high = found["intervals"]["accuracy"]
+        dot = Dot(place, model["latency_ms"]["p50"], 100 * found["accuracy"], 100 * low, 100 * high,
+                  model["megabytes"])  # fmt: skip
+        dots.append(dot)
+        said.append(f"{model['name']} {dot.y:.2f} % at {dot.x:.1f} ms and {dot.size:.0f} MB")
+    alt = f"Accuracy on {split} over the time of one text: {'; '.join(said)}."
+    return plots.trade_off("trade-off", alt, f"Accuracy on {split} (%)", dots)
+
+
+def _fit(model: str, history: Sequence[Mapping[str, Any]], place: int) -> dict[str, Any]:
+    """A model's training: a picture for the loss, each of its terms and the accuracy."""
+    title, terms = model.capitalize(), list(history[0]["training_terms"])
+    columns: dict[str, list[tuple[float | None, float]]] = {}
+    if len(terms) > 1:
+        columns["loss"] = [(row["training_loss"], row["validation_loss"]) for row in history]
+    for term in terms:
+        columns[term.replace("_", " ")] = [
+            (row["training_terms"][term], row["validation_terms"][term]) for row in history
+        ]
+    columns["accuracy (%)"] = [(None, 100 * row["accuracy"]) for row in history]
+    epochs = [row["epoch"] for row in history]
+    pictures = []
+    for name, values in columns.items():
+        lines, said = [], []
+        for side, title_of_side in enumerate(("training", "validation")):
+            ys = zip(epochs, (value[side] for value in values), strict=True)
+            points = [(epoch, y) for epoch, y in ys if y is not None]
+            if points:
+                lines.append(Line(place, points, dashed=bool(side)))
+                said.append(f"{title_of_side} from {points[0][1]:.4g} to {points[-1][1]:.4g}")
+        alt = f"{title}, {name} over {len(epochs)} epochs: {', '.join(said)}."
+        key = f"{title}-{name}"
+        pictures.append(plots.chart(key, alt, "Epoch", name.capitalize(), lines))
+    return {"title": title, "place": place, "pictures": pictures, "columns": columns,
+            "epochs": epochs}  # fmt: skip
+
+
+class _Confusion:
+    """Where the student errs on a split.
+
+    Attributes:
+        pairs: The commonest errors: the right label, the one given, texts, the teacher's texts.
+        labels: The classes that these are between.
+        rows: For each of them, its texts by the label given, those of all other labels last.
+    """
+
+    def __init__(self, evaluation: Mapping[str, Any], split: str) -> None:
+        models = {model["name"]: model["splits"][split] for model in evaluation["models"]}
+        names, student = evaluation["labels"], models[tables.STUDENT]
+        cells, teachers = (
+            {(names[i], names[j]): texts for i, j, texts in found["confusion"] if i >= 0}
+            for found in (student, models[TEACHER])
+        )
+        errors = sorted(((n, *pair) for pair, n in cells.items() if pair[0] != pair[1]),
+                        key=lambda error: (-error[0], error[1:]))  # fmt: skip
+        self.pairs = [(a, b, n, teachers.get((a, b), 0)) for n, a, b in errors[:_PAIRS]]
+        between = dict.fromkeys(label for pair in self.pairs for label in pair[:2])
+        self.labels = list(between)[:_CONFUSED]
+        support = {c["label"]: c["support"] for c in student["classes"]}
+        self.rows = [
+            (label, support.get(label, 0), list(self._row(label, cells, support.get(label, 0))))
+            for label in self.labels
+        ]
+
+    def _row(
+        self, label: str, cells: Mapping[tuple[str, str], int], texts: int
+    ) -> Iterator[tuple[int, int]]:
+        """Texts, and in whole percent of the class's."""
+        shown = [cells.get((label, given), 0) for given in self.labels]
+        for count in (*shown, texts - sum(shown)):
+            yield count, round(100 * count / max(texts, 1))
+
+
+def _classes(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, int, list[float]]]:
+    """Label, texts and each model's F1; those that the student is worst at come first."""
+    found: dict[str, dict[str, float]] = {}
+    support: dict[str, int] = {}
+    for model in evaluation["models"]:
+        for row in model["splits"][split]["classes"]:
+            found.setdefault(row["label"], {})[model["name"]] = row["f1"]
+            support[row["label"]] = row["support"]
+    names = [model["name"] for model in evaluation["models"]]
+    rows = [
+        (label, support[label], [f1.get(name, 0.0) for name in names])
+        for label, f1 in found.items()
+        if support[label]
+    ]
+    return sorted(rows, key=lambda row: row[2][names.index(tables.STUDENT)])
+
+
+def _differing(evaluation: Mapping[str, Any], split: str) -> int:
+    """How many texts student and teacher label differently."""
+    student = next(m for m in evaluation["models"] if m["name"] == tables.STUDENT)
+    agreement = student["splits"][split]["against"][TEACHER]["agreement"]
+    return round((1 - agreement) * evaluation["examples"][split])
+
+
+def _reliability(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:
+    lines, said = [], []
+    for place, model in enumerate(evaluation["models"]):
+        found = model["splits"][split]
+        for kind in ("reliability", "reliability_calibrated"):
+            if kind in found:
+                points = [(100 * p["confidence"], 100 * p["accuracy"]) for p in found[kind]]
+                lines.append(Line(place, points, dashed=kind != "reliability"))
+        said.append(f"{model['name']}'s calibration error {tables.percent(found['ece'])}")
+    alt = f"How often each model is right on {split} where it is so sure: {', '.join(said)}."
+    picture = plots.chart(f"reliability-{split}", alt, "Confidence (%)", "Accuracy (%)", lines,
+                          diagonal=True)  # fmt: skip
+    return {"picture": picture, "models": evaluation["models"]}
+
+
+def _scope(evaluation: Mapping[str, Any], split: str) -> dict[str, Any] | None:
+    """Out-of-scope recall over what it costs, by the thresholds that were tried."""
+    rows, lines, said = [], [], []
+    for place, model in enumerate(evaluation["models"]):
+        found = model["splits"][split]
+        tried = [b for b in found.get("budgets", ())
+                 if "out_of_scope_recall" in b and "in_scope_refused" in b]  # fmt: skip
+        tried.sort(key=lambda budget: budget["in_scope_refused"])
+        if not tried:
+            continue
+        points = [(100 * b["in_scope_refused"], 100 * b["out_of_scope_recall"]) for b in tried]
+        mark = None
+        if "out_of_scope_recall" in found:
+            mark = (100 * found["in_scope_refused"], 100 * found["out_of_scope_recall"])
+        lines.append(Line(place, points, mark=mark))
+        said.append(f"{model['name']} from {points[0][1]:.0f} to {points[-1][1]:.0f} %")
+        rows += [(model["name"], budget) for budget in tried]
+    if not lines:
+        return None
+    alt = (
+        f"Out-of-scope recall on {split} over the in-scope texts refused, from "
+        f"{lines[0].points[0][0]:.1f} to {lines[0].points[-1][0]:.1f} %: {', '.join(said)}."
+    )
+    picture = plots.chart(f"scope-{split}", alt, "In-scope texts refused (%)",
+                          "Out-of-scope recall (%)", lines)  # fmt: skip
+    return {"picture": picture, "rows": rows}

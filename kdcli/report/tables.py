@@ -1,0 +1,114 @@
+"""The figures that decide and how far they can be trusted, as rows for card and page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STUDENT = "student"
+_SHARES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "in_scope_accuracy": "In-scope accuracy",
+    "out_of_scope_recall": "Out-of-scope recall",
+    "accuracy_at_threshold": "Accuracy, refusing",
+    "in_scope_accuracy_at_threshold": "In-scope accuracy, refusing",
+    "out_of_scope_recall_at_threshold": "Out-of-scope recall, refusing",
+    "in_scope_refused_at_threshold": "In-scope texts refused",
+    "out_of_scope_auroc": "Out-of-scope AUROC",
+    "ece": "Calibration error",
+    "ece_calibrated": "Calibration error, with its temperature",
+    "agreement": "Agreement with the teacher",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as it is shown; for a difference, whether it is within the noise."""
+
+    value: str
+    interval: str = ""
+    noise: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of all models, and by how much the student's differs from each of the others'."""
+
+    title: str
+    cells: Sequence[Cell | None]
+    gaps: Sequence[Cell | None]
+
+
+def others(evaluation: Mapping[str, Any]) -> list[str]:
+    """The models that the student is compared with."""
+    return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
+
+
+def results(evaluation: Mapping[str, Any], split: str) -> list[Row]:
+    """What was measured on a split; a figure that no model has isn't there."""
+    figures = {model["name"]: model["splits"][split] for model in evaluation["models"]}
+    rows = [
+        Row(
+            title,
+            [_figure(found, key) for found in figures.values()],
+            [_gap(figures[STUDENT], name, key) for name in others(evaluation)],
+        )
+        for key, title in _SHARES.items()
+        if any(key in found for found in figures.values())
+    ]
+    unrepeated = [found.get("unrepeated", {}).get("accuracy") for found in figures.values()]
+    if any(value is not None for value in unrepeated):
+        cells = [None if value is None else Cell(percent(value)) for value in unrepeated]
+        rows.insert(1, Row("Accuracy on texts that aren't in train too", cells, []))
+    return rows
+
+
+def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What each model takes: a title, and a cell for each model."""
+    models = evaluation["models"]
+    return [
+        ("Parameters", [f"{m['parameters'] / 1e6:.1f} M" for m in models]),
+        ("Weights", [f"{m['megabytes']:.1f} MB" for m in models]),
+        ("One text, median", [f"{m['latency_ms']['p50']:.1f} ms" for m in models]),
+        ("One text, 95 % under", [f"{m['latency_ms']['p95']:.1f} ms" for m in models]),
+        ("Texts a second, in batches", [f"{m['texts_per_second']:,.0f}" for m in models]),
+    ]
+
+
+def percent(value: float) -> str:
+    """A share in percent, to two places."""
+    return f"{100 * value:.2f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: float) -> str:
+    """To four places, or as many digits where it is tiny."""
+    return f"{round(value, 4):g}" if abs(value) >= 1e-3 or not value else f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """In words, to the second."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "under 1 s"
+
+
+def _figure(found: Mapping[str, Any], key: str) -> Cell | None:
+    if key not in found:
+        return None
+    bounds = found["intervals"].get(key)
+    interval = f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}" if bounds else ""
+    return Cell(percent(found[key]), interval)
+
+
+def _gap(student: Mapping[str, Any], other: str, key: str) -> Cell | None:
+    gap = student["against"][other]["differences"].get(key)
+    if gap is None:
+        return None
+    interval = f"{points(gap['low'])} to {points(gap['high'])}"
+    return Cell(points(gap["value"]), interval, gap["noise"])

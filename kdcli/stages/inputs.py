@@ -1,0 +1,106 @@
+"""What a run is given: looked at as a whole before anything is written or trained."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdcli import machine
+from kdcli.data.labels import match_labels
+from kdcli.data.source import Corpus
+from kdcli.evaluation.compare import measurable
+from kdcli.models import layers, reshape, source
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import Recipe, StudentSpec
+from kdcli.stages import narrowing, texts
+from kdcli.stages.student import shape
+from kdcli.training import trackers
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The texts, the teacher's tokenizer, and the models without their weights."""
+
+    corpus: Corpus
+    tokenizer: "PreTrainedTokenizerBase"
+    teacher: "PreTrainedModel"
+    student: "PreTrainedModel"
+
+
+def look(
+    recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False, weights: bool = True
+) -> Inputs:
+    """Everything that a run needs of data and models, as far as it can be known beforehand.
+
+    Args:
+        recipe: Names them.
+        reporter: Told what the user should know of them.
+        allow_pickle: Whether the models' weights may be a pickle.
+        weights: Whether to load the weights too, to see that they are sound.
+
+    Raises:
+        KdError: Data, models or trackers are missing or unusable, or don't go together, or the
+            machine is too small for them.
+    """
+    trackers.check(recipe.report_to)
+    corpus = texts.load(recipe, reporter)
+    folder = source.locate(recipe.teacher.model, recipe.teacher.revision, allow_pickle=allow_pickle)
+    config = source.load_config(folder)
+    finished = recipe.teacher.fine_tune is None
+    if finished:
+        parts = {"train", "validation", *recipe.evaluate.splits} & corpus.splits.keys()
+        used = {label for part in parts for label in corpus.present(part)}
+        match_labels(corpus.labels, source.labels_of(config), present=sorted(used))
+    else:
+        config.num_labels = len(corpus.labels)
+    _refuse_too_many(corpus, config.num_labels)
+    measurable(recipe.evaluate, corpus)
+    if weights:
+        source.load_classifier(folder, None if finished else corpus.labels, fresh_head=not finished)
+    teacher, tokenizer = reshape.skeleton(config), source.load_tokenizer(folder)
+    train = corpus.splits["train"]
+    student = _student(
+        recipe.student, teacher, tokenizer, train, allow_pickle=allow_pickle, weights=weights
+    )
+    sizes = [source.count_parameters(model) for model in (student, teacher)]
+    if sizes[0] >= sizes[1]:
+        reporter.say(
+            "The student is no smaller than its teacher: {:.2f} M parameters to {:.2f} M.".format(
+                *(size / 1e6 for size in sizes)
+            )
+        )
+    return Inputs(corpus, tokenizer, teacher, student)
+
+
+def _refuse_too_many(corpus: Corpus, labels: int) -> None:
+    # Linux promises more memory than there is, and ends a process that comes to use it.
+    rows = sum(len(corpus.splits[part]) for part in ("train", "validation"))
+    machine.require_memory(
+        4 * rows * labels,
+        f"Asking the teacher about {rows:,} texts and {labels:,} labels",
+        "Take fewer texts or labels, or a larger machine.",
+    )
+
+
+def _student(
+    spec: StudentSpec,
+    teacher: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    train: "Dataset",
+    *,
+    allow_pickle: bool,
+    weights: bool,
+) -> "PreTrainedModel":
+    if spec.model is None:
+        keep = layers.choose(spec, layers.stacks(teacher))
+        narrower = narrowing.plan(spec, teacher, tokenizer, texts.strings(train))
+        return shape(spec, teacher, narrower, keep)[1]
+    folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
+    config, tokenizer = source.load_config(folder), source.load_tokenizer(folder)
+    source.set_labels(config, source.labels_of(teacher.config))
+    if weights:
+        source.load_classifier(folder, source.labels_of(config), fresh_head=True)
+    narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, texts.strings(train))
+    return reshape.skeleton(narrower.config)

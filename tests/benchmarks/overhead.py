@@ -1,0 +1,70 @@
+"""What checkpoints and checks cost: their share of a run's time.
+
+    python tests/benchmarks/overhead.py clinc_plus --output DIR --set data.dataset=… [--set …]
+
+Runs a recipe with everything that saves, seals and checks under a stop-watch. Stages that are
+done already are reused, so that a fine-tuned teacher in DIR leaves the distillation alone.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from kdcli import pipeline, run
+from kdcli.progress import Silent
+from kdcli.recipe.load import load
+from kdcli.training import checkpoints
+
+WATCHED = [
+    (Trainer, "_save_checkpoint", "checkpoints written"),
+    (checkpoints, "seal", "checkpoints sealed"),
+    (checkpoints, "prune", "checkpoints removed"),
+    (pipeline, "_identities", "sources hashed"),
+    (run.RunFolder, "fault", "artifacts checked"),
+    (pipeline, "inventory", "artifacts hashed"),
+]
+
+
+def main() -> None:
+    """Run the recipe and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--seconds", type=float, default=300, help="between checkpoints")
+    options = parser.parse_args()
+    spent: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+
+    def watched(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def timed(*args: Any, **named: Any) -> Any:
+            start = time.monotonic()
+            try:
+                return function(*args, **named)
+            finally:
+                spent[name] += time.monotonic() - start
+                times[name] += 1
+
+        return timed
+
+    for owner, attribute, name in WATCHED:
+        setattr(owner, attribute, watched(getattr(owner, attribute), name))
+    start = time.monotonic()
+    cadence = run.Cadence(seconds=options.seconds)
+    recipe = load(options.recipe, options.overrides)
+    pipeline.execute(recipe, options.output, Silent(), checkpoint_every=cadence)
+    total = time.monotonic() - start
+    print(f"| of {total:.0f} s | times | seconds | share |\n| --- | ---: | ---: | ---: |")
+    for name, seconds in spent.most_common():
+        print(f"| {name} | {times[name]} | {seconds:.2f} | {100 * seconds / total:.2f} % |")
+    whole = spent.total()
+    print(f"| all | | {whole:.2f} | {100 * whole / total:.2f} % |")
+
+
+if __name__ == "__main__":
+    main()

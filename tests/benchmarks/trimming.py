@@ -1,0 +1,87 @@
+"""What a smaller vocabulary saves a classifier, and what it costs it.
+
+    python tests/benchmarks/trimming.py runs/my-run/student --data DATASET --label intent
+
+Trims the classifier to the training texts at several sizes, and measures it before and after on
+the other splits: its parameters, its accuracy, and the share of texts that fall into other tokens,
+there and on texts from elsewhere (the quick start's, and the sentences of the documentation).
+Training after the cut would change nothing of this: the training texts' tokens are the same.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kdcli.data import source as data
+from kdcli.data.encode import encode, length_limit, with_model_labels
+from kdcli.models import source, vocabulary
+from kdcli.models.forward import collator_for, logits
+from kdcli.recipe.load import shipped_folder
+from kdcli.recipe.schema import DataSpec
+
+ROOT = Path(__file__).parents[2]
+
+
+def prose() -> list[str]:
+    """The sentences of the documentation."""
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    parts = re.split(r"(?<=[.!?:])\s+|\n\n", "\n\n".join(file.read_text("utf-8") for file in files))
+    return [part for part in parts if 3 < len(part.split()) < 60]
+
+
+def accuracy(model, tokenizer, corpus: data.Corpus, split: str) -> float:
+    """The share of a split's texts that the model labels right."""
+    limit = length_limit(model.config, tokenizer, None)
+    rows = encode(corpus.splits[split], tokenizer, limit)
+    rows = with_model_labels(rows, corpus, source.labels_of(model.config))
+    found = logits(model, collator_for(model, tokenizer), rows, 64).argmax(axis=1)
+    return float((found == rows["labels"]).mean())
+
+
+def changed(tokenizer, smaller, texts: Sequence[str]) -> float:
+    """The share of texts that the smaller vocabulary splits otherwise."""
+    return sum(tokenizer.tokenize(t) != smaller.tokenize(t) for t in texts) / len(texts)
+
+
+def main() -> None:
+    """Print a row for each size."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--config")
+    parser.add_argument("--text", default="text")
+    parser.add_argument("--label", default="label")
+    parser.add_argument("--sizes", type=float, nargs="*", default=[0, 0.25, 0.4, 0.5, 0.66, 1])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    spec = DataSpec(dataset=given.data, config=given.config, text=given.text, label=given.label)
+    corpus = data.load(spec, 42)
+    folder = source.locate(given.model)
+    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    quick = data.load(DataSpec(dataset=str(shipped_folder() / "quickstart"), label="intent"), 42)
+    elsewhere = {"quick start": quick.splits["train"]["text"], "prose": prose()}
+    splits = [split for split in ("validation", "test") if split in corpus.splits]
+    sets = {split: corpus.splits[split]["text"] for split in splits} | elsewhere
+    print(
+        "pieces", "parameters", "megabytes", *(f"accuracy {split}" for split in splits),
+        *(f"other tokens {name} ({len(texts):,})" for name, texts in sets.items()), sep="\t",
+    )  # fmt: skip
+    for share in given.sizes:
+        size = round(share * len(tokenizer))
+        texts = list(corpus.splits["train"]["text"])
+        kept = vocabulary.keep(tokenizer, model.config, texts, size)
+        smaller, own = vocabulary.trim(model, tokenizer, texts, kept)
+        count = source.count_parameters(smaller)
+        print(
+            len(kept), count, f"{4 * count / 1e6:.1f}",
+            *(f"{accuracy(smaller, own, corpus, split):.4f}" for split in splits),
+            *(f"{changed(tokenizer, own, texts):.4f}" for texts in sets.values()),
+            sep="\t", flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

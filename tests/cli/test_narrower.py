@@ -1,0 +1,75 @@
+"""Heads, neurons, width and vocabulary by `kd init-student`'s flags."""
+
+import json
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+from typer.testing import CliRunner
+
+from kdcli.cli.app import app
+
+
+@pytest.fixture
+def kd(tiny_teacher, monkeypatch, tmp_path):
+    (tmp_path / "texts.csv").write_text("said\nwhere is my parcel\nthe code fails\n")
+    (tmp_path / "empty.csv").write_text("said\n")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, model=tiny_teacher):
+        return CliRunner().invoke(app, ["init-student", *map(str, (model, *arguments))])
+
+    return run
+
+
+def test_the_table_shows_what_gets_narrower(kd, tmp_path):
+    done = kd("--ffn", 32, "--trim-vocab", "texts.csv", "--text", "said", "--pieces", 400,
+              "-o", "small")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    rows = {line[:23].strip(): line.split()[-2:] for line in done.stdout.splitlines()}
+    assert rows["feed-forward neurons"] == ["64", "32"]
+    assert rows["vocabulary"] == ["600", "400"]
+    assert "attention heads" not in rows
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "small").config.kd
+
+
+def test_a_fresh_model_needs_no_texts(kd):
+    done = kd("--hidden", 16, "--heads", 4, "--ffn", 20, "-o", "small", "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["hidden"], result["heads"], result["ffn"]) == (16, 4, 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--heads", 3], "student.heads is 3, and the teacher's layers have 2 heads"),
+        (["--heads", 1], "the configuration of a model of type bert has no word for the width"),
+        (["--heads", 0], "--heads 0: student.heads must be greater than or equal to 1"),
+        (["--ffn", 65], "student.ffn is 65, and the teacher's feed-forward layers have 64"),
+        (["--ffn", 32], "needs texts. Name them: --data"),
+        (["--pieces", 300], "needs texts. Name them: --data"),
+        (["--trim-vocab", "nowhere.csv"], "nowhere.csv"),
+        (["--trim-vocab", "empty.csv", "--text", "said"], "empty.csv is empty"),
+        (["--trim-vocab", "texts.csv"], "there is no column text"),
+        (["--trim-vocab", "texts.csv", "--data", "empty.csv"], "are different texts"),
+        (["--trim-vocab", "texts.csv", "--text", "said", "--pieces", 700], "tokenizer has 600"),
+        (["--hidden", 33], "student.hidden is 33"),
+        (["--hidden", 24], "no multiple of 16"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(kd, tmp_path, arguments, says):
+    done = kd(*arguments)
+    assert done.exit_code == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"texts.csv", "empty.csv"}
+
+
+def test_a_recipe_trims_to_its_own_texts(kd):
+    done = kd("--trim-vocab", "texts.csv", model="quickstart")
+    assert done.exit_code == 2
+    assert "its own training texts" in done.stderr
+    done = kd("--pieces", 12000, "--dry-run", "--json", model="quickstart")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["stages"][1]["parameters"] < 12e6

@@ -1,0 +1,385 @@
+"""The command on a machine that fails it: one sentence, a way out, and nothing lost."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from kdcli.cli.app import app
+from kdcli.pipeline import execute
+from kdcli.progress import Silent
+from kdcli.recipe.load import load
+from kdcli.run import file_digest
+
+FIT = "{epochs: %d, batch_size: 16, learning_rate: 1e-3}"
+# Shown in a table, in a card, in JSON; and trained on.
+LABELS = {"cancel_order": "annuler_la_commande_é", "track_order": "追踪"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_backbone, small_data, tmp_path_factory):
+    """A recipe of seconds, whose data and label names aren't all ASCII."""
+    folder = tmp_path_factory.mktemp("recipe")
+    data = shutil.copytree(small_data, folder / "data")
+    for file in data.iterdir():
+        rows = pd.read_csv(file)
+        changed = rows["intent"].isin(LABELS)
+        rows.loc[changed, "text"] += " ça va ?"
+        rows["intent"] = rows["intent"].replace(LABELS)
+        rows.to_csv(file, index=False)
+    path = folder / "tiny.yaml"
+    path.write_text(
+        f"name: tiny\ndata: {{dataset: {data}, label: intent}}\n"
+        f"teacher:\n  model: {tiny_backbone}\n  fine_tune: {FIT % 1}\n"
+        f"distill: {FIT % 4}\n"
+        "evaluate: {latency_texts: 3, out_of_scope: annuler_la_commande_é}\n"
+    )
+    return path
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "kdcli", *map(str, arguments)]
+
+
+def kd(*arguments, env=(), within=(), **options):
+    environment = {**os.environ, **dict(env)}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    options = {"capture_output": True, "text": True, "timeout": 300, **options}
+    return subprocess.run([*within, *command(*arguments)], env=environment, **options)
+
+
+def limit(name, value):
+    """To be called in the child: one of its resource limits."""
+    return lambda: resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def check_error(done, code, *says):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "This is a bug" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert done.stderr.count("Error: ") == 1
+    for words in says:
+        assert words in last
+
+
+def outcome(run):
+    """What must not depend on the machine's mishaps."""
+    models = json.loads((run / "evaluation.json").read_text())["models"]
+    weights = {
+        name: file_digest(run / name / "model.safetensors") for name in ("teacher", "student")
+    }
+    return weights, {model["name"]: model["splits"] for model in models}
+
+
+@pytest.fixture(scope="module")
+def expected(recipe, tmp_path_factory):
+    """What an unbroken run comes to."""
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    done = kd("distill", recipe, "-o", run)
+    assert done.returncode == 0, done.stderr
+    return outcome(run)
+
+
+class Disk:
+    """A file system of a few megabytes that only processes started `within` see under its path.
+
+    Attributes:
+        path: Where they see it.
+        outside: Where the test sees it.
+    """
+
+    def __init__(self, path, options):
+        script = 'mount -t tmpfs -o "$1" tmpfs "$2" && echo mounted && exec sleep 600'
+        start = ["unshare", "-rm", "sh", "-c", script, "sh", options, str(path)]
+        self.path = path
+        self.holder = subprocess.Popen(
+            start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if self.holder.stdout.readline() != "mounted\n":
+            pytest.skip(f"no file system can be mounted here: {self.holder.stderr.read().strip()}")
+        target = f"--target={self.holder.pid}"
+        self.within = ["nsenter", target, "--user", "--mount", "--preserve-credentials", "--"]
+        self.outside = Path(f"/proc/{self.holder.pid}/root{path}")
+
+    def fill(self):
+        """Leave no room."""
+        try:
+            with (self.outside / "filler").open("wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+        except OSError:
+            pass
+
+    def close(self):
+        self.holder.kill()
+        self.holder.communicate()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    if not all(map(shutil.which, ("unshare", "nsenter", "mount"))):
+        pytest.skip("unshare, nsenter and mount are needed to mount a file system")
+    disks = []
+
+    def mount(options, path=None):
+        path = path or tmp_path / f"disk-{len(disks)}"
+        path.mkdir(exist_ok=True)
+        disks.append(Disk(path, options))
+        return disks[-1]
+
+    yield mount
+    for mounted in disks:
+        mounted.close()
+
+
+def test_a_read_only_output_folder(recipe, disk):
+    place = disk("size=1m,ro")
+    done = kd("distill", recipe, "-o", place.path / "run", within=place.within)
+    check_error(done, 3, f"{place.path}/run: Read-only file system", "--output")
+
+
+def test_too_little_disk_is_said_before_the_training(recipe, disk):
+    place = disk("size=1m")
+    done = kd("distill", recipe, "-o", place.path / "run", within=place.within)
+    check_error(done, 3, "has room for", "training needs up to", "Make room")
+    assert not list(place.outside.glob("run/.work/teacher/*/checkpoint-*"))
+
+
+def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
+    place = disk("size=16m")
+    run = place.outside / "run"
+    go = command("distill", recipe, "-o", place.path / "run", "--checkpoint-every", "1")
+    with subprocess.Popen([*place.within, *go], stderr=subprocess.PIPE, text=True) as process:
+        while not list(run.glob(".work/distill/*/checkpoint-*/whole.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        place.fill()
+        said = process.stderr.read()
+    check_error(subprocess.CompletedProcess(go, process.wait(), "", said), 3, "Make room")
+    kept = {seal.parent for seal in run.glob(".work/distill/*/checkpoint-*/whole.json")}
+    assert kept
+    for checkpoint in kept:
+        sizes = json.loads((checkpoint / "whole.json").read_text())["sizes"]
+        assert {n: (checkpoint / n).stat().st_size for n in sizes} == sizes
+    (place.outside / "filler").unlink()
+    again = subprocess.run([*place.within, *go], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "Going on from checkpoint at step" in again.stderr
+    assert "teacher: reused" in again.stderr
+    assert outcome(run) == expected
+
+
+# The manifest, the data's cache, a checkpoint.
+@pytest.mark.parametrize("size", [1_000, 20_000, 300_000])
+def test_a_limit_on_the_size_of_files(recipe, tmp_path, expected, size):
+    arguments = ("fine-tune-teacher", recipe, "-o", tmp_path / "run", "--checkpoint-every", "3")
+    # A cache of its own: what is in it already needs no writing.
+    env = {"HF_HOME": str(tmp_path / "cache")}
+    check_error(kd(*arguments, env=env, preexec_fn=limit("FSIZE", size)), 3, "ulimit -f")
+    assert not (tmp_path / "run/teacher").exists()
+
+
+@pytest.mark.parametrize("files", [5, 6])
+def test_too_few_file_handles(recipe, tmp_path, files):
+    done = kd("distill", recipe, "-o", tmp_path / "run", preexec_fn=limit("NOFILE", files))
+    check_error(done, 3, "Too many open files", "ulimit -n")
+
+
+@pytest.fixture
+def large_batches(small_data, tmp_path):
+    """What makes the teacher's first step ask for more than a gigabyte."""
+    data = shutil.copytree(small_data, tmp_path / "large")
+    header, *rows = (data / "train.csv").read_text().splitlines(keepends=True)
+    (data / "train.csv").write_text("".join([header, *rows * 100]))
+    size = "teacher.fine_tune.batch_size=12000"
+    return ["--set", f"data.dataset={data}", "--set", "evaluate.out_of_scope=null", "--set", size]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at the start", "in training"])
+def test_too_little_memory(recipe, tmp_path, large_batches, begun):
+    go = command("distill", recipe, "-o", tmp_path / "run", *large_batches)
+    with subprocess.Popen(go, stderr=subprocess.PIPE, text=True) as process:
+        process.stderr.readline()
+        while begun and not (tmp_path / "run/logs/teacher.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+        # Some room: where there is none, Python waits for ever for a thread that can't begin.
+        most = pages * resource.getpagesize() + 200_000_000
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (most, most))
+        said = process.stderr.read()
+    done = subprocess.CompletedProcess(go, process.wait(), "", said)
+    check_error(done, 3, "not enough memory", "batch_size")
+
+
+@pytest.fixture
+def no_home(disk, tmp_path):
+    """A home that can't be written, for root neither: its path, and how to be within."""
+    if os.geteuid():
+        (tmp_path / "home").mkdir(mode=0o500)
+        return tmp_path / "home", []
+    place = disk("size=1m,ro")
+    return place.path, place.within
+
+
+def test_a_home_that_can_t_be_written(recipe, tmp_path, no_home, expected):
+    home, within = no_home
+    env = {"HOME": str(home / "gone"), "HF_HOME": None, "XDG_CACHE_HOME": None}
+    env["TMPDIR"] = str(tmp_path)
+    done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env=env, within=within)
+    assert done.returncode == 0, done.stderr
+    assert file_digest(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
+    assert not list(tmp_path.glob("kd-*")), "the cache goes with the command"
+
+
+@pytest.mark.parametrize("there", ["/proc", "/nowhere"])
+def test_no_folder_for_temporary_files_is_no_obstacle(recipe, tmp_path, there):
+    done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env={"TMPDIR": there})
+    assert done.returncode == 0, done.stderr
+
+
+def test_nowhere_at_all_for_temporary_files(disk):
+    hide = 'for d in /tmp /var/tmp; do mount -t tmpfs -o ro none $d; done; cd /proc; exec "$@"'
+    within = ["unshare", "-rm", "sh", "-c", hide, "sh"]
+    if subprocess.run([*within, "true"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        done = kd("fine-tune-teacher", "quickstart", "-o", f"{folder}/run", within=within)
+    check_error(done, 3, "No usable temporary directory", "TMPDIR")
+
+
+def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
+    start = time.time()
+    # Between two runs, and then during one.
+    for clock in (lambda: start + 1e8, lambda: start - 1e5 * (time.monotonic() % 1e4)):
+        monkeypatch.setattr(time, "time", clock)
+        until = "teacher" if clock() > start else "card"
+        execute(load(str(recipe)), tmp_path / "run", Silent(), until)
+    assert outcome(tmp_path / "run") == expected
+    records = json.loads((tmp_path / "run/run.json").read_text())["stages"]
+    assert all(0 <= record["seconds"] < 60 for record in records.values())
+    assert time.localtime().tm_year == int(
+        (tmp_path / "run/.holder").read_text().partition("since ")[2][:4]
+    )
+
+
+def test_one_processor(recipe, tmp_path, expected):
+    one = {min(os.sched_getaffinity(0))}
+    done = kd(
+        "fine-tune-teacher", recipe, "-o", tmp_path / "run",
+        preexec_fn=lambda: os.sched_setaffinity(0, one),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert file_digest(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
+
+
+PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": None, "LC_CTYPE": None}
+LOCALES = {
+    "C": {**PLAIN, "LC_ALL": "C"},
+    "POSIX": {**PLAIN, "LC_ALL": "POSIX"},
+    "unset": {"LANG": None, "LC_ALL": None},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(recipe, tmp_path_factory, expected):
+    """A run of the C locale."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    done = kd("distill", recipe, "-o", run, env=LOCALES["C"], encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert outcome(run) == expected
+    return run
+
+
+@pytest.mark.parametrize("env", LOCALES.values(), ids=LOCALES)
+def test_a_locale_without_letters(recipe, plain, env):
+    shown = kd("distill", recipe, "-o", plain, env=env, encoding="utf-8")
+    assert shown.returncode == 0, shown.stderr
+    assert "out-of-scope recall" in shown.stdout
+    as_json = kd("distill", recipe, "-o", plain, "--json", env=env)
+    assert json.loads(as_json.stdout)["run"] == str(plain)
+    recipe_shown = kd("recipe", "show", recipe, "--json", env=env)
+    scope = json.loads(recipe_shown.stdout)["evaluate"]["out_of_scope"]
+    assert scope == LABELS["cancel_order"]
+    wrong = kd("recipe", "check", recipe, "--set", "überall=1", env=env, encoding="utf-8")
+    check_error(wrong, 2, "berall")
+
+
+def test_the_card_of_a_plain_locale_is_whole(plain):
+    assert LABELS["cancel_order"] in (plain / "student/README.md").read_text("utf-8")
+
+
+STREAMS = {
+    "output closed": (">&-", 0, 2),
+    "errors closed": ("2>&-", 0, 2),
+    "both closed": (">&- 2>&-", 0, 2),
+    "all closed": ("<&- >&- 2>&-", 0, 2),
+    "output full": (">/dev/full", 3, 2),
+    "errors full": ("2>/dev/full", 0, 2),
+    "nobody reads": ("| true", 0, 2),
+    "nobody reads errors": ("2>&1 >/dev/null | true", 0, 2),
+}
+
+
+@pytest.mark.parametrize(("streams", "fine", "wrong"), STREAMS.values(), ids=STREAMS)
+def test_streams_that_can_t_be_written(recipe, plain, streams, fine, wrong):
+    for arguments, code in (
+        (["distill", recipe, "-o", plain], fine),
+        (["recipe", "show", recipe, "--json"], fine),
+        (["recipe", "check", "nothing"], wrong),
+        (["recipe", "check", "nothing", "--json"], wrong),
+        (["distill"], wrong),
+    ):
+        script = f'set -o pipefail; "$@" {streams}'
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *command(*arguments)], capture_output=True, text=True
+        )
+        assert done.returncode == code, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_training_goes_on_when_nobody_reads_its_progress(recipe, tmp_path, expected):
+    go = command("distill", recipe, "-o", tmp_path / "run")
+    with subprocess.Popen(go, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait() == 0
+    assert outcome(tmp_path / "run") == expected
+
+
+NAMES = ("a b", "ünï 模型 [x] {y} *? #h %20 c:d", "-dash/~tilde", "new\nline and \x1b[2J",
+         f"{'x' * 200}/{'y' * 250}")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["space", "letters", "signs", "control", "long"])
+def test_a_run_folder_of_any_name(recipe, tmp_path, name, expected):
+    for again in (False, True):
+        done = CliRunner().invoke(
+            app, ["distill", str(recipe), "-o", str(tmp_path / name), "--json"]
+        )
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["run"] == str(tmp_path / name)
+        assert (done.stderr.count("reused") == 8) == again
+        assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert outcome(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["a::b", "\udcff", "x" * 256, "y/" * 2100], ids=lambda n: ascii(n[:9])
+)
+def test_a_run_folder_that_can_t_be(recipe, tmp_path, name):
+    check_error(kd("distill", recipe, "-o", tmp_path / name), 2)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,94 @@
+"""All figures of one model, on texts of any kind."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdcli.evaluation import operating
+from kdcli.evaluation.figures import Answers, Truth, at_budgets, figures
+from kdcli.evaluation.gates import FIGURES
+from kdcli.evaluation.uncertainty import Resamples
+
+
+class Whole(Resamples):
+    """One draw: every text once, so that a resampled figure is the figure."""
+
+    def __init__(self, texts):
+        self._times = np.ones((1, texts), dtype=np.uint8)
+
+
+def made(texts, classes, outside, tuned, seed, resamples=Whole):
+    random = np.random.default_rng(seed)
+    references = random.integers(0, classes, texts)
+    logits = random.normal(size=(2, texts, classes)).astype(np.float32)
+    logits[:, np.arange(texts), references] += 2 * (random.random((2, texts)) < 0.7)
+    points = []
+    if tuned and outside is not None:
+        points = operating.choose(logits[0], references, outside, "x", [0.1, 0.5])
+    chosen = operating.Settings(1.7, points[0] if points else None) if tuned else None
+    truth = Truth(references, tuple(map(str, range(classes))), outside, resamples(texts))
+    mine, other = (Answers(one, chosen) for one in logits)
+    return truth, mine, other, points
+
+
+CASES = {
+    "texts": st.integers(1, 60),
+    "classes": st.integers(2, 8),
+    "outside": st.sampled_from([None, 0, 1]),
+    "tuned": st.booleans(),
+    "seed": st.integers(0, 10_000),
+}
+
+
+@given(**CASES)
+@settings(max_examples=60, deadline=None)
+def test_every_draw_is_of_the_figure_of_its_name(texts, classes, outside, tuned, seed):
+    """A resample that has every text once gives the figure itself, to float32's accuracy."""
+    truth, mine, other, _ = made(texts, classes, outside, tuned, seed)
+    found = figures(truth, mine, other)
+    assert found.points.keys() <= FIGURES.keys()
+    for name, value in found.points.items():
+        assert found.draws[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    assert np.isfinite(list(found.points.values())).all()
+    json.dumps([found.points, found.details], allow_nan=False)
+
+
+@given(**CASES)
+@settings(max_examples=20, deadline=None)
+def test_shares_are_shares(texts, classes, outside, tuned, seed):
+    truth, mine, other, points = made(texts, classes, outside, tuned, seed)
+    found = figures(truth, mine, other)
+    unbounded = {"log_loss", "log_loss_calibrated", "kl", "brier", "brier_calibrated"}
+    for name, value in found.points.items():
+        assert value >= -1e-12, name
+        assert value <= 1 + 1e-12 or name in unbounded, name
+    for row in at_budgets(truth, mine, points) if points else ():
+        assert 0 <= row["accuracy"] <= 1
+
+
+def test_a_perfect_model():
+    references = np.arange(60) % 6
+    logits = np.where(np.eye(6)[references], 30, 0).astype(np.float32)
+    (point,) = operating.choose(logits, references, 0, "x", [0.0])
+    truth = Truth(references, tuple("abcdef"), 0, Resamples(60))
+    said = Answers(logits, operating.Settings(1.0, point))
+    found = figures(truth, said, said).points
+    perfect = {name: 1.0 if better else 0.0 for name, better in FIGURES.items()}
+    # It has no errors to agree in, and nothing to repair.
+    del perfect["agreement_where_it_errs"]
+    assert found == pytest.approx(perfect | {"positive_flip_rate": 0.0}, abs=1e-6)
+
+
+def test_one_that_guesses():
+    random = np.random.default_rng(0)
+    references = random.integers(0, 10, 20_000)
+    logits = random.normal(size=(20_000, 10)).astype(np.float32) / 10
+    truth = Truth(references, tuple("abcdefghij"), 0, Resamples(20_000, 20))
+    found = figures(truth, Answers(logits, None)).points
+    expected = {"accuracy": 0.1, "macro_f1": 0.1, "balanced_accuracy": 0.1, "top_3_accuracy": 0.3,
+                "top_5_accuracy": 0.5, "in_scope_accuracy": 0.1, "out_of_scope_recall": 0.1,
+                "log_loss": np.log(10), "brier": 0.9}  # fmt: skip
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.02)

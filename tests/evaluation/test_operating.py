@@ -1,0 +1,132 @@
+"""The threshold keeps its budget, and travels with the model."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdcli.errors import ModelError
+from kdcli.evaluation import scope
+from kdcli.evaluation.operating import (
+    FILE,
+    OperatingPoint,
+    Settings,
+    choose,
+    read,
+    threshold,
+    write,
+)  # fmt: skip
+
+RANDOM = np.random.default_rng(5)
+
+
+def validation(inside=400, outside=60):
+    """Logits and labels; label 0 is out of scope."""
+    references = np.where(
+        np.arange(inside + outside) < inside, RANDOM.integers(1, 6, inside + outside), 0
+    )
+    logits = RANDOM.normal(size=(inside + outside, 6))
+    logits[np.arange(inside + outside), references] += np.where(references, 4, 1)
+    return logits.astype(np.float32), references
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),
+    st.floats(0, 1, exclude_max=True),
+)
+@settings(deadline=None)
+def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
+    scores = np.array(scores)
+    found = threshold(scores, budget)
+    assert (scores < found).mean() <= budget + 1e-9
+    # No higher one would do: the next score above it is too many.
+    higher = scores[scores > found]
+    if len(higher):
+        assert (scores < higher.min()).sum() > np.floor(budget * len(scores) + 1e-9)
+
+
+def test_a_whole_number_of_texts_is_not_lost_to_rounding():
+    assert threshold(np.arange(100.0), 0.29) == 29
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
+def test_in_scope_texts_are_refused_as_often_as_allowed(budget):
+    logits, references = validation()
+    (point,) = choose(logits, references, 0, "oos", [budget])
+    refused = point.predict(logits, 0) == 0
+    inside = references != 0
+    assert refused[inside].mean() == pytest.approx(budget)
+    assert point.refuse_at_most == budget
+    # What isn't refused gets its best in-scope label, whatever the out-of-scope logit says.
+    kept = ~refused
+    assert (point.predict(logits, 0)[kept] == logits[kept, 1:].argmax(-1) + 1).all()
+
+
+def test_the_score_that_separates_best_is_taken():
+    logits, references = validation()
+    (point,) = choose(logits, references, 0, "oos", [0.02])
+    found = {
+        name: scope.separation(scope.score(name, logits, 0), references == 0)["auroc"]
+        for name in scope.SCORES
+    }
+    assert found[point.score] == max(found.values())
+
+
+def test_a_higher_budget_refuses_more():
+    logits, references = validation()
+    points = choose(logits, references, 0, "oos", [0.01, 0.05, 0.2])
+    recalls = [(p.predict(logits, 0) == 0)[references == 0].mean() for p in points]
+    assert recalls == sorted(recalls)
+    assert recalls[0] < recalls[-1]
+
+
+def test_without_texts_out_of_scope_it_is_the_probability():
+    logits, references = validation(outside=0)
+    assert choose(logits, references, 0, "oos", [0.02])[0].score == "probability"
+
+
+def test_without_texts_in_scope_there_is_no_threshold():
+    logits, references = validation(inside=0)
+    assert choose(logits, references, 0, "oos", [0.02]) == []
+
+
+POINT = OperatingPoint("oos", "energy", 1.2345678901234567, 0.02)
+
+
+@pytest.mark.parametrize("settings", [Settings(1.5), Settings(0.7, POINT)])
+def test_what_is_written_is_read_again(settings, tmp_path):
+    (tmp_path / FILE).write_text(write(settings))
+    assert read(tmp_path) == settings
+
+
+def test_a_model_that_brings_nothing_brings_nothing(tmp_path):
+    assert read(tmp_path) is None
+
+
+GOOD = json.loads(write(Settings(0.7, POINT)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", "{}", '"text"', "null", '{"temperature": 0, "operating_point": null}',
+        '{"temperature": "x", "operating_point": null}', '{"temperature": 1, "operating_point": 5}',
+        json.dumps({**GOOD, "temperature": -1}),
+        json.dumps({**GOOD, "operating_point": {**GOOD["operating_point"], "score": "luck"}}),
+        json.dumps({**GOOD, "operating_point": {**GOOD["operating_point"], "score": [1]}}),
+        '{"temperature": NaN, "operating_point": null}',
+        json.dumps({**GOOD, "operating_point": {**GOOD["operating_point"], "threshold": None}}),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_said(content, tmp_path):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ModelError, match=r"kd\.json is damaged"):
+        read(tmp_path)
+
+
+def test_a_file_that_is_no_text_is_said(tmp_path):
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match=r"kd\.json is damaged"):
+        read(tmp_path)

@@ -1,0 +1,72 @@
+"""The table fits a terminal, and the words say what is noise."""
+
+import json
+
+import pytest
+
+from kdcli.cli.console import Console
+from kdcli.cli.runs import show_figures
+from kdcli.evaluation import summary
+
+
+@pytest.fixture(scope="module")
+def evaluation(run):
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def test_the_table_has_the_figures_that_decide(evaluation):
+    titles = [row[0].strip() for row in summary.rows(evaluation)]
+    each = ["accuracy", "difference", "macro F1", "in-scope accuracy", "out-of-scope recall",
+            "agreement", "calibration error", "with the threshold", "recall"]  # fmt: skip
+    costs = ["parameters", "weights", "one text, median", "one text, 95 % under", "texts a second",
+             "times as fast"]  # fmt: skip
+    expected = ["validation, 180 texts", *each, "test, 284 texts", *each, "cost", *costs]
+    assert [title for title in titles if title != "without repeats"] == expected
+
+
+def test_three_models_fit_eighty_columns(evaluation, capsys, monkeypatch):
+    monkeypatch.setattr("kdcli.cli.console._PLAIN_WIDTH", 80)
+    teacher, student = evaluation["models"]
+    three = {**evaluation, "models": [teacher, student, {**student, "name": "baseline"}]}
+    show_figures(three, {}, "", Console())
+    table = capsys.readouterr().out.partition("\nvalidation: ")[0]
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    # No cell was folded: a line for each row, the header, its rule.
+    assert len([line for line in lines if line.strip()]) == len(summary.rows(three)) + 2
+
+
+def row_of_test(evaluation, title):
+    rows = summary.rows(evaluation)
+    start = next(i for i, row in enumerate(rows) if row[0].startswith("test, "))
+    return next(row for row in rows[start:] if row[0].strip() == title)[1:]
+
+
+def changed(evaluation, p=0.5, **gap):
+    copy = json.loads(json.dumps(evaluation))
+    against = copy["models"][1]["splits"]["test"]["against"]["teacher"]
+    against["differences"]["accuracy"] |= gap
+    against["p"] = p
+    return copy
+
+
+def test_a_difference_inside_the_noise_is_called_so_in_table_and_words(evaluation):
+    noise = changed(evaluation, value=-0.002, low=-0.006, high=0.002, noise=True)
+    assert row_of_test(noise, "difference") == ["", "-0.20, noise"]
+    words = next(said for said in summary.remarks(noise) if said.startswith("test: "))
+    assert "student and teacher differ within the noise" in words
+    assert "-0.60 to +0.20, McNemar p = 0.5" in words
+
+
+def test_a_difference_beyond_it_is_said_with_its_side(evaluation):
+    real = changed(evaluation, p=1e-9, value=-0.04, low=-0.06, high=-0.02, noise=False)
+    assert row_of_test(real, "difference") == ["", "-4.00"]
+    words = next(said for said in summary.remarks(real) if said.startswith("test: "))
+    assert "student is 4.00 points below teacher" in words
+    assert "McNemar p < 0.001" in words
+
+
+def test_a_model_alone_has_no_empty_rows(evaluation):
+    alone = {**evaluation, "models": [evaluation["models"][0]]}
+    titles = [row[0].strip() for row in summary.rows(alone)]
+    assert not {"difference", "agreement", "times as fast"} & {*titles}

@@ -1,0 +1,159 @@
+"""Whatever a data file holds: it loads as it was written, or one line says what is wrong."""
+
+import csv
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdcli.data.source import load
+from kdcli.errors import KdError
+from kdcli.outside import printable
+from kdcli.recipe.schema import DataSpec
+
+KINDS = ("csv", "tsv", "jsonl", "json", "parquet")
+CASES = pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+texts = words.filter(lambda text: text.strip() and "\0" not in text)
+labels = st.sampled_from(["cat", "dog", "cow", "0", "1", "007", "a\nb", '"', "é"])
+rows = st.lists(st.tuples(texts, labels), min_size=1, max_size=12)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(words, inner, max_size=2),
+    max_leaves=4,
+)
+PIECES = [
+    b",", b"\t", b'"', b'""', b"\n", b"\r", b"\0", b"{", b"}", b"[", b"]", b":", b"null", b"1e999",
+    b"\xff", b"\xef\xbb\xbf", b"\\ud800", b"\\", b"text", b"label", b"PAR1", b"9" * 5000,
+]  # fmt: skip
+
+
+def written(kind, names, rows):
+    """A file of rows as other programs write it."""
+    if kind == "parquet":
+        out = pa.BufferOutputStream()
+        columns = [pa.array(column) for column in zip(*rows, strict=True)]
+        pq.write_table(pa.Table.from_arrays(columns, names), out)
+        return out.getvalue().to_pybytes()
+    objects = [dict(zip(names, row, strict=False)) for row in rows]
+    if kind == "json":
+        return json.dumps(objects, indent=1).encode()
+    if kind == "jsonl":
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in objects]
+        return "".join(lines).encode(errors="surrogatepass")
+    text = io.StringIO()
+    csv.writer(text, delimiter="," if kind == "csv" else "\t").writerows([names, *rows])
+    return text.getvalue().encode()
+
+
+odd_columns = st.sampled_from(
+    [
+        words,
+        st.none(),
+        st.booleans(),
+        st.integers(-3, 5),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(),
+        st.binary(max_size=3),
+        st.dates(),
+        st.lists(words, max_size=2),
+        st.fixed_dictionaries({"a": words}),
+        st.none() | words,
+    ]
+)
+
+
+@st.composite
+def odd(draw, kind):
+    """A file that is whole, but what is in it may be of any kind, or under another name."""
+    names = draw(st.sampled_from([["text", "label"]] * 6 + [["text", "text"], ["a", "label"]]))
+    count = draw(st.integers(1, 6))
+    if kind == "parquet":
+        cells = [draw(odd_columns) for _ in names]
+        row = st.tuples(*cells)
+    else:
+        cells = anything if kind.startswith("json") else words
+        row = st.lists(cells | labels, min_size=1, max_size=3)
+    return written(kind, names, draw(st.lists(row, min_size=count, max_size=count)))
+
+
+@st.composite
+def damaged(draw, kind):
+    """A sound file, cut short or with some of its bytes changed."""
+    content = written(kind, ["text", "label"], draw(rows))
+    for _ in range(draw(st.integers(1, 4))):
+        start, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+        match draw(st.sampled_from(["cut", "put", "double", "replace"])):
+            case "cut":
+                content = content[:end]
+            case "put":
+                content = content[:start] + draw(st.sampled_from(PIECES)) + content[start:]
+            case "double":
+                content = content[:end] + content[start:]
+            case "replace":
+                put = draw(st.binary(max_size=4))
+                content = content[:start] + put + content[start + len(put) :]
+    return content
+
+
+def check(path, cases, contents):
+    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+    @given(contents, st.booleans())
+    def run(content, to_train):
+        path.write_bytes(content)
+        try:
+            corpus = load(
+                DataSpec(dataset=str(path), validation_fraction=0.3), 0, to_train=to_train
+            )
+        except KdError as error:
+            assert error.exit_code == 2
+            assert printable(str(error)) == str(error)
+            assert str(path) in str(error)
+            return
+        for split in corpus.splits.values():
+            assert all(text.strip() for text in split["text"])
+            assert all(0 <= label < len(corpus.labels) for label in split["label"])
+
+    run()
+
+
+@CASES
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_sound_is_read_as_it_was_written(tmp_path, cases, kind):
+    path = tmp_path / f"d.{kind}"
+
+    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+    @given(rows)
+    def run(rows):
+        path.write_bytes(written(kind, ["text", "label"], rows))
+        corpus = load(DataSpec(dataset=str(path)), 0, to_train=False)
+        read = corpus.splits["train"]
+        named = [corpus.labels[label] for label in read["label"]]
+        assert list(zip(read["text"], named, strict=True)) == rows
+
+    run()
+
+
+@CASES
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_odd_loads_or_one_line_says_why_not(tmp_path, cases, kind):
+    check(tmp_path / f"d.{kind}", cases, odd(kind))
+
+
+@CASES
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_damaged_loads_or_one_line_says_why_not(tmp_path, cases, kind):
+    check(tmp_path / f"d.{kind}", cases, damaged(kind))
+
+
+@CASES
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_bytes_load_or_one_line_says_why_not(tmp_path, cases, kind):
+    pieces = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3)).map(b"".join)
+    check(tmp_path / f"d.{kind}", cases, st.binary() | pieces)

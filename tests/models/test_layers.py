@@ -1,0 +1,108 @@
+"""Which layers are kept."""
+
+from itertools import pairwise
+
+import pytest
+
+from kdcli.errors import ModelError
+from kdcli.models import layers
+from kdcli.models.layers import Stack
+from kdcli.recipe.schema import StudentSpec
+
+BOTH = (
+    Stack("encoder.layers", "encoder", "encoder_layers", 6),
+    Stack("decoder.layers", "decoder", "decoder_layers", 4),
+)
+
+
+def one(depth):
+    return (Stack("layers", "", "num_hidden_layers", depth),)
+
+
+@pytest.mark.parametrize(
+    ("spec", "depth", "kept"),
+    [
+        ({"drop_every": 2}, 6, (0, 2, 4)),
+        ({"drop_every": 2}, 12, (0, 2, 4, 6, 8, 10)),
+        ({"drop_every": 3}, 6, (0, 1, 3, 4)),
+        ({}, 4, (0, 2)),
+        ({"keep": (1, 3)}, 4, (1, 3)),
+        ({"layers": 6}, 12, (0, 2, 4, 7, 9, 11)),
+        ({"layers": 3}, 6, (0, 3, 5)),
+        ({"layers": 1}, 6, (0,)),
+        ({"layers": 6}, 6, (0, 1, 2, 3, 4, 5)),
+        ({"layers": 2, "strategy": "first"}, 6, (0, 1)),
+        ({"layers": 2, "strategy": "last"}, 6, (4, 5)),
+    ],
+)
+def test_which_layers_are_kept(spec, depth, kept):
+    assert layers.choose(StudentSpec(**spec), one(depth)) == (kept,)
+
+
+@pytest.mark.parametrize("depth", range(2, 49))
+def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
+    for count in range(2, depth + 1):
+        kept = layers.spaced(count, depth)
+        gaps = {after - before for before, after in pairwise(kept)}
+        assert (kept[0], kept[-1], len(kept)) == (0, depth - 1, count)
+        assert max(gaps) - min(gaps) <= 1
+        assert min(gaps) >= 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ({"drop_every": 3}, ((0, 1, 3, 4), (0, 1, 3))),
+        ({"keep": (0, 1)}, ((0, 1), (0, 1))),
+        ({"layers": 2}, ((0, 5), (0, 3))),
+        ({"layers": 2, "decoder_layers": 1}, ((0, 5), (0,))),
+        ({"layers": 6, "decoder_keep": (3,)}, ((0, 1, 2, 3, 4, 5), (3,))),
+        ({"decoder_layers": 1, "strategy": "last"}, ((0, 2, 4), (3,))),
+    ],
+)
+def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
+    assert layers.choose(StudentSpec(**spec), BOTH) == kept
+
+
+@pytest.mark.parametrize(
+    ("spec", "stacks", "says"),
+    [
+        ({"keep": (0, 9)}, one(6), "keep names layer 9, and the teacher has 6 layers, 0 to 5"),
+        ({"keep": (0, 5)}, BOTH, "keep names layer 5, and the teacher's decoder has 4 layers"),
+        ({"layers": 9}, one(6), "layers is 9, and the teacher has 6 layers"),
+        ({"decoder_layers": 9}, BOTH, "decoder_layers is 9, and the teacher's decoder has 4"),
+        ({"decoder_keep": (0,)}, one(6), "decoder_keep: the teacher has one stack"),
+    ],
+)
+def test_a_layer_that_isn_t_there_is_refused(spec, stacks, says):
+    with pytest.raises(ModelError, match=says):
+        layers.choose(StudentSpec(**spec), stacks)
+
+
+def test_measured_layers_are_asked_for_by_stack_and_number():
+    asked = []
+
+    def measured(stack, count):
+        asked.append((stack.part, count))
+        return (1, 2)
+
+    spec = StudentSpec(layers=2, strategy="measured")
+    assert layers.choose(spec, BOTH, measured) == ((1, 2), (1, 2))
+    assert asked == [("encoder", 2), ("decoder", 2)]
+    assert layers.choose(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"keep": (0,), "layers": 2}, "takes one of drop_every, keep, layers and model"),
+        ({"decoder_keep": (0,), "decoder_layers": 2}, "not decoder_keep and decoder_layers"),
+        ({"strategy": "last"}, "no number of layers"),
+        ({"keep": (2, 1)}, "rising order"),
+        ({"decoder_keep": (1, 1)}, "rising order"),
+        ({"model": "x", "architecture": "distilbert"}, "only where it is cut"),
+    ],
+)
+def test_contradictions_are_refused(spec, says):
+    with pytest.raises(ValueError, match=says):
+        StudentSpec(**spec)

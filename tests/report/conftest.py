@@ -1,0 +1,33 @@
+"""A real run, of data that would be HTML."""
+
+import pandas as pd
+import pytest
+
+from kdcli import pipeline
+from kdcli.progress import Silent
+from kdcli.recipe.schema import Recipe
+
+EVIL = "<script>alert(1)</script>"
+FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="session")
+def run(tiny_backbone, small_data, tmp_path_factory):
+    """Its folder."""
+    folder = tmp_path_factory.mktemp("where")
+    (folder / "texts").mkdir()
+    for file in small_data.glob("*.csv"):
+        frame = pd.read_csv(file)
+        frame["intent"] = frame["intent"].replace("track_order", EVIL)
+        frame["text"] += " <img src=x onerror=alert(2)> $\\frac{1}$ & \u202eback"
+        frame.to_csv(folder / "texts" / file.name, index=False)
+    recipe = Recipe.model_validate({
+        "name": "evil",
+        "data": {"dataset": str(folder / "texts"), "label": "intent"},
+        "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
+        "student": {"keep": [0, 3]},
+        "distill": FIT,
+        "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
+    })  # fmt: skip
+    pipeline.execute(recipe, folder / "run", Silent())
+    return folder / "run"

@@ -1,0 +1,51 @@
+"""What a person adds to a card stays, wherever it stood and however often the card is written."""
+
+from kdcli.report import notes
+
+CARD = "---\nlicense: mit\n---\n\n# Name\n\nAbout.\n\n## Results\n\n0.9\n\n## Citation\n\nNone.\n"
+
+
+def written_again(card, tmp_path):
+    (tmp_path / "README.md").write_text(card)
+    notes.collect(tmp_path / "README.md", tmp_path / "notes.json")
+    return notes.insert(CARD.replace("0.9", "0.8"), tmp_path / "notes.json")
+
+
+def test_a_card_without_notes_offers_a_place_for_them(tmp_path):
+    card = written_again(CARD, tmp_path)
+    assert card.endswith(f"{notes.BEGIN}\n{notes.END}\n")
+    assert written_again(card, tmp_path) == card
+    assert not (tmp_path / "notes.json").exists()
+
+
+def test_a_note_stays_in_its_section(tmp_path):
+    mine = f"{notes.BEGIN}\nSeen in *our* tests: 0.7.\n{notes.END}\n"
+    card = written_again(CARD.replace("## Citation", f"{mine}\n## Citation"), tmp_path)
+    assert "0.8" in card
+    section = card.partition("## Results")[2].partition("## Citation")[0]
+    assert "Seen in *our* tests: 0.7." in section
+    assert written_again(card, tmp_path) == card, "it doesn't move, and nothing piles up"
+
+
+def test_a_section_of_ones_own_stays_at_the_end(tmp_path):
+    mine = f"{notes.BEGIN}\n## Contact\n\nMe.\n{notes.END}\n"
+    card = written_again(f"{CARD}\n{mine}", tmp_path)
+    assert card.count("## Contact\n\nMe.") == 1
+    assert written_again(card, tmp_path) == card
+
+
+def test_a_note_whose_section_is_gone_goes_to_the_end(tmp_path):
+    mine = f"## Old\n\n{notes.BEGIN}\nStill true.\n{notes.END}\n"
+    assert written_again(f"{CARD}\n{mine}", tmp_path).rstrip().endswith(notes.END)
+
+
+def test_notes_outlive_the_card(tmp_path):
+    written_again(f"{CARD}\n{notes.BEGIN}\nMine.\n{notes.END}\n", tmp_path)
+    (tmp_path / "README.md").unlink()
+    notes.collect(tmp_path / "README.md", tmp_path / "notes.json")
+    assert "Mine." in notes.insert(CARD, tmp_path / "notes.json")
+
+
+def test_a_note_that_is_taken_out_is_gone(tmp_path):
+    card = written_again(f"{CARD}\n{notes.BEGIN}\nMine.\n{notes.END}\n", tmp_path)
+    assert "Mine." not in written_again(card.replace("Mine.\n", ""), tmp_path)

@@ -1,0 +1,136 @@
+"""From a recipe's losses to terms: weights, names, ramps, layers, and what they ask for."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from transformers import BertForSequenceClassification
+
+from kdcli.errors import RecipeError
+from kdcli.models import source, surgery
+from kdcli.recipe.schema import CrossEntropySpec, Loss, SoftTargetsSpec
+from kdcli.training import losses, states
+from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
+from kdcli.training.states import Told
+
+KINDS = [
+    "logits_mse", "decoupled", "correlation", "hidden_mse", "hidden_cosine", "embeddings",
+    "contrastive", "attention", "relations", "soft_targets",
+]  # fmt: skip
+LABELS = torch.zeros(6, dtype=torch.long)
+
+
+def spec(kind, **settings):
+    return TypeAdapter(Loss).validate_python({"kind": kind, **settings})
+
+
+@pytest.fixture
+def student():
+    return Told(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture
+def teacher():
+    return Told(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
+
+
+def test_an_objective_weighs_names_and_leaves_out(student, teacher):
+    specs = [
+        SoftTargetsSpec(weight=0.25, temperature=1),
+        SoftTargetsSpec(weight=0.5, temperature=4),
+        CrossEntropySpec(weight=0),
+    ]
+    terms = Objective(specs)(student, teacher, LABELS)
+    assert list(terms) == ["soft_targets_0", "soft_targets_1"]
+    expected = 0.5 * losses.soft_targets(student.logits, teacher.logits, 4)
+    torch.testing.assert_close(terms["soft_targets_1"], expected)
+    torch.testing.assert_close(total(terms), sum(terms.values()))
+
+
+def test_a_ramp_is_where_the_training_is(student, teacher):
+    one = spec("soft_targets", weight={"start": 1, "end": 0}, temperature={"start": 4, "end": 1})
+    for progress, weight, temperature in ((0.0, 1.0, 4.0), (0.5, 0.5, 2.5), (1.0, 0.0, 1.0)):
+        found = Objective([one])(student, teacher, LABELS, progress)["soft_targets"]
+        expected = weight * losses.soft_targets(student.logits, teacher.logits, temperature)
+        torch.testing.assert_close(found, expected)
+
+
+def test_what_is_needed_is_known_before_a_model_is_loaded():
+    assert needs([CrossEntropySpec(), SoftTargetsSpec(weight=0)]) == frozenset()
+    assert needs([CrossEntropySpec(), SoftTargetsSpec()]) == {"logits"}
+    assert needs([spec("hidden_mse"), spec("attention"), spec("relations")]) == LIVE
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_teacher):
+    return source.load_classifier(tiny_teacher)
+
+
+@pytest.fixture(scope="module")
+def batch(tokenizer):
+    encoded = tokenizer(["my parcel", "where is my refund for the parcel"], padding=True)
+    return {name: torch.tensor(encoded[name]) for name in ("input_ids", "attention_mask")}
+
+
+def told(model, batch):
+    asked = frozenset(LIVE)
+    states.prepare(model, asked)
+    return states.tell(model, batch, asked)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_like_the_teacher_has_nothing_to_learn(bert, batch, kind):
+    with torch.no_grad():
+        found = told(bert, batch)
+        shapes = Shapes(32, 32, (0, 1, 2, 3), 4)
+        settings = {"heads": 2} if kind == "relations" else {}
+        objective = Objective([spec(kind, **settings)], shapes)
+        value = objective(found, found, torch.tensor([0, 1]))[kind].item()
+    if kind == "contrastive":
+        assert value < torch.tensor(2.0).log()  # better than a guess among two
+    else:
+        assert value == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_student_of_half_the_layers_and_another_width_learns_from_each(bert, batch, kind, config):
+    narrow = type(config)(**{**config.to_dict(), "hidden_size": 16, "num_hidden_layers": 2})
+    narrow.id2label = bert.config.id2label
+    torch.manual_seed(1)
+    student = BertForSequenceClassification(narrow).eval()
+    settings = {"heads": 2} if kind == "relations" else {}
+    objective = Objective([spec(kind, **settings)], Shapes(16, 32, (1, 3), 4))
+    with torch.no_grad():
+        teacher = told(bert, batch)
+    parameters = [*student.parameters(), *objective.parameters()]
+    optimiser = torch.optim.Adam(parameters, 1e-2)
+    values = []
+    for _ in range(8):
+        value = total(objective(told(student, batch), teacher, torch.tensor([0, 1])))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        values.append(value.item())
+    assert values[-1] < values[0]
+
+
+def test_a_cut_student_says_what_the_layers_it_has_said(bert, batch):
+    # Kept layers 0 and 1 of the teacher give what they gave there: nothing is left to learn.
+    student = surgery.cut(bert, [(0, 1)], "same").eval()
+    objective = Objective([spec("hidden_mse")], Shapes(32, 32, (0, 1), 4))
+    with torch.no_grad():
+        terms = objective(told(student, batch), told(bert, batch), torch.tensor([0, 1]))
+    assert terms["hidden_mse"] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        (spec("hidden_mse", layers=[1, 9]), "no layer 9: the teacher has 4"),
+        (spec("attention", layers=[1]), "names 1 layers, and the student has 2"),
+        (spec("relations", heads=5), "5 heads don't divide the student's width of 16"),
+        (spec("relations", heads=2, layer=4), "no layer 4"),
+    ],
+)
+def test_a_layer_that_isn_t_there_is_told(one, says):
+    with pytest.raises(RecipeError, match=says):
+        Objective([one], Shapes(16, 32, (1, 3), 4))
