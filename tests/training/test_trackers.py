@@ -11,7 +11,8 @@ from kdcli.models import source
 from kdcli.progress import Silent
 from kdcli.recipe.schema import CrossEntropySpec, FitSpec, SoftTargetsSpec
 from kdcli.run import Cadence
-from kdcli.training import losses, trackers, trainer
+from kdcli.training import trackers, trainer
+from kdcli.training.objective import Objective
 
 TERMS = [SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5)]
 STEPS = 6
@@ -42,7 +43,7 @@ def fit(tiny_teacher, tokenizer, help_desk, labels, tmp_path):
         return trainer.fit(
             source.load_classifier(tiny_teacher), tokenizer, encoded, encoded,
             spec=FitSpec(epochs=epochs, batch_size=16, learning_rate=1e-3),
-            objective=losses.objective(TERMS), seed=0, scratch=tmp_path / "scratch",
+            objective=Objective(TERMS), seed=0, scratch=tmp_path / "scratch",
             log=tmp_path / "logs/distill.jsonl", reporter=reporter or Silent(),
             checkpoint_every=Cadence(steps=1), report_to=report_to,
         )  # fmt: skip
