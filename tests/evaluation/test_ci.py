@@ -1,9 +1,9 @@
 """What CI systems are handed, read by their parsers' rules."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
-from defusedxml import ElementTree
 
 from kdcli.evaluation import ci
 from kdcli.evaluation.gates import Check, parse

@@ -4,11 +4,11 @@ import csv
 import json
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from defusedxml import ElementTree
 from typer.testing import CliRunner
 
 from kdcli.cli.app import app
