@@ -1,19 +1,27 @@
-"""The core: the stages in order, what is already done, and how to do the rest."""
+"""The core: doing what is planned, stage after stage."""
 
 import json
-import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from kdcli import processes
 from kdcli.errors import MachineError, StoppedError, UsageError
+from kdcli.locks import locked, only_one
+from kdcli.planning import (
+    STAGES,
+    Planned,
+    identities_of,
+    needed,
+    plan,
+    recorded_identities,
+    stages_until,
+)
 from kdcli.progress import Reporter
 from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
@@ -28,108 +36,7 @@ from kdcli.run import (
     Record,
     RunFolder,
     inventory,
-    stage_key,
 )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the pipeline.
-
-    Attributes:
-        name: What a person calls it.
-        doing: What it does, in a few words.
-        artifact: Path in the run folder of what it makes.
-        needs: The stages whose artifacts it reads.
-        spec: The parts of the recipe that its outcome depends on.
-        besides: Keys of these parts, dotted, that it doesn't depend on.
-        when: The part of the recipe that asks for it; None where every recipe does.
-        work: Where its function is, as `module:function`; imported when it is needed.
-        version: Counted up when the same inputs come to give another outcome.
-        together: Whether all processes of a run work at it; otherwise the first one does.
-        costly: Whether another run's outcome is worth taking over, or waiting for.
-    """
-
-    name: str
-    doing: str
-    artifact: str
-    needs: tuple[str, ...]
-    spec: tuple[str, ...]
-    work: str
-    version: int = 1
-    besides: tuple[str, ...] = ()
-    when: str | None = None
-    together: bool = False
-    costly: bool = False
-
-
-STAGES = (
-    Stage("teacher", "fine-tune the teacher", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", together=True, costly=True),
-    Stage("student", "cut out the student", "student-init", ("teacher",),
-          ("data", "student", "seed"), "kdcli.stages.student:run", version=2),
-    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher",), ("data",),
-          "kdcli.stages.outputs:run", together=True, costly=True),
-    Stage("distill", "train the student", "student", ("student", "outputs"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:run", together=True),
-    Stage("baseline", "train the student on labels alone", "baseline", ("student",),
-          ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
-          besides=("distill.losses",), when="baseline", together=True),
-    Stage("evaluate", "measure them", "evaluation.json", ("teacher", "distill", "baseline"),
-          ("data", "evaluate"), "kdcli.stages.evaluate:run", version=2),
-    Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
-          "kdcli.stages.settings:run"),
-    Stage("page", "draw the page", "report.html", ("evaluate",),
-          ("name", "card"), "kdcli.stages.page:run"),
-    Stage("card", "write the card", "student/README.md", ("evaluate",),
-          ("name", "card"), "kdcli.stages.card:run", version=2),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A stage and what becomes of it: `reason` is why it runs, None where it is reused."""
-
-    stage: Stage
-    key: str
-    spec: Mapping[str, Any]
-    reason: str | None
-
-
-def folder_for(recipe: Recipe, output: Path | None = None) -> Path:
-    """The run's folder: what the user named, or `runs/NAME`."""
-    return output if output is not None else Path("runs") / recipe.name
-
-
-def plan(
-    recipe: Recipe, run: RunFolder, until: str = "card", *, fresh: bool = False
-) -> list[Planned]:
-    """What a run would do, in order, without doing it.
-
-    Args:
-        recipe: The validated recipe.
-        run: Its folder, with what is done already.
-        until: The last stage to plan for.
-        fresh: Whether to do everything anew.
-
-    Raises:
-        KdError: A local model or data set that the recipe names isn't there.
-    """
-    return _plan(recipe, _identities(recipe), run, until, fresh=fresh)
-
-
-def _plan(
-    recipe: Recipe, identities: Mapping[str, str], run: RunFolder, until: str, *, fresh: bool
-) -> list[Planned]:
-    planned: dict[str, Planned] = {}
-    for stage in _stages_until(until, recipe):
-        spec = _spec(stage, recipe, identities)
-        needs = [name for name in stage.needs if name in planned]
-        key = stage_key(stage.name, stage.version, spec, [planned[n].key for n in needs])
-        redone = next((n for n in needs if planned[n].reason), None)
-        reason = "asked for: --fresh" if fresh else _reason(stage, spec, key, run, redone)
-        planned[stage.name] = Planned(stage, key, spec, reason)
-    return list(planned.values())
 
 
 def execute(
@@ -164,16 +71,18 @@ def execute(
     with ExitStack() as held, processes.joined():
 
         def begin() -> tuple[RunFolder, list[Planned]]:
-            identities = _identities(recipe)
-            beforehand = _plan(recipe, identities, RunFolder.open(folder), until, fresh=fresh)
+            identities = identities_of(recipe)
+            beforehand = plan(
+                recipe, RunFolder.open(folder), until, fresh=fresh, identities=identities
+            )
             if any(item.reason for item in beforehand if item.stage.name not in ("page", "card")):
                 from kdcli.stages.inputs import look
 
                 # What can't be used has to be said while the folder is as it was.
                 look(recipe, reporter, allow_pickle=allow_pickle)
-            held.enter_context(_locked(folder))
+            held.enter_context(locked(folder))
             run = RunFolder.open(folder)
-            todo = _plan(recipe, identities, run, until, fresh=fresh)
+            todo = plan(recipe, run, until, fresh=fresh, identities=identities)
             if fresh:
                 shutil.rmtree(folder / WORK, ignore_errors=True)
             if any(item.reason for item in todo):
@@ -294,9 +203,9 @@ def write_card(folder: Path, reporter: Reporter) -> Path:
         UsageError: The folder is no run's, or the run isn't finished, or was changed since.
     """
     recipe = recipe_of(folder)
-    with _locked(folder):
+    with locked(folder):
         run = RunFolder.open(folder)
-        *before, page, card = _plan(recipe, _recorded_identities(run), run, "card", fresh=False)
+        *before, page, card = plan(recipe, run, identities=recorded_identities(run))
         for item in before:
             if item.reason:
                 raise UsageError(
@@ -325,7 +234,7 @@ def _take_over_or_run(
     with ExitStack() as held:
 
         def take_over() -> Record | None:
-            held.enter_context(_only_one(run.path.parent / f".{stage.name}-{item.key}", reporter))
+            held.enter_context(only_one(run.path.parent / f".{stage.name}-{item.key}", reporter))
             return run.take_over(stage.name, stage.artifact, item.key)
 
         record = processes.from_first(take_over)
@@ -358,11 +267,11 @@ def _run_stage(
         recipe=recipe,
         inputs={
             s.name: run.path / s.artifact
-            for s in _stages_until("card", recipe)
+            for s in stages_until("card", recipe)
             if s.name in run.records
         },
         results={name: record.result for name, record in run.records.items()},
-        seconds={n: run.records[n].seconds for n in _needed(stage, recipe)},
+        seconds={n: run.records[n].seconds for n in needed(stage, recipe)},
         output=build / Path(stage.artifact).name,
         scratch=scratch,
         logs=run.path / "logs",
@@ -393,143 +302,3 @@ def _run_stage(
 
     run.records[stage.name] = processes.from_first(publish)
     reporter.finish(stage.name, "done", seconds)
-
-
-def _needed(stage: Stage, recipe: Recipe) -> list[str]:
-    """The stages that one builds on, at first or second hand, in their order."""
-    stages, names = _stages_until(stage.name, recipe), set(stage.needs)
-    for other in reversed(stages):
-        if other.name in names:
-            names |= set(other.needs)
-    return [other.name for other in stages if other.name in names]
-
-
-def _stages_until(name: str, recipe: Recipe) -> Sequence[Stage]:
-    stages = [stage for stage in STAGES if stage.when is None or getattr(recipe, stage.when)]
-    names = [stage.name for stage in stages]
-    return stages[: names.index(name) + 1]
-
-
-def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[str, Any]:
-    whole = recipe.model_dump(mode="json")
-    spec = {part: whole[part] for part in stage.spec}
-    for key in stage.besides:
-        part, _, name = key.partition(".")
-        del spec[part][name]
-    # Where a source lies is of no consequence: what it holds is.
-    if "data" in spec:
-        spec["data"]["dataset"] = identities["data"]
-    for part in ("teacher", "student"):
-        if part in spec and spec[part]["model"] is not None:
-            spec[part]["model"] = identities[part]
-    return spec
-
-
-def _identities(recipe: Recipe) -> dict[str, str]:
-    from kdcli.data import source as data
-    from kdcli.models import source as models
-
-    found = {
-        "data": data.identity(recipe.data),
-        "teacher": models.identity(recipe.teacher.model, recipe.teacher.revision),
-    }
-    if recipe.student.model is not None:
-        found["student"] = models.identity(recipe.student.model, recipe.student.revision)
-    return found
-
-
-def _recorded_identities(run: RunFolder) -> dict[str, str]:
-    """What the run's sources were when it was made: they may be gone by now."""
-    specs = [record.spec for record in run.records.values()]
-    parts = ("teacher", "student")
-    found = dict.fromkeys(parts, "")
-    found |= {part: spec[part].get("model") for spec in specs for part in parts if part in spec}
-    found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
-    return found
-
-
-def _reason(
-    stage: Stage, spec: Mapping[str, Any], key: str, run: RunFolder, redone: str | None
-) -> str | None:
-    record = run.records.get(stage.name)
-    if record is None:
-        return "not done yet"
-    changed = _first_difference(record.spec, spec)
-    if changed:
-        return changed
-    if redone:
-        return f"{redone} is done again"
-    if record.key != key:
-        return "made from other inputs, or by another version of kd"
-    return run.fault(stage.name, stage.artifact)
-
-
-def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys: Sequence[Any] = sorted({*old, *new})
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        keys = range(len(old))
-    else:
-        return None if old == new else f"{path[1:]} was {_short(old)}, is {_short(new)}"
-    for key in keys:
-        before, after = (_get(value, key) for value in (old, new))
-        found = _first_difference(before, after, f"{path}.{key}")
-        if found:
-            return found
-    return None
-
-
-def _get(value: Any, key: Any) -> Any:
-    return value.get(key) if isinstance(value, Mapping) else value[key]
-
-
-def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    RunFolder.open(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
-    try:
-        # The system frees the lock of a process that is gone: a stale one can't be.
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-        raise UsageError(
-            f"Another kd is at work in {folder}: {who}.", "Wait for it, or name another --output."
-        ) from error
-    try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
-        holder.write_text(text, encoding="utf-8")
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _only_one(work: Path, reporter: Reporter) -> Iterator[None]:
-    """Within the block no other run does the same work."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(work.with_suffix(".lock"))
-    try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            reporter.say("Another run is doing the same work: waiting for its outcome.")
-            lock.acquire()
-    except OSError:
-        # Next to a run folder that stands alone, nothing may be written: nobody shares it.
-        yield
-        return
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()

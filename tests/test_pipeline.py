@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from kdcli import pipeline
+from kdcli import pipeline, planning
 from kdcli.errors import DataError, ModelError, RecipeError, UsageError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
@@ -125,10 +125,10 @@ def test_a_change_redoes_what_depends_on_it(parts, own, changes, redone):
 
 def test_the_plan_names_the_key_that_changed(parts, own):
     changed = recipe(parts, seed=4)
-    reasons = [p.reason for p in pipeline.plan(changed, RunFolder.open(own))]
+    reasons = [p.reason for p in planning.plan(changed, RunFolder.open(own))]
     assert reasons[0] == "seed was 3, is 4"
     assert all(reasons)
-    assert not any(p.reason for p in pipeline.plan(recipe(parts), RunFolder.open(own)))
+    assert not any(p.reason for p in planning.plan(recipe(parts), RunFolder.open(own)))
 
 
 @pytest.mark.parametrize("fault", ["was changed", "is missing"])
@@ -136,7 +136,7 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
     weights = own / "teacher/model.safetensors"
     content = weights.read_bytes()
     weights.unlink() if fault == "is missing" else weights.write_bytes(content[:-1])
-    plan = pipeline.plan(recipe(parts), RunFolder.open(own))
+    plan = planning.plan(recipe(parts), RunFolder.open(own))
     assert [p.reason for p in plan[:2]] == [f"{weights} {fault}", "teacher is done again"]
     assert again(parts, own) == ALL
     assert weights.read_bytes() == content
@@ -154,7 +154,7 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
     ],
 )  # fmt: skip
 def test_a_reason_names_the_key_and_both_values(parts, finished, changes, reason):
-    plan = pipeline.plan(recipe(parts, **changes), RunFolder.open(finished))
+    plan = planning.plan(recipe(parts, **changes), RunFolder.open(finished))
     assert next(p.reason for p in plan if p.reason) == reason
 
 
@@ -240,7 +240,7 @@ def test_a_run_beside_it_lends_its_teacher(parts, own):
     pipeline.execute(changed, beside, listener)
     assert listener.started == ["student", "distill", *ALL[4:]]
     assert any("Another run has done stage teacher" in message for message in listener.said)
-    assert not any(p.reason for p in pipeline.plan(changed, RunFolder.open(beside)))
+    assert not any(p.reason for p in planning.plan(changed, RunFolder.open(beside)))
     # A copy, not a link: what becomes of one is nothing to the other.
     shutil.rmtree(own)
     assert again(parts, beside, student={"keep": [1, 2]}) == ALL[3:]
@@ -317,8 +317,8 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
 
 def test_who_holds_a_run_is_said(parts, own):
     code = (
-        "import sys, time; from pathlib import Path; from kdcli.pipeline import _locked\n"
-        "with _locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
+        "import sys, time; from pathlib import Path; from kdcli.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
     )
     command = [sys.executable, "-c", code, str(own)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:

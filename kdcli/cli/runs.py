@@ -31,13 +31,13 @@ def run_recipe(
         The run's folder; None where nothing is left to show: after a dry run, which has shown its
         plan, and in all processes of a run but the first.
     """
-    from kdcli import pipeline, processes
+    from kdcli import pipeline, planning, processes
     from kdcli.progress import Silent
     from kdcli.recipe.load import load
 
     cadence = _cadence(checkpoint_every)
     recipe = load(reference, overrides or ())
-    folder = pipeline.folder_for(recipe, output)
+    folder = planning.folder_for(recipe, output)
     first = processes.is_first()
     if dry_run:
         if first:
@@ -90,11 +90,11 @@ def show_figures(
 def _show_plan(
     recipe: "Recipe", folder: Path, until: str, console: Console, *, fresh: bool, allow_pickle: bool
 ) -> None:
-    from kdcli import pipeline
+    from kdcli import planning
     from kdcli.run import RunFolder
     from kdcli.stages.forecast import forecast
 
-    planned = pipeline.plan(recipe, RunFolder.open(folder), until, fresh=fresh)
+    planned = planning.plan(recipe, RunFolder.open(folder), until, fresh=fresh)
     expected = forecast(recipe, console, allow_pickle=allow_pickle)
     stages = [
         {

@@ -13,7 +13,7 @@ from kdcli import hub, paths
 from kdcli.data import files, labels, repeats
 from kdcli.data.files import first_line
 from kdcli.errors import DataError, KdError, of_machine
-from kdcli.recipe.schema import DataSpec
+from kdcli.recipe.data import DataSpec
 from kdcli.run import file_digest
 
 if TYPE_CHECKING:

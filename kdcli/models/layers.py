@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kdcli.errors import ModelError
-from kdcli.recipe.schema import StudentSpec
+from kdcli.recipe.student import StudentSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,8 +13,9 @@ import kdcli
 from kdcli import paths
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import mistakes, yaml
+from kdcli.recipe.base import Spec
 from kdcli.recipe.mistakes import Mistake, SpecT
-from kdcli.recipe.schema import Recipe, Spec
+from kdcli.recipe.schema import Recipe
 
 # `key=value`, and what the user typed for it where that wasn't --set.
 Override = str | tuple[str, str]

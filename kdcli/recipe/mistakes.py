@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from kdcli.recipe.schema import LOSS_KINDS, Loss, Recipe, Spec
+from kdcli.recipe.base import Spec
+from kdcli.recipe.losses import LOSS_KINDS, Loss
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.yaml import Path
 
 SpecT = TypeVar("SpecT", bound=Spec)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.data.source import Corpus
 from kdcli.errors import MendableError
 from kdcli.models import layers, source
-from kdcli.recipe.schema import CrossEntropySpec, LossSpec
+from kdcli.recipe.losses import CrossEntropySpec, LossSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kdcli.recipe.schema import FitSpec
+from kdcli.recipe.fit import FitSpec
 from kdcli.run import Job
 from kdcli.training import trainer
 from kdcli.training.objective import Objective

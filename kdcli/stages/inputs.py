@@ -9,7 +9,8 @@ from kdcli.data.source import Corpus
 from kdcli.evaluation.compare import measurable
 from kdcli.models import layers, reshape, source
 from kdcli.progress import Reporter
-from kdcli.recipe.schema import Recipe, StudentSpec
+from kdcli.recipe.schema import Recipe
+from kdcli.recipe.student import StudentSpec
 from kdcli.stages import narrowing, texts
 from kdcli.stages.student import shape
 from kdcli.training import trackers

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdcli.errors import UsageError
 from kdcli.models import narrow, vocabulary
-from kdcli.recipe.schema import StudentSpec
+from kdcli.recipe.student import StudentSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,8 @@ from kdcli.models.forward import collator_for, logits
 from kdcli.models.layers import Layers, Stack
 from kdcli.models.size import size
 from kdcli.progress import Reporter
-from kdcli.recipe.schema import CutSpec, StudentSpec
+from kdcli.recipe.schema import CutSpec
+from kdcli.recipe.student import StudentSpec
 from kdcli.run import Job, refuse_links
 from kdcli.stages import narrowing, texts
 from kdcli.stages.narrowing import Narrowing

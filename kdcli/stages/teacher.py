@@ -7,7 +7,7 @@ from transformers import set_seed
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.models import source
-from kdcli.recipe.schema import CrossEntropySpec
+from kdcli.recipe.losses import CrossEntropySpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.errors import RecipeError
-from kdcli.recipe import schema
-from kdcli.recipe.schema import LayersSpec, LossSpec, RampSpec
+from kdcli.recipe.losses import (
+    ContrastiveSpec,
+    EmbeddingsSpec,
+    HiddenCosineSpec,
+    HiddenMseSpec,
+    LayersSpec,
+    LossSpec,
+    RampSpec,
+    RelationsSpec,
+)
 from kdcli.training import losses
 from kdcli.training.states import Told
 
@@ -228,7 +236,7 @@ def _pairs(name: str, spec: LossSpec, shapes: Shapes | None) -> list[tuple[int, 
     if shapes is None or _NEEDS.get(_kind(spec)) not in LIVE:
         return []
     depth = len(shapes.layers)
-    if isinstance(spec, schema.RelationsSpec):
+    if isinstance(spec, RelationsSpec):
         last = shapes.teacher_depth - 1
         pairs = [(depth - 1, last if spec.layer is None else spec.layer)]
         for owner, width in (("student", shapes.width), ("teacher", shapes.teacher_width)):
@@ -256,11 +264,11 @@ def _pairs(name: str, spec: LossSpec, shapes: Shapes | None) -> list[tuple[int, 
 
 def _projected(spec: LossSpec, pairs: Sequence[tuple[int, int]]) -> list[str]:
     """The places whose states have to be brought to the teacher's width."""
-    if isinstance(spec, schema.EmbeddingsSpec):
+    if isinstance(spec, EmbeddingsSpec):
         return ["embeddings"]
-    if isinstance(spec, schema.ContrastiveSpec):
+    if isinstance(spec, ContrastiveSpec):
         return ["pooled"]
-    hidden = isinstance(spec, schema.HiddenMseSpec | schema.HiddenCosineSpec)
+    hidden = isinstance(spec, HiddenMseSpec | HiddenCosineSpec)
     return [str(own) for own, _ in pairs] if hidden else []
 
 

@@ -20,7 +20,7 @@ from kdcli.data.encode import TEACHER_LOGITS, Batches, Collator, lengths, like_l
 from kdcli.errors import MachineError, MendableError
 from kdcli.models.forward import input_names
 from kdcli.progress import Reporter
-from kdcli.recipe.schema import FitSpec
+from kdcli.recipe.fit import FitSpec
 from kdcli.run import Cadence
 from kdcli.training import trackers
 from kdcli.training.checkpoints import Keeper, newest, stop_requests, stopped

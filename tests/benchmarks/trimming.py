@@ -19,8 +19,8 @@ from kdcli.data import source as data
 from kdcli.data.encode import encode, length_limit, with_model_labels
 from kdcli.models import source, vocabulary
 from kdcli.models.forward import collator_for, logits
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.load import shipped_folder
-from kdcli.recipe.schema import DataSpec
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from kdcli.data.source import identity, load
 from kdcli.errors import DataError
-from kdcli.recipe.schema import DataSpec
+from kdcli.recipe.data import DataSpec
 
 ROWS = {
     "text": [f"text number {i}" for i in range(40)],

@@ -17,7 +17,8 @@ from kdcli import machine
 from kdcli.data.source import load
 from kdcli.errors import MachineError
 from kdcli.progress import Silent
-from kdcli.recipe.schema import DataSpec, Recipe
+from kdcli.recipe.data import DataSpec
+from kdcli.recipe.schema import Recipe
 from kdcli.stages import inputs
 
 ROWS = [(f"text number {i}", ("cat", "dog")[i % 2]) for i in range(40)]

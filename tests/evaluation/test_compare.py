@@ -16,8 +16,9 @@ from kdcli.evaluation import document, gates, operating
 from kdcli.evaluation.compare import compare
 from kdcli.models import source
 from kdcli.progress import Silent
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.load import shipped_folder
-from kdcli.recipe.schema import DataSpec, EvaluateSpec
+from kdcli.recipe.schema import EvaluateSpec
 
 SPEC = EvaluateSpec(latency_texts=2)
 SCOPE = EvaluateSpec(latency_texts=2, out_of_scope="out_of_scope")

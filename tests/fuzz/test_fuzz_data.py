@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdcli.data.source import load
 from kdcli.errors import KdError
 from kdcli.outside import printable
-from kdcli.recipe.schema import DataSpec
+from kdcli.recipe.data import DataSpec
 
 KINDS = ("csv", "tsv", "jsonl", "json", "parquet")
 CASES = pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])

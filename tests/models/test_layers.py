@@ -7,7 +7,7 @@ import pytest
 from kdcli.errors import ModelError
 from kdcli.models import layers
 from kdcli.models.layers import Stack
-from kdcli.recipe.schema import StudentSpec
+from kdcli.recipe.student import StudentSpec
 
 BOTH = (
     Stack("encoder.layers", "encoder", "encoder_layers", 6),

@@ -11,7 +11,9 @@ from kdcli.data.source import load
 from kdcli.errors import MachineError, StoppedError
 from kdcli.models import source
 from kdcli.progress import Silent
-from kdcli.recipe.schema import CrossEntropySpec, DataSpec, FitSpec, HiddenMseSpec, RampSpec
+from kdcli.recipe.data import DataSpec
+from kdcli.recipe.fit import FitSpec
+from kdcli.recipe.losses import CrossEntropySpec, HiddenMseSpec, RampSpec
 from kdcli.run import Cadence
 from kdcli.training import trainer
 from kdcli.training.objective import Objective, Shapes

@@ -7,7 +7,7 @@ from transformers import BertForSequenceClassification
 
 from kdcli.errors import RecipeError
 from kdcli.models import source, surgery
-from kdcli.recipe.schema import CrossEntropySpec, Loss, SoftTargetsSpec
+from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
 from kdcli.training import losses, states
 from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
 from kdcli.training.states import Told

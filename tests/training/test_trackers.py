@@ -9,7 +9,8 @@ from kdcli.data.encode import encode
 from kdcli.errors import RecipeError
 from kdcli.models import source
 from kdcli.progress import Silent
-from kdcli.recipe.schema import CrossEntropySpec, FitSpec, SoftTargetsSpec
+from kdcli.recipe.fit import FitSpec
+from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
 from kdcli.run import Cadence
 from kdcli.training import trackers, trainer
 from kdcli.training.objective import Objective

@@ -12,7 +12,8 @@ from kdcli.errors import KdError, MendableError
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
 from kdcli.progress import Silent
-from kdcli.recipe.schema import CrossEntropySpec, FitSpec, SoftTargetsSpec
+from kdcli.recipe.fit import FitSpec
+from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
 from kdcli.training import losses, signals, trainer
 from kdcli.training.objective import Objective
 from kdcli.training.states import Told

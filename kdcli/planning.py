@@ -1,0 +1,209 @@
+"""The stages in order, and what of them is done already: planning without doing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcli.recipe.schema import Recipe
+from kdcli.run import RunFolder, stage_key
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the pipeline.
+
+    Attributes:
+        name: What a person calls it.
+        doing: What it does, in a few words.
+        artifact: Path in the run folder of what it makes.
+        needs: The stages whose artifacts it reads.
+        spec: The parts of the recipe that its outcome depends on.
+        besides: Keys of these parts, dotted, that it doesn't depend on.
+        when: The part of the recipe that asks for it; None where every recipe does.
+        work: Where its function is, as `module:function`; imported when it is needed.
+        version: Counted up when the same inputs come to give another outcome.
+        together: Whether all processes of a run work at it; otherwise the first one does.
+        costly: Whether another run's outcome is worth taking over, or waiting for.
+    """
+
+    name: str
+    doing: str
+    artifact: str
+    needs: tuple[str, ...]
+    spec: tuple[str, ...]
+    work: str
+    version: int = 1
+    besides: tuple[str, ...] = ()
+    when: str | None = None
+    together: bool = False
+    costly: bool = False
+
+
+STAGES = (
+    Stage("teacher", "fine-tune the teacher", "teacher", (), ("data", "teacher", "seed"),
+          "kdcli.stages.teacher:run", together=True, costly=True),
+    Stage("student", "cut out the student", "student-init", ("teacher",),
+          ("data", "student", "seed"), "kdcli.stages.student:run", version=2),
+    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher",), ("data",),
+          "kdcli.stages.outputs:run", together=True, costly=True),
+    Stage("distill", "train the student", "student", ("student", "outputs"),
+          ("data", "distill", "seed"), "kdcli.stages.distill:run", together=True),
+    Stage("baseline", "train the student on labels alone", "baseline", ("student",),
+          ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
+          besides=("distill.losses",), when="baseline", together=True),
+    Stage("evaluate", "measure them", "evaluation.json", ("teacher", "distill", "baseline"),
+          ("data", "evaluate"), "kdcli.stages.evaluate:run", version=2),
+    Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
+          "kdcli.stages.settings:run"),
+    Stage("page", "draw the page", "report.html", ("evaluate",),
+          ("name", "card"), "kdcli.stages.page:run"),
+    Stage("card", "write the card", "student/README.md", ("evaluate",),
+          ("name", "card"), "kdcli.stages.card:run", version=2),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage and what becomes of it: `reason` is why it runs, None where it is reused."""
+
+    stage: Stage
+    key: str
+    spec: Mapping[str, Any]
+    reason: str | None
+
+
+def folder_for(recipe: Recipe, output: Path | None = None) -> Path:
+    """The run's folder: what the user named, or `runs/NAME`."""
+    return output if output is not None else Path("runs") / recipe.name
+
+
+def plan(
+    recipe: Recipe,
+    run: RunFolder,
+    until: str = "card",
+    *,
+    fresh: bool = False,
+    identities: Mapping[str, str] | None = None,
+) -> list[Planned]:
+    """What a run would do, in order, without doing it.
+
+    Args:
+        recipe: The validated recipe.
+        run: Its folder, with what is done already.
+        until: The last stage to plan for.
+        fresh: Whether to do everything anew.
+        identities: What the recipe's sources hold, see `identities_of`; looked up where left out.
+
+    Raises:
+        KdError: A local model or data set that the recipe names isn't there.
+    """
+    sources = identities_of(recipe) if identities is None else identities
+    planned: dict[str, Planned] = {}
+    for stage in stages_until(until, recipe):
+        spec = _spec(stage, recipe, sources)
+        needs = [name for name in stage.needs if name in planned]
+        key = stage_key(stage.name, stage.version, spec, [planned[n].key for n in needs])
+        redone = next((n for n in needs if planned[n].reason), None)
+        reason = "asked for: --fresh" if fresh else _reason(stage, spec, key, run, redone)
+        planned[stage.name] = Planned(stage, key, spec, reason)
+    return list(planned.values())
+
+
+def needed(stage: Stage, recipe: Recipe) -> list[str]:
+    """The stages that one builds on, at first or second hand, in their order."""
+    stages, names = stages_until(stage.name, recipe), set(stage.needs)
+    for other in reversed(stages):
+        if other.name in names:
+            names |= set(other.needs)
+    return [other.name for other in stages if other.name in names]
+
+
+def stages_until(name: str, recipe: Recipe) -> Sequence[Stage]:
+    """The stages that a recipe asks for, up to one of them."""
+    stages = [stage for stage in STAGES if stage.when is None or getattr(recipe, stage.when)]
+    names = [stage.name for stage in stages]
+    return stages[: names.index(name) + 1]
+
+
+def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[str, Any]:
+    whole = recipe.model_dump(mode="json")
+    spec = {part: whole[part] for part in stage.spec}
+    for key in stage.besides:
+        part, _, name = key.partition(".")
+        del spec[part][name]
+    # Where a source lies is of no consequence: what it holds is.
+    if "data" in spec:
+        spec["data"]["dataset"] = identities["data"]
+    for part in ("teacher", "student"):
+        if part in spec and spec[part]["model"] is not None:
+            spec[part]["model"] = identities[part]
+    return spec
+
+
+def identities_of(recipe: Recipe) -> dict[str, str]:
+    """What the recipe's sources hold: digests of local ones, names and revisions of others.
+
+    Raises:
+        KdError: A local model or data set isn't there.
+    """
+    from kdcli.data import source as data
+    from kdcli.models import source as models
+
+    found = {
+        "data": data.identity(recipe.data),
+        "teacher": models.identity(recipe.teacher.model, recipe.teacher.revision),
+    }
+    if recipe.student.model is not None:
+        found["student"] = models.identity(recipe.student.model, recipe.student.revision)
+    return found
+
+
+def recorded_identities(run: RunFolder) -> dict[str, str]:
+    """What the run's sources were when it was made: they may be gone by now."""
+    specs = [record.spec for record in run.records.values()]
+    parts = ("teacher", "student")
+    found = dict.fromkeys(parts, "")
+    found |= {part: spec[part].get("model") for spec in specs for part in parts if part in spec}
+    found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
+    return found
+
+
+def _reason(
+    stage: Stage, spec: Mapping[str, Any], key: str, run: RunFolder, redone: str | None
+) -> str | None:
+    record = run.records.get(stage.name)
+    if record is None:
+        return "not done yet"
+    changed = _first_difference(record.spec, spec)
+    if changed:
+        return changed
+    if redone:
+        return f"{redone} is done again"
+    if record.key != key:
+        return "made from other inputs, or by another version of kd"
+    return run.fault(stage.name, stage.artifact)
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys: Sequence[Any] = sorted({*old, *new})
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        keys = range(len(old))
+    else:
+        return None if old == new else f"{path[1:]} was {_short(old)}, is {_short(new)}"
+    for key in keys:
+        before, after = (_get(value, key) for value in (old, new))
+        found = _first_difference(before, after, f"{path}.{key}")
+        if found:
+            return found
+    return None
+
+
+def _get(value: Any, key: Any) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else value[key]
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,0 +1,42 @@
+"""The part `data`: where texts and labels come from."""
+
+from pydantic import Field
+
+from kdcli.recipe.base import Revision, Source, Spec
+
+
+class SplitsSpec(Spec):
+    """Which split of the data set plays which part."""
+
+    train: str = Field("train", description="The split to train on.")
+    validation: str | None = Field(
+        None,
+        description="The split to validate on. Left out: 'validation', 'valid', 'dev' or 'eval' "
+        "where there is one, otherwise a part of train is set aside.",
+    )
+    test: str | None = Field(
+        None, description="The split to test on. Left out: 'test', where there is one."
+    )
+
+
+class DataSpec(Spec):
+    """Where the texts and labels come from."""
+
+    dataset: Source = Field(
+        min_length=1, description="A Hub id, a file (csv, tsv, jsonl, parquet) or a folder."
+    )
+    config: str | None = Field(None, description="The Hub data set's configuration.")
+    revision: Revision | None = Field(
+        None, description="The Hub data set's revision: pin a commit."
+    )
+    text: str | tuple[str, str] = Field(
+        "text", description="The column of the text, or the two columns of a pair."
+    )
+    label: str = Field("label", description="The column of the label.")
+    splits: SplitsSpec = SplitsSpec()
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="How much of train to set aside where validation is missing."
+    )
+    max_length: int | None = Field(
+        None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
+    )

@@ -1,0 +1,29 @@
+"""How a model is trained: the part `teacher.fine_tune`, and most of `distill`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdcli.recipe.base import Spec
+
+
+class FitSpec(Spec):
+    """How a model is trained: the names and defaults of `transformers.TrainingArguments`."""
+
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of Adam.")
+    batch_size: int = Field(48, ge=1, description="Texts in a batch, over all processes.")
+    epochs: int = Field(5, ge=1, description="Passes over the training data.")
+    gradient_accumulation: int = Field(1, ge=1, description="Batches to one optimiser step.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="How the learning rate falls."
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the steps that the rate rises in.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's two decay rates.")
+    epsilon: float = Field(1e-8, gt=0, description="Adam's epsilon.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW).")
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="Longest gradient before it is clipped; 0 turns clipping off."
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="The last weights, or the epoch's with the best validation accuracy."
+    )

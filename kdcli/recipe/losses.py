@@ -1,0 +1,151 @@
+"""The part `distill.losses`: the terms that a student's loss is the weighted sum of."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from kdcli.recipe.base import Spec
+
+
+class RampSpec(Spec):
+    """A setting that changes evenly from the first step to the last."""
+
+    start: float = Field(ge=0, description="At the first step.")
+    end: float = Field(ge=0, description="At the last step.")
+
+
+class LossSpec(Spec):
+    """What every loss term has."""
+
+    weight: RampSpec | Annotated[float, Field(ge=0)] = Field(
+        1.0, description="The term's share of the loss; {start: 1, end: 0} changes as it trains."
+    )
+
+    @property
+    def counts(self) -> bool:
+        """Whether the term ever bears on the loss."""
+        return self.weight != 0 and self.weight != RampSpec(start=0, end=0)
+
+
+class SoftenedSpec(LossSpec):
+    """A term of softened outputs."""
+
+    temperature: RampSpec | Annotated[float, Field(gt=0)] = Field(
+        2.0, description="Softens teacher and student alike; {start: 4, end: 1} anneals."
+    )
+
+    @model_validator(mode="after")
+    def _above_zero(self) -> "SoftenedSpec":
+        if isinstance(self.temperature, RampSpec) and not (
+            self.temperature.start and self.temperature.end
+        ):
+            raise ValueError("has a temperature that begins or ends at 0: it is above 0")
+        return self
+
+
+class LayersSpec(LossSpec):
+    """A term that compares layers of the student with layers of the teacher."""
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="For each layer of the student the teacher's to compare it with, counted from "
+        "0. Left out: the layer it was cut from, or evenly spread ones.",
+    )
+
+
+class CrossEntropySpec(LossSpec):
+    """Cross-entropy with the data's own (hard) labels."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class SoftTargetsSpec(SoftenedSpec):
+    """KL divergence to the teacher's softened outputs, times the temperature squared."""
+
+    kind: Literal["soft_targets"] = "soft_targets"
+    standardise: bool = Field(
+        False, description="Bring each text's logits to mean 0 and standard deviation 1 before."
+    )
+
+
+class LogitsMseSpec(LossSpec):
+    """Mean squared difference of the logits."""
+
+    kind: Literal["logits_mse"] = "logits_mse"
+
+
+class DecoupledSpec(SoftenedSpec):
+    """Soft targets in two parts: the label against the others, and the others among themselves."""
+
+    kind: Literal["decoupled"] = "decoupled"
+    target: float = Field(1.0, ge=0, description="Weight of the label against the others.")
+    others: float = Field(2.0, ge=0, description="Weight of the others among themselves.")
+
+
+class CorrelationSpec(SoftenedSpec):
+    """How little the softened outputs correlate, over classes and over texts (DIST)."""
+
+    kind: Literal["correlation"] = "correlation"
+    classes: float = Field(1.0, ge=0, description="Weight of the order of a text's classes.")
+    texts: float = Field(1.0, ge=0, description="Weight of the order of a class's texts.")
+
+
+class HiddenMseSpec(LayersSpec):
+    """Mean squared difference of hidden states; projected where widths differ."""
+
+    kind: Literal["hidden_mse"] = "hidden_mse"
+
+
+class HiddenCosineSpec(LayersSpec):
+    """1 minus the cosine of hidden states; projected where widths differ."""
+
+    kind: Literal["hidden_cosine"] = "hidden_cosine"
+
+
+class AttentionSpec(LayersSpec):
+    """KL divergence of what each token looks at."""
+
+    kind: Literal["attention"] = "attention"
+
+
+class RelationsSpec(LossSpec):
+    """KL divergence of how queries, keys and values of tokens relate to one another (MiniLMv2)."""
+
+    kind: Literal["relations"] = "relations"
+    layer: int | None = Field(
+        None, ge=0, description="The teacher's layer, for the student's last. Left out: its last."
+    )
+    heads: int = Field(12, ge=1, description="Relation heads; divides both widths.")
+
+
+class EmbeddingsSpec(LossSpec):
+    """Mean squared difference of the embeddings' output; projected where widths differ."""
+
+    kind: Literal["embeddings"] = "embeddings"
+
+
+class ContrastiveSpec(LossSpec):
+    """Finding a text's teacher representation among those of its batch."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    temperature: float = Field(0.1, gt=0, description="Divides the cosines.")
+
+
+Loss = Annotated[
+    CrossEntropySpec
+    | SoftTargetsSpec
+    | LogitsMseSpec
+    | DecoupledSpec
+    | CorrelationSpec
+    | HiddenMseSpec
+    | HiddenCosineSpec
+    | AttentionSpec
+    | RelationsSpec
+    | EmbeddingsSpec
+    | ContrastiveSpec,
+    Field(discriminator="kind"),
+]
+LOSS_KINDS: tuple[str, ...] = tuple(
+    spec.model_fields["kind"].default for spec in get_args(get_args(Loss)[0])
+)

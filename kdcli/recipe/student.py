@@ -1,0 +1,100 @@
+"""The part `student`: how it is made."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kdcli.recipe.base import Revision, Source, Spec
+
+Architecture = Literal["auto", "same", "distilbert"]
+Strategy = Literal["spaced", "first", "last", "measured"]
+LayerNumbers = tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class StudentSpec(Spec):
+    """How the student is made: cut out of the teacher, or a smaller pretrained model."""
+
+    drop_every: int | None = Field(
+        None,
+        ge=2,
+        description="Leave out every nth layer: 2 keeps layers 0, 2, 4, … It is the default where "
+        "nothing else is to go.",
+    )
+    keep: LayerNumbers | None = Field(
+        None, min_length=1, description="The teacher's layers to keep, counted from 0."
+    )
+    layers: int | None = Field(
+        None, ge=1, description="How many of the teacher's layers to keep; strategy says which."
+    )
+    strategy: Strategy = Field(
+        "spaced",
+        description="'spaced' keeps the first layer, the last, and others evenly between; "
+        "'measured' leaves out those that the teacher does best without on the training texts.",
+    )
+    decoder_keep: LayerNumbers | None = Field(
+        None, min_length=1, description="The layers to keep of an encoder-decoder's decoder."
+    )
+    decoder_layers: int | None = Field(
+        None, ge=1, description="How many to keep of it. Left out: it is cut as the encoder is."
+    )
+    model: Source | None = Field(
+        None, min_length=1, description="A smaller pretrained model to start from instead."
+    )
+    revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
+    architecture: Architecture = Field(
+        "auto",
+        description="'distilbert' drops token types and pooler; 'same' keeps the teacher's; "
+        "'auto' is distilbert for a BERT teacher and the same for any other.",
+    )
+
+    heads: int | None = Field(
+        None,
+        ge=1,
+        description="How many attention heads to keep in each layer: those that matter most for "
+        "the teacher's outputs on the training texts.",
+    )
+    ffn: int | None = Field(
+        None, ge=1, description="How many feed-forward neurons to keep in each layer, likewise."
+    )
+    hidden: int | None = Field(
+        None,
+        ge=1,
+        description="How wide the hidden states are: a student of the teacher's family whose "
+        "weights are drawn at random. Left out: the teacher's own.",
+    )
+    trim_vocab: bool | Annotated[int, Field(ge=1)] = Field(
+        False,
+        description="How many pieces of the vocabulary to keep, those of the training texts "
+        "first; true: 16,000. Texts and letters keep what they need in any case.",
+    )
+
+    @property
+    def narrower(self) -> bool:
+        """Whether more than layers goes."""
+        return bool(self.heads or self.ffn or self.hidden or self.trim_vocab)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether what is kept depends on texts."""
+        units = self.hidden is None and (self.heads or self.ffn)
+        return bool(self.strategy == "measured" or units or self.trim_vocab)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "StudentSpec":
+        for ways in (("drop_every", "keep", "layers", "model"), ("decoder_keep", "decoder_layers")):
+            named = [key for key in ways if getattr(self, key) is not None]
+            if len(named) > 1:
+                raise ValueError(
+                    f"takes one of {', '.join(ways[:-1])} and {ways[-1]}, not "
+                    f"{' and '.join(named)}; set the others to null"
+                )
+        if self.model is not None and self.architecture == "distilbert":
+            raise ValueError("takes architecture: distilbert only where it is cut from the teacher")
+        if self.model is not None and self.hidden is not None:
+            raise ValueError("takes hidden only where the student is of the teacher's family")
+        if self.strategy != "spaced" and self.layers is None and self.decoder_layers is None:
+            raise ValueError(f"has strategy: {self.strategy}, but no number of layers to choose")
+        for keep in (self.keep, self.decoder_keep):
+            if keep is not None and list(keep) != sorted(set(keep)):
+                raise ValueError(f"keeps layers in rising order, each once, not {list(keep)}")
+        return self
