@@ -10,6 +10,9 @@ from kdcli.cli.app import _ENVIRONMENT, app
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ |= _ENVIRONMENT
+# A sum depends on how many threads share it: what is compared bit for bit, here and in processes
+# that a test starts, has one. Tiny models gain nothing from a second.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -22,9 +25,6 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
-
-# Tiny models gain nothing from a second thread, and wait for it on a busy machine.
-torch.set_num_threads(1)
 
 
 def pytest_unconfigure():

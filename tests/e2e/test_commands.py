@@ -132,7 +132,7 @@ MISTAKES = {
     "output is a file": (["distill", "quickstart", "-o", "a-file"], "a-file is a file"),
     "no such package": (["init-student", "package:nothing_here"], "nothing_here"),
     "no run": (["card", "nowhere"], "nowhere is no run"),
-    "bad gate": (["evaluate", "x", "--fail-under", "accuracy"], "FIGURE=NUMBER"),
+    "bad gate": (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]FIGURE"),
 }  # fmt: skip
 
 
