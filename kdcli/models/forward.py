@@ -9,6 +9,7 @@ import torch
 
 from kdcli import processes
 from kdcli.data.encode import Collator, lengths
+from kdcli.models.first_token import first_token_only
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +52,7 @@ def logits(
     rows = encoded.select_columns([c for c in encoded.column_names if c not in ("label", "labels")])
     order = np.argsort(-lengths(encoded), kind="stable")
     found: np.ndarray | None = None
-    with torch.inference_mode():
+    with torch.inference_mode(), first_token_only(model):
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             batch = collate(rows.__getitems__(places.tolist()))

@@ -24,6 +24,15 @@ class FitSpec(Spec):
     max_grad_norm: float = Field(
         1.0, ge=0, description="Longest gradient before it is clipped; 0 turns clipping off."
     )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Rate of all dropout. Left out: the model's own."
+    )
+    freeze: int | None = Field(
+        None,
+        ge=0,
+        description="How many of the first layers to leave as they are, with the embeddings; 0 is "
+        "the embeddings alone. Left out: all are trained.",
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="The last weights, or the epoch's with the best validation accuracy."
     )

@@ -10,7 +10,8 @@ from kdcli.recipe.losses import CrossEntropySpec, LossSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
-from kdcli.training import signals, states, trainer
+from kdcli.training import signals, states
+from kdcli.training.fit import versions
 from kdcli.training.objective import LIVE, Objective, Shapes, needs
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
     return {
         "history": history,
         "parameters": source.count_parameters(student),
-        "versions": trainer.versions(),
+        "versions": versions(),
     }
 
 

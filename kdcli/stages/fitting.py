@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.recipe.fit import FitSpec
 from kdcli.run import Job
-from kdcli.training import trainer
+from kdcli.training.fit import fit as fit_model
 from kdcli.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def fit(
     teacher: "PreTrainedModel | None" = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a stage's model in place; see `kdcli.training.trainer.fit`.
+    """Train a stage's model in place; see `kdcli.training.fit.fit`.
 
     Returns:
         The training's table, a row for each epoch.
     """
-    history = trainer.fit(
+    history = fit_model(
         model,
         tokenizer,
         rows["train"],

@@ -11,7 +11,7 @@ from kdcli.models.size import size
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.inputs import look
-from kdcli.training import trainer
+from kdcli.training.fit import steps
 
 _SAMPLE = 512
 # Of the matrix product's speed, what training reaches on the texts of a classifier.
@@ -54,7 +54,7 @@ def forecast(
         if spec is not None:
             # A training step does three times the work of a forward pass.
             passes = spec.epochs * (3 * rows["train"] + rows["validation"])
-            found[stage]["steps"] = trainer.steps(rows["train"], spec)
+            found[stage]["steps"] = steps(rows["train"], spec)
             found[stage]["seconds"] = seconds(passes, model.flops_per_token)
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
     found["evaluate"] = {

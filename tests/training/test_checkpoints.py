@@ -15,7 +15,7 @@ from kdcli.recipe.data import DataSpec
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, HiddenMseSpec, RampSpec
 from kdcli.run import Cadence
-from kdcli.training import trainer
+from kdcli.training import fit as training
 from kdcli.training.objective import Objective, Shapes
 
 STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
@@ -57,7 +57,7 @@ def fit(tiny_teacher, rows, tmp_path):
     def run(reporter=None, scratch="scratch", every=Cadence(steps=3), objective=None, **changes):
         (tmp_path / scratch).mkdir(exist_ok=True)
         model = source.load_classifier(tiny_teacher)
-        history = trainer.fit(
+        history = training.fit(
             model,
             source.load_tokenizer(tiny_teacher),
             rows["train"],

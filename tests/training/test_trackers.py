@@ -12,7 +12,8 @@ from kdcli.progress import Silent
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
 from kdcli.run import Cadence
-from kdcli.training import trackers, trainer
+from kdcli.training import fit as training
+from kdcli.training import trackers
 from kdcli.training.objective import Objective
 
 TERMS = [SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5)]
@@ -41,7 +42,7 @@ def fit(tiny_teacher, tokenizer, help_desk, labels, tmp_path):
     encoded = encoded.add_column("labels", ids).add_column("teacher_logits", told)
 
     def run(reporter=None, epochs=2, report_to=("tensorboard",)):
-        return trainer.fit(
+        return training.fit(
             source.load_classifier(tiny_teacher), tokenizer, encoded, encoded,
             spec=FitSpec(epochs=epochs, batch_size=16, learning_rate=1e-3),
             objective=Objective(TERMS), seed=0, scratch=tmp_path / "scratch",

@@ -14,7 +14,8 @@ from kdcli.models.forward import collator_for, logits
 from kdcli.progress import Silent
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
-from kdcli.training import losses, signals, trainer
+from kdcli.training import fit as training
+from kdcli.training import losses, signals
 from kdcli.training.objective import Objective
 from kdcli.training.states import Told
 
@@ -48,7 +49,7 @@ def still(model):
 
 
 def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, **spec):
-    return trainer.fit(
+    return training.fit(
         model,
         tokenizer,
         rows,
@@ -194,9 +195,9 @@ def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
 
 
 def test_steps_are_counted_as_the_trainer_counts_them():
-    assert trainer.steps(15_250, FitSpec(batch_size=48, epochs=5)) == 1590
-    assert trainer.steps(192, FitSpec(batch_size=16, epochs=3)) == 36
-    assert trainer.steps(192, FitSpec(batch_size=5, gradient_accumulation=4, epochs=1)) == 10
+    assert training.steps(15_250, FitSpec(batch_size=48, epochs=5)) == 1590
+    assert training.steps(192, FitSpec(batch_size=16, epochs=3)) == 36
+    assert training.steps(192, FitSpec(batch_size=5, gradient_accumulation=4, epochs=1)) == 10
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_steps_are_counted_as_the_trainer_counts_them():
 def test_the_forecast_of_steps_is_what_the_trainer_takes(model, tokenizer, rows, tmp_path, spec):
     rows = rows.select(range(100))
     history = fit(model, tokenizer, rows, tmp_path, epochs=2, **spec)
-    assert history[-1].step == trainer.steps(100, FitSpec(epochs=2, **spec))
+    assert history[-1].step == training.steps(100, FitSpec(epochs=2, **spec))
 
 
 def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer, rows, tmp_path):
@@ -243,3 +244,11 @@ def test_a_loss_that_no_weight_bears_on_is_told(model, tokenizer, rows, tmp_path
     model.requires_grad_(False)
     with pytest.raises(MendableError, match=r"cross_entropy.*has no gradient"):
         fit(model, tokenizer, rows, tmp_path)
+
+
+def test_frozen_layers_stay_as_they_are(model, tokenizer, rows, tmp_path):
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fit(model, tokenizer, rows, tmp_path, freeze=1, dropout=0.0, epochs=1)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert not [name for name in moved if "embeddings" in name or ".layer.0." in name]
+    assert [name for name in moved if ".layer.1." in name]
