@@ -1,10 +1,13 @@
 """From what a person writes to a place on this disk."""
 
 import errno
+import glob
+import re
 from pathlib import Path
 
 from kdcli.errors import UsageError
 
+_PATTERN = re.compile(r"[*?\[]")
 _NEVER = {errno.ENAMETOOLONG: "is too long for a path", errno.ELOOP: "is a link to itself"}
 
 
@@ -31,3 +34,15 @@ def local(reference: str, base: Path = Path()) -> Path:
         if error.errno in _NEVER:
             raise UsageError(f"{reference} {_NEVER[error.errno]}.") from error
     return path
+
+
+def is_pattern(reference: str) -> bool:
+    """Whether what a person wrote may stand for several files, as `part-*.csv` does."""
+    return _PATTERN.search(reference) is not None
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files that a pattern stands for, by name; `**` is any number of folders."""
+    # Unlike pathlib's, it leaves hidden files aside.
+    found = map(Path, glob.iglob(str(pattern), recursive=True))  # noqa: PTH207
+    return sorted(path for path in found if path.is_file())

@@ -6,16 +6,29 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.data.rows import rows
+from kdcli.data import tables
+from kdcli.data.rows import COMPRESSIONS, rows
+from kdcli.data.tables import no_column
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".json")
+KINDS = (*_TEXTS, *tables.KINDS)
+KNOWN = f"{', '.join(KINDS)}; the first four also with {' or '.join(COMPRESSIONS)}."
 
 _HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
+
+
+def kind(path: Path) -> str | None:
+    """A file's kind by its name, one of `KINDS`; None where it is of no known one."""
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if suffix in COMPRESSIONS:
+        suffix = Path(name.removesuffix(suffix)).suffix
+        return suffix if suffix in _TEXTS else None
+    return suffix if suffix in KINDS else None
 
 
 def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dataset":
@@ -25,7 +38,7 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
     are they numbers.
 
     Args:
-        files: All parquet or none.
+        files: All of one kind, compressed or not.
         texts: The texts' columns.
         label: The labels' column; None leaves them aside.
 
@@ -36,9 +49,10 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
     from datasets import Dataset
 
     keys = dict.fromkeys(texts, "text") | ({} if label is None else {label: "label"})
+    if other := next((file for file in files if kind(file) != kind(files[0])), None):
+        raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
-        table = _parquet(files, keys) if _is_parquet(files) else _text(files, keys)
-        split = Dataset(table)
+        split = Dataset(_tables(files, keys) if _has_columns(files[0]) else _text(files, keys))
     except DataError:
         raise
     except Exception as error:
@@ -52,23 +66,14 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
 
 def place(files: Sequence[Path], row: int) -> str:
     """Where the row of that number, counted from 0, stands: file and line, or file and row."""
-    if not _is_parquet(files):
+    if not _has_columns(files[0]):
         return next(islice(chain.from_iterable(map(rows, files)), row, None))[0]
-    import pyarrow.parquet as pq
-
     for file in files:
-        count = pq.read_metadata(file).num_rows
+        count = tables.count(file)
         if row < count:
             return f"{file}, row {row + 1}"
         row -= count
     raise IndexError(row)
-
-
-def no_column(key: str, column: str, where: object, known: Sequence[str]) -> DataError:
-    """The error for a column that the recipe names by `key` and that isn't there."""
-    return DataError(
-        f"data.{key}: there is no column {column} in {where}.", f"Its columns: {', '.join(known)}."
-    )
 
 
 def first_line(error: BaseException) -> str:
@@ -77,27 +82,14 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".")[:300] + "."
 
 
-def _is_parquet(files: Sequence[Path]) -> bool:
-    return files[0].suffix.lower() == ".parquet"
+def _has_columns(file: Path) -> bool:
+    return kind(file) in tables.KINDS
 
 
-def _parquet(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
+def _tables(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    tables = []
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            for column, key in keys.items():
-                if column not in known:
-                    raise no_column(key, column, path, known)
-                if known.count(column) > 1:
-                    raise DataError(
-                        f"{path}: the column {column} is there twice.", "Rename one of them."
-                    )
-            tables.append(file.read(columns=list(keys)))
-    return pa.concat_tables(tables)
+    return pa.concat_tables([tables.read(file, keys) for file in files])
 
 
 def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
@@ -114,7 +106,7 @@ def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
         if missing and known:
             column = next(column for column in keys if column in missing)
             raise no_column(keys[column], column, file, known)
-    labels = _labels if "json" in files[0].suffix.lower() else _labels_from_text
+    labels = _labels if kind(files[0]) in (".jsonl", ".json") else _labels_from_text
     return pa.table(
         {
             column: pa.array(values, pa.string()) if keys[column] == "text" else labels(values)

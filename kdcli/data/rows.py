@@ -1,6 +1,10 @@
-"""The rows of a csv, tsv, jsonl or json file, each with the place that it stands in."""
+"""The rows of a csv, tsv, jsonl or json file, each with the place that it stands in.
+
+A file may be compressed: its lines are counted as they are within.
+"""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +14,7 @@ from kdcli.errors import DataError
 
 Row = tuple[str, Mapping[str, Any]]  # its place, and its cells by column
 
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _LONGEST_CELL = 2**31 - 1
 _OBJECTS = 'A row is an object such as {"text": "…", "label": "…"}.'
@@ -21,7 +26,8 @@ def rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: A line is broken; the message names it.
     """
-    delimiter = _DELIMITERS.get(path.suffix.lower())
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    delimiter = _DELIMITERS.get(name.suffix.lower())
     return _objects(path) if delimiter is None else _records(path, delimiter)
 
 
@@ -105,8 +111,9 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
                     raise DataError(
@@ -118,13 +125,27 @@ def _lines(path: Path) -> Iterator[str]:
         where = f"{path}:{_first_undecodable(path)}"
         raise DataError(f"{where}: is not UTF-8 text.", "Save it as UTF-8.") from error
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+        if error.strerror:
+            raise DataError(f"{path}: can't be read: {error.strerror}.") from error
+        raise DataError(
+            f"{path}:{number + 1}: can't be read on: {error}.", "Is it whole? Write it again."
+        ) from error
+
+
+def _opened(path: Path) -> Any:
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    if compression is None:
+        return path.open("rb")
+    import pyarrow as pa
+
+    return pa.input_stream(str(path), compression=compression)
 
 
 def _first_undecodable(path: Path) -> int:
-    content = path.read_bytes()
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
+    with _opened(path) as file:
+        for number, line in enumerate(io.BufferedReader(file), start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
     return 1

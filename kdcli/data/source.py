@@ -1,33 +1,29 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
-import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from kdcli import hub, paths
-from kdcli.data import files, labels, repeats
+from kdcli import hub
+from kdcli.data import files, folder, labels, repeats
 from kdcli.data.files import first_line
+from kdcli.data.tables import no_column
 from kdcli.errors import DataError, KdError, of_machine
 from kdcli.recipe.data import DataSpec
-from kdcli.run import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    # What goes by a split's name: files that we read, or what `datasets` read.
-    _Found: TypeAlias = list[Path] | Dataset
+    from kdcli.data.folder import Found
 
 _PARTS = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
-_KNOWN = f"{', '.join(files.KINDS)}."
 _OLD_NAMES = {"clinc_oos": "clinc/clinc_oos"}
 
 
@@ -57,13 +53,9 @@ def identity(spec: DataSpec) -> str:
     Files are known by their content, a Hub data set by id and revision (pin a commit where a
     moving branch matters).
     """
-    path = paths.local(spec.dataset)
-    if not path.exists():
+    if not folder.is_here(spec):
         return f"hub:{spec.dataset}@{spec.revision or 'main'}"
-    digest = hashlib.sha256(path.suffix.encode())
-    for file in sorted(_content(path)):
-        digest.update(f"{file.relative_to(path)}:{file_digest(file)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{folder.digest(spec)}"
 
 
 def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
@@ -83,7 +75,8 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     found = _find(spec, notes)
     parts = dict(_parts(spec, found))
     if to_train and "train" not in parts:
-        raise DataError(f"There is no split {spec.splits.train} to train on in {spec.dataset}.")
+        wanted = folder.split_name(spec.splits.train)
+        raise DataError(f"There is no split {wanted} to train on in {spec.dataset}.")
     if not parts:
         raise DataError(
             f"There is no split train, validation or test in {spec.dataset}; "
@@ -128,51 +121,15 @@ def unlabelled(spec: DataSpec) -> "Dataset":
     return split
 
 
-def _find(spec: DataSpec, notes: list[str]) -> "Mapping[str, _Found]":
-    path = paths.local(spec.dataset)
-    if not path.exists():
+def _find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+    if not folder.is_here(spec):
         return _read_from_hub(spec, notes)
-    if path.is_file():
-        return {"train": [_known(path)]}
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a file nor a folder.")
     try:
-        return _in_folder(path, spec, notes)
+        return folder.find(spec, notes)
     except KdError:
         raise
     except Exception as error:
-        hint = f"A folder holds files that are called train, validation or test: {_KNOWN}"
-        raise _unreadable(path, error, hint) from error
-
-
-def _in_folder(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, _Found]":
-    from datasets import (
-        Dataset,
-        get_dataset_config_names,
-        load_dataset,
-        load_dataset_builder,
-        load_from_disk,
-    )
-
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        loaded = load_from_disk(str(path))
-        return {"train": loaded} if isinstance(loaded, Dataset) else loaded
-    config = spec.config
-    if config is not None and config not in get_dataset_config_names(str(path)):
-        notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
-        config = None
-    builder = load_dataset_builder(str(path), config)
-    found = {
-        str(split): [_inside(path, file) for file in in_split]
-        for split, in_split in builder.config.data_files.items()
-    }
-    # A card can say more of the files than where they are: how they are written, what labels mean.
-    card = path / "README.md"
-    if card.is_file() and card.read_bytes().startswith(b"---"):
-        # An empty cell or the word "null" is text, not a missing value.
-        options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
-        return load_dataset(str(path), config, **options)
-    return found
+        raise _unreadable(spec.dataset, error, folder.HINT) from error
 
 
 def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
@@ -182,7 +139,7 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
     name = _OLD_NAMES.get(spec.dataset, spec.dataset)
     if name != spec.dataset:
         notes.append(f"The data set {spec.dataset} is called {name} now.")
-    if Path(name).suffix.lower() in files.KINDS or name.count("/") != 1:
+    if files.kind(Path(name)) or name.count("/") != 1:
         raise DataError(
             f"There is no data set {name}: no such file or folder, and a Hub id is OWNER/NAME."
         )
@@ -200,10 +157,11 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
         raise _unreadable(f"The data set {name}", error) from error
 
 
-def _parts(spec: DataSpec, found: "Mapping[str, _Found]") -> Iterator[tuple[str, str]]:
+def _parts(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str, str]]:
     """Which of the splits found plays which part, as (part, split) pairs."""
     for part, usual in _PARTS.items():
-        wanted = getattr(spec.splits, part)
+        stated = getattr(spec.splits, part)
+        wanted = None if stated is None else folder.split_name(stated)
         if wanted is None:
             wanted = next((name for name in usual if name in found), None)
         elif wanted not in found and part == "train":
@@ -219,7 +177,7 @@ def _parts(spec: DataSpec, found: "Mapping[str, _Found]") -> Iterator[tuple[str,
             yield part, wanted
 
 
-def _columns(spec: DataSpec, name: str, found: "_Found", *, labelled: bool = True) -> "Dataset":
+def _columns(spec: DataSpec, name: str, found: "Found", *, labelled: bool = True) -> "Dataset":
     """A split's texts and labels, under the names that the rest of kd knows them by."""
     texts = (spec.text,) if isinstance(spec.text, str) else spec.text
     wanted = dict(zip(("text", "text_pair"), texts, strict=False))
@@ -234,7 +192,7 @@ def _columns(spec: DataSpec, name: str, found: "_Found", *, labelled: bool = Tru
         if column not in found.column_names:
             key = "label" if standard == "label" else "text"
             where = f"split {name} of {spec.dataset}"
-            raise files.no_column(key, column, where, found.column_names)
+            raise no_column(key, column, where, found.column_names)
         dtype = getattr(found.features[column], "dtype", "list")
         if standard != "label" and dtype not in ("string", "large_string"):
             raise DataError(f"Column {column} of split {name} of {spec.dataset} holds no text.")
@@ -243,7 +201,7 @@ def _columns(spec: DataSpec, name: str, found: "_Found", *, labelled: bool = Tru
     return split.rename_columns({column: standard for standard, column in wanted.items()})
 
 
-def _places(spec: DataSpec, name: str, found: "_Found") -> labels.Place:
+def _places(spec: DataSpec, name: str, found: "Found") -> labels.Place:
     """Where the rows of a split stand, to name one that is wrong."""
     if isinstance(found, list):
         return lambda row: files.place(found, row)
@@ -275,24 +233,6 @@ def _set_aside(train: "Dataset", spec: DataSpec, seed: int) -> dict[str, "Datase
     except ValueError as error:
         raise DataError(f"{unable}: {first_line(error)}", hint) from error
     return {"train": cut["train"], "validation": cut["test"]}
-
-
-def _known(path: Path) -> Path:
-    if path.suffix.lower() not in files.KINDS:
-        raise DataError(f"{path} is of no known kind.", f"Known: {_KNOWN}")
-    return path
-
-
-def _inside(folder: Path, file: str) -> Path:
-    # Not following links: in the Hub's cache every file is one.
-    path = Path(os.path.normpath(file))
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
-    return _known(path)
-
-
-def _content(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _unreadable(what: object, error: BaseException, hint: str = "") -> DataError:

@@ -186,7 +186,7 @@ def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path, where: s
         raise RecipeError(f"{where}: {error}") from error
     if given.startswith("package:"):
         return None
-    if given.startswith((".", "/", "~")) or path.exists():
+    if given.startswith((".", "/", "~")) or path.exists() or paths.is_pattern(given):
         value[source[0]][key] = absolute = str(path.resolve())
         return absolute
     return None

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from kdcli.data.source import identity, load
 from kdcli.errors import DataError
+from kdcli.recipe import load as recipes
 from kdcli.recipe.data import DataSpec
 
 ROWS = {
@@ -25,6 +27,20 @@ def write(path, kind):
         data.to_json(path / "d.jsonl")
     elif kind == "parquet":
         data.to_parquet(path / "d.parquet")
+    elif kind in ("csv.gz", "csv.zst", "jsonl.gz", "jsonl.zst", "json.zst", "tsv.gz"):
+        text, compression = kind.split(".")
+        whole = Path(write(path, "jsonl" if text == "json" else text)).read_bytes()
+        compression = {"gz": "gzip", "zst": "zstd"}[compression]
+        with pa.output_stream(str(path / f"d.{kind}"), compression=compression) as file:
+            file.write(whole)
+    elif kind == "arrow":
+        with pa.ipc.new_file(str(path / "d.arrow"), data.data.table.schema) as file:
+            file.write_table(data.data.table)
+    elif kind == "stream.arrow":
+        data.save_to_disk(str(path / "d"))
+        (path / "d" / "data-00000-of-00001.arrow").rename(path / "d.stream.arrow")
+    elif kind == "one":
+        data.save_to_disk(str(path / "d.one"))
     elif kind == "folder":
         (path / "d.folder").mkdir()
         data.to_parquet(path / "d.folder" / "train.parquet")
@@ -33,7 +49,13 @@ def write(path, kind):
     return str(path / f"d.{kind}")
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "folder", "saved"])
+KINDS = [
+    "csv", "tsv", "jsonl", "parquet", "arrow", "stream.arrow", "folder", "saved", "one",
+    "csv.gz", "csv.zst", "tsv.gz", "jsonl.gz", "jsonl.zst", "json.zst",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_gives_the_same_corpus(tmp_path, kind):
     corpus = load(DataSpec(dataset=write(tmp_path, kind)), seed=0)
     assert corpus.labels == ("cat", "cow", "dog", "hen")
@@ -176,3 +198,93 @@ def test_data_is_known_by_its_content_not_its_place(tmp_path):
     with Path(two).open("a") as file:
         file.write("more,cat\n")
     assert identity(DataSpec(dataset=one)) != identity(DataSpec(dataset=two))
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder of files that no split is called by."""
+    for name, rows in {"part-1": "a,x\nb,y\n", "part-2": "c,x\n", "held/out": "d,y\n"}.items():
+        file = tmp_path / "in" / f"{name}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"text,label\n{rows}")
+    (tmp_path / "in" / ".part-3.csv").write_text("left by another program")
+    return tmp_path / "in"
+
+
+def test_a_pattern_is_one_split_in_the_order_of_names(parts):
+    spec = DataSpec(dataset=str(parts / "part-*.csv"))
+    assert load(spec, 0, to_train=False).splits["train"]["text"][:] == ["a", "b", "c"]
+    everywhere = DataSpec(dataset=str(parts / "**" / "*.csv"))
+    assert load(everywhere, 0, to_train=False).splits["train"]["text"][:] == ["d", "a", "b", "c"]
+
+
+def test_splits_can_name_files_of_a_folder(parts):
+    splits = {"train": ["part-2.csv", "part-1.csv"], "validation": "held/*.csv"}
+    corpus = load(DataSpec(dataset=str(parts), splits=splits), 0)
+    assert {part: split["text"][:] for part, split in corpus.splits.items()} == {
+        "train": ["c", "a", "b"],
+        "validation": ["d"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": "part-9*.csv"}, "data.splits.train: no file in F is like part-9*.csv."),
+        ({"train": "part-*.csv", "test": "test"}, "data.splits.test: no file in F is like test."),
+        ({"train": ["../a.csv"]}, "data.splits.train: ../a.csv is not within the folder F."),
+        ({"train": ["/a.csv"]}, "data.splits.train: /a.csv is not within the folder F."),
+        ({"train": "*.jsonl"}, "data.splits.train: no file in F is like *.jsonl."),
+        ({"train": ["part-1.csv", "b.jsonl"]}, "are of two kinds, and can't be one split."),
+        ({"validation": "held/*.csv"}, "There is no split train to train on in F."),
+    ],
+)
+def test_files_that_can_t_be_a_split_are_one_sentence(parts, splits, says):
+    (parts / "b.jsonl").write_text("{}")
+    if splits["train" if "train" in splits else "validation"] == "*.jsonl":
+        (parts / "b.jsonl").unlink()
+    with pytest.raises(DataError) as raised:
+        load(DataSpec(dataset=str(parts), splits=splits), 0)
+    assert says.replace(" F", f" {parts}") in str(raised.value)
+
+
+def test_a_pattern_that_nothing_is_like_is_said(parts):
+    spec = DataSpec(dataset=str(parts / "*.tsv"))
+    for look in (identity, lambda spec: load(spec, 0)):
+        with pytest.raises(DataError, match=r"data\.dataset: no file is like .*tsv"):
+            look(spec)
+
+
+def test_what_is_wrong_in_one_of_several_files_is_said_by_its_own_line(parts):
+    (parts / "part-2.csv").write_text("text,label\nc,x\n,y\n")
+    with pytest.raises(DataError, match=r"part-2.csv:3: there is no text"):
+        load(DataSpec(dataset=str(parts / "part-*.csv")), 0)
+
+
+def test_every_file_that_is_read_counts_for_the_identity_and_no_other(parts):
+    pattern = DataSpec(dataset=str(parts / "part-*.csv"))
+    named = DataSpec(dataset=str(parts), splits={"train": "part-1.csv", "test": ["part-2.csv"]})
+    before = [identity(pattern), identity(named)]
+    (parts / "held" / "out.csv").write_text("text,label\nother,y\n")
+    assert [identity(pattern), identity(named)] == before
+    (parts / "part-2.csv").write_text("text,label\nother,y\n")
+    assert not {identity(pattern), identity(named)} & set(before)
+
+
+def test_how_a_compressed_file_is_read_counts_for_its_identity(tmp_path):
+    csv = Path(write(tmp_path, "csv.gz"))
+    before = identity(DataSpec(dataset=str(csv)))
+    assert identity(DataSpec(dataset=str(csv.rename(tmp_path / "d.tsv.gz")))) != before
+
+
+def test_a_folder_may_have_a_compressed_file_for_each_split(tmp_path):
+    (tmp_path / "in").mkdir()
+    for split in ("train", "validation"):
+        Path(write(tmp_path, "jsonl.zst")).rename(tmp_path / "in" / f"{split}.jsonl.zst")
+    corpus = load(DataSpec(dataset=str(tmp_path / "in")), 0)
+    assert [len(split) for split in corpus.splits.values()] == [40, 40]
+
+
+def test_a_pattern_in_a_recipe_counts_from_the_recipe_s_folder(parts):
+    (parts / "mine.yaml").write_text("name: mine\ndata: {dataset: part-*.csv}\nteacher: {model: t}")
+    assert recipes.load(str(parts / "mine.yaml")).data.dataset == str(parts / "part-*.csv")

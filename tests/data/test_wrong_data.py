@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -61,8 +62,38 @@ def zipped(path):
         archive.writestr("../train.csv", csv())
 
 
-def gzipped(path):
-    path.write_bytes(gzip.compress(csv().encode()))
+def gzipped(path, content=None):
+    path.write_bytes(gzip.compress(csv().encode() if content is None else content))
+
+
+def zstd(content):
+    def write(path):
+        with pa.output_stream(str(path), compression="zstd") as file:
+            file.write(content.encode())
+
+    return write
+
+
+def ended_early(path):
+    """More than a block of rows, without their last ones."""
+    gzipped(path, csv(ROWS * 500).encode())
+    path.write_bytes(path.read_bytes()[:-99])
+
+
+def as_arrow(rows, stream=False):
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(("text", "label"))})
+
+    def write(path):
+        new = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table)
+
+    return write
+
+
+def arrow_cut_short(path):
+    as_arrow(ROWS, stream=True)(path)
+    path.write_bytes(path.read_bytes()[:200])
 
 
 # File, what is in it, and what is said after the file's path.
@@ -119,7 +150,21 @@ BROKEN = {
     "another kind": ("d.xlsx", "text", " is of no known kind. Known: .csv, .tsv,"),
     "an archive": ("d.zip", zipped, " is of no known kind"),
     "one by another name": ("d.csv", zipped, ":1: (is not UTF-8 text|holds a NUL byte)"),
-    "gzip": ("d.csv.gz", gzipped, " is of no known kind"),
+    "a compressed archive": ("d.zip.gz", gzipped, " is of no known kind"),
+    "compressed parquet": ("d.parquet.gz", gzipped, " is of no known kind"),
+    "no gzip": ("d.csv.gz", csv(), ":1: can't be read on: zlib inflate failed.* Is it whole?"),
+    "gzip cut short": ("d.csv.gz", ended_early, ":[0-9]{4,}: can't be read on: Truncated"),
+    "no zstd": ("d.jsonl.zst", csv(), ":1: can't be read on: ZSTD decompress failed"),
+    "a compressed long row": ("d.csv.zst", zstd(line_12("a,cat,b")), ":12: the number of cells"),
+    "a compressed broken line": ("d.jsonl.zst", zstd(line_17("{")), ":17: is not JSON: "),
+    "a compressed blank text": ("d.csv.zst", zstd(line_12('"  ",cat')), ":12: there is no text"),
+    "compressed Latin-1": ("d.tsv.gz", lambda path: gzipped(path, b"a\nb\n\xe9"), ":3: is not UTF"),
+    "no Arrow": ("d.arrow", csv(), " can't be read: "),
+    "nothing in Arrow": ("d.arrow", "", " can't be read: "),
+    "no rows in Arrow": ("d.arrow", as_arrow([]), ".* (is empty: it holds no rows|holds no text)"),
+    "Arrow cut short": ("d.arrow", arrow_cut_short, " can't be read: "),
+    "a null text in Arrow": ("d.arrow", as_arrow([("a", "cat"), (None, "dog")]), ", row 2: there"),
+    "numbers in Arrow": ("d.arrow", as_arrow([(1, "cat")]), ".*Column text .*holds no text"),
     "gzip by another name": ("d.csv", gzipped, ":1: is not UTF-8 text"),
 }  # fmt: skip
 
@@ -204,7 +249,7 @@ FOLDERS = {
     "no data": ({"d/notes": "nothing"}, "d can't be read: .* A folder holds files that are"),
     "two kinds": ({"d/train.csv": csv(), "d/test.jsonl": OBJECTS[0]}, "d can't be read: .*format"),
     "an archive": ({"d/train.zip": zipped}, "d can't be read: .*No .supported. data files"),
-    "gzip": ({"d/train.csv.gz": gzipped}, "d/train.csv.gz is of no known kind. Known: .csv"),
+    "gzip": ({"d/train.csv.gz": "a"}, "d/train.csv.gz:1: can't be read on: "),
     "texts alone": ({"d/train.txt": "a\nb\n"}, "d/train.txt is of no known kind. Known: .csv"),
     "a broken card": ({"d/train.csv": csv(), "d/README.md": "---\na: [\n---\n"}, "d can't be read"),
     "a card that leads out": ({"train.csv": csv(), "d/README.md":

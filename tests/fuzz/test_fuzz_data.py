@@ -15,7 +15,7 @@ from kdcli.errors import KdError
 from kdcli.outside import printable
 from kdcli.recipe.data import DataSpec
 
-KINDS = ("csv", "tsv", "jsonl", "json", "parquet")
+KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "csv.gz", "jsonl.zst")
 CASES = pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -36,10 +36,20 @@ PIECES = [
 
 def written(kind, names, rows):
     """A file of rows as other programs write it."""
-    if kind == "parquet":
-        out = pa.BufferOutputStream()
+    out = pa.BufferOutputStream()
+    if kind in ("parquet", "arrow"):
         columns = [pa.array(column) for column in zip(*rows, strict=True)]
-        pq.write_table(pa.Table.from_arrays(columns, names), out)
+        table = pa.Table.from_arrays(columns, names)
+        if kind == "parquet":
+            pq.write_table(table, out)
+        else:
+            with pa.ipc.new_stream(out, table.schema) as writer:
+                writer.write_table(table)
+        return out.getvalue().to_pybytes()
+    text, _, compression = kind.partition(".")
+    if compression:
+        with pa.CompressedOutputStream(out, {"gz": "gzip", "zst": "zstd"}[compression]) as file:
+            file.write(written(text, names, rows))
         return out.getvalue().to_pybytes()
     objects = [dict(zip(names, row, strict=False)) for row in rows]
     if kind == "json":
@@ -74,7 +84,7 @@ def odd(draw, kind):
     """A file that is whole, but what is in it may be of any kind, or under another name."""
     names = draw(st.sampled_from([["text", "label"]] * 6 + [["text", "text"], ["a", "label"]]))
     count = draw(st.integers(1, 6))
-    if kind == "parquet":
+    if kind in ("parquet", "arrow"):
         cells = [draw(odd_columns) for _ in names]
         row = st.tuples(*cells)
     else:

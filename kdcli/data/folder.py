@@ -1,0 +1,169 @@
+"""From a file, a pattern or a folder on this disk to the files of each split."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from kdcli import paths
+from kdcli.data import files
+from kdcli.data.rows import COMPRESSIONS
+from kdcli.errors import DataError
+from kdcli.recipe.data import DataSpec
+from kdcli.run import file_digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    # What goes by a split's name: files that we read, or what `datasets` read.
+    Found: TypeAlias = list[Path] | Dataset
+
+HINT = (
+    "A folder holds files that are called train, validation or test, or that data.splits names: "
+    f"{files.KNOWN}"
+)
+
+
+def is_here(spec: DataSpec) -> bool:
+    """Whether the data lies on this disk, or is said to."""
+    return paths.local(spec.dataset).exists() or paths.is_pattern(spec.dataset)
+
+
+def digest(spec: DataSpec) -> str:
+    """SHA-256 of all that is read of the data: wherever it lies, the same for the same content.
+
+    Raises:
+        DataError: There are no such files.
+    """
+    path = paths.local(spec.dataset)
+    # How a file is read depends on its name's end.
+    found = hashlib.sha256(_suffix(path).encode())
+    for name, file in _content(path, spec):
+        found.update(f"{name}:{file_digest(file)}\n".encode())
+    return found.hexdigest()
+
+
+def find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+    """What is there, by split.
+
+    Args:
+        spec: Names a file, a pattern, or a folder; files that aren't split are train.
+        notes: Told what is left aside.
+
+    Raises:
+        DataError: There is nothing to be read.
+    """
+    path = paths.local(spec.dataset)
+    if path.is_file():
+        return {"train": [_known(path)]}
+    return _by_pattern(path, spec) or _in_folder(path, spec, notes)
+
+
+def split_name(split: str | tuple[str, ...]) -> str:
+    """What a split is called: its name, or the files that are named for it."""
+    return split if isinstance(split, str) else ", ".join(split)
+
+
+def _content(path: Path, spec: DataSpec) -> Iterator[tuple[str, Path]]:
+    """The files that count, in order, and how they are told apart."""
+    if path.is_file():
+        yield ".", path
+    elif by_split := _by_pattern(path, spec):
+        for name, of_split in by_split.items():
+            yield from ((f"{name}{_suffix(file)}", file) for file in of_split)
+    else:
+        inside = (file for file in path.rglob("*") if file.is_file())
+        yield from ((str(file.relative_to(path)), file) for file in sorted(inside))
+
+
+def _suffix(path: Path) -> str:
+    return "".join(path.suffixes[-2:]) if path.suffix in COMPRESSIONS else path.suffix
+
+
+def _by_pattern(path: Path, spec: DataSpec) -> dict[str, list[Path]]:
+    """The files of each split, where the recipe says which they are; nothing where it doesn't."""
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder.")
+    if not path.is_dir():
+        return {"train": _matched(path, f"data.dataset: no file is like {path}.")}
+    stated = {
+        part: (split,) if isinstance(split, str) else split
+        for part in ("train", "validation", "test")
+        if part in spec.splits.model_fields_set
+        and (split := getattr(spec.splits, part)) is not None
+    }
+    if not any(map(_names_files, stated.values())) or is_saved(path):
+        return {}
+    found = {}
+    for part, patterns in stated.items():
+        said = f"data.splits.{part}:"
+        if outside := next((p for p in patterns if ".." in Path(p).parts or Path(p).root), None):
+            raise DataError(f"{said} {outside} is not within the folder {path}.")
+        of_part = [
+            file
+            for pattern in patterns
+            for file in _matched(path / pattern, f"{said} no file in {path} is like {pattern}.")
+        ]
+        found[split_name(getattr(spec.splits, part))] = of_part
+    return found
+
+
+def _names_files(patterns: tuple[str, ...]) -> bool:
+    return len(patterns) > 1 or any(paths.is_pattern(p) or files.kind(Path(p)) for p in patterns)
+
+
+def _matched(pattern: Path, nothing: str) -> list[Path]:
+    found = [_known(file) for file in paths.matching(pattern)]
+    if not found:
+        raise DataError(nothing)
+    return found
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` left."""
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+
+
+def _in_folder(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+    from datasets import (
+        Dataset,
+        get_dataset_config_names,
+        load_dataset,
+        load_dataset_builder,
+        load_from_disk,
+    )
+
+    if is_saved(path):
+        loaded = load_from_disk(str(path))
+        return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    config = spec.config
+    if config is not None and config not in get_dataset_config_names(str(path)):
+        notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
+        config = None
+    builder = load_dataset_builder(str(path), config)
+    found = {
+        str(split): [_inside(path, file) for file in in_split]
+        for split, in_split in builder.config.data_files.items()
+    }
+    # A card can say more of the files than where they are: how they are written, what labels mean.
+    card = path / "README.md"
+    if card.is_file() and card.read_bytes().startswith(b"---"):
+        # An empty cell or the word "null" is text, not a missing value.
+        options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
+        return load_dataset(str(path), config, **options)
+    return found
+
+
+def _known(path: Path) -> Path:
+    if files.kind(path) is None:
+        raise DataError(f"{path} is of no known kind.", f"Known: {files.KNOWN}")
+    return path
+
+
+def _inside(folder: Path, file: str) -> Path:
+    # Not following links: in the Hub's cache every file is one.
+    path = Path(os.path.normpath(file))
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
+    return _known(path)

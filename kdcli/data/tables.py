@@ -1,0 +1,85 @@
+"""The columns of parquet and Arrow files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdcli.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KINDS = (".parquet", ".arrow")
+
+
+def read(path: Path, keys: Mapping[str, str]) -> "pa.Table":
+    """Some columns of a file.
+
+    Args:
+        path: Parquet, or Arrow in either of its forms (stream or file).
+        keys: By column, what the recipe calls it: `text` or `label`.
+
+    Raises:
+        DataError: A column is missing, or there twice.
+    """
+    if is_parquet(path):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            _refuse_columns(file.schema_arrow.names, keys, path)
+            return file.read(columns=list(keys))
+    reader = _arrow(path)
+    _refuse_columns(reader.schema.names, keys, path)
+    table = reader.read_all().select(list(keys))
+    # Arrow believes what a file says of itself, and would follow it out of its memory.
+    table.validate(full=True)
+    return table
+
+
+def count(path: Path) -> int:
+    """The number of a file's rows."""
+    if is_parquet(path):
+        import pyarrow.parquet as pq
+
+        return pq.read_metadata(path).num_rows
+    return _arrow(path).read_all().num_rows
+
+
+def columns(path: Path) -> list[str]:
+    """The names of a file's columns."""
+    if is_parquet(path):
+        import pyarrow.parquet as pq
+
+        return pq.read_schema(path).names
+    return _arrow(path).schema.names
+
+
+def no_column(key: str, column: str, where: object, known: Sequence[str]) -> DataError:
+    """The error for a column that the recipe names by `key` and that isn't there."""
+    return DataError(
+        f"data.{key}: there is no column {column} in {where}.", f"Its columns: {', '.join(known)}."
+    )
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file of columns is parquet."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _refuse_columns(known: Sequence[str], keys: Mapping[str, str], path: Path) -> None:
+    for column, key in keys.items():
+        if column not in known:
+            raise no_column(key, column, path, known)
+        if list(known).count(column) > 1:
+            raise DataError(f"{path}: the column {column} is there twice.", "Rename one of them.")
+
+
+def _arrow(path: Path) -> Any:
+    import pyarrow as pa
+
+    source = pa.memory_map(str(path))
+    try:
+        return pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source)
