@@ -25,6 +25,7 @@ from kdcli.planning import (
 from kdcli.progress import Reporter
 from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import (
     MANIFEST,
     NOTES,
@@ -95,11 +96,22 @@ def execute(
         run, todo = processes.from_first(begin)
 
         def work_on(item: Planned) -> None:
+            others: tuple[Path, ...] = ()
+            if item.stage.name == "outputs":
+                others = _other_teachers(
+                    recipe,
+                    folder,
+                    reporter,
+                    fresh=fresh,
+                    checkpoint_every=checkpoint_every,
+                    allow_pickle=allow_pickle,
+                )
             _run_stage(
                 item,
                 recipe,
                 run,
                 reporter,
+                teachers=others,
                 checkpoint_every=checkpoint_every,
                 allow_pickle=allow_pickle,
             )
@@ -226,6 +238,37 @@ def _keep_notes(run: RunFolder) -> None:
     notes.collect(run.path / STAGES[-1].artifact, run.path / NOTES)
 
 
+def _other_teachers(
+    recipe: Recipe,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    fresh: bool,
+    checkpoint_every: Cadence,
+    allow_pickle: bool,
+) -> tuple[Path, ...]:
+    """The run folders of a recipe's other teachers, each with what that one told.
+
+    They lie beside the run's own, so that another run with the same teacher finds them.
+    """
+    found = []
+    for number, spec in enumerate(recipe.teacher.also, 2):
+        reporter.say(f"Teacher {number}, {spec.model}:")
+        beside = folder.with_name(f"{folder.name}-teacher{number}")
+        alone = recipe.model_copy(update={"teacher": TeacherSpec(**dict(spec))})
+        execute(
+            alone,
+            beside,
+            reporter,
+            "outputs",
+            fresh=fresh,
+            checkpoint_every=checkpoint_every,
+            allow_pickle=allow_pickle,
+        )
+        found.append(beside)
+    return tuple(found)
+
+
 def _take_over_or_run(
     item: Planned, run: RunFolder, reporter: Reporter, work_on: Callable[[Planned], None]
 ) -> None:
@@ -252,6 +295,7 @@ def _run_stage(
     run: RunFolder,
     reporter: Reporter,
     *,
+    teachers: tuple[Path, ...] = (),
     checkpoint_every: Cadence = Cadence(),
     allow_pickle: bool = False,
 ) -> None:
@@ -277,6 +321,7 @@ def _run_stage(
         logs=run.path / "logs",
         notes=run.path / NOTES,
         reporter=reporter,
+        teachers=teachers,
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
     )

@@ -40,13 +40,14 @@ class Stage:
     costly: bool = False
 
 
+_HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "folds", "weight"))
 STAGES = (
     Stage("teacher", "fine-tune the teacher", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", together=True, costly=True),
+          "kdcli.stages.teacher:run", besides=_HOW_IT_ANSWERS, together=True, costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
           ("data", "student", "seed"), "kdcli.stages.student:run", version=2),
-    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher",), ("data",),
-          "kdcli.stages.outputs:run", together=True, costly=True),
+    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher",), ("data", "teacher"),
+          "kdcli.stages.outputs:run", version=2, together=True, costly=True),
     Stage("distill", "train the student", "student", ("student", "outputs"),
           ("data", "distill", "seed"), "kdcli.stages.distill:run", together=True),
     Stage("baseline", "train the student on labels alone", "baseline", ("student",),
@@ -138,6 +139,8 @@ def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[s
     for part in ("teacher", "student"):
         if part in spec and spec[part]["model"] is not None:
             spec[part]["model"] = identities[part]
+    for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
+        other["model"] = identities[also(place)]
     return spec
 
 
@@ -154,9 +157,16 @@ def identities_of(recipe: Recipe) -> dict[str, str]:
         "data": data.identity(recipe.data),
         "teacher": models.identity(recipe.teacher.model, recipe.teacher.revision),
     }
+    for place, other in enumerate(recipe.teacher.also):
+        found[also(place)] = models.identity(other.model, other.revision)
     if recipe.student.model is not None:
         found["student"] = models.identity(recipe.student.model, recipe.student.revision)
     return found
+
+
+def also(place: int) -> str:
+    """What the identity of another teacher goes by."""
+    return f"teacher.also.{place}"
 
 
 def recorded_identities(run: RunFolder) -> dict[str, str]:
@@ -165,6 +175,9 @@ def recorded_identities(run: RunFolder) -> dict[str, str]:
     parts = ("teacher", "student")
     found = dict.fromkeys(parts, "")
     found |= {part: spec[part].get("model") for spec in specs for part in parts if part in spec}
+    for spec in specs:
+        for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
+            found[also(place)] = other["model"]
     found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
     return found
 

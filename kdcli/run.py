@@ -42,6 +42,7 @@ class Job:
         output: Where to put the artifact: a path that doesn't exist yet.
         scratch: A folder that outlives a broken-off attempt at the same work.
         logs: The folder for log files.
+        teachers: The run folders of the other teachers, in the recipe's order.
         notes: What a person wrote into the card, see `kdcli.report.notes`; it needn't be there.
         reporter: Whom to tell of progress.
         checkpoint_every: How often training writes a checkpoint.
@@ -57,6 +58,7 @@ class Job:
     logs: Path
     notes: Path
     reporter: Reporter
+    teachers: tuple[Path, ...] = ()
     checkpoint_every: Cadence = Cadence()
     allow_pickle: bool = False
 

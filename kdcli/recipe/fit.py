@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdcli.recipe.base import Spec
 
@@ -33,6 +33,19 @@ class FitSpec(Spec):
         description="How many of the first layers to leave as they are, with the embeddings; 0 is "
         "the embeddings alone. Left out: all are trained.",
     )
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="The share of the steps, up to the last one, whose weights are averaged for "
+        "the outcome. Left out: the outcome is the last step's.",
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="The last weights, or the epoch's with the best validation accuracy."
     )
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "FitSpec":
+        if self.average is not None and self.keep == "best":
+            raise ValueError("takes average or keep: best, not both")
+        return self

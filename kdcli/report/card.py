@@ -63,7 +63,7 @@ def render(
         autoescape=False,  # Markdown, not HTML
         finalize=_set,
     )
-    environment.filters |= {"number": tables.number, "percent": tables.percent}
+    environment.filters |= {"number": tables.number, "percent": tables.percent, "code": code}
     models = {model["name"]: model for model in evaluation["models"]}
     return environment.get_template("card.md.jinja").render(
         metadata=Markdown(_metadata(recipe, models[tables.STUDENT]).to_yaml()),
@@ -95,9 +95,11 @@ def render(
 
 def public(recipe: Recipe) -> Recipe:
     """The recipe without this machine's paths: what is local is called by its last part."""
+    also = tuple(o.model_copy(update={"model": _public(o.model)}) for o in recipe.teacher.also)
+    teacher = {"model": _public(recipe.teacher.model), "also": also}
     parts = {
         "data": recipe.data.model_copy(update={"dataset": _public(recipe.data.dataset)}),
-        "teacher": recipe.teacher.model_copy(update={"model": _public(recipe.teacher.model)}),
+        "teacher": recipe.teacher.model_copy(update=teacher),
     }
     if recipe.student.model is not None:
         own = {"model": _public(recipe.student.model)}
@@ -107,7 +109,8 @@ def public(recipe: Recipe) -> Recipe:
 
 def public_text(recipe: Recipe, text: str) -> str:
     """A sentence about a run, likewise."""
-    for source in filter(None, (recipe.teacher.model, recipe.student.model)):
+    others = (other.model for other in recipe.teacher.also)
+    for source in filter(None, (recipe.teacher.model, recipe.student.model, *others)):
         text = text.replace(source, _public(source))
     return text
 

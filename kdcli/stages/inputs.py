@@ -11,13 +11,14 @@ from kdcli.models import layers, reshape, source
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentSpec
+from kdcli.recipe.teacher import OneTeacherSpec
 from kdcli.stages import narrowing, texts
 from kdcli.stages.student import shape
 from kdcli.training import trackers
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,12 @@ def look(
     """
     trackers.check(recipe.report_to)
     corpus = texts.load(recipe, reporter)
-    folder = source.locate(recipe.teacher.model, recipe.teacher.revision, allow_pickle=allow_pickle)
-    config = source.load_config(folder)
-    finished = recipe.teacher.fine_tune is None
-    if finished:
-        parts = {"train", "validation", *recipe.evaluate.splits} & corpus.splits.keys()
-        used = {label for part in parts for label in corpus.present(part)}
-        match_labels(corpus.labels, source.labels_of(config), present=sorted(used))
-    else:
-        config.num_labels = len(corpus.labels)
-    _refuse_too_many(corpus, config.num_labels)
+    (config, tokenizer), *_ = [
+        _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
+        for one in (recipe.teacher, *recipe.teacher.also)
+    ]
     measurable(recipe.evaluate, corpus)
-    if weights:
-        source.load_classifier(folder, None if finished else corpus.labels, fresh_head=not finished)
-    teacher, tokenizer = reshape.skeleton(config), source.load_tokenizer(folder)
+    teacher = reshape.skeleton(config)
     train = corpus.splits["train"]
     student = _student(
         recipe.student, teacher, tokenizer, train, allow_pickle=allow_pickle, weights=weights
@@ -73,6 +66,25 @@ def look(
             )
         )
     return Inputs(corpus, tokenizer, teacher, student)
+
+
+def _teacher(
+    spec: OneTeacherSpec, recipe: Recipe, corpus: Corpus, *, allow_pickle: bool, weights: bool
+) -> tuple["PretrainedConfig", "PreTrainedTokenizerBase"]:
+    """A teacher's configuration, with the labels it is to have, and its tokenizer."""
+    folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
+    config = source.load_config(folder)
+    finished = spec.fine_tune is None
+    if finished:
+        parts = {"train", "validation", *recipe.evaluate.splits} & corpus.splits.keys()
+        used = {label for part in parts for label in corpus.present(part)}
+        match_labels(corpus.labels, source.labels_of(config), present=sorted(used))
+    else:
+        config.num_labels = len(corpus.labels)
+    _refuse_too_many(corpus, config.num_labels)
+    if weights:
+        source.load_classifier(folder, None if finished else corpus.labels, fresh_head=not finished)
+    return config, source.load_tokenizer(folder)
 
 
 def _refuse_too_many(corpus: Corpus, labels: int) -> None:

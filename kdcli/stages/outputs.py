@@ -1,37 +1,110 @@
-"""The teacher's outputs for every text that the student will see, written once."""
+"""What the student learns from: the teacher's outputs for every text, or several teachers'."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.model_selection import KFold
 
 from kdcli import processes
-from kdcli.data.encode import encode, length_limit
+from kdcli.data.encode import TEACHER_LOGITS, encode, length_limit
+from kdcli.data.labels import match_labels
+from kdcli.data.source import Corpus
+from kdcli.evaluation.calibration import fit_temperature
 from kdcli.models import source
 from kdcli.models.forward import collator_for, shared_logits
 from kdcli.progress import Tally
 from kdcli.run import Job
 from kdcli.stages import texts
+from kdcli.stages.teacher import fine_tuned
 from kdcli.training import signals
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SPLITS = ("train", "validation")
 _BATCH_SIZE = 64
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Build the folder of the teacher's outputs on train and validation.
+    """Build the folder of the outputs on train and validation.
 
     Returns:
-        `rows`: how many texts the teacher was asked about.
+        `rows`, how many texts the teacher was asked about; `accuracy`, the share of validation
+        texts whose likeliest label by these outputs is theirs.
     """
+    spec = job.recipe.teacher
     corpus = texts.load(job.recipe, job.reporter)
     model = source.load_classifier(job.inputs["teacher"])
     tokenizer = source.load_tokenizer(job.inputs["teacher"])
-    limit = length_limit(model.config, tokenizer, job.recipe.data.max_length)
-    collate = collator_for(model, tokenizer)
-    rows = sum(len(corpus.splits[split]) for split in _SPLITS)
-    advance = Tally(job.reporter, rows)
-    found = {}
-    for split in _SPLITS:
-        encoded = encode(corpus.splits[split], tokenizer, limit)
-        found[split] = shared_logits(model, collate, encoded, _BATCH_SIZE, advance)
+    names = source.labels_of(model.config)
+    splits = {split: corpus.splits[split] for split in _SPLITS}
+    found = {} if spec.folds is None else {"train": _out_of_fold(job, corpus)}
+    asked = {name: split for name, split in splits.items() if name not in found}
+    found |= _ask(model, tokenizer, asked, job)
+    ids = match_labels(corpus.labels, names, present=corpus.present("validation"))
+    truth = np.asarray(ids)[splits["validation"]["label"]]
+    if spec.calibrated:
+        temperature = fit_temperature(found["validation"], truth)
+        job.reporter.say(f"The teacher's logits are divided by {temperature:.2f}.")
+        found = {split: logits / temperature for split, logits in found.items()}
+    if job.teachers:
+        found = {split: _with_others(logits, split, names, job) for split, logits in found.items()}
+    accuracy = float(np.mean(found["validation"].argmax(-1) == truth))
+    if job.teachers:
+        number = 1 + len(job.teachers)
+        job.reporter.say(f"Together the {number} teachers get {accuracy:.2%} of validation right.")
     if processes.is_first():
         signals.write(found, job.output)
-    return {"rows": rows}
+    return {"rows": sum(map(len, splits.values())), "accuracy": accuracy}
+
+
+def _ask(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: dict[str, "Dataset"],
+    job: Job,
+) -> dict[str, np.ndarray]:
+    """The model's logits for every text of each split, (rows, classes)."""
+    limit = length_limit(model.config, tokenizer, job.recipe.data.max_length)
+    collate = collator_for(model, tokenizer)
+    advance = Tally(job.reporter, sum(map(len, splits.values())))
+    return {
+        name: shared_logits(model, collate, encode(split, tokenizer, limit), _BATCH_SIZE, advance)
+        for name, split in splits.items()
+    }
+
+
+def _out_of_fold(job: Job, corpus: Corpus) -> np.ndarray:
+    """Each training text answered by a teacher that was fine-tuned on the other parts."""
+    spec, train = job.recipe.teacher, corpus.splits["train"]
+    parts = KFold(spec.folds, shuffle=True, random_state=job.recipe.seed)
+    found = np.empty((len(train), len(corpus.labels)), dtype=np.float32)
+    for number, (others, part) in enumerate(parts.split(np.arange(len(train))), 1):
+        kept = job.scratch / f"fold-{number}.npy"
+        if not kept.exists():
+            job.reporter.say(f"Part {number} of {spec.folds} is left out of fine-tuning.")
+            alone = replace(job, scratch=job.scratch / f"fold-{number}")
+            model, tokenizer, _ = fine_tuned(alone, f"teacher-fold-{number}", corpus, others)
+            logits = _ask(model, tokenizer, {"part": train.select(part)}, job)["part"]
+            if processes.is_first():
+                beside = kept.with_suffix(".new")
+                with beside.open("wb") as file:
+                    np.save(file, logits)
+                beside.replace(kept)
+            processes.wait_for_all()
+        found[part] = np.load(kept)
+    return found
+
+
+def _with_others(logits: np.ndarray, split: str, names: tuple[str, ...], job: Job) -> np.ndarray:
+    """The mean of all teachers' probabilities, as logits in this teacher's order of classes."""
+    spec = job.recipe.teacher
+    every, weights = [logits], [spec.weight]
+    for folder, other in zip(job.teachers, spec.also, strict=True):
+        theirs = source.labels_of(source.load_config(folder / "teacher"))
+        told = np.asarray(signals.read(folder / "teacher-outputs")[split][TEACHER_LOGITS])
+        every.append(told[:, match_labels(names, theirs)])
+        weights.append(other.weight)
+    return signals.averaged(every, weights)

@@ -14,7 +14,8 @@ from kdcli.stages.fitting import fit
 from kdcli.training.objective import Objective
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -23,36 +24,52 @@ def run(job: Job) -> dict[str, Any]:
     Returns:
         `history`, a row for each epoch (empty where nothing was trained), and `parameters`.
     """
-    recipe = job.recipe
-    corpus = texts.load(recipe, job.reporter)
-    folder = source.locate(
-        recipe.teacher.model, recipe.teacher.revision, allow_pickle=job.allow_pickle
-    )
+    teacher = job.recipe.teacher
+    corpus = texts.load(job.recipe, job.reporter)
     history: list[dict[str, Any]] = []
-    if recipe.teacher.fine_tune is None:
-        model = source.load_classifier(folder)
-        tokenizer = source.load_tokenizer(folder)
+    if teacher.fine_tune is None:
+        folder = source.locate(teacher.model, teacher.revision, allow_pickle=job.allow_pickle)
+        model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
         _agree_on_labels(model, corpus, job)
     else:
-        set_seed(recipe.seed)
-        model = source.load_classifier(folder, corpus.labels, fresh_head=True)
-        tokenizer = source.load_tokenizer(folder)
-        parts = ("train", "validation")
-        rows = texts.encoded(recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
-        history = fit(
-            job,
-            "teacher",
-            model,
-            tokenizer,
-            rows=rows,
-            spec=recipe.teacher.fine_tune,
-            objective=Objective([CrossEntropySpec()]),
-        )
+        model, tokenizer, history = fine_tuned(job, "teacher", corpus)
     source.save(model, tokenizer, job.output)
     return {
         "history": history,
         "parameters": source.count_parameters(model),
     }
+
+
+def fine_tuned(
+    job: Job, stage: str, corpus: Corpus, places: "np.ndarray | None" = None
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Any]]]":
+    """The recipe's teacher with a head of its own, fine-tuned.
+
+    Args:
+        job: Says which model, and how.
+        stage: What the logs call it.
+        corpus: The texts.
+        places: The training texts to train on, where it isn't all of them.
+
+    Returns:
+        Model, tokenizer and the training's table.
+    """
+    spec = job.recipe.teacher
+    assert spec.fine_tune is not None
+    folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
+    seed = job.recipe.seed if spec.seed is None else spec.seed
+    set_seed(seed)
+    model = source.load_classifier(folder, corpus.labels, fresh_head=True)
+    tokenizer = source.load_tokenizer(folder)
+    parts = ("train", "validation")
+    rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
+    if places is not None:
+        rows["train"] = rows["train"].select(places)
+    objective = Objective([CrossEntropySpec()])
+    history = fit(
+        job, stage, model, tokenizer, rows=rows, spec=spec.fine_tune, objective=objective, seed=seed
+    )
+    return model, tokenizer, history
 
 
 def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None:

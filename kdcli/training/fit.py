@@ -21,6 +21,7 @@ from kdcli.progress import Reporter
 from kdcli.recipe.fit import FitSpec
 from kdcli.run import Cadence
 from kdcli.training import restraint, room, trackers
+from kdcli.training.averaging import Average
 from kdcli.training.checkpoints import Keeper, newest, stop_requests, stopped
 from kdcli.training.compact import occurring_rows, stands_alone
 from kdcli.training.objective import LIVE, Objective
@@ -119,6 +120,7 @@ def fit(
         _beside(model, objective),
         stop_requests() as request,
     ):
+        average = Average(model, spec.average, checkpoint)
         trainer = TermsTrainer(
             model=model,
             args=_arguments(spec, seed, scratch, name),
@@ -129,6 +131,7 @@ def fit(
             data_collator=Collator(tokenizer, [n for m in models for n in input_names(m)], place),
             callbacks=[
                 _Progress(reporter, log),
+                average,
                 Keeper(checkpoint_every, request, memory),
                 *trackers.start(report_to, log.with_suffix(""), checkpoint, memory),
             ],
@@ -137,6 +140,7 @@ def fit(
         trainer.objective, trainer.memory = objective, memory
         trainer.teacher = teacher and teacher.to(trainer.args.device).eval()
         trainer.batch_size = spec.batch_size
+        trainer.average = average
         trainer.remove_callback(PrinterCallback)
         if processes.count() > 1:
             # With one seed the same places of every process's share would drop out.
@@ -146,6 +150,7 @@ def fit(
         # The Trainer returns from a stop as from an end.
         if state.global_step < state.max_steps:
             raise stopped(request, state.global_step, state.max_steps)
+        average.put()
     return _epochs(state.log_history)
 
 

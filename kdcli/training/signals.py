@@ -4,10 +4,12 @@ They are a column of a data set on disk, memory-mapped, so that the teacher isn'
 the student trains.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import log_softmax, logsumexp
 
 from kdcli.data.encode import TEACHER_LOGITS
 
@@ -26,6 +28,23 @@ def write(outputs: dict[str, np.ndarray], folder: Path) -> None:
         column = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
         splits[name] = Dataset(pa.table({TEACHER_LOGITS: column}))
     DatasetDict(splits).save_to_disk(str(folder))
+
+
+def averaged(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """The weighted mean of several teachers' probabilities.
+
+    You et al. 2017 (Learning from Multiple Teacher Networks), with weights.
+
+    Args:
+        logits: Each teacher's, (rows, classes), in one order of classes.
+        weights: Each one's share; they needn't add up to 1.
+
+    Returns:
+        The mean's logarithm, float32, (rows, classes): its softmax is the mean.
+    """
+    shares = np.asarray(weights) / np.sum(weights)
+    each = np.stack([log_softmax(x.astype(np.float64), axis=-1) for x in logits])
+    return logsumexp(each, axis=0, b=shares[:, None, None]).astype(np.float32)
 
 
 def read(folder: Path) -> "DatasetDict":

@@ -14,6 +14,7 @@ from kdcli import processes
 from kdcli.data.encode import TEACHER_LOGITS, Batches, lengths, like_lengths
 from kdcli.errors import MendableError
 from kdcli.models.forward import input_names
+from kdcli.training.averaging import Average
 from kdcli.training.objective import Objective, total
 from kdcli.training.states import Told, tell
 
@@ -28,6 +29,7 @@ class TermsTrainer(Trainer):
 
     objective: Objective
     teacher: Any
+    average: Average
     batch_size: int  # over all processes
     memory: dict[str, Any]  # since the last log: the batches, and the sum of each term over them
 
@@ -81,6 +83,10 @@ class TermsTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The mean of each term over the validation texts, and the accuracy."""
+        with self.average.in_place():
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         rows = range(len(self.eval_dataset))
         batches = [rows[i : i + self.batch_size] for i in rows[:: self.batch_size]]
         sums: dict[str, float] = {}

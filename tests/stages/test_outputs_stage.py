@@ -1,14 +1,42 @@
 """The teacher is asked about every text, and its answers stay beside their texts."""
 
+import json
+
 import numpy as np
+import pytest
 import torch
+from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli import pipeline
 from kdcli.data.source import load
+from kdcli.errors import ModelError, StoppedError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.training import signals
+
+
+@pytest.fixture
+def outputs(tiny_teacher, small_data, tmp_path):
+    """What the student would learn from, by the recipe's teacher."""
+
+    def run(folder="run", reporter=None, **teacher):
+        recipe = Recipe.model_validate(
+            {
+                "name": "tiny",
+                "data": {"dataset": str(small_data), "label": "intent"},
+                "teacher": {"model": str(tiny_teacher), **teacher},
+            }
+        )
+        made = pipeline.execute(recipe, tmp_path / folder, reporter or Silent(), "outputs")
+        told = signals.read(made.path / "teacher-outputs")
+        return {s: np.array(told[s]["teacher_logits"], dtype=np.float64) for s in told}, made
+
+    return run
+
+
+def probabilities(logits):
+    return softmax(logits, axis=-1)
 
 
 def test_each_row_is_what_the_teacher_says_of_that_text(tiny_teacher, small_data, tmp_path):
@@ -31,3 +59,95 @@ def test_each_row_is_what_the_teacher_says_of_that_text(tiny_teacher, small_data
         with torch.no_grad():
             alone = [model(**tokenizer(t, return_tensors="pt")).logits[0].numpy() for t in texts]
         np.testing.assert_allclose(np.array(outputs["teacher_logits"]), alone, atol=1e-5)
+
+
+def turned(folder, place, labels):
+    """The same classifier, its classes in the reverse order."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.classifier.weight.data = model.classifier.weight.data.flip(0)
+    model.classifier.bias.data = model.classifier.bias.data.flip(0)
+    model.config.id2label = dict(enumerate(reversed(labels)))
+    model.config.label2id = {name: i for i, name in model.config.id2label.items()}
+    model.save_pretrained(place)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(place)
+    return place
+
+
+def test_several_teachers_are_averaged_by_the_names_of_their_classes(
+    outputs, tiny_teacher, labels, tmp_path
+):
+    fit = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
+    other = turned(tiny_teacher, tmp_path / "turned", labels)
+    alone, _ = outputs("alone")
+    # The reversed one says the same as the first, and the trained one something else.
+    both, _ = outputs("both", also=[{"model": str(other)}])
+    np.testing.assert_allclose(probabilities(both["train"]), probabilities(alone["train"]), 1e-4)
+    trained = {"model": str(tiny_teacher), "fine_tune": fit, "weight": 3.0}
+    three, run = outputs("three", also=[{"model": str(other), "weight": 2.0}, trained])
+    theirs = signals.read(tmp_path / "three-teacher3" / "teacher-outputs")
+    expected = 0.5 * probabilities(alone["validation"]) + 0.5 * probabilities(
+        np.array(theirs["validation"]["teacher_logits"])
+    )
+    np.testing.assert_allclose(probabilities(three["validation"]), expected, 1e-4)
+    # The teacher itself, which the student is cut from, is the first one as it was.
+    config = json.loads((run.path / "teacher" / "config.json").read_text())
+    assert config["id2label"]["0"] == labels[0]
+
+
+def test_seeds_are_teachers_too_and_nothing_is_done_twice(outputs, tiny_backbone, tmp_path):
+    fit = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
+    spec = {"model": str(tiny_backbone), "fine_tune": fit}
+    first, _ = outputs(**spec, also=[{**spec, "seed": 7}])
+    again, _ = outputs(**spec, also=[{**spec, "seed": 7}])
+    np.testing.assert_array_equal(first["train"], again["train"])
+    other, run = outputs(**spec, also=[{**spec, "seed": 8}])
+    assert not np.allclose(first["train"], other["train"])
+    assert run.records["teacher"].seconds > 0
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run-teacher2"]
+
+
+class Listener(Silent):
+    def __init__(self, broken_at="never"):
+        self.said, self.broken_at = [], broken_at
+
+    def say(self, text):
+        if text.startswith(self.broken_at):
+            raise KeyboardInterrupt
+        self.said.append(text)
+
+
+def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others(
+    outputs, tiny_backbone
+):
+    fit = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
+    spec = {"model": str(tiny_backbone), "fine_tune": fit}
+    seen, _ = outputs("seen", **spec)
+    with pytest.raises(StoppedError):
+        outputs("apart", Listener("Part 3 of 3"), **spec, folds=3)
+    listener = Listener()
+    apart, run = outputs("apart", listener, **spec, folds=3)
+    assert [text for text in listener.said if text.startswith("Part")] == [
+        "Part 3 of 3 is left out of fine-tuning."
+    ]
+    for fold in (1, 2, 3):
+        log = (run.path / f"logs/teacher-fold-{fold}.jsonl").read_text().splitlines()
+        assert max(json.loads(line)["step"] for line in log) == 80 / 16
+    np.testing.assert_array_equal(seen["validation"], apart["validation"])
+    # No two of the four models are the same, so no text has the answer of the one that knows it.
+    assert np.abs(seen["train"] - apart["train"]).max(-1).min() > 1e-3
+
+
+def test_calibrated_only_the_scale_is_another(outputs):
+    plain, _ = outputs("plain")
+    calibrated, _ = outputs("calibrated", calibrated=True)
+    ratio = plain["train"] / calibrated["train"]
+    assert ratio.std() < 1e-3 * abs(ratio.mean())
+    assert abs(ratio.mean() - 1) > 1e-3
+
+
+def test_another_teacher_that_does_not_fit_is_met_before_anything_is_trained(
+    outputs, tiny_teacher, tmp_path
+):
+    with pytest.raises(ModelError, match="nowhere"):
+        outputs(also=[{"model": str(tmp_path / "nowhere")}])
+    assert not (tmp_path / "run").exists()

@@ -177,3 +177,11 @@ def test_a_disk_without_room_is_said_before_the_first_step(fit, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: room)
     with pytest.raises(MachineError, match="has room for 0 MB, and training needs up to"):
         fit(Breaks(1, kill))
+
+
+@pytest.mark.parametrize("step", [11, 17, 22])
+def test_averaged_weights_go_on_as_well(fit, step):
+    whole = fit(scratch="whole", average=0.5)
+    with pytest.raises(Killed):
+        fit(Breaks(step, kill), average=0.5)
+    assert_same(fit(average=0.5), whole)

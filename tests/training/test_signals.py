@@ -32,3 +32,21 @@ def test_a_double_is_written_as_a_float(tmp_path):
     size = sum(file.stat().st_size for file in (tmp_path / "outputs").rglob("*.arrow"))
     assert size < TOLD["train"].size * 8 + 1000
     assert signals.read(tmp_path / "outputs")["train"].features["teacher_logits"].length == 5
+
+
+def test_of_several_teachers_it_is_the_mean_of_probabilities():
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    one, other = TOLD["train"], TOLD["train"][::-1].copy()
+    mean = signals.averaged([one, other], [3.0, 1.0])
+    np.testing.assert_allclose(softmax(mean), 0.75 * softmax(one) + 0.25 * softmax(other), 1e-5)
+    alone = signals.averaged([one, one], [1.0, 2.0])
+    np.testing.assert_allclose(softmax(alone), softmax(one), 1e-5)
+
+
+def test_a_teacher_that_is_certain_leaves_no_nan():
+    certain = np.array([[1e4, -1e4, 0]], dtype=np.float32)
+    mean = signals.averaged([certain, certain[:, ::-1].copy()], [1.0, 1.0])
+    assert np.isfinite(mean[0, 0])
+    assert not np.isnan(mean).any()

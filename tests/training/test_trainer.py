@@ -48,7 +48,9 @@ def still(model):
     return model
 
 
-def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, **spec):
+def fit(
+    model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, reporter=None, **spec
+):
     return training.fit(
         model,
         tokenizer,
@@ -59,7 +61,7 @@ def fit(model, tokenizer, rows, tmp_path, terms=None, seed=0, validation=None, *
         seed=seed,
         scratch=tmp_path / "scratch",
         log=tmp_path / "log.jsonl",
-        reporter=Silent(),
+        reporter=reporter or Silent(),
     )
 
 
@@ -252,3 +254,34 @@ def test_frozen_layers_stay_as_they_are(model, tokenizer, rows, tmp_path):
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert not [name for name in moved if "embeddings" in name or ".layer.0." in name]
     assert [name for name in moved if ".layer.1." in name]
+
+
+class Weights(Silent):
+    """Remembers a model's weights after each step."""
+
+    def __init__(self, model):
+        self.model, self.steps = model, []
+
+    def advance(self, step, steps, figures=None):
+        if figures is None:
+            self.steps.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
+
+
+def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
+    model, tokenizer, rows, tmp_path
+):
+    seen = Weights(model)
+    history = fit(model, tokenizer, rows, tmp_path, reporter=seen, average=0.5, epochs=2)
+    taken = [seen.steps[i] for i in range(len(seen.steps) // 2, len(seen.steps))]
+    taken = taken[::-1][::5]
+    assert len(taken) > 1
+    for name, weight in model.named_parameters():
+        if "word_embeddings" in name:  # while it trains, the table holds only the rows in use
+            continue
+        mean = torch.stack([weights[name] for weights in taken]).mean(0)
+        torch.testing.assert_close(weight, mean)
+    # The table's last row speaks of the mean.
+    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16)
+    labels = torch.tensor(rows["labels"][:64])
+    measured = losses.cross_entropy(torch.from_numpy(found), labels).item()
+    assert history[-1].validation_loss == pytest.approx(measured, abs=1e-4)
