@@ -24,7 +24,7 @@ WATCHED = [
     (Trainer, "_save_checkpoint", "checkpoints written"),
     (checkpoints, "seal", "checkpoints sealed"),
     (checkpoints, "prune", "checkpoints removed"),
-    (pipeline, "_identities", "sources hashed"),
+    (pipeline, "identities_of", "sources hashed"),
     (run.RunFolder, "fault", "artifacts checked"),
     (pipeline, "inventory", "artifacts hashed"),
 ]

@@ -1,0 +1,226 @@
+"""Time to distil, beside rivals, in one sitting and in turn: ratios outlive a drifting machine.
+
+    python tests/benchmarks/speed.py --data DIR --teacher DIR --output DIR [--peers DIR]
+
+DATA is a folder with CLINC150's splits, TEACHER a classifier fine-tuned on them, PEERS a folder of
+scripts that distil the same student with other tools and end with a line of JSON; each is run by
+this Python, so what it imports has to be on the PYTHONPATH. Prints two Markdown tables.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcli import pipeline
+from kdcli.data import source as data
+from kdcli.data.encode import encode, lengths
+from kdcli.models import source
+from kdcli.models.size import size
+from kdcli.progress import Silent
+from kdcli.recipe.load import load
+from kdcli.recipe.schema import Recipe
+
+OWN = {
+    "kd": [],
+    "kd, no dropout": ["distill.dropout=0"],
+    "kd, no dropout, a frozen layer": ["distill.dropout=0", "distill.freeze=1"],
+}
+PEERS = {
+    "the book's Trainer": ["book_trainer_clinc.py"],
+    "TextBrewer, cached logits": ["textbrewer_clinc.py", "--cache"],
+    "torchdistill": ["torchdistill_clinc.py"],
+}
+KEEP = [0, 2, 4]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a tool took: seconds of training, and for the whole process megabytes at its peak."""
+
+    seconds: float
+    accuracy: float
+    megabytes: float
+    seconds_to: Mapping[str, float]
+
+
+class Watch(Silent):
+    """Notes when a stage reached which validation accuracy, and its first step."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.first: float | None = None
+        self.accuracies: list[tuple[float, float]] = []
+
+    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """A step is done, or an epoch measured."""
+        now = time.monotonic() - self.begun
+        self.first = now if self.first is None else self.first
+        if figures and "accuracy" in figures:
+            self.accuracies.append((now, figures["accuracy"]))
+
+
+def own(settings: Sequence[str], options: argparse.Namespace, name: str) -> Timed:
+    """One of our own: the stages `outputs` and `distill`, the teacher's pass included."""
+    folder = options.output / name.replace(", ", "-").replace(" ", "-")
+    spoken = _child([sys.executable, __file__, "--one", *settings, *_flags(options, folder)])
+    told = json.loads(spoken[0].splitlines()[-1])
+    return Timed(told["seconds"], told["accuracy"], spoken[1], told["seconds_to"])
+
+
+def one(options: argparse.Namespace) -> None:
+    """In a process of its own: run, and print a line of JSON."""
+    recipe = _recipe(options, options.one)
+    watch = Watch()
+    pipeline.execute(recipe, options.output, Silent(), "student", fresh=True)
+    start = watch.begun = time.monotonic()
+    run = pipeline.execute(recipe, options.output, watch, "distill")
+    seconds = time.monotonic() - start
+    history = run.records["distill"].result["history"]
+    reached = {
+        f"{goal:.2f}": next((t for t, a in watch.accuracies if a >= goal), None)
+        for goal in (0.90, 0.93)
+    }
+    told = {"seconds": seconds, "accuracy": history[-1]["accuracy"], "seconds_to": reached}
+    print(json.dumps(told))
+
+
+def rival(command: Sequence[str], options: argparse.Namespace) -> Timed:
+    """Another tool, by its script."""
+    script, *flags = command
+    given = {"teacher": options.teacher, "out": options.output / "rival", "data": options.data}
+    given |= {"keep": ",".join(map(str, KEEP)), "lr": options.rate, "epochs": options.epochs}
+    given |= {"T": 2, "alpha": 0.5, "threads": torch.get_num_threads()}
+    said = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    out, megabytes = _child([sys.executable, str(options.peers / script), *said, *flags])
+    told = json.loads(out.splitlines()[-1])
+    return Timed(told["train_wall_s"], told["val_accuracy"], megabytes, {})
+
+
+def starts(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds from the command to its help, its plan, and its first step."""
+    kd = [sys.executable, "-m", "kdcli"]
+    folder = options.output / "start"
+    settings = [part for s in _settings(options) for part in ("--set", s)]
+    distill = [*kd, "distill", "clinc_plus", *settings, "--output", str(folder)]
+    found = {"kd --help": _seconds([*kd, "--help"])}
+    found["kd distill --dry-run"] = _seconds([*distill, "--dry-run"])
+    begun = time.monotonic()
+    process = subprocess.Popen([*distill, "--fresh"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    for line in process.stderr or ():
+        if line.startswith("distill: 1 of"):
+            break
+    found["kd distill, first step of the student"] = time.monotonic() - begun
+    process.kill()
+    process.wait()
+    return found
+
+
+def peak() -> float:
+    """The most floating-point operations a second that a matrix product reaches here."""
+    left, right = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    best = 0.0
+    for _ in range(12):
+        start = time.perf_counter()
+        left @ right
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+    return best
+
+
+def work(options: argparse.Namespace) -> float:
+    """Operations of the whole training on its unpadded tokens: three passes' worth a token."""
+    recipe = _recipe(options, [])
+    folder = source.locate(str(options.teacher))
+    student = source.load_classifier(folder)
+    tokens = lengths(encode(data.load(recipe.data, 0).splits["train"], _tokenizer(folder), 512))
+    depth = student.config.num_hidden_layers
+    share = len(KEEP) / depth
+    return 3 * share * size(student).flops_per_token * float(tokens.sum()) * options.epochs
+
+
+def _tokenizer(folder: Path) -> Any:
+    return source.load_tokenizer(folder)
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    return [
+        f"data.dataset={options.data}", f"teacher.model={options.teacher}",
+        "teacher.fine_tune=null", "student.drop_every=null", f"student.keep={KEEP}",
+        "student.architecture=same", f"distill.learning_rate={options.rate}",
+        f"distill.epochs={options.epochs}", "report_to=[]",
+    ]  # fmt: skip
+
+
+def _recipe(options: argparse.Namespace, settings: Sequence[str]) -> Recipe:
+    return load("clinc_plus", [*_settings(options), *settings])
+
+
+def _flags(options: argparse.Namespace, folder: Path) -> list[str]:
+    given = {"data": options.data, "teacher": options.teacher, "output": folder}
+    given |= {"epochs": options.epochs, "rate": options.rate}
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+
+
+def _child(command: Sequence[str]) -> tuple[str, float]:
+    """A command's output, and its peak memory in megabytes."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    out = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return out, usage.ru_maxrss / 1024
+
+
+def _seconds(command: Sequence[str]) -> float:
+    def once() -> float:
+        start = time.monotonic()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.monotonic() - start
+
+    return min(once() for _ in range(3))
+
+
+def main() -> None:
+    """Run each in turn, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one is not None:
+        return one(options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    found = {name: own(settings, options, name) for name, settings in OWN.items()}
+    if options.peers is not None:
+        found |= {name: rival(command, options) for name, command in PEERS.items()}
+    peaks, operations = peak(), work(options)
+    base = found["kd"].seconds
+    print("| | seconds | ratio | accuracy | of the peak | MB | to 0.90 | to 0.93 |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, it in found.items():
+        share = operations / it.seconds / peaks
+        to = [f"{t:.0f} s" if t else "" for t in map(it.seconds_to.get, ("0.90", "0.93"))]
+        print(f"| {name} | {it.seconds:.0f} | {it.seconds / base:.2f} | {it.accuracy:.2%} | "
+              f"{share:.0%} | {it.megabytes:,.0f} | {to[0]} | {to[1]} |")  # fmt: skip
+    print(f"\nThe matrix product's peak: {peaks / 1e9:.0f} GFLOP/s.\n")
+    print("| from the command to | seconds |\n| --- | ---: |")
+    for name, seconds in starts(options).items():
+        print(f"| {name} | {seconds:.2f} |")
+    return None
+
+
+if __name__ == "__main__":
+    main()
