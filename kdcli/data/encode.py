@@ -145,7 +145,15 @@ class Collator:
         return batch
 
 
-def like_lengths(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+def equal_shares(labels: Sequence[int]) -> np.ndarray:
+    """For each row its share of the draws, so that each class is drawn as often, (rows,)."""
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / (len(counts) * counts[places])
+
+
+def like_lengths(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, shares: np.ndarray | None = None
+) -> np.ndarray:
     """A random order in which the rows of a batch are about as long, so that little is padding.
 
     The rows are shuffled, every run of fifty batches is sorted by length, and the batches that
@@ -157,12 +165,14 @@ def like_lengths(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) ->
         batch_size: Rows in a batch.
         seed: Of the order.
         epoch: Counted from 0; each has an order of its own.
+        shares: Draw so many rows with replacement, each by its share.
 
     Returns:
         The rows' places, (rows,).
     """
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(len(lengths))
+    count = len(lengths)
+    order = random.permutation(count) if shares is None else random.choice(count, count, p=shares)
     run = batch_size * _BATCHES_SORTED_TOGETHER
     whole: list[np.ndarray] = []
     rest: list[np.ndarray] = []

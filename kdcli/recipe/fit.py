@@ -40,6 +40,21 @@ class FitSpec(Spec):
         description="The share of the steps, up to the last one, whose weights are averaged for "
         "the outcome. Left out: the outcome is the last step's.",
     )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="How much of a label goes to all classes alike."
+    )
+    class_weights: Literal["equal", "balanced"] = Field(
+        "equal", description="'balanced' has each class count alike, however few its texts are."
+    )
+    focal: float = Field(
+        0.0,
+        ge=0,
+        description="Gamma of the focal loss: texts that are right already count less.",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="'balanced' draws an epoch's texts with replacement, each class as often.",
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="The last weights, or the epoch's with the best validation accuracy."
     )

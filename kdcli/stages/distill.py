@@ -12,7 +12,7 @@ from kdcli.stages import texts
 from kdcli.stages.fitting import fit
 from kdcli.training import signals, states
 from kdcli.training.fit import versions
-from kdcli.training.objective import LIVE, Objective, Shapes, needs
+from kdcli.training.objective import LIVE, Objective, Shapes, hard_labels, needs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +54,7 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
     elif asked:
         outputs = signals.read(job.inputs["outputs"])
         rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
+    hard = hard_labels(recipe.distill, rows["train"]["labels"][:], student.config.num_labels)
     history = fit(
         job,
         stage,
@@ -61,7 +62,7 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
         tokenizer,
         rows=rows,
         spec=recipe.distill,
-        objective=Objective(terms, shapes),
+        objective=Objective(terms, shapes, hard),
         teacher=teacher,
         seed=recipe.distill.seed,
     )

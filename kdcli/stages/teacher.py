@@ -11,7 +11,7 @@ from kdcli.recipe.losses import CrossEntropySpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
-from kdcli.training.objective import Objective
+from kdcli.training.objective import Objective, hard_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,8 @@ def fine_tuned(
     rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
     if places is not None:
         rows["train"] = rows["train"].select(places)
-    objective = Objective([CrossEntropySpec()])
+    hard = hard_labels(spec.fine_tune, rows["train"]["labels"][:], len(corpus.labels))
+    objective = Objective([CrossEntropySpec()], hard=hard)
     history = fit(
         job, stage, model, tokenizer, rows=rows, spec=spec.fine_tune, objective=objective, seed=seed
     )

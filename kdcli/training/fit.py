@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from kdcli import processes
-from kdcli.data.encode import Collator, lengths
+from kdcli.data.encode import Collator, equal_shares, lengths
 from kdcli.errors import MendableError
 from kdcli.models.first_token import first_token_only
 from kdcli.models.forward import input_names
@@ -140,6 +140,7 @@ def fit(
         trainer.objective, trainer.memory = objective, memory
         trainer.teacher = teacher and teacher.to(trainer.args.device).eval()
         trainer.batch_size = spec.batch_size
+        trainer.shares = equal_shares(train["labels"][:]) if spec.sampling == "balanced" else None
         trainer.average = average
         trainer.remove_callback(PrinterCallback)
         if processes.count() > 1:

@@ -11,14 +11,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    focal: float = 0.0,
+) -> Tensor:
     """Cross-entropy with hard labels, in nats a text.
 
     Args:
         logits: The student's, (batch, classes).
         labels: Class ids, (batch,).
+        weights: What a text of each class counts, (classes,). The mean is over texts, not over
+            weights, so that the loss of a batch doesn't depend on how it is cut up.
+        smoothing: The share of a label that goes to all classes alike. Szegedy et al. 2016
+            (arXiv:1512.00567), section 7.
+        focal: Gamma: a text counts (1 - p)^gamma, where p is the probability of its label. Lin et
+            al. 2017 (arXiv:1708.02002), equation 4.
     """
-    return F.cross_entropy(logits, labels)
+    terms = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    if focal:
+        right = F.log_softmax(logits, dim=-1).gather(-1, labels[:, None]).squeeze(-1)
+        # No gradient at p = 1, where (1 - p)^gamma may have none.
+        terms = terms * (1 - right.exp()).clamp_min(1e-7) ** focal
+    if weights is not None:
+        terms = terms * weights[labels]
+    return terms.mean()
 
 
 def soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.errors import RecipeError
+from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import (
     ContrastiveSpec,
     EmbeddingsSpec,
@@ -72,6 +73,7 @@ class _Batch:
     progress: float
     pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
     project: Callable[[str, Tensor], Tensor]  # to the teacher's width
+    hard: "HardLabels"
 
     def now(self, setting: Any) -> float:
         """A setting's present value."""
@@ -85,19 +87,50 @@ class _Batch:
         return self.student.mask
 
 
+@dataclass(frozen=True)
+class HardLabels:
+    """How the data's own labels count: see `losses.cross_entropy`."""
+
+    smoothing: float = 0.0
+    focal: float = 0.0
+    weights: Tensor | None = None
+
+
+def hard_labels(spec: FitSpec, labels: Sequence[int], classes: int) -> HardLabels:
+    """What a fit says of its labels.
+
+    Args:
+        spec: Smoothing, focus, and whether classes count alike.
+        labels: Those of the training texts.
+        classes: How many there are.
+    """
+    weights = None
+    if spec.class_weights == "balanced":
+        texts = torch.bincount(torch.tensor(labels), minlength=classes)
+        weights = len(labels) / (torch.count_nonzero(texts) * texts.clamp_min(1))
+    return HardLabels(spec.label_smoothing, spec.focal, weights)
+
+
 class Objective(nn.Module):
     """The weighted terms of a loss; a module, for it may have projections to learn.
 
     Args:
         specs: The recipe's losses.
         shapes: Of the models, where a term compares what lies within them.
+        hard: How the data's labels count.
 
     Raises:
         RecipeError: A term names a layer that a model hasn't got, or heads that don't fit.
     """
 
-    def __init__(self, specs: Sequence[LossSpec], shapes: Shapes | None = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[LossSpec],
+        shapes: Shapes | None = None,
+        hard: HardLabels = HardLabels(),
+    ) -> None:
         super().__init__()
+        self.hard = hard
         self.needs = needs(specs)
         self.terms = [(_name(i, specs), spec) for i, spec in enumerate(specs) if spec.counts]
         self.pairs = {name: _pairs(name, spec, shapes) for name, spec in self.terms}
@@ -126,7 +159,7 @@ class Objective(nn.Module):
                 key = f"{name}-{place}"
                 return self.projections[key](states) if key in self.projections else states
 
-            batch = _Batch(student, teacher, labels, progress, self.pairs[name], project)
+            batch = _Batch(student, teacher, labels, progress, self.pairs[name], project, self.hard)
             terms[name] = batch.now(spec.weight) * _TERMS[_kind(spec)](spec, batch)
         return terms
 
@@ -137,7 +170,11 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
 
 
 def _cross_entropy(spec: Any, batch: _Batch) -> Tensor:
-    return losses.cross_entropy(batch.student.logits, batch.labels)
+    logits, hard = batch.student.logits, batch.hard
+    weights = None if hard.weights is None else hard.weights.to(logits)
+    return losses.cross_entropy(
+        logits, batch.labels, weights=weights, smoothing=hard.smoothing, focal=hard.focal
+    )
 
 
 def _soft_targets(spec: Any, batch: _Batch) -> Tensor:

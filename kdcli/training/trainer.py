@@ -31,6 +31,7 @@ class TermsTrainer(Trainer):
     teacher: Any
     average: Average
     batch_size: int  # over all processes
+    shares: np.ndarray | None  # of an epoch's draws for each row; None where each is taken once
     memory: dict[str, Any]  # since the last log: the batches, and the sum of each term over them
 
     def __init__(self, **arguments: Any) -> None:
@@ -137,7 +138,7 @@ class TermsTrainer(Trainer):
         together = self.batch_size * self.args.gradient_accumulation_steps
         rows = lengths(self.train_dataset)
         epoch = self.state.global_step // -(-len(rows) // together)
-        return like_lengths(rows, together, self.args.seed, epoch)
+        return like_lengths(rows, together, self.args.seed, epoch, self.shares)
 
     def _rows_of_this_step(self) -> list[int]:
         """The rows of the present optimiser step on all processes, counted from 1."""

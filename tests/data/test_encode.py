@@ -9,6 +9,7 @@ from kdcli.data.encode import (
     Collator,
     count_truncated,
     encode,
+    equal_shares,
     lengths,
     like_lengths,
     padding_share,
@@ -35,6 +36,17 @@ def test_the_order_depends_on_seed_and_epoch(like_clinc):
     assert one == again
     assert one != later
     assert one != other
+
+
+def test_balanced_each_class_is_drawn_as_often():
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    lengths = np.full(1000, 8)
+    shares = equal_shares(labels)
+    assert shares.sum() == pytest.approx(1)
+    drawn = [labels[like_lengths(lengths, 16, 0, epoch, shares)] for epoch in range(5)]
+    assert all(len(labels) == 1000 for labels in drawn)
+    counts = np.bincount(np.concatenate(drawn))
+    assert counts == pytest.approx([5000 / 3] * 3, rel=0.1)
 
 
 @pytest.mark.parametrize("rows", [1, 47, 48, 49, 48 * 50 + 1, 48 * 100 + 47])

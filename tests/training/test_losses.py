@@ -214,3 +214,52 @@ def test_every_term_has_the_gradient_of_its_value(student, teacher, labels, mask
     assert torch.autograd.gradcheck(
         lambda s: losses.attention(s.softmax(-1), told, torch.ones_like(mask)), scores
     )
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def test_smoothing_is_a_mixture_with_all_classes(student):
+    logs = student.log_softmax(-1)
+    expected = -(0.8 * logs[range(6), LABELS] + 0.2 * logs.mean(-1)).mean()
+    torch.testing.assert_close(losses.cross_entropy(student, LABELS, smoothing=0.2), expected)
+
+
+def test_weights_count_texts_and_a_batch_may_be_cut_up(student):
+    weights = torch.tensor([0.5, 1, 2, 1, 1], dtype=torch.float64)
+    whole = losses.cross_entropy(student, LABELS, weights=weights)
+    halves = [
+        losses.cross_entropy(student[part], LABELS[part], weights=weights)
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(whole, torch.stack(halves).mean())
+    only = losses.cross_entropy(student[2:3], LABELS[2:3])
+    torch.testing.assert_close(
+        losses.cross_entropy(student[2:3], LABELS[2:3], weights=weights), 2 * only
+    )
+
+
+def test_focal_lets_what_is_right_count_less_and_0_is_cross_entropy(student):
+    torch.testing.assert_close(
+        losses.cross_entropy(student, LABELS, focal=1e-12), losses.cross_entropy(student, LABELS)
+    )
+    right = torch.eye(5, dtype=torch.float64)[LABELS] * 4
+    wrong = -right
+    easy, hard = (
+        losses.cross_entropy(x, LABELS, focal=2.0) / losses.cross_entropy(x, LABELS)
+        for x in (right, wrong)
+    )
+    assert easy < 0.01
+    assert hard > 0.9
+
+
+@pytest.mark.parametrize("settings", [{"smoothing": 0.1}, {"focal": 2.0}, {"focal": 0.5}])
+def test_the_gradients_of_hard_labels_are_right(student, settings):
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: losses.cross_entropy(s, LABELS, **settings), student)
+
+
+def test_certainty_does_focal_no_harm():
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    losses.cross_entropy(logits, torch.tensor([0]), focal=0.5).backward()
+    assert torch.isfinite(logits.grad).all()

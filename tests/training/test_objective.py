@@ -7,9 +7,10 @@ from transformers import BertForSequenceClassification
 
 from kdcli.errors import RecipeError
 from kdcli.models import source, surgery
+from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
 from kdcli.training import losses, states
-from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
+from kdcli.training.objective import LIVE, Objective, Shapes, hard_labels, needs, total
 from kdcli.training.states import Told
 
 KINDS = [
@@ -134,3 +135,14 @@ def test_a_cut_student_says_what_the_layers_it_has_said(bert, batch):
 def test_a_layer_that_isn_t_there_is_told(one, says):
     with pytest.raises(RecipeError, match=says):
         Objective([one], Shapes(16, 32, (1, 3), 4))
+
+
+def test_balanced_every_class_counts_alike():
+    labels = torch.tensor([0] * 6 + [1] * 3 + [3])
+    hard = hard_labels(FitSpec(class_weights="balanced"), labels.tolist(), 5)
+    totals = torch.bincount(labels, weights=hard.weights[labels])
+    torch.testing.assert_close(totals[[0, 1, 3]].float(), torch.full((3,), 10 / 3))
+    logits = torch.zeros(10, 5)
+    objective = Objective([CrossEntropySpec()], hard=hard)
+    terms = objective(Told(logits), Told(logits), labels)
+    torch.testing.assert_close(terms["cross_entropy"], torch.tensor(5.0).log())
