@@ -1,6 +1,6 @@
 """What a model computes without some of its layers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -80,8 +80,13 @@ def difference(
 
 
 def _outputs(model: "PreTrainedModel", batch: Mapping[str, Tensor], logits: bool) -> Tensor:
+    """The logits, or the last hidden states: the decoder's, of an encoder-decoder."""
     model.eval()
-    return model(**batch).logits if logits else model.base_model(**batch).last_hidden_state
+    found: list[Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda _, given, output: found.append(output[0]))
+    with hook:
+        answers = model(**batch).logits
+    return answers if logits else found[-1]
 
 
 def _probe(config: Any) -> dict[str, Tensor]:
@@ -115,7 +120,13 @@ def _settings(layer: nn.Module) -> dict[str, Any]:
 
 
 def least_missed(
-    model: "PreTrainedModel", stack: Stack, count: int, batches: Sequence[Mapping[str, Tensor]]
+    model: "PreTrainedModel",
+    stack: Stack,
+    count: int,
+    batches: Sequence[Mapping[str, Tensor]],
+    *,
+    head: bool,
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Layers:
     """The layers to keep of a stack, so that the model's outputs move least without the others.
 
@@ -127,31 +138,46 @@ def least_missed(
         stack: Of its layers.
         count: How many to keep.
         batches: Inputs to measure on, without padding.
+        head: Whether its head was trained: where not, its last hidden states are the outputs.
+        advance: Told how many of how many trials are through.
 
     Returns:
         The layers, in rising order.
     """
-    everywhere = (
-        model.get_submodule(f"{stack.path}.1").state_dict().keys() if stack.depth > 1 else ()
-    )
-    # What the others need and the first layer lacks, as in ModernBERT, pins it to its place.
-    pinned = everywhere - model.get_submodule(f"{stack.path}.0").state_dict().keys()
+    first, trials = _pinned(model, stack), 0
+    total = sum(stack.depth - first - gone for gone in range(stack.depth - count))
     with torch.inference_mode():
-        whole = [_outputs(model, batch, True).log_softmax(-1) for batch in batches]
+        whole = [_outputs(model, batch, head) for batch in batches]
 
         def missed(left_out: Sequence[int]) -> float:
+            nonlocal trials
             with without(model, stack, left_out):
                 moved = [
-                    nn.functional.kl_div(
-                        _outputs(model, batch, True).log_softmax(-1), before,
-                        reduction="sum", log_target=True,
-                    )
+                    _moved(_outputs(model, batch, head), before, head)
                     for batch, before in zip(batches, whole, strict=True)
-                ]  # fmt: skip
-            return sum(map(float, moved))
+                ]
+            trials += 1
+            advance(trials, total)
+            return sum(moved)
 
         left_out: list[int] = []
         while len(left_out) < stack.depth - count:
-            others = sorted(set(range(bool(pinned), stack.depth)) - set(left_out))
+            others = sorted(set(range(first, stack.depth)) - set(left_out))
             left_out.append(min(others, key=lambda layer: missed([*left_out, layer])))
     return tuple(sorted(set(range(stack.depth)) - set(left_out)))
+
+
+def _pinned(model: "PreTrainedModel", stack: Stack) -> bool:
+    """Whether the first layer lacks what the others need, as in ModernBERT, and has to stay."""
+    if stack.depth == 1:
+        return False
+    one, other = (model.get_submodule(f"{stack.path}.{i}").state_dict().keys() for i in (0, 1))
+    return bool(other - one)
+
+
+def _moved(found: Tensor, before: Tensor, head: bool) -> float:
+    """How far outputs moved: the divergence of logits, the squared distance of hidden states."""
+    if not head:
+        return float((found - before).square().sum())
+    found, before = found.log_softmax(-1), before.log_softmax(-1)
+    return float(nn.functional.kl_div(found, before, reduction="sum", log_target=True))

@@ -1,6 +1,7 @@
 """The student before it learns: cut out of the teacher, or a smaller pretrained model."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(job: Job) -> Result:
     narrower = narrowing.plan(spec, model, tokenizer, texts.strings(rows))
     origin = _Teacher(reference, place, model, tokenizer, rows, limit)
     if spec.model is None:
-        cut = _plan(origin, spec, narrower)
+        cut = _plan(origin, spec, narrower, job.reporter.advance)
         return cut.result | _write(origin, cut, job.output)
     student, tokenizer = narrowing.apply(narrower, model, tokenizer, origin.batches, head=False)
     source.save(student, tokenizer, job.output)
@@ -124,7 +125,12 @@ def cut_out(
             f"({model.config.num_labels} labels)."
         )
     teacher = _Teacher(reference, origin, model, tokenizer, sample)
-    cut = _plan(teacher, spec.student, narrower)
+    start, long = time.monotonic(), spec.student.strategy == "measured"
+    if long:
+        reporter.start("student", "leave out layers on trial")
+    cut = _plan(teacher, spec.student, narrower, reporter.advance)
+    if long:
+        reporter.finish("student", "its layers are chosen", time.monotonic() - start)
     show(cut.result)
     if dry_run:
         return cut.result
@@ -210,13 +216,20 @@ def shape(
     return form, reshape.skeleton(surgery.smaller(thin, keep, form))
 
 
-def _plan(teacher: _Teacher, spec: StudentSpec, narrower: Narrowing) -> _Cut:
+def _plan(
+    teacher: _Teacher,
+    spec: StudentSpec,
+    narrower: Narrowing,
+    advance: Callable[[int, int], None],
+) -> _Cut:
     model = teacher.model
     stacks = layers.stacks(model)
 
     def measured(stack: Stack, count: int) -> Layers:
         batches = teacher.batches(model, teacher.tokenizer)
-        return ablation.least_missed(model, stack, count, batches)
+        return ablation.least_missed(
+            model, stack, count, batches, head=source.has_head(teacher.folder), advance=advance
+        )
 
     keep = layers.choose(spec, stacks, measured)
     form, student = shape(spec, model, narrower, keep)

@@ -1,6 +1,7 @@
 """Cutting a student out of a model that belongs to no run."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -23,10 +24,13 @@ def cut_out(model, student, folder, reporter, *, replace=False, data=None, **opt
 
 class Listener(Silent):
     def __init__(self):
-        self.said = []
+        self.said, self.told = [], []
 
     def say(self, message):
         self.said.append(message)
+
+    def advance(self, done, total, figures=None):
+        self.told.append((done, total))
 
 
 def test_a_student_of_a_classifier_keeps_its_head_and_labels(tiny_teacher, labels, tmp_path):
@@ -137,6 +141,26 @@ def test_with_texts_its_answers_are_compared_with_the_teachers(tiny_teacher, sma
     assert whole["agreement"] == 1
     assert part["agreement"] < 1
     assert part["texts"] == 120
+
+
+@pytest.mark.parametrize("kind", ["tiny_teacher", "tiny_backbone"])
+def test_layers_that_are_missed_least_are_left_out(kind, request, small_data, tmp_path):
+    origin = request.getfixturevalue(kind)
+    model = shutil.copytree(origin, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    for name in weights:
+        # A layer whose parts add nothing passes on what it is given.
+        if re.search(r"layer\.[02]\..*output\.dense", name):
+            weights[name].zero_()
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    listener = Listener()
+    student = {"layers": 2, "strategy": "measured"}
+    data = {"dataset": str(small_data)}
+    result = cut_out(str(model), student, tmp_path / "s", listener, data=data)
+    assert result["layers"] == [1, 3]
+    assert "those that it does worst without" in result["origin"]
+    assert json.loads((tmp_path / "s/config.json").read_text())["kd"]["strategy"] == "measured"
+    assert listener.told[-1] == (7, 7)
 
 
 def test_measuring_takes_texts(tiny_teacher, tmp_path):
