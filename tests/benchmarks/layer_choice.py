@@ -1,10 +1,11 @@
-"""Distil one teacher into students of the same depth whose layers were chosen differently.
+"""Distil one teacher into students of half its depth whose layers were chosen differently.
 
     nohup python tests/benchmarks/layer_choice.py --data clinc/clinc_oos > layers.md &
 
-The same recipe, budget and seeds for each choice; a seed's teacher is fine-tuned once. Prints a
-Markdown table: means over the seeds, and the standard deviation of the validation accuracy.
-Goes on from what is done where it is started again.
+The same recipe, budget and seeds for each choice; a seed's teacher is fine-tuned once, or not at
+all with --set teacher.fine_tune=null. `random weights` has the shape of `every second` and nothing
+of the teacher. Prints a Markdown table: means over the seeds, and the standard deviation of the
+validation accuracy. Goes on from what is done where it is started again.
 """
 
 import argparse
@@ -14,14 +15,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kdcli.models import source
+
 CHOICES = {
     "every second": ["student.drop_every=2"],
-    "the others": ["student.keep=[1, 3, 5]"],
-    "spaced": ["student.layers=3"],
-    "measured": ["student.layers=3", "student.strategy=measured"],
+    "the others": ["student.keep={odd}"],
+    "spaced": ["student.layers={half}"],
+    "measured": ["student.layers={half}", "student.strategy=measured"],
+    "random weights": ["student.drop_every=2", "student.hidden={hidden}"],
 }
 # Whatever the recipe itself says of layers.
-CLEARED = ["student.drop_every=null", "student.keep=null", "student.layers=null"]
+CLEARED = [f"student.{key}=null" for key in ("drop_every", "keep", "layers", "hidden")]
 FIGURES = ("accuracy", "in_scope_accuracy", "out_of_scope_recall", "agreement")
 
 
@@ -36,7 +40,7 @@ def distil(seed: int, choice: str, arguments: argparse.Namespace) -> dict[str, f
             f"teacher.fine_tune.learning_rate={arguments.teacher_rate}",
             f"distill.learning_rate={arguments.student_rate}",
             *CLEARED,
-            *CHOICES[choice],
+            *(setting.format(**arguments.shape) for setting in CHOICES[choice]),
             *arguments.set,
         ]
         run = arguments.output / f"seed-{seed}"
@@ -63,6 +67,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="as kd distill takes it")
     parser.add_argument("--output", type=Path, default=Path("runs/layer-choice"))
     arguments = parser.parse_args()
+    config = source.load_config(source.locate(arguments.teacher))
+    depth = config.num_hidden_layers
+    arguments.shape = {
+        "hidden": config.hidden_size,
+        "half": (depth + 1) // 2,
+        "odd": list(range(1, depth, 2)),
+    }
     arguments.output.mkdir(parents=True, exist_ok=True)
     found = {c: [distil(seed, c, arguments) for seed in arguments.seeds]
              for c in arguments.choices}  # fmt: skip
