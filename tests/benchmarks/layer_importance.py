@@ -61,7 +61,7 @@ def greedily(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
 
 
 def one_by_one(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
-    """Those that the answers miss least when each alone is gone: Sajjad et al., 2004.03844."""
+    """Those that the answers miss least when each alone is gone: Shortened LLaMA, 2402.02834."""
     whole = answers(model, stack, (), inputs)
     missed = [divergence(answers(model, stack, (i,), inputs), whole) for i in range(stack.depth)]
     return _largest(missed, count)
