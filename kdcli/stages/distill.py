@@ -3,18 +3,24 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from datasets import concatenate_datasets
+
+from kdcli import processes
 from kdcli.data.source import Corpus
 from kdcli.errors import MendableError
 from kdcli.models import layers, source
+from kdcli.models.forward import collator_for
+from kdcli.progress import Tally
 from kdcli.recipe.losses import CrossEntropySpec, LossSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
-from kdcli.training import signals, states
+from kdcli.training import remembered, signals, states
 from kdcli.training.fit import versions
 from kdcli.training.objective import LIVE, Objective, Shapes, hard_labels, needs
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SAMPLE = 100
@@ -46,15 +52,18 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
     parts = ("train", "validation")
     rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
     asked = needs(terms)
-    teacher, shapes = None, None
+    teacher, shapes, on_disk = None, None, None
     if asked & LIVE:
         teacher, shapes = _beside(student, tokenizer, corpus, job)
         for model in (student, teacher):
             states.prepare(model, asked)
-    elif asked:
+    hard = hard_labels(recipe.distill, rows["train"]["labels"][:], student.config.num_labels)
+    objective = Objective(terms, shapes, hard)
+    if teacher is not None and asked & LIVE == {"hidden"}:
+        teacher, rows, on_disk = _remembered(teacher, tokenizer, rows, objective, job)
+    if "logits" in asked:
         outputs = signals.read(job.inputs["outputs"])
         rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
-    hard = hard_labels(recipe.distill, rows["train"]["labels"][:], student.config.num_labels)
     history = fit(
         job,
         stage,
@@ -62,8 +71,9 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
         tokenizer,
         rows=rows,
         spec=recipe.distill,
-        objective=Objective(terms, shapes, hard),
+        objective=objective,
         teacher=teacher,
+        remembered=on_disk,
         seed=recipe.distill.seed,
     )
     source.save(student, tokenizer, job.output)
@@ -98,3 +108,36 @@ def _beside(
         teacher_depth=depth,
     )
     return teacher, shapes
+
+
+def _remembered(
+    teacher: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: dict[str, "Dataset"],
+    objective: Objective,
+    job: Job,
+) -> tuple["PreTrainedModel | None", dict[str, "Dataset"], remembered.Remembered | None]:
+    """The teacher's hidden states on disk in its place, where there is room for them.
+
+    Reading them is quicker than computing them, and each epoch after the first reads again.
+
+    Returns:
+        The teacher, where it has to run beside the student; the rows, numbered where it hasn't;
+        its states.
+    """
+    count = len(rows["train"])
+    starts = {"train": 0, "validation": count}
+    numbered = {
+        part: split.add_column(remembered.ROW, list(range(starts[part], starts[part] + len(split))))
+        for part, split in rows.items()
+    }
+    whole = concatenate_datasets([numbered[part].remove_columns("labels") for part in starts])
+    places, width = objective.teacher_places, teacher.config.hidden_size
+    if not remembered.fits(whole, places, width, job.scratch):
+        return teacher, rows, None
+    collate, advance = collator_for(teacher, tokenizer), Tally(job.reporter, len(whole))
+    # One process writes, and all of them read.
+    processes.from_first(
+        lambda: remembered.write(teacher, collate, whole, places, job.scratch, advance=advance)
+    )
+    return None, numbered, remembered.read(whole, places, width, job.scratch)

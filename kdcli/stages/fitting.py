@@ -8,6 +8,7 @@ from kdcli.recipe.fit import FitSpec
 from kdcli.run import Job
 from kdcli.training.fit import fit as fit_model
 from kdcli.training.objective import Objective
+from kdcli.training.remembered import Remembered
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,6 +25,7 @@ def fit(
     spec: FitSpec,
     objective: Objective,
     teacher: "PreTrainedModel | None" = None,
+    remembered: Remembered | None = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train a stage's model in place; see `kdcli.training.fit.fit`.
@@ -39,6 +41,7 @@ def fit(
         spec=spec,
         objective=objective,
         teacher=teacher,
+        remembered=remembered,
         seed=job.recipe.seed if seed is None else seed,
         scratch=job.scratch,
         log=job.logs / f"{stage}.jsonl",

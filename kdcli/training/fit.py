@@ -25,6 +25,7 @@ from kdcli.training.averaging import Average
 from kdcli.training.checkpoints import Keeper, newest, stop_requests, stopped
 from kdcli.training.compact import occurring_rows, stands_alone
 from kdcli.training.objective import LIVE, Objective
+from kdcli.training.remembered import Remembered
 from kdcli.training.trainer import TermsTrainer
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def fit(
     spec: FitSpec,
     objective: Objective,
     teacher: "PreTrainedModel | None" = None,
+    remembered: Remembered | None = None,
     seed: int,
     scratch: Path,
     log: Path,
@@ -88,6 +90,7 @@ def fit(
         spec: Rates, sizes, epochs.
         objective: Gives the loss's weighted terms.
         teacher: Reads the same tokens as the model; needed where the objective looks within it.
+        remembered: Its hidden states, where they are on disk instead; the rows have their numbers.
         seed: Of the order of the rows and of dropout.
         scratch: A folder for checkpoints of this very fit, and no other's.
         log: A JSON-lines file for the figures of every epoch; TensorBoard's files lie in a folder
@@ -120,6 +123,7 @@ def fit(
         _beside(model, objective),
         stop_requests() as request,
     ):
+        collate = Collator(tokenizer, [n for m in models for n in input_names(m)], place)
         average = Average(model, spec.average, checkpoint)
         trainer = TermsTrainer(
             model=model,
@@ -128,7 +132,7 @@ def fit(
             # Like lengths side by side: a pass over them pads little.
             eval_dataset=validation.select(np.argsort(lengths(validation), kind="stable")),
             processing_class=tokenizer,
-            data_collator=Collator(tokenizer, [n for m in models for n in input_names(m)], place),
+            data_collator=collate if remembered is None else remembered.added_to(collate),
             callbacks=[
                 _Progress(reporter, log),
                 average,

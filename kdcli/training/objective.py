@@ -74,6 +74,7 @@ class _Batch:
     pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
     project: Callable[[str, Tensor], Tensor]  # to the teacher's width
     hard: "HardLabels"
+    depth: int  # the teacher's
 
     def now(self, setting: Any) -> float:
         """A setting's present value."""
@@ -134,6 +135,7 @@ class Objective(nn.Module):
         self.needs = needs(specs)
         self.terms = [(_name(i, specs), spec) for i, spec in enumerate(specs) if spec.counts]
         self.pairs = {name: _pairs(name, spec, shapes) for name, spec in self.terms}
+        self.depth = 0 if shapes is None else shapes.teacher_depth
         self.projections = nn.ModuleDict()
         if shapes is not None and shapes.width != shapes.teacher_width:
             for name, spec in self.terms:
@@ -159,9 +161,24 @@ class Objective(nn.Module):
                 key = f"{name}-{place}"
                 return self.projections[key](states) if key in self.projections else states
 
-            batch = _Batch(student, teacher, labels, progress, self.pairs[name], project, self.hard)
+            batch = _Batch(
+                student, teacher, labels, progress, self.pairs[name], project, self.hard, self.depth
+            )
             terms[name] = batch.now(spec.weight) * _TERMS[_kind(spec)](spec, batch)
         return terms
+
+    @property
+    def teacher_places(self) -> list[int]:
+        """Which of the teacher's hidden states are read; 0 is the embeddings' output."""
+        found: set[int] = set()
+        for name, spec in self.terms:
+            if isinstance(spec, EmbeddingsSpec):
+                found.add(0)
+            elif isinstance(spec, ContrastiveSpec):
+                found.add(self.depth)
+            elif isinstance(spec, HiddenMseSpec | HiddenCosineSpec):
+                found |= {other + 1 for _, other in self.pairs[name]}
+        return sorted(found)
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:
@@ -249,7 +266,7 @@ def _relations(spec: Any, batch: _Batch) -> Tensor:
 
 def _contrastive(spec: Any, batch: _Batch) -> Tensor:
     own = losses.mean_pooled(batch.student.hidden[-1], batch.mask)
-    teachers = losses.mean_pooled(batch.teacher.hidden[-1], batch.mask)
+    teachers = losses.mean_pooled(batch.teacher.hidden[batch.depth], batch.mask)
     return losses.contrastive(batch.project("pooled", own), teachers, spec.temperature)
 
 

@@ -37,7 +37,7 @@ class Told:
 
     logits: Tensor
     mask: Tensor | None = None
-    hidden: Sequence[Tensor] = ()
+    hidden: Sequence[Tensor] | Mapping[int, Tensor] = ()
     attentions: Sequence[Tensor] = ()
     relations: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 

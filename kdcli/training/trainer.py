@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from kdcli.errors import MendableError
 from kdcli.models.forward import input_names
 from kdcli.training.averaging import Average
 from kdcli.training.objective import Objective, total
+from kdcli.training.remembered import told
 from kdcli.training.states import Told, tell
 
 if TYPE_CHECKING:
@@ -117,13 +119,20 @@ class TermsTrainer(Trainer):
         """The logits, and the weighted terms of the loss."""
         asked = self.objective.needs
         student = tell(model, _for(self.model, inputs), asked)
-        if self.teacher is not None:
-            with torch.no_grad():
-                teacher = tell(self.teacher, _for(self.teacher, inputs), asked)
-        else:
-            teacher = Told(inputs[TEACHER_LOGITS].to(student.logits.dtype)) if asked else student
+        teacher = self._told(inputs, student) if asked else student
         progress = self.state.global_step / max(self.state.max_steps, 1)
         return student.logits, self.objective(student, teacher, inputs["labels"], progress)
+
+    def _told(self, inputs: dict[str, Tensor], student: Told) -> Told:
+        """What the teacher makes of a batch: from disk, and where need be from itself."""
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher = tell(self.teacher, _for(self.teacher, inputs), self.objective.needs)
+        else:
+            teacher = Told(student.logits.detach(), hidden=told(inputs))
+        # What is on disk may be the word of several teachers.
+        logits = inputs.get(TEACHER_LOGITS)
+        return teacher if logits is None else replace(teacher, logits=logits.to(student.logits))
 
     def _loader(self, rows: "Dataset", batches: Any) -> DataLoader[Any]:
         return DataLoader(

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import BertForSequenceClassification, BertTokenizerFast
 
 from kdcli import pipeline
+from kdcli.data.encode import encode
 from kdcli.errors import MendableError, RecipeError
 from kdcli.models import source
 from kdcli.models.forward import collator_for
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
+from kdcli.training import remembered
 
 
 @pytest.fixture
@@ -51,6 +54,63 @@ def test_hidden_states_come_nearer_to_the_layers_they_were_cut_from(recipe, tmp_
         row = run.records["distill"].result["history"][-1]
         assert set(row["training_terms"]) == {kind}
     assert distances["hidden_mse"] < 0.7 * distances["soft_targets"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "soft_targets", "logits_mse", "decoupled", "correlation",
+        "hidden_mse", "hidden_cosine", "embeddings", "contrastive",
+    ],
+)  # fmt: skip
+def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, tmp_path, kind):
+    spec = recipe([{"kind": kind}])
+    slow = {"learning_rate": 3e-4, "batch_size": 16, "epochs": 3, "dropout": 0.0}
+    spec = spec.model_copy(update={"distill": spec.distill.model_copy(update=slow)})
+    run = pipeline.execute(spec, tmp_path / "run", Silent(), "distill")
+    losses = [row["validation_loss"] for row in run.records["distill"].result["history"]]
+    assert losses[-1] < 0.98 * losses[0]
+
+
+TERMS = [{"kind": k} for k in ("hidden_mse", "embeddings", "contrastive", "soft_targets")]
+
+
+def test_states_from_disk_teach_what_the_teacher_beside_does(recipe, tmp_path, monkeypatch):
+    still = recipe(TERMS).model_copy(
+        update={"distill": recipe(TERMS).distill.model_copy(update={"dropout": 0.0})}
+    )
+    run = pipeline.execute(still, tmp_path / "disk" / "run", Silent(), "distill")
+    on_disk = run.records["distill"].result["history"]
+    assert not (run.path / ".work").exists(), "they go once the student is trained"
+    # No disk of a size that can be made here is too small for them.
+    monkeypatch.setattr(remembered, "_SHARE_OF_DISK", 0.0)
+    alive = pipeline.execute(still, tmp_path / "live" / "run", Silent(), "distill")
+    live = alive.records["distill"].result["history"]
+    for one, other in zip(on_disk, live, strict=True):
+        for figures in ("training_terms", "validation_terms"):
+            assert one[figures] == pytest.approx(other[figures], abs=1e-4)
+
+
+def test_states_keep_their_tokens_whichever_side_the_padding_is(tokenizer, tiny_teacher, tmp_path):
+    model = source.load_classifier(tiny_teacher)
+    texts = ["where is my parcel", "hello", "i want my money back for the broken lamp"]
+    rows = encode(Dataset.from_dict({"text": texts}), tokenizer, 32).add_column("row", [0, 1, 2])
+    bare, collate = rows.remove_columns("row"), collator_for(model, tokenizer)
+    remembered.write(model, collate, rows, [0, 2], tmp_path)
+    found = remembered.read(rows, [0, 2], 32, tmp_path)
+    for side in ("right", "left"):
+        tokenizer.padding_side = side
+        batch = found.added_to(collate)([rows[i] for i in (2, 1)])
+        states = remembered.told(batch)
+        assert set(states) == {0, 2}
+        for line, row in enumerate((2, 1)):
+            with torch.no_grad():
+                alone = model(**collate([bare[row]]), output_hidden_states=True)
+            real = batch["attention_mask"][line].bool()
+            for place in (0, 2):
+                torch.testing.assert_close(states[place][line][real], alone.hidden_states[place][0])
+                assert not states[place][line][~real].any()
+    tokenizer.padding_side = "right"
 
 
 def test_a_student_of_another_model_is_compared_with_layers_evenly_spread(
