@@ -53,6 +53,17 @@ def download_model(repo: str, revision: str | None = None, *, pickled: bool = Fa
         return Path(folder)
 
 
+def cached_model(repo: str, revision: str | None = None) -> Path | None:
+    """What the Hub cache holds of a model, without asking the Hub; None where that is nothing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def push(
     repo: str,
     files: Mapping[str, Path],

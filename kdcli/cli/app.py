@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli import __version__, processes
-from kdcli.cli import card, distill, evaluate, fine_tune_teacher, init_student, recipe
+from kdcli.cli import card, data, distill, evaluate, fine_tune_teacher, init_student, recipe
 from kdcli.cli.console import Console, open_streams
 from kdcli.errors import (
     ELSEWHERE,
@@ -147,6 +147,10 @@ recipes.command("copy")(_bounded(recipe.copy))
 recipes.command("check")(_bounded(recipe.check))
 recipes.command("schema")(_bounded(recipe.schema))
 app.add_typer(recipes, name="recipe")
+
+of_data = typer.Typer(help="Look at the texts and labels of a recipe.", no_args_is_help=True)
+of_data.command("check")(_bounded(data.check))
+app.add_typer(of_data, name="data")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kdcli.data import pieces
 from kdcli.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -77,6 +78,16 @@ def match_labels(
     return [ids.get(name, -1) for name in data]
 
 
+def is_gap(value: Any, *, known: bool) -> bool:
+    """Whether a label isn't there.
+
+    Args:
+        value: A ClassLabel's id, a name or a number.
+        known: Whether it is a ClassLabel's: -1 means that nobody knows, as in GLUE's test splits.
+    """
+    return value is None or (value == -1 if known else not str(value).strip())
+
+
 def is_generic(labels: Sequence[str]) -> bool:
     """Whether these are the names that transformers makes up where nobody gave any."""
     return list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
@@ -93,9 +104,8 @@ def _refuse_gaps(split: "Dataset", name: str, column: str, place: Place) -> None
             OTHER_COLUMN,
         )
     names = feature.names if isinstance(feature, ClassLabel) else None
-    for row, value in enumerate(split.data.column("label").to_pylist()):
-        # A ClassLabel's -1 means that nobody knows, as in the test splits of GLUE.
-        if value is None or (value == -1 if names else not str(value).strip()):
+    for row, value in enumerate(pieces.values(split, "label")):
+        if is_gap(value, known=names is not None):
             raise DataError(
                 f"{place(row)}: there is no label.",
                 f"Label it, or name another split: data.splits.{name}.",

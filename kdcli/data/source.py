@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import hub
-from kdcli.data import files, folder, labels, repeats
+from kdcli.data import files, folder, labels, pieces, repeats
 from kdcli.data.files import first_line
 from kdcli.data.tables import no_column
 from kdcli.errors import DataError, KdError, of_machine
@@ -72,19 +72,10 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
         HubError: The Hub can't be reached.
     """
     notes: list[str] = []
-    found = _find(spec, notes)
-    parts = dict(_parts(spec, found))
-    if to_train and "train" not in parts:
+    splits, places = read(spec, notes)
+    if to_train and "train" not in splits:
         wanted = folder.split_name(spec.splits.train)
         raise DataError(f"There is no split {wanted} to train on in {spec.dataset}.")
-    if not parts:
-        raise DataError(
-            f"There is no split train, validation or test in {spec.dataset}; "
-            f"there is {', '.join(found)}.",
-            "Say which is which: data.splits.",
-        )
-    places = {part: _places(spec, name, found[name]) for part, name in parts.items()}
-    splits = {part: _columns(spec, name, found[name]) for part, name in parts.items()}
     for part, split in splits.items():
         _refuse_empty(split, places[part])
     splits = labels.name_labels(splits, spec.label, places)
@@ -102,6 +93,32 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
             f"(stratified by label, seed {seed})."
         )
     return Corpus(splits, names, (*notes, *repeats.notes(splits)))
+
+
+def read(spec: DataSpec, notes: list[str]) -> tuple[dict[str, "Dataset"], dict[str, labels.Place]]:
+    """The splits as they were found, by part: texts may be empty, and labels missing or unnamed.
+
+    Args:
+        spec: Names the data set, its columns and its splits.
+        notes: Told what was decided on the way.
+
+    Returns:
+        The splits, with `text` (and `text_pair`) and `label`; and by part, where its rows stand.
+
+    Raises:
+        DataError: The data set, all splits, or a column are missing or unusable.
+        HubError: The Hub can't be reached.
+    """
+    found = _find(spec, notes)
+    parts = dict(_parts(spec, found))
+    if not parts:
+        raise DataError(
+            f"There is no split train, validation or test in {spec.dataset}; "
+            f"there is {', '.join(found)}.",
+            "Say which is which: data.splits.",
+        )
+    splits = {part: _columns(spec, name, found[name]) for part, name in parts.items()}
+    return splits, {part: _places(spec, name, found[name]) for part, name in parts.items()}
 
 
 def unlabelled(spec: DataSpec) -> "Dataset":
@@ -209,9 +226,8 @@ def _places(spec: DataSpec, name: str, found: "Found") -> labels.Place:
 
 
 def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
-    for column in ("text", "text_pair"):
-        texts = split[column][:] if column in split.column_names else ()
-        for row, text in enumerate(texts):
+    for column in pieces.text_columns(split):
+        for row, text in enumerate(pieces.values(split, column)):
             if not text or not text.strip():
                 raise DataError(f"{place(row)}: there is no text.", "Write one, or delete the row.")
 

@@ -66,6 +66,15 @@ def identity(reference: str, revision: str | None = None) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def at_hand(reference: str, revision: str | None = None) -> Path | None:
+    """The folder of a model's files as far as they are on this disk: nothing is downloaded.
+
+    Raises:
+        ModelError: A folder or package that it names isn't there.
+    """
+    return _local(reference) or hub.cached_model(reference, revision)
+
+
 def load_config(folder: Path) -> "PretrainedConfig":
     """The configuration in `folder`.
 

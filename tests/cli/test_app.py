@@ -9,6 +9,7 @@ import pytest
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub")
 COMMANDS = (
     [], ["distill"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
+    ["data"], ["data", "check"],
     ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "check", "schema")),
 )  # fmt: skip
 

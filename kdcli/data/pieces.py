@@ -1,0 +1,42 @@
+"""A split's columns, a piece at a time: texts may be more than memory holds."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ROWS = 10_000
+
+
+def lists(split: "Dataset", *columns: str) -> Iterator[tuple[list[Any], ...]]:
+    """Some columns of every row, as Python's values, ten thousand rows at a time."""
+    for piece in split.select_columns(list(columns)).with_format("arrow").iter(_ROWS):
+        yield tuple(piece[column].to_pylist() for column in columns)
+
+
+def values(split: "Dataset", column: str) -> Iterator[Any]:
+    """A column's values, one after the other."""
+    for (piece,) in lists(split, column):
+        yield from piece
+
+
+def text_columns(split: "Dataset") -> list[str]:
+    """The names of a split's texts: one, or two for pairs."""
+    return [name for name in ("text", "text_pair") if name in split.column_names]
+
+
+def ids(split: "Dataset") -> np.ndarray:
+    """The labels' ids, (rows,); every row has one."""
+    column = split.select_columns("label").with_format("arrow")
+    found = [piece["label"].to_numpy() for piece in column.iter(_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def sample(split: "Dataset", rows: int) -> "Dataset":
+    """So many rows, spread evenly; all where there are no more."""
+    if len(split) <= rows:
+        return split
+    return split.select(np.linspace(0, len(split) - 1, rows).astype(np.int64))

@@ -1,0 +1,140 @@
+"""A look at a recipe's data, outside a run: what it is like, and what deserves attention."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.data import encode, labels, pieces, profile, repeats, source
+from kdcli.errors import ModelError
+from kdcli.models import source as models
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """What the data of a recipe is like; the teacher's weights are not looked at.
+
+    Args:
+        recipe: Names the data, and the teacher whose tokens are counted where it is on this disk.
+        reporter: Told what was decided on the way.
+
+    Returns:
+        `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where the first
+        is), `short` texts, `duplicates` (texts less different texts), `conflicting` (different
+        texts with several labels), `labels`, `lengths` and `scripts` (see `kdcli.data.profile`);
+        `leaks` from one split to another; `conflicting` over all splits; `labels`: those that are
+        `not_in_train`, `only_in_test` and `nowhere`.
+
+    Raises:
+        DataError: The data can't be read.
+        HubError: The Hub can't be reached for the data.
+    """
+    notes: list[str] = []
+    found, places = source.read(recipe.data, notes)
+    for note in notes:
+        reporter.say(note)
+    sound: dict[str, Dataset] = {}
+    faults: dict[str, dict[str, Any]] = {}
+    for part, split in found.items():
+        sound[part], places[part], faults[part] = _sound(split, places[part])
+    # From here on a row is one of those that are sound.
+    named = labels.name_labels(sound, recipe.data.label, places)
+    names = next(iter(named.values())).features["label"].names
+    ids = {part: pieces.ids(split) for part, split in named.items()}
+    keys = {part: repeats.keys(split) for part, split in named.items()}
+    count, unit, limit = _measure(recipe, reporter)
+    splits = {
+        part: {
+            "rows": len(found[part]),
+            **faults[part],
+            "duplicates": len(keys[part]) - len(np.unique(keys[part])),
+            "conflicting": repeats.conflicts(keys[part], ids[part]),
+            "labels": profile.balance(np.bincount(ids[part], minlength=len(names)), names),
+            "lengths": profile.lengths(split, count, unit, limit) if len(split) else None,
+            "scripts": profile.scripts(split),
+        }
+        for part, split in named.items()
+    }
+    everywhere = np.concatenate([*keys.values()]), np.concatenate([*ids.values()])
+    return {
+        "dataset": recipe.data.dataset,
+        "splits": splits,
+        "leaks": [_leak(a, b, keys, ids) for a, b in combinations(named, 2)],
+        "conflicting": repeats.conflicts(*everywhere),
+        "labels": _missing(splits, names),
+    }
+
+
+def _sound(split: "Dataset", place: labels.Place) -> tuple["Dataset", labels.Place, dict[str, Any]]:
+    """The rows that have text and label, where each stands, and what is amiss with the others."""
+    known = hasattr(split.features["label"], "names")
+    columns = pieces.text_columns(split)
+    whole = np.ones(len(split), dtype=bool)
+    gaps = np.zeros(len(split), dtype=bool)
+    short, row = 0, 0
+    for *texts, of_rows in pieces.lists(split, *columns, "label"):
+        for *of_row, label in zip(*texts, of_rows, strict=True):
+            stripped = [text.strip() if text else "" for text in of_row]
+            whole[row] = all(stripped)
+            gaps[row] = labels.is_gap(label, known=known)
+            short += any(0 < len(text) < profile.SHORT for text in stripped)
+            row += 1
+    amiss = {
+        "empty": _faults(~whole, place),
+        "unlabelled": _faults(gaps, place),
+        "short": short,
+    }
+    if (keep := whole & ~gaps).all():
+        return split, place, amiss
+    kept = np.flatnonzero(keep)
+    return split.select(kept), lambda row: place(int(kept[row])), amiss
+
+
+def _faults(rows: np.ndarray, place: labels.Place) -> dict[str, Any]:
+    found = np.flatnonzero(rows)
+    return {"texts": len(found), "first": place(int(found[0])) if len(found) else None}
+
+
+def _leak(
+    first: str, second: str, keys: Mapping[str, np.ndarray], ids: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    again, otherwise = repeats.known(keys[second], ids[second], keys[first], ids[first])
+    return {
+        "from": first,
+        "to": second,
+        "texts": int(again.sum()),
+        "with_other_labels": int(otherwise.sum()),
+    }
+
+
+def _missing(splits: Mapping[str, Any], names: list[str]) -> dict[str, list[str]]:
+    there = {part: split["labels"]["texts"].keys() for part, split in splits.items()}
+    used = set().union(*there.values())
+    before = set().union(*(those for part, those in there.items() if part != "test"))
+    train = there.get("train", used)
+    return {
+        "not_in_train": [name for name in names if name in used and name not in train],
+        "only_in_test": [name for name in names if name in used - before],
+        "nowhere": [name for name in names if name not in used],
+    }
+
+
+def _measure(recipe: Recipe, reporter: Reporter) -> tuple[profile.Count, str, int | None]:
+    """How to count a text's length, what that counts, and the most that the model sees."""
+    try:
+        folder = models.at_hand(recipe.teacher.model, recipe.teacher.revision)
+        if folder is not None:
+            tokenizer = models.load_tokenizer(folder)
+            config = models.load_config(folder)
+            limit = encode.length_limit(config, tokenizer, recipe.data.max_length)
+            return profile.in_tokens(tokenizer), "tokens", limit
+        why = f"The teacher {recipe.teacher.model} is not on this disk"
+    except ModelError as error:
+        why = f"The teacher can't be read ({error.message.rstrip('.')})"
+    reporter.say(f"{why}: lengths are in words, of which each is a token or more.")
+    return profile.in_words, "words", recipe.data.max_length
