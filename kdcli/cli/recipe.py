@@ -1,4 +1,4 @@
-"""`kd recipe`: find, show, copy and check recipes."""
+"""`kd recipe`: find, show, copy, check and write recipes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +40,46 @@ def copy(
 
     written = copy_to(recipe, to)
     Console().result({}, f"{written}\nNext: edit it, then kd recipe check {written}")
+
+
+def new(
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="A file, a pattern, a folder or a Hub id.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The recipe to write.")
+    ] = Path("recipe.yaml"),
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="The texts' column; twice for a pair. Or guessed."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The labels' column. Or guessed.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The Hub data set's configuration.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The teacher. Left out: BERT-base.")
+    ] = None,
+) -> None:
+    """Look at data, and write a recipe for it with every guess explained."""
+    from kdcli.errors import RecipeError, UsageError
+    from kdcli.recipe.load import load
+    from kdcli.stages.propose import TEACHER, Wanted, propose
+
+    columns = tuple(text or ())
+    if len(columns) > 2:
+        raise UsageError("--text: a text is one column, and a pair is two.")
+    if not output.parent.is_dir():
+        raise RecipeError(f"There is no folder {output.parent}.")
+    written = propose(Wanted(data, config, columns, label, teacher or TEACHER), output)
+    if output.exists() and (output.is_dir() or output.read_text(encoding="utf-8") != written):
+        raise RecipeError(f"{output} exists.", "Name another file: --output.")
+    output.write_text(written, encoding="utf-8")
+    load(str(output))
+    following = f"kd data check {output}, then kd distill {output} --dry-run"
+    Console().result({}, f"{output}\nNext: {following}")
 
 
 def check(

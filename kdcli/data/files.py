@@ -56,12 +56,40 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
     except DataError:
         raise
     except Exception as error:
-        raise DataError(
-            f"{files[0]} can't be read: {first_line(error)}", "Is it whole? Write it again."
-        ) from error
+        raise _unreadable(files[0], error) from error
     if not len(split):
         raise DataError(f"{files[0]} is empty: it holds no rows.")
     return split
+
+
+def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
+    """The first rows, whole: all columns in each, None where a row lacks one.
+
+    Raises:
+        DataError: A file can't be read; the message names file and line.
+    """
+    try:
+        if _has_columns(files[0]):
+            return of_dataset(tables.head(files[0], count), count)
+        found = [dict(row) for _, row in islice(chain.from_iterable(map(rows, files)), count)]
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable(files[0], error) from error
+    columns = dict.fromkeys(column for row in found for column in row)
+    return [{column: row.get(column) for column in columns} for row in found]
+
+
+def of_dataset(split: "Dataset", count: int) -> list[dict[str, Any]]:
+    """The first rows of a data set, labels by their names."""
+    kinds = {name: getattr(kind, "names", None) for name, kind in split.features.items()}
+    return [
+        {
+            column: names[cell] if (names := kinds[column]) and cell not in (None, -1) else cell
+            for column, cell in row.items()
+        }
+        for row in split.select(range(min(count, len(split)))).to_list()
+    ]
 
 
 def place(files: Sequence[Path], row: int) -> str:
@@ -80,6 +108,10 @@ def first_line(error: BaseException) -> str:
     """What an error says first, as the end of a sentence."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")[:300] + "."
+
+
+def _unreadable(file: Path, error: BaseException) -> DataError:
+    return DataError(f"{file} can't be read: {first_line(error)}", "Is it whole? Write it again.")
 
 
 def _has_columns(file: Path) -> bool:

@@ -109,8 +109,8 @@ def read(spec: DataSpec, notes: list[str]) -> tuple[dict[str, "Dataset"], dict[s
         DataError: The data set, all splits, or a column are missing or unusable.
         HubError: The Hub can't be reached.
     """
-    found = _find(spec, notes)
-    parts = dict(_parts(spec, found))
+    found = find(spec, notes)
+    parts = dict(parts_of(spec, found))
     if not parts:
         raise DataError(
             f"There is no split train, validation or test in {spec.dataset}; "
@@ -131,14 +131,20 @@ def unlabelled(spec: DataSpec) -> "Dataset":
         DataError: The data set or a column is missing or unusable.
         HubError: The Hub can't be reached.
     """
-    found = _find(spec, [])
-    _, name = next(_parts(spec, found), ("train", next(iter(found))))
+    found = find(spec, [])
+    _, name = next(parts_of(spec, found), ("train", next(iter(found))))
     split = _columns(spec, name, found[name], labelled=False)
     _refuse_empty(split, _places(spec, name, found[name]))
     return split
 
 
-def _find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+def find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+    """What there is, by split: files that are ours to read, or what `datasets` has read.
+
+    Raises:
+        DataError: There is no such data set, or it is unusable.
+        HubError: The Hub can't be reached.
+    """
     if not folder.is_here(spec):
         return _read_from_hub(spec, notes)
     try:
@@ -174,7 +180,7 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
         raise _unreadable(f"The data set {name}", error) from error
 
 
-def _parts(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str, str]]:
+def parts_of(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str, str]]:
     """Which of the splits found plays which part, as (part, split) pairs."""
     for part, usual in _PARTS.items():
         stated = getattr(spec.splits, part)

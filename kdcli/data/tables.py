@@ -1,6 +1,7 @@
 """The columns of parquet and Arrow files."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
 KINDS = (".parquet", ".arrow")
 
@@ -45,13 +47,18 @@ def count(path: Path) -> int:
     return _arrow(path).read_all().num_rows
 
 
-def columns(path: Path) -> list[str]:
-    """The names of a file's columns."""
+def head(path: Path, rows: int) -> "Dataset":
+    """The first rows of a file, all columns."""
+    import pyarrow as pa
+    from datasets import Dataset
+
     if is_parquet(path):
         import pyarrow.parquet as pq
 
-        return pq.read_schema(path).names
-    return _arrow(path).schema.names
+        with pq.ParquetFile(path) as file:
+            first = islice(file.iter_batches(rows), 1)
+            return Dataset(pa.Table.from_batches(first, file.schema_arrow))
+    return Dataset(_arrow(path).read_all().slice(0, rows))
 
 
 def no_column(key: str, column: str, where: object, known: Sequence[str]) -> DataError:

@@ -10,7 +10,7 @@ HEAVY = ("torch", "transformers", "datasets", "huggingface_hub")
 COMMANDS = (
     [], ["distill"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
     ["data"], ["data", "check"],
-    ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "check", "schema")),
+    ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "new", "check", "schema")),
 )  # fmt: skip
 
 

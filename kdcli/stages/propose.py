@@ -1,0 +1,230 @@
+"""A recipe for data that nobody has written one for: its guesses, and why."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli import paths
+from kdcli.data import encode, files, folder, guess, profile, source
+from kdcli.errors import DataError, ModelError
+from kdcli.models import source as models
+from kdcli.outside import printable
+from kdcli.recipe import yaml
+from kdcli.recipe.data import DataSpec
+
+TEACHER = "google-bert/bert-base-uncased"
+_LOOKED_AT = 20_000
+_USUAL_LIMIT = 512
+_SHARE_KEPT = 99
+_TOKENS_OF_A_WORD, _ENDS = 1.5, 3
+_ROUNDED_TO, _LEAST = 8, 16
+# More texts are learnt from in fewer passes.
+_EPOCHS = ((20_000, 5), (200_000, 3))
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user said beforehand.
+
+    Attributes:
+        data: A file, a pattern, a folder or a Hub id.
+        config: The Hub data set's configuration.
+        text: The columns of the texts, one or two; none where they are to be guessed.
+        label: The column of the labels, likewise.
+        teacher: The model to learn from.
+    """
+
+    data: str
+    config: str | None = None
+    text: Sequence[str] = ()
+    label: str | None = None
+    teacher: str = TEACHER
+
+
+@dataclass
+class _Part:
+    """A part of the recipe, line by line."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, key: str, value: Any, why: str = "") -> None:
+        self.lines += [f"# {printable(why)}"] if why else []
+        self.lines += yaml.write({key: value}).splitlines()
+
+    def below(self, key: str) -> str:
+        return "\n".join([f"{key}:", *(f"  {line}" for line in self.lines)])
+
+
+def propose(wanted: Wanted, recipe: Path) -> str:
+    """The recipe as YAML, each guess explained above its line; the same for the same data.
+
+    Args:
+        wanted: What it is for.
+        recipe: The file that it will be: data below its folder is named from there.
+
+    Raises:
+        DataError: The data can't be read, or its columns can't be told apart.
+        HubError: The Hub can't be reached for the data.
+    """
+    spec = DataSpec(dataset=wanted.data, config=wanted.config)
+    found = source.find(spec, [])
+    rows = {name: _head(split) for name, split in found.items()}
+    parts = _parts(spec, found, rows)
+    train = rows[parts["train"]]
+    if not train:
+        raise DataError(f"{wanted.data} is empty: it holds no rows.")
+    text, label = _columns(wanted, train)
+    names = sorted({str(r[label]) for of in rows.values() for r in of if _is_label(r.get(label))})
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
+    data = _source(wanted, recipe, len(train))
+    _name_columns(data, text, label, names, given=bool(wanted.text))
+    _splits(data, parts, rows, label)
+    length, why = _max_length(wanted.teacher, train, text)
+    data.add("max_length", length, why)
+    head = _Part(["# Written by kd recipe new: what it guessed, and why, stands above the lines."])
+    head.add("name", f"kd-{name}"[:96])
+    teacher = _teacher(wanted.teacher, names, len(train), length)
+    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(names, parts)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(split: Any) -> list[dict[str, Any]]:
+    if isinstance(split, list):
+        return files.head(split, _LOOKED_AT)
+    return files.of_dataset(split, _LOOKED_AT)
+
+
+def _parts(
+    spec: DataSpec, found: Mapping[str, Any], rows: Mapping[str, Sequence[Any]]
+) -> dict[str, str]:
+    parts = {part: name for part, name in source.parts_of(spec, found) if rows[name]}
+    if "train" not in parts:
+        if len(found) > 1:
+            raise DataError(
+                f"{spec.dataset} has no split train; there is {', '.join(found)}.",
+                "Write a recipe that says which is which: data.splits.",
+            )
+        parts["train"] = next(iter(found))
+    return parts
+
+
+def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], str]:
+    for flag, columns in (("--text", wanted.text), ("--label", filter(None, [wanted.label]))):
+        for column in columns:
+            if column not in rows[0]:
+                raise DataError(
+                    f"{flag}: there is no column {column} in {wanted.data}.",
+                    f"Its columns: {', '.join(rows[0])}.",
+                )
+    text = tuple(wanted.text) or guess.texts(rows, wanted.data, wanted.label)
+    return text, wanted.label or guess.label(rows, wanted.data, text)
+
+
+def _is_label(cell: Any) -> bool:
+    return cell is not None and not isinstance(cell, list | dict) and cell not in ("", -1)
+
+
+def _source(wanted: Wanted, recipe: Path, rows: int) -> _Part:
+    data = _Part()
+    looked_at = f"The first {rows:,} rows" if rows == _LOOKED_AT else f"All {rows:,} rows of train"
+    data.add("dataset", _named_from(wanted.data, recipe), f"{looked_at} were looked at.")
+    if wanted.config is not None:
+        data.add("config", wanted.config)
+    return data
+
+
+def _name_columns(
+    data: _Part, text: Sequence[str], label: str, names: Sequence[str], *, given: bool
+) -> None:
+    kind = "Strings that mostly differ from row to row." if len(text) == 1 else "A pair of texts."
+    data.add(
+        "text", text[0] if len(text) == 1 else list(text), "As --text says." if given else kind
+    )
+    more = ", …" * (len(names) > _SHOWN)
+    data.add("label", label, f"{len(names):,} labels: {', '.join(names[:_SHOWN])}{more}")
+
+
+def _named_from(data: str, recipe: Path) -> str:
+    if not folder.is_here(DataSpec(dataset=data)):
+        return data
+    path = paths.local(data).resolve()
+    base = recipe.resolve().parent
+    return str(path.relative_to(base)) if path.is_relative_to(base) and path != base else str(path)
+
+
+def _stem(data: str) -> str:
+    name = Path(data).resolve().name if folder.is_here(DataSpec(dataset=data)) else data
+    name = name.rpartition("/")[2]
+    return name.partition(".")[0] if files.kind(Path(name)) else name
+
+
+def _splits(
+    data: _Part, parts: Mapping[str, str], rows: Mapping[str, guess.Rows], label: str
+) -> None:
+    splits = dict(parts)
+    why = "The parts, as they are called there."
+    if "validation" not in parts:
+        data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
+    elif "test" in parts and not any(_is_label(r.get(label)) for r in rows[parts["test"]]):
+        splits["test"] = parts["validation"]
+        why = "The test texts have no labels: validation stands in for them."
+    data.add("splits", splits, why)
+
+
+def _max_length(teacher: str, rows: guess.Rows, text: Sequence[str]) -> tuple[int, str]:
+    texts = [[str(row[column] or "") for row in rows] for column in text]
+    pairs = texts[1] if len(texts) > 1 else None
+    if found := _at_hand(teacher):
+        config, tokenizer = found
+        limit, unit = encode.length_limit(config, tokenizer, None), "tokens"
+        long = float(np.percentile(profile.in_tokens(tokenizer)(texts[0], pairs)[0], _SHARE_KEPT))
+        tokens = long
+    else:
+        limit, unit = _USUAL_LIMIT, "words"
+        long = float(np.percentile(profile.in_words(texts[0], pairs)[0], _SHARE_KEPT))
+        tokens = _TOKENS_OF_A_WORD * long + _ENDS
+    rounded = _ROUNDED_TO * int(np.ceil(tokens / _ROUNDED_TO))
+    why = f"{_SHARE_KEPT} % of the texts have at most {long:.0f} {unit}."
+    return min(max(rounded, _LEAST), limit), why
+
+
+def _at_hand(teacher: str) -> tuple[Any, Any] | None:
+    try:
+        found = models.at_hand(teacher)
+        return None if found is None else (models.load_config(found), models.load_tokenizer(found))
+    except ModelError:
+        return None
+
+
+def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[str]:
+    batch = 32 if length <= 128 else 16 if length <= 256 else 8
+    epochs = next((passes for most, passes in _EPOCHS if rows < most), 2)
+    fit = {"learning_rate": 2e-5, "batch_size": batch, "epochs": epochs}
+    teacher, distill = _Part(), _Part()
+    local = paths.local(model)
+    teacher.add("model", str(local.resolve()) if local.exists() else model)
+    found = _at_hand(model)
+    if found and (set(names) <= set(models.labels_of(found[0]))):
+        teacher.lines.append("# It is a classifier of these labels already: nothing to fine-tune.")
+    else:
+        teacher.add("fine_tune", fit, f"For {rows:,} texts of up to {length} tokens, on one GPU.")
+    for key, value in fit.items():
+        distill.add(key, value)
+    student = _Part()
+    student.add("drop_every", 2, "Every second layer of the teacher.")
+    return [teacher.below("teacher"), student.below("student"), distill.below("distill")]
+
+
+def _evaluate(names: Sequence[str], parts: Mapping[str, str]) -> list[str]:
+    evaluate = _Part()
+    evaluate.add("splits", ["validation", "test"] if "test" in parts else ["validation"])
+    if (other := guess.out_of_scope(names)) is not None:
+        evaluate.add(
+            "out_of_scope", other, "By its name it is for what fits none of the other labels."
+        )
+    return [evaluate.below("evaluate")]

@@ -1,0 +1,161 @@
+"""`kd recipe new`: a recipe for data as it lies there, its guesses explained."""
+
+import json
+import re
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict
+from typer.testing import CliRunner
+
+from kdcli.cli.app import app
+from kdcli.recipe.load import load
+
+QUESTIONS = [f"how do I get from here to place {i} by train" for i in range(40)]
+INTENTS = [("route", "price", "oos")[i % 3] for i in range(40)]
+
+
+def kd(*arguments):
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def new(tmp_path, monkeypatch):
+    """Writes columns as a file, and the recipe for it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(columns, *flags, name="mine.jsonl"):
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        kd("recipe", "new", "--data", name, *flags)
+        assert "a sound recipe" in kd("recipe", "check", "recipe.yaml")
+        return load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+
+    return run
+
+
+def test_a_plain_file_s_columns_are_told_and_explained(new, tmp_path):
+    recipe, text = new({"id": range(40), "utterance": QUESTIONS, "intent": INTENTS})
+    assert (recipe.data.text, recipe.data.label) == ("utterance", "intent")
+    assert recipe.name == "kd-mine"
+    assert recipe.data.dataset == str(tmp_path / "mine.jsonl")
+    assert "dataset: mine.jsonl" in text
+    assert recipe.evaluate.out_of_scope == "oos"
+    assert recipe.teacher.model == "google-bert/bert-base-uncased"
+    assert recipe.teacher.fine_tune is not None
+    # 11 words, half as many tokens again, and those at both ends.
+    assert recipe.data.max_length == 24
+    assert "# 3 labels: oos, price, route" in text
+    assert "# There is no validation split" in text
+    assert recipe.data.splits.test is None
+
+
+def test_the_same_data_gives_the_same_recipe_and_another_one_stays(new, tmp_path, refuses):
+    columns = {"text": QUESTIONS, "label": INTENTS}
+    _, text = new(columns)
+    assert new(columns)[1] == text
+    (tmp_path / "recipe.yaml").write_text("name: by-hand\n")
+    said = refuses(
+        "recipe", "new", "--data", tmp_path / "mine.jsonl", "-o", tmp_path / "recipe.yaml"
+    )
+    assert said == f"{tmp_path / 'recipe.yaml'} exists. Name another file: --output."
+
+
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (("premise", "hypothesis"), "label"),
+        (("sentence1", "sentence2"), "is_same"),
+        (("Question A", "Question B"), "gold"),
+        (("left_1", "left_2"), "class"),
+    ],
+)
+def test_a_pair_is_seen_by_its_columns_names(new, names, label):
+    other = [f"is the station {i} far away" for i in range(40)]
+    columns = {names[0]: QUESTIONS, names[1]: other, label: [i % 2 for i in range(40)]}
+    recipe, _ = new(columns)
+    assert (recipe.data.text, recipe.data.label) == (names, label)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"title": QUESTIONS, "body": QUESTIONS[::-1], "label": INTENTS},
+         "which column is the text can't be told: it may be title, body. Name"),
+        ({"text": QUESTIONS, "topic": INTENTS, "tone": INTENTS},
+         "which column is the label can't be told: it may be topic, tone. Name"),
+        ({"a": range(40), "b": [i / 7 for i in range(40)]},
+         "which column is the text can't be told: none of a, b is like one. Name"),
+        ({"text": QUESTIONS, "tags": [["a", "b"]] * 40},
+         "which column is the label can't be told: none of tags is like one. Name"),
+    ],
+)  # fmt: skip
+def test_what_can_t_be_told_apart_is_asked_for(refuses, tmp_path, columns, says):
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    said = refuses("recipe", "new", "--data", tmp_path / "d.json")
+    assert says in said
+    assert said.endswith("--text COLUMN (twice for a pair) and --label COLUMN.")
+
+
+def test_what_is_said_by_flags_is_not_guessed(new):
+    columns = {"title": QUESTIONS, "body": QUESTIONS[::-1], "topic": INTENTS, "tone": INTENTS}
+    recipe, text = new(columns, "--text", "title", "--text", "body", "--label", "tone")
+    assert (recipe.data.text, recipe.data.label) == (("title", "body"), "tone")
+    assert "# As --text says." in text
+
+
+def test_a_column_that_isn_t_there_is_said(refuses, tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\na b,x\n")
+    said = refuses("recipe", "new", "--data", tmp_path / "d.csv", "--label", "intent")
+    assert said == (
+        f"--label: there is no column intent in {tmp_path / 'd.csv'}. Its columns: text, label."
+    )
+
+
+def test_the_splits_of_a_saved_data_set_are_those_of_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = Dataset.from_dict({"sentence": QUESTIONS, "label": [i % 2 for i in range(40)]})
+    split = split.cast_column("label", ClassLabel(names=["bad", "good"]))
+    unknown = Dataset.from_dict({"sentence": QUESTIONS, "label": [-1] * 40}, split.features)
+    saved = {"train": split, "dev": split, "test": unknown}
+    DatasetDict(saved).save_to_disk(str(tmp_path / "d"))
+    kd("recipe", "new", "--data", "d", "--teacher", "distilbert/distilbert-base-uncased")
+    recipe = load("recipe.yaml")
+    assert recipe.data.splits.model_dump() == {
+        "train": "train", "validation": "dev", "test": "dev"
+    }  # fmt: skip
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "# The test texts have no labels" in text
+    assert "# 2 labels: bad, good" in text
+    assert recipe.teacher.model == "distilbert/distilbert-base-uncased"
+
+
+def test_what_a_stranger_s_file_holds_adds_no_line(new):
+    names = ["x\nevil: 1", "\x1b[31m", "#", "'", '"', "\u2028z"]
+    columns = {"text: {": QUESTIONS, "a\nname: evil": [names[i % 6] for i in range(40)]}
+    recipe, text = new(columns, name="[odd] naïve: #1.jsonl")
+    assert (recipe.data.text, recipe.data.label) == ("text: {", "a\nname: evil")
+    assert "\nevil" not in text
+    assert "\x1b" not in text
+    assert re.fullmatch(r"kd-[A-Za-z0-9._-]+", recipe.name)
+
+
+def test_a_teacher_at_hand_is_looked_at(tmp_path, monkeypatch, tiny_teacher, small_data):
+    monkeypatch.chdir(tmp_path)
+    kd("recipe", "new", "--data", small_data, "--teacher", tiny_teacher)
+    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    assert recipe.teacher.fine_tune is None
+    assert "nothing to fine-tune" in text
+    assert recipe.data.max_length <= 64
+    assert re.search(r"99 % of the texts have at most \d+ tokens", text)
+    assert recipe.evaluate.out_of_scope == "out_of_scope"
+
+
+@pytest.mark.slow
+def test_the_recipe_runs(tmp_path, monkeypatch, tiny_backbone, small_data):
+    monkeypatch.chdir(tmp_path)
+    kd("recipe", "new", "--data", small_data, "--teacher", tiny_backbone)
+    kd("distill", "recipe.yaml", "--quiet")
+    assert (tmp_path / "runs" / load("recipe.yaml").name / "report.html").is_file()
