@@ -72,10 +72,7 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
         HubError: The Hub can't be reached.
     """
     notes: list[str] = []
-    splits, places = read(spec, notes)
-    if to_train and "train" not in splits:
-        wanted = folder.split_name(spec.splits.train)
-        raise DataError(f"There is no split {wanted} to train on in {spec.dataset}.")
+    splits, places = read(spec, notes, to_train=to_train)
     for part, split in splits.items():
         _refuse_empty(split, places[part])
     splits = labels.name_labels(splits, spec.label, places)
@@ -95,12 +92,15 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     return Corpus(splits, names, (*notes, *repeats.notes(splits)))
 
 
-def read(spec: DataSpec, notes: list[str]) -> tuple[dict[str, "Dataset"], dict[str, labels.Place]]:
+def read(
+    spec: DataSpec, notes: list[str], *, to_train: bool = False
+) -> tuple[dict[str, "Dataset"], dict[str, labels.Place]]:
     """The splits as they were found, by part: texts may be empty, and labels missing or unnamed.
 
     Args:
         spec: Names the data set, its columns and its splits.
         notes: Told what was decided on the way.
+        to_train: Whether there must be a train split.
 
     Returns:
         The splits, with `text` (and `text_pair`) and `label`; and by part, where its rows stand.
@@ -111,6 +111,9 @@ def read(spec: DataSpec, notes: list[str]) -> tuple[dict[str, "Dataset"], dict[s
     """
     found = find(spec, notes)
     parts = dict(parts_of(spec, found))
+    if to_train and "train" not in parts:
+        wanted = folder.split_name(spec.splits.train)
+        raise DataError(f"There is no split {wanted} to train on in {spec.dataset}.")
     if not parts:
         raise DataError(
             f"There is no split train, validation or test in {spec.dataset}; "

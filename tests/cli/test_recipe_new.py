@@ -51,15 +51,15 @@ def test_a_plain_file_s_columns_are_told_and_explained(new, tmp_path):
     assert recipe.data.splits.test is None
 
 
-def test_the_same_data_gives_the_same_recipe_and_another_one_stays(new, tmp_path, refuses):
+def test_the_same_data_gives_the_same_recipe_and_another_one_stays(new, tmp_path):
     columns = {"text": QUESTIONS, "label": INTENTS}
     _, text = new(columns)
     assert new(columns)[1] == text
     (tmp_path / "recipe.yaml").write_text("name: by-hand\n")
-    said = refuses(
-        "recipe", "new", "--data", tmp_path / "mine.jsonl", "-o", tmp_path / "recipe.yaml"
-    )
-    assert said == f"{tmp_path / 'recipe.yaml'} exists. Name another file: --output."
+    done = CliRunner().invoke(app, ["recipe", "new", "--data", "mine.jsonl"])
+    assert done.exit_code == 2
+    assert done.stderr == "Error: recipe.yaml exists. Name another file: --output.\n"
+    assert (tmp_path / "recipe.yaml").read_text() == "name: by-hand\n"
 
 
 @pytest.mark.parametrize(
