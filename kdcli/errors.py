@@ -18,6 +18,7 @@ The message is one sentence that names the file, line or key at fault; the hint 
 import errno
 import os
 import re
+import signal
 from collections.abc import Sequence
 
 from kdcli.outside import printable, without_secrets
@@ -119,9 +120,28 @@ class MachineError(WorldError):
 
 
 class StoppedError(KdError):
-    """The user stopped the run."""
+    """The user stopped the run.
+
+    Args:
+        message: One sentence.
+        hint: How to go on.
+        number: The signal that did it; the exit code says which.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, hint: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def signal_of(error: KeyboardInterrupt) -> int:
+    """The signal that raised it."""
+    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
 
 
 def of_machine(error: BaseException) -> MachineError | None:

@@ -1,5 +1,6 @@
 """What the machine has to give: asked before hours are spent."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,26 @@ def require_memory(needed: float, for_what: str, hint: str) -> None:
             f"{for_what} takes about {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB "
             "are free.",
             hint,
+        )
+
+
+def require_disk(needed: float, folder: Path, for_what: str) -> None:
+    """Refuse work for which a folder's disk has too little room.
+
+    Args:
+        needed: Bytes.
+        folder: It is there.
+        for_what: What needs them, as `training`: the middle of the sentence.
+
+    Raises:
+        MachineError: There are fewer.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise MachineError(
+            f"{folder} has room for {free / 1e6:,.0f} MB, and {for_what} needs up to "
+            f"{needed / 1e6:,.0f} MB.",
+            "Make room, or name another --output.",
         )
 
 

@@ -4,14 +4,14 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from kdcli import processes
-from kdcli.errors import MachineError, StoppedError, UsageError
+from kdcli.errors import MachineError, StoppedError, UsageError, signal_of
 from kdcli.locks import locked, only_one
 from kdcli.planning import (
     STAGES,
@@ -89,6 +89,7 @@ def execute(
             if any(item.reason for item in todo):
                 _keep_notes(run)
                 run.write_text(RECIPE, dump(recipe))
+                _say_what_changed(todo, run, reporter)
                 # Also what is made of what is made anew: a run that breaks off must not reuse it.
                 run.forget(item.stage.name for item in todo if item.reason)
             return run, todo
@@ -231,6 +232,13 @@ def write_card(folder: Path, reporter: Reporter) -> Path:
     return folder / "student"
 
 
+def _say_what_changed(todo: Sequence[Planned], run: RunFolder, reporter: Reporter) -> None:
+    """Why the first of the finished stages is done again: those after it follow from that."""
+    done = (item for item in todo if item.reason and item.stage.name in run.records)
+    if first := next(done, None):
+        reporter.say(f"Stage {first.stage.name} is done again: {first.reason}.")
+
+
 def _keep_notes(run: RunFolder) -> None:
     """The card lies in the student's folder, and goes with it: what a person wrote there stays."""
     from kdcli.report import notes
@@ -337,6 +345,7 @@ def _run_stage(
         raise StoppedError(
             f"Stopped in stage {stage.name}; the stages before it are kept.",
             "Run the same command again to go on.",
+            signal_of(error),
         ) from error
     seconds = time.monotonic() - start
 

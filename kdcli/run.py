@@ -188,11 +188,13 @@ class RunFolder:
         """
         target = self.path / artifact
         target.parent.mkdir(parents=True, exist_ok=True)
+        bring_to_disk(built)
         if target.is_dir() or target.is_symlink():
             target.rename(self.path / WORK / stage / "old")
             built.rename(target)
         else:
             built.replace(target)
+        _sync(target.parent)
         self.records[stage] = record
         self._write_manifest()
         shutil.rmtree(self.path / WORK / stage)
@@ -247,6 +249,20 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Have a file, or all that is in a folder, outlast a machine that goes down."""
+    for place in [path, *path.rglob("*")]:
+        _sync(place)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def file_digest(path: Path) -> str:

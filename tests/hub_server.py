@@ -92,6 +92,7 @@ class HubServer:
         self.aliases: dict[tuple[str, str], str] = {}
         self.uploads: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.resumed: list[tuple[str, int]] = []  # files asked for from a byte on
         self.faults: list[_Fault] = []
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -422,6 +423,7 @@ def _resolve(h: _Handler, name: str, revision: str, path: str, datasets: str | N
     if wanted:
         start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+        h.hub.resumed.append((path, start))
         h.answer(206, content[start : end + 1], "application/octet-stream", headers)
     h.answer(200, content, "application/octet-stream", headers)
 

@@ -1,5 +1,8 @@
 """The run folder: whole or absent, and nothing edited is taken for whole."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from kdcli.errors import UsageError
@@ -21,6 +24,21 @@ def test_what_is_published_is_found_again(tmp_path):
     assert again.records["teacher"].key == "k"
     assert again.records["teacher"].result == {"parameters": 3}
     assert again.fault("teacher", "teacher") is None
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(handle):
+        synced.append(
+            (str(Path(f"/proc/self/fd/{handle}").readlink()), (tmp_path / "teacher").exists())
+        )
+
+    monkeypatch.setattr(os, "fsync", sync)
+    publish(RunFolder.open(tmp_path))
+    build = tmp_path / ".work/teacher/build/teacher"
+    assert {(str(build), False), (str(build / "a.txt"), False)} <= {*synced}
+    assert synced[-2:] == [(str(tmp_path), True), (str(tmp_path / ".run.json.new"), True)]
 
 
 def test_a_new_artifact_takes_the_old_one_s_place(tmp_path):

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -26,9 +27,11 @@ from kdcli.errors import (
     KdError,
     MachineError,
     StoppedError,
+    Terminated,
     UsageError,
     WorldError,
     of_machine,
+    signal_of,
 )
 
 # What the libraries below would otherwise write between our lines, or do unasked.
@@ -102,7 +105,8 @@ def _known(error: BaseException) -> KdError:
     if isinstance(error, KdError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return StoppedError("Stopped.", "Run the same command again to go on.")
+        hint = "Run the same command again to go on."
+        return StoppedError("Stopped.", hint, signal_of(error))
     if shortage := of_machine(error):
         return shortage
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
@@ -154,9 +158,16 @@ of_data.command("check")(_bounded(data.check))
 app.add_typer(of_data, name="data")
 
 
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; what the console script `kd` calls."""
     open_streams()
+    # Of several processes the launcher ends each, and one that waits for another can't answer.
+    if processes.count() == 1:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(app(prog_name="kd", standalone_mode=False))
     except typer.TyperException as error:

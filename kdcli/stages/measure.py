@@ -12,7 +12,7 @@ from kdcli.models import source
 from kdcli.progress import Reporter
 from kdcli.recipe.load import Override, from_flags, load
 from kdcli.recipe.schema import MeasureSpec
-from kdcli.run import RECIPE
+from kdcli.run import RECIPE, RunFolder
 from kdcli.stages import texts
 
 
@@ -80,14 +80,27 @@ def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
     for model in models:
         path = Path(model)
         if (path / RECIPE).is_file() and not (path / "config.json").is_file():
+            run = RunFolder.open(path)
             names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
             for part in (TEACHER, "student", "baseline"):
                 if part != "baseline" or (path / part).is_dir():
+                    _refuse_spoilt(run, part)
                     folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
         else:
             folders[_short(model, folders)] = source.locate(model, allow_pickle=allow_pickle)
     return folders
+
+
+def _refuse_spoilt(run: RunFolder, part: str) -> None:
+    """Figures of a model that isn't the one the run made would be taken for the run's."""
+    stage = "distill" if part == "student" else part
+    fault = run.fault(stage, part) if stage in run.records else None
+    if fault:
+        raise UsageError(
+            f"The run {run.path} isn't whole: {fault}.",
+            f"Make it again: kd distill {run.path / RECIPE} --output {run.path}.",
+        )
 
 
 def _find_or_add(model: str, folders: dict[str, Path], *, allow_pickle: bool) -> str:

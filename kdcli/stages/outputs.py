@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.model_selection import KFold
 
-from kdcli import processes
+from kdcli import machine, processes
 from kdcli.data.encode import TEACHER_LOGITS, encode, length_limit
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
@@ -40,6 +40,8 @@ def run(job: Job) -> dict[str, Any]:
     tokenizer = source.load_tokenizer(job.inputs["teacher"])
     names = source.labels_of(model.config)
     splits = {split: corpus.splits[split] for split in _SPLITS}
+    needed = 4 * len(names) * sum(map(len, splits.values()))
+    machine.require_disk(needed, job.output.parent, "what the teacher says of every text")
     found = {} if spec.folds is None else {"train": _out_of_fold(job, corpus)}
     asked = {name: split for name, split in splits.items() if name not in found}
     found |= _ask(model, tokenizer, asked, job)

@@ -5,7 +5,6 @@ counts once it is sealed: all its files are on the disk, and a list of their siz
 """
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -19,10 +18,12 @@ from transformers import TrainerCallback
 
 from kdcli import processes
 from kdcli.errors import StoppedError
-from kdcli.run import Cadence, write_whole
+from kdcli.run import Cadence, bring_to_disk, write_whole
 
 _SEAL = "whole.json"
 _KEPT = 2
+# Who asks a process to end mostly kills it after half a minute.
+_PATIENCE = 25
 
 
 class StopRequest:
@@ -39,7 +40,11 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within the block the first Ctrl-C or SIGTERM is noted, and the second acts as ever."""
+    """Within the block the first Ctrl-C or SIGTERM is noted, and the second acts as ever.
+
+    Raises:
+        StoppedError: A step that takes long left no time for a checkpoint.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -48,6 +53,15 @@ def stop_requests() -> Iterator[StopRequest]:
     def note(number: int, frame: Any) -> None:
         request.signal = number
         restore()
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(_PATIENCE)
+
+    def give_up(number: int, frame: Any) -> None:
+        raise StoppedError(
+            f"Stopped: no checkpoint could be written within {_PATIENCE} s; the last one stands.",
+            "Run the same command again to go on from there.",
+            request.signal or signal.SIGINT,
+        )
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -60,17 +74,17 @@ def stop_requests() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        signal.alarm(0)
         restore()
 
 
 def stopped(request: StopRequest, step: int, steps: int) -> StoppedError:
     """The error that says where a run was stopped, with the exit code of its signal."""
-    error = StoppedError(
+    return StoppedError(
         f"Stopped at step {step:,} of {steps:,}; a checkpoint is written.",
         "Run the same command again to go on from there.",
+        request.signal or signal.SIGINT,
     )
-    error.exit_code = 128 + (request.signal or signal.SIGINT)
-    return error
 
 
 class Keeper(TrainerCallback):
@@ -90,19 +104,21 @@ class Keeper(TrainerCallback):
         """Count from where the training begins, which may be a checkpoint."""
         self.last_step, self.last_time = state.global_step, time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """In the middle of an epoch."""
         # An epoch's last step is left to on_epoch_end: a checkpoint between the step and the
         # epoch's evaluation would go on without ever evaluating it.
         if _inside_an_epoch(args, state):
-            self._save_where_due(state, control)
+            self._save_where_due(state, control, model)
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+    ) -> None:
         """After an epoch, once it is evaluated; also after a stop in the middle of one."""
         if _inside_an_epoch(args, state):
             control.should_log = control.should_evaluate = control.should_save = False
         elif state.global_step < state.max_steps:
-            self._save_where_due(state, control)
+            self._save_where_due(state, control, model)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The Trainer has written a checkpoint."""
@@ -114,7 +130,7 @@ class Keeper(TrainerCallback):
             seal(scratch / f"checkpoint-{state.global_step}", self.memory)
             prune(scratch, state.best_model_checkpoint)
 
-    def _save_where_due(self, state: Any, control: Any) -> None:
+    def _save_where_due(self, state: Any, control: Any, model: Any) -> None:
         steps, seconds = self.cadence.steps, self.cadence.seconds
         due = steps is not None and state.global_step - self.last_step >= steps
         due |= seconds is not None and time.monotonic() - self.last_time >= seconds
@@ -122,6 +138,10 @@ class Keeper(TrainerCallback):
         stop, some_due = processes.largest([self.request.signal or 0, due])
         self.request.signal = int(stop) or None
         control.should_save |= bool(some_due) or self.request.asked
+        # The next step's loss will tell of it; until then the last good checkpoint is to stay.
+        control.should_save = control.should_save and all(
+            parameter.isfinite().all() for parameter in model.parameters()
+        )
         control.should_training_stop |= self.request.asked
 
 
@@ -131,12 +151,9 @@ def _inside_an_epoch(args: Any, state: Any) -> bool:
 
 def seal(checkpoint: Path, memory: Mapping[str, Any]) -> None:
     """Bring a checkpoint's files to the disk, and say that it is whole."""
-    sizes = {}
     (checkpoint / _SEAL).unlink(missing_ok=True)
-    for path in checkpoint.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        sizes[path.name] = path.stat().st_size
+    bring_to_disk(checkpoint)
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
     write_whole(checkpoint / _SEAL, json.dumps({"sizes": sizes, "memory": memory}))
 
 

@@ -1,6 +1,5 @@
 """Whether a fit has room, on the disk and in memory, before hours are spent."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,14 +7,11 @@ import torch
 
 from kdcli import machine, processes
 from kdcli.data.encode import lengths
-from kdcli.errors import MachineError
 from kdcli.recipe.fit import FitSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
-
-_PROJECTIONS = "distillation_projections"
 
 
 def refuse_without_room(model: "PreTrainedModel", folder: Path) -> None:
@@ -23,13 +19,7 @@ def refuse_without_room(model: "PreTrainedModel", folder: Path) -> None:
     one = sum(p.numel() * p.element_size() for p in model.parameters())
     # Weights and Adam's two moments: two checkpoints are kept while a third is written, and the
     # finished model comes beside them.
-    needed, free = 3 * 3 * one + one, shutil.disk_usage(folder).free
-    if free < needed:
-        raise MachineError(
-            f"{folder} has room for {free / 1e6:,.0f} MB, and training needs up to "
-            f"{needed / 1e6:,.0f} MB for checkpoints.",
-            "Make room, or name another --output.",
-        )
+    machine.require_disk(3 * 3 * one + one, folder, "training")
 
 
 def refuse_without_memory(model: "PreTrainedModel", train: "Dataset", spec: FitSpec) -> None:

@@ -23,7 +23,7 @@ from kdcli.training.states import Told, tell
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_PROJECTIONS = "distillation_projections"
+_CALMER = "Lower the learning rate, or clip the gradient (max_grad_norm)."
 
 
 class TermsTrainer(Trainer):
@@ -59,9 +59,9 @@ class TermsTrainer(Trainer):
         if not all(map(math.isfinite, values.values())):
             raise MendableError(
                 f"The loss is {sum(values.values())} at step {self.state.global_step + 1} "
-                f"({', '.join(f'{name} {value:.4g}' for name, value in values.items())}), "
+                f"({_shown(values)}), "
                 f"on rows {', '.join(map(str, self._rows_of_this_step()))} of the training data.",
-                "Lower the learning rate, or clip the gradient (max_grad_norm).",
+                _CALMER,
             )
         loss = total(terms)
         if not loss.requires_grad:
@@ -108,6 +108,12 @@ class TermsTrainer(Trainer):
         parts = processes.gathered((sums, right))
         names = parts[0][0]
         means = {name: sum(part.get(name, 0.0) for part, _ in parts) / len(rows) for name in names}
+        if not all(map(math.isfinite, means.values())):
+            raise MendableError(
+                f"The loss on validation is {sum(means.values())} after step "
+                f"{self.state.global_step} ({_shown(means)}).",
+                _CALMER,
+            )
         metrics = _named("eval_loss", means)
         metrics["eval_accuracy"] = sum(right for _, right in parts) / len(rows)
         self.log(metrics)
@@ -174,6 +180,10 @@ def _over_processes(terms: Mapping[str, Tensor], rows: int) -> tuple[dict[str, f
 def _for(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What of a batch a model takes: a teacher may read token types, and its student not."""
     return {name: inputs[name] for name in input_names(model) if name in inputs}
+
+
+def _shown(terms: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
 
 
 def _named(whole: str, terms: Mapping[str, float]) -> dict[str, float]:

@@ -27,6 +27,7 @@ WATCHED = [
     (pipeline, "identities_of", "sources hashed"),
     (run.RunFolder, "fault", "artifacts checked"),
     (pipeline, "inventory", "artifacts hashed"),
+    (run.RunFolder, "publish", "artifacts published"),
 ]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -349,6 +350,21 @@ def test_streams_that_can_t_be_written(recipe, plain, streams, fine, wrong):
         assert done.returncode == code, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
         assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_stopped_outside_of_a_training_it_says_how_to_go_on(recipe, plain, tmp_path, number, code):
+    run = shutil.copytree(plain, tmp_path / "run")
+    go = command("distill", recipe, "-o", run, "--set", "evaluate.latency_texts=100000")
+    with subprocess.Popen(go, stderr=subprocess.PIPE, text=True) as process:
+        while not process.stderr.readline().startswith("evaluate: measure"):
+            assert process.poll() is None
+        process.send_signal(number)
+        said = process.stderr.read()
+    done = subprocess.CompletedProcess(go, process.wait(), "", said)
+    check_error(done, code, "Stopped in stage evaluate", "Run the same command again to go on")
 
 
 def test_training_goes_on_when_nobody_reads_its_progress(recipe, tmp_path, expected):

@@ -8,6 +8,7 @@ from kdcli.errors import UsageError
 from kdcli.progress import Silent
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
+from kdcli.run import Record, RunFolder, inventory
 from kdcli.stages.measure import measure
 
 FEW = ("evaluate.latency_texts=1", "--latency-texts 1")
@@ -41,6 +42,16 @@ def run(tiny_teacher, small_data, tmp_path):
     )
     (folder / "recipe.yaml").write_text(dump(recipe))
     return folder
+
+
+def test_a_run_whose_student_was_changed_is_not_measured(run):
+    files = inventory(run / "student")
+    RunFolder(run, {"distill": Record("k", {}, files, {}, 1.0)}).forget([])
+    assert measured([run], [FEW])
+    weights = run / "student/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(UsageError, match=r"isn't whole: .*student/model.safetensors was changed"):
+        measured([run], [FEW])
 
 
 def test_a_run_stands_for_its_teacher_and_student(run):

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli import pipeline
 from kdcli.data.source import load
-from kdcli.errors import ModelError, StoppedError
+from kdcli.errors import MachineError, ModelError, StoppedError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.training import signals
@@ -33,6 +33,15 @@ def outputs(tiny_teacher, small_data, tmp_path):
         return {s: np.array(told[s]["teacher_logits"], dtype=np.float64) for s in told}, made
 
     return run
+
+
+def test_a_disk_without_room_for_them_is_said_before_the_teacher_is_asked(outputs, monkeypatch):
+    room = type("Usage", (), {"free": 4 * 17 * (120 + 34) - 1})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: room)
+    with pytest.raises(MachineError, match="what the teacher says of every text needs up to"):
+        outputs()
+    room.free += 1
+    outputs()
 
 
 def probabilities(logits):

@@ -2,19 +2,21 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
 
 from kdcli.data.encode import encode, with_model_labels
 from kdcli.data.source import load
-from kdcli.errors import MachineError, StoppedError
+from kdcli.errors import MachineError, MendableError, StoppedError
 from kdcli.models import source
 from kdcli.progress import Silent
 from kdcli.recipe.data import DataSpec
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, HiddenMseSpec, RampSpec
 from kdcli.run import Cadence
+from kdcli.training import checkpoints
 from kdcli.training import fit as training
 from kdcli.training.objective import Objective, Shapes
 
@@ -148,6 +150,39 @@ def test_asked_to_stop_it_writes_a_checkpoint_first(fit, step, number, code):
     listener = Breaks(0, kill)
     assert_same(fit(listener), whole)
     assert listener.said == [f"Going on from checkpoint at step {step}."]
+
+
+def test_a_step_that_takes_too_long_is_not_waited_for(fit, monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoints, "_PATIENCE", 1)
+
+    def stop_and_hang():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+
+    whole = fit(scratch="whole")
+    with pytest.raises(StoppedError, match=r"no checkpoint .* within 1 s; the last") as raised:
+        fit(Breaks(7, stop_and_hang))
+    assert raised.value.exit_code == 143
+    assert signal.alarm(0) == 0, "it would still ring"
+    assert (tmp_path / "scratch/checkpoint-6").is_dir()
+    assert_same(fit(), whole)
+
+
+def test_weights_that_are_no_numbers_push_no_good_checkpoint_out(fit, monkeypatch, tmp_path):
+    models, load_classifier = [], source.load_classifier
+
+    def remembered(folder):
+        models.append(load_classifier(folder))
+        return models[-1]
+
+    def spoil():
+        models[-1].classifier.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(source, "load_classifier", remembered)
+    with pytest.raises(MendableError, match="loss is nan at step 6"):
+        fit(Breaks(5, spoil), every=Cadence(steps=1))
+    left = {path.name for path in (tmp_path / "scratch").glob("checkpoint-*")}
+    assert left == {"checkpoint-3", "checkpoint-4"}
 
 
 def test_a_checkpoint_that_isn_t_whole_is_passed_over(fit, tmp_path):

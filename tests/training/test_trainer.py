@@ -195,6 +195,14 @@ def test_a_loss_that_is_no_number_stops_the_run(model, tokenizer, rows, tmp_path
         fit(model, tokenizer, rows, tmp_path)
 
 
+def test_weights_that_go_wrong_with_the_last_step_are_told_as_well(
+    model, tokenizer, rows, tmp_path
+):
+    # No other step follows whose loss would tell.
+    with pytest.raises(MendableError, match=r"on validation is nan after step 1 \(cross_entropy"):
+        fit(model, tokenizer, rows, tmp_path, epochs=1, batch_size=192, learning_rate=1e38)
+
+
 def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
     told = np.random.default_rng(2).normal(size=(192, 7)).astype(np.float32)
     signals.write({"train": told}, tmp_path / "outputs")
