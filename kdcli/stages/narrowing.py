@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdcli.errors import UsageError
-from kdcli.models import narrow, vocabulary
+from kdcli.models import narrow, vocabulary, width
 from kdcli.recipe.student import StudentSpec
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Narrowing:
     """
 
     config: "PretrainedConfig"
-    units: tuple[narrow.Units, ...] = ()
+    units: tuple[width.Units, ...] = ()
     kept: Sequence[int] | None = None
     texts: Sequence[str] = ()
     fresh: bool = False
@@ -55,12 +55,12 @@ def plan(
         UsageError: Texts are needed, and there are none.
     """
     config, kept = model.config, None
-    units: tuple[narrow.Units, ...] = ()
+    units: tuple[width.Units, ...] = ()
     if spec.hidden is not None:
-        config = narrow.fresh(config, spec.hidden, heads=spec.heads, ffn=spec.ffn)
+        config = width.fresh(config, spec.hidden, heads=spec.heads, ffn=spec.ffn)
     else:
-        units = narrow.plan(model, heads=spec.heads, ffn=spec.ffn)
-        config = narrow.config_for(config, units)
+        units = width.plan(model, heads=spec.heads, ffn=spec.ffn)
+        config = width.config_for(config, units)
     if spec.reads_texts and texts is None:
         raise UsageError(
             "What is to be kept is measured, and that needs texts.", "Name them: --data DATASET."

@@ -13,7 +13,7 @@ from transformers import set_seed
 from kdcli.data import source as data
 from kdcli.data.encode import encode, length_limit, lengths
 from kdcli.errors import UsageError
-from kdcli.models import ablation, layers, narrow, reshape, source, surgery
+from kdcli.models import ablation, layers, reshape, source, surgery, width
 from kdcli.models.forward import collator_for, logits
 from kdcli.models.layers import Layers, Stack
 from kdcli.models.size import size
@@ -93,7 +93,7 @@ def cut_out(
 
     Returns:
         `origin`, one sentence on where its weights come from; `layers` (and `decoder_layers`)
-        that were kept; what `narrow.widths` says; `parameters`, `megabytes` and
+        that were kept; what `width.widths` says; `parameters`, `megabytes` and
         `flops_per_token`; `teacher`, the same of the model; `speedup`, by the work that a token
         is; where there are texts, `agreement`, the share of `texts` that the untrained student
         labels as the model does.
@@ -236,7 +236,7 @@ def _plan(
     large, small = size(model), size(student)
     kept = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)
             for s, k in zip(stacks, keep, strict=True)}  # fmt: skip
-    wide, thin = narrow.widths(model.config), narrow.widths(student.config)
+    wide, thin = width.widths(model.config), width.widths(student.config)
     origin = describe(stacks, keep, form, spec.strategy)
     if narrower.fresh:
         origin = (
