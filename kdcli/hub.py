@@ -97,7 +97,8 @@ def push(
     api = HfApi()
     with errors(f"the repository {repo}", patience=_LONGER_TO_PUSH):
         existed = api.repo_exists(repo)
-        url = str(api.create_repo(repo, private=private, exist_ok=True))
+        if not existed:
+            api.create_repo(repo, private=private)
         try:
             if revision is not None:
                 api.create_branch(repo, branch=revision, exist_ok=True)
@@ -116,7 +117,8 @@ def push(
                     "Put it right in the recipe (card.license, card.language, …).",
                 ) from error
             raise
-        return Published(commit.pr_url or url, commit.oid if commit.oid != before else None)
+        url = commit.pr_url or f"{api.endpoint}/{repo}"
+        return Published(url, commit.oid if commit.oid != before else None)
 
 
 def _withdraw(api: Any, repo: str) -> None:
@@ -160,11 +162,13 @@ def errors(what: str, *, patience: int = 1) -> Iterator[None]:
             f"{what.capitalize()} is neither a folder that exists nor a Hub id."
         ) from error
     except Exception as error:
-        if not _is_unreachable(error):
+        # Where the Hub failed, the client looks into its cache and tells of that alone, and of an
+        # upload it tells the file alone.
+        cause = error.__cause__
+        if isinstance(cause, hf.HfHubHTTPError):
+            raise _refusal(what, cause) from error
+        if not _is_unreachable(error) and not (cause and _is_unreachable(cause)):
             raise
-        # Where the Hub failed, the client looks into its cache, and tells of that alone.
-        if isinstance(error.__cause__, hf.HfHubHTTPError):
-            raise _refusal(what, error.__cause__) from error
         raise _silence(what, error) from error
 
 
@@ -195,8 +199,10 @@ def _refusal(what: str, error: Any) -> UsageError | HubError:
             "Log in with one that may: hf auth login.",
         )
     reason = getattr(error, "server_message", None) or f"HTTP {status}"
+    wait = "wait a few minutes, then " if status == 429 else ""
     return HubError(
-        f"The Hub failed on {what}: {reason}.", "Nothing is lost: run the same command again."
+        f"The Hub failed on {what}: {reason}.",
+        f"Nothing is lost: {wait}run the same command again.",
     )
 
 

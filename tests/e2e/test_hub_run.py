@@ -205,10 +205,11 @@ def test_a_push_that_fails_leaves_the_hub_as_it_was(distilled, kd, hub, status, 
     assert done.stderr.count("Error:") == 1
     assert hub.token not in done.stdout + done.stderr
     after = hub.repos.get(("model", name))
-    if status is None:
-        return  # What was cut was the answer: the commit itself has arrived.
-    assert (after and after.files) == before
+    if status is not None:  # what was cut was the answer: the commit itself has arrived
+        assert (after and after.files) == before
     assert kd("card", "--push", name).returncode == 0, "nothing is lost: it goes the second time"
+    commits = [c for c in hub.repo("model", name).commits if "README.md" in c.paths]
+    assert len(commits) == 1
 
 
 def test_metadata_that_the_hub_refuses_is_told_before_anything_is_sent(distilled, kd, hub, place):

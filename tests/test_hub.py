@@ -1,0 +1,80 @@
+"""A push that fails, at whatever request, is one sentence and changes nothing on the Hub."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hub_server import HubServer
+
+PUSH = """
+import json, pathlib, sys
+from kdcli import errors, hub
+files = {path.name: path for path in pathlib.Path(sys.argv[2]).iterdir()}
+try:
+    print(json.dumps({"commit": hub.push(sys.argv[1], files, "A message").commit}))
+except errors.KdError as error:
+    print(json.dumps({"code": error.exit_code, "message": str(error)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def push(hub, tmp_path):
+    """Pushes a small model in a process of its own; what it comes to."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "model.safetensors").write_bytes(os.urandom(10_000))
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment = {**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")}
+
+    def run(name):
+        done = subprocess.run(
+            [sys.executable, "-c", PUSH, name, str(folder)],
+            env=environment, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+# What the client itself tries again for half a minute is left out where the file is sent.
+ANSWERS = {401: 2, 403: 2, 404: 3, 409: 3, 429: 3, 500: 3, None: 3}
+CASES = [("POST", "/api/repos/create", status, code) for status, code in ANSWERS.items()]
+CASES += [("PUT", "/lfs/", status, ANSWERS[status]) for status in (401, 403, 404, 409)]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), CASES)
+def test_a_push_that_fails_on_the_way_leaves_nothing_behind(hub, push, method, path, status, code):
+    name = f"wmduggan41/{method}-{status}".lower()
+    if status is None:
+        hub.drop_next(method, path, times=20)
+    else:
+        hub.fail_next(method, path, status, times=20)
+    try:
+        failed = push(name)
+    finally:
+        hub.faults.clear()
+    assert failed["code"] == code
+    assert name in failed["message"]
+    assert "The Hub" in failed["message"]
+    if status is not None:  # what was cut was the answer: the repository is there, empty
+        assert ("model", name) not in hub.repos
+    assert push(name)["commit"], "it goes the second time"
+    assert len([c for c in hub.repo("model", name).commits if "README.md" in c.paths]) == 1
+
+
+def test_too_many_requests_are_told_to_wait(hub, push):
+    hub.fail_next("POST", "/commit/", 429, times=20)
+    try:
+        assert "wait a few minutes" in push("wmduggan41/busy")["message"]
+    finally:
+        hub.faults.clear()
