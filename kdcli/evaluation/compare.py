@@ -228,7 +228,7 @@ def _against(
     differences = {}
     for name in one.points.keys() & other.points.keys() & one.draws.keys() & other.draws.keys():
         value = one.points[name] - other.points[name]
-        bounds = interval(name, value, one.draws[name] - other.draws[name])
+        bounds = interval(name, value, one.draws[name] - other.draws[name], difference=True)
         if bounds is None:
             continue
         low, high = bounds

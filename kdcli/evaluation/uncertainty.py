@@ -117,25 +117,35 @@ class Resamples:
         return [slice(start, start + step) for start in range(0, draws, step)]
 
 
-def interval(name: str, value: float, draws: np.ndarray) -> tuple[float, float] | None:
+def interval(
+    name: str, value: float, draws: np.ndarray, *, difference: bool = False
+) -> tuple[float, float] | None:
     """A figure's 95 % interval; None where no draw has the figure.
 
     It is that of the percentiles (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-    chapter 13). A calibration error is a sum of distances, which drawing again makes longer: its
-    interval is the percentiles' mirrored at the figure (Davison & Hinkley 1997, Bootstrap Methods
-    and their Application, equation 5.6), which sets that right.
+    chapter 13). A calibration error is a sum of distances, which drawing texts makes longer, and
+    drawing them again makes longer still: the lower end is the percentile mirrored at the figure
+    (Davison & Hinkley 1997, Bootstrap Methods and their Application, equation 5.6). Where there is
+    no error at all, drawing the texts lengthens it 1 + √2 times as much as drawing again does, of
+    which mirroring takes off 1; √2 more keeps 0 within. Of a difference both ends are mirrored.
 
     Args:
         name: The figure's.
         value: What it is on the texts themselves.
         draws: What it is in each resample; NaN where it has no value.
+        difference: Whether it is the difference of two models' figures.
     """
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return None
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if "ece" in name.split("_"):
-        low, high = 2 * value - high, 2 * value - low
+        mirrored = 2 * value - high
+        if difference:
+            low, high = mirrored, 2 * value - low
+        else:
+            longer = max(0.0, draws.mean() - value)
+            low, high = max(0.0, mirrored - 2**0.5 * longer), max(high, value)
     return float(low), float(high)
 
 

@@ -31,6 +31,46 @@ def test_figures_are_scikit_learn_s(seed):
     }
 
 
+CORNERS = {
+    "one class, right": ([2] * 5, [2] * 5),
+    "one class, wrong": ([2] * 5, [1] * 5),
+    "one text": ([3], [3]),
+    "none right": ([0, 1, 2, 3], [1, 2, 3, 0]),
+    "a class that no text has": ([0, 1, 1], [0, 4, 1]),
+    "a class that is never given": ([0, 1, 2, 2], [0, 0, 0, 2]),
+    "one answer for all": ([0, 1, 2, 3, 4], [4, 4, 4, 4, 4]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("corner", CORNERS)
+def test_in_corners_too(corner):
+    truth, said = map(np.array, CORNERS[corner])
+    probabilities = np.full((len(said), 5), 0.05) + 0.75 * np.eye(5)[said]
+    given = (truth, said)
+    expected = {
+        "accuracy": sk.accuracy_score(*given),
+        "balanced_accuracy": sk.balanced_accuracy_score(*given),
+        **{f"{name}_f1": sk.f1_score(*given, average=name, zero_division=0)
+           for name in ("macro", "micro", "weighted")},
+        "log_loss": sk.log_loss(truth, probabilities, labels=range(5)),
+        "brier": ((probabilities - np.eye(5)[truth]) ** 2).sum(-1).mean(),
+        "top_3_accuracy": sk.top_k_accuracy_score(truth, probabilities, k=3, labels=range(5)),
+    }  # fmt: skip
+    found = compute(Classification, said, truth)
+    found |= compute(Probabilities, said, truth, probabilities=probabilities)
+    assert found == pytest.approx(expected)
+    report = sk.classification_report(*given, output_dict=True, zero_division=0)
+    for row in metrics.of_classes(said, truth, tuple("01234")):
+        theirs = report[row["label"]]
+        assert (row["precision"], row["recall"], row["f1"], row["support"]) == (
+            theirs["precision"], theirs["recall"], theirs["f1-score"], theirs["support"],
+        )  # fmt: skip
+    cells = {(i, j): n for i, j, n in metrics.confusion(said, truth)}
+    matrix = sk.confusion_matrix(*given, labels=range(5))
+    assert cells == {(i, j): n for (i, j), n in np.ndenumerate(matrix) if n}
+
+
 def test_a_perfect_model_and_one_that_knows_nothing():
     truth = np.repeat(np.arange(10), 20)
     perfect = compute(Classification, truth, truth)
