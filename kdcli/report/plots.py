@@ -126,7 +126,7 @@ def trade_off(key: str, alt: str, y: str, dots: Sequence[Dot]) -> Markup:
         axes.set(xlabel="One text, median (ms)", ylabel=y, xlim=(0, 1.25 * max(d.x for d in dots)))
         axes.margins(y=0.25)
 
-    return _svg(key, alt, (5.2, 3.2), draw)
+    return _svg(key, alt, (4.2, 2.9), draw)
 
 
 def _svg(key: str, alt: str, size: tuple[float, float], draw: Callable[["Axes"], None]) -> Markup:

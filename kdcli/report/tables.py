@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdcli.evaluation.document import flat
+from kdcli.evaluation.gates import FIGURES
+
 STUDENT = "student"
 _SHARES = {
     "accuracy": "Accuracy",
@@ -63,15 +66,37 @@ def results(evaluation: Mapping[str, Any], split: str) -> list[Row]:
     return rows
 
 
-def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def costs(evaluation: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     """What each model takes: a title, and a cell for each model."""
-    models = evaluation["models"]
+    rows = {
+        "parameters": ("Parameters", 1e-6, ".1f", " M"),
+        "megabytes": ("Weights", 1, ".1f", " MB"),
+        "peak_megabytes": ("Peak memory, 32 texts", 1, ".1f", " MB"),
+        "flops_per_token": ("Operations a token", 1e-6, ".1f", " M"),
+        "latency_ms_p50": ("One text, median", 1, ".1f", " ms"),
+        "latency_ms_p95": ("One text, 95 % under", 1, ".1f", " ms"),
+        "texts_per_second": ("Texts a second, 32 at a time", 1, ",.0f", ""),
+    }
     return [
-        ("Parameters", [f"{m['parameters'] / 1e6:.1f} M" for m in models]),
-        ("Weights", [f"{m['megabytes']:.1f} MB" for m in models]),
-        ("One text, median", [f"{m['latency_ms']['p50']:.1f} ms" for m in models]),
-        ("One text, 95 % under", [f"{m['latency_ms']['p95']:.1f} ms" for m in models]),
-        ("Texts a second, in batches", [f"{m['texts_per_second']:,.0f}" for m in models]),
+        (title, [_cost(model, key, scale, form, unit) for model in evaluation["models"]])
+        for key, (title, scale, form, unit) in rows.items()
+    ]
+
+
+def _cost(model: Mapping[str, Any], key: str, scale: float, form: str, unit: str) -> Cell:
+    """What a model takes, and below it as a multiple of what its reference takes."""
+    ratio = model.get("relative", {}).get(key)
+    times = "" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"
+    return Cell(f"{flat(model)[key] * scale:{form}}{unit}", times)
+
+
+def every(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, list[str]]]:
+    """All figures of a split by the names that gates know them by, and a cell for each model."""
+    found = [model["splits"][split] for model in evaluation["models"]]
+    return [
+        (name, [number(figures[name]) if name in figures else "" for figures in found])
+        for name in FIGURES
+        if any(name in figures for figures in found)
     ]
 
 

@@ -8,11 +8,11 @@ from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 
 EVIL = "<script>alert(1)</script>"
-FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3}
+FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="session")
-def run(tiny_backbone, small_data, tmp_path_factory):
+def run(backbone, small_data, tmp_path_factory):
     """Its folder."""
     folder = tmp_path_factory.mktemp("where")
     (folder / "texts").mkdir()
@@ -24,8 +24,8 @@ def run(tiny_backbone, small_data, tmp_path_factory):
     recipe = Recipe.model_validate({
         "name": "evil",
         "data": {"dataset": str(folder / "texts"), "label": "intent"},
-        "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
-        "student": {"keep": [0, 3]},
+        "teacher": {"model": str(backbone), "fine_tune": FIT},
+        "student": {"keep": [0]},
         "distill": FIT,
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     })  # fmt: skip

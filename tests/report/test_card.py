@@ -1,6 +1,7 @@
 """The card says what was measured, in the layout that the Hub reads."""
 
 import copy
+import json
 import random
 
 import numpy as np
@@ -35,8 +36,9 @@ def model(name, other, **more):
                "differences": {"accuracy": gap}}  # fmt: skip
     figures = {**FIGURES, "intervals": {"accuracy": [0.909, 0.924]}, "against": {other: against}}
     return {"name": name, "reference": None if name == "teacher" else other, "settings": None,
-            "parameters": 67e6, "megabytes": 268.0, "latency_ms": {"p50": 10.0, "p95": 12.0},
-            "texts_per_second": 900.0,
+            "parameters": 67e6, "megabytes": 268.0,
+            "peak_megabytes": 300.0, "flops_per_token": 86e6,
+            "latency_ms": {"p50": 10.0, "p95": 12.0}, "texts_per_second": 900.0,
             "splits": {s: {**figures, **more} for s in ("validation", "test")}}  # fmt: skip
 
 
@@ -87,6 +89,19 @@ def test_the_model_index_holds_the_measured_figures(documented):
     assert found["validation", "accuracy"] == 0.91645
     assert found["test", "f1"] == 0.9
     assert {r.dataset_type for r in documented[1].data.eval_results} == {"clinc/clinc_oos"}
+
+
+def test_the_model_index_of_a_run_holds_the_figures_of_its_evaluation(run):
+    found = ModelCard.load(run / "student/README.md").data.eval_results
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    splits = evaluation["models"][1]["splits"]
+    names = {"accuracy": "accuracy", "f1": "macro_f1"}
+    assert {(r.dataset_split, r.metric_type) for r in found} == {
+        (split, kind) for split in splits for kind in names
+    }
+    for result in found:
+        figure = splits[result.dataset_split][names[result.metric_type]]
+        assert result.metric_value == pytest.approx(figure, abs=5e-7)
 
 
 def test_the_table_is_in_the_trainer_s_layout(documented):

@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -139,23 +142,56 @@ def test_the_card_s_own_lines_of_python_run(run, tmp_path, monkeypatch):
     assert found["answer"][0]["score"] > 0
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium")
-def test_a_browser_shows_it_whole_on_a_phone_too(run, tmp_path):
-    # A page that fits has no scroll bar of its own: the document is as wide as the window.
-    probe = tmp_path / "probe.html"
-    probe.write_text(
-        f'<iframe src="{(run / "report.html").as_uri()}" style="width: 390px; height: 800px">'
-        "</iframe><script>onload = () => { const d = frames[0].document; document.title = "
-        "[d.documentElement.scrollWidth <= d.documentElement.clientWidth, "
-        "d.querySelectorAll('svg text').length > 20, "
-        "getComputedStyle(d.body).backgroundColor].join(' ') }</script>"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+SCHEMES = {"light": "1", "dark": "0"}
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def seen(request, run, tmp_path_factory):
+    """What a browser shows in a light or a dark scheme, on a phone and on a desk; see look.js."""
+    folder = tmp_path_factory.mktemp("browser")
+    frames = "".join(
+        f'<iframe src="{(run / "report.html").as_uri()}" style="width: {w}px; height: 800px">'
+        "</iframe>"
+        for w in (390, 1280)
     )
+    script = Path(__file__).with_name("look.js").read_text(encoding="utf-8")
+    (folder / "look.html").write_text(f"{frames}<script>{script}</script>", encoding="utf-8")
     done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-         "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom",
-         probe.as_uri()],
-        capture_output=True, text=True, timeout=120,
+         "--disable-sync", f"--user-data-dir={folder / 'profile'}",
+         "--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom",
+         f"--blink-settings=preferredColorScheme={SCHEMES[request.param]}",
+         (folder / "look.html").as_uri()],
+        capture_output=True, text=True, timeout=180,
     )  # fmt: skip
-    assert "<title>true true rgb(" in done.stdout, done.stdout
+    found = re.search("<title>(.*)</title>", done.stdout)
+    assert found, done.stderr
+    return request.param, dict(zip(("phone", "desk"), json.loads(unescape(found[1])), strict=True))
+
+
+@pytest.mark.skipif(not BROWSER, reason="there is no Chromium")
+@pytest.mark.parametrize("place", ["phone", "desk"])
+class TestInABrowser:
+    """The page as it is laid out."""
+
+    def test_nothing_is_wider_than_the_window(self, seen, place):
+        assert seen[1][place]["wide"] == []
+
+    def test_the_scheme_is_the_reader_s(self, seen, place):
+        scheme, found = seen
+        assert (sum(found[place]["background"]) > 600) == (scheme == "light")
+
+    def test_every_text_stands_out_from_what_is_behind_it(self, seen, place):
+        # WCAG 2.2, success criterion 1.4.3: 4.5 to 1.
+        assert seen[1][place]["texts"] > 200
+        assert seen[1][place]["faint"] == []
+
+    def test_keys_reach_all_that_scrolls_and_show_where_they_are(self, seen, place):
+        found = seen[1][place]
+        assert found["unreachable"] == []
+        assert found["first"] == "Skip to the figures"
+        assert found["unmarked"] == []
+        if place == "phone":
+            assert found["scrolling"] > 3
