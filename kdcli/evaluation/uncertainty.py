@@ -139,13 +139,11 @@ def interval(
     if not len(draws):
         return None
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if "ece" in name.split("_"):
-        mirrored = 2 * value - high
-        if difference:
-            low, high = mirrored, 2 * value - low
-        else:
-            longer = max(0.0, draws.mean() - value)
-            low, high = max(0.0, mirrored - 2**0.5 * longer), max(high, value)
+    if "ece" in name.split("_") and difference:
+        low, high = 2 * value - high, 2 * value - low
+    elif "ece" in name.split("_"):
+        high, longer = max(high, value), max(0.0, draws.mean() - value)
+        low = max(0.0, 2 * value - high - 2**0.5 * longer)
     return float(low), float(high)
 
 

@@ -8,11 +8,11 @@ from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 
 EVIL = "<script>alert(1)</script>"
-FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 1e-3}
+FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="session")
-def run(backbone, small_data, tmp_path_factory):
+def run(tiny_backbone, small_data, tmp_path_factory):
     """Its folder."""
     folder = tmp_path_factory.mktemp("where")
     (folder / "texts").mkdir()
@@ -24,9 +24,10 @@ def run(backbone, small_data, tmp_path_factory):
     recipe = Recipe.model_validate({
         "name": "evil",
         "data": {"dataset": str(folder / "texts"), "label": "intent"},
-        "teacher": {"model": str(backbone), "fine_tune": FIT},
-        "student": {"keep": [0]},
-        "distill": FIT,
+        "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
+        # One that hardly learns parts from its teacher on most texts.
+        "student": {"model": str(tiny_backbone)},
+        "distill": {**FIT, "epochs": 3, "learning_rate": 1e-6},
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     })  # fmt: skip
     pipeline.execute(recipe, folder / "run", Silent())
