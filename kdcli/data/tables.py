@@ -23,17 +23,20 @@ def read(path: Path, keys: Mapping[str, str]) -> "pa.Table":
 
     Raises:
         DataError: A column is missing, or there twice.
+        pyarrow.ArrowInvalid: What is in them isn't what the file says.
     """
     if is_parquet(path):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             _refuse_columns(file.schema_arrow.names, keys, path)
-            return file.read(columns=list(keys))
-    reader = _arrow(path)
-    _refuse_columns(reader.schema.names, keys, path)
-    table = reader.read_all().select(list(keys))
-    # Arrow believes what a file says of itself, and would follow it out of its memory.
+            table = file.read(columns=list(keys))
+    else:
+        reader = _arrow(path)
+        _refuse_columns(reader.schema.names, keys, path)
+        table = reader.read_all().select(list(keys))
+    # Arrow believes what a file says of itself: it would follow it out of its memory, and take
+    # bytes for text that are none.
     table.validate(full=True)
     return table
 

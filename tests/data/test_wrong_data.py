@@ -52,6 +52,11 @@ def one_id_too_many(path):
     pq.write_table(table.set_column(1, "label", [[0, 7]]), path)
 
 
+def latin_in_parquet(path):
+    texts = pa.array([b"a", "caf\xe9".encode("latin-1")]).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "label": ["cat", "dog"]}), path)
+
+
 def cut_short(path):
     as_parquet()(path)
     path.write_bytes(path.read_bytes()[:500])
@@ -139,6 +144,7 @@ BROKEN = {
                            "data.text: .*text in F.*body"),
     "a column twice": ("d.csv", csv(header="text,text"), ":1: the column text is there twice"),
     "a key twice": ("d.jsonl", line_17('{"text": "a", "text": "b"}'), ":17: .*text is there twice"),
+    "Latin-1 in parquet": ("d.parquet", latin_in_parquet, " can't be read: .*Invalid UTF8 .* 1"),
     "parquet cut short": ("d.parquet", cut_short, " can't be read: .*footer.*Is it whole?"),
     "a broken line": ("d.jsonl", line_17('{"text": "a'), ":17: is not JSON: "),
     "one in a list": ("d.json", json.dumps([{}] * 40, indent=0)[:-60], ":[0-9]+: is not JSON"),
