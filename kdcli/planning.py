@@ -188,7 +188,7 @@ def _reason(
     record = run.records.get(stage.name)
     if record is None:
         return "not done yet"
-    changed = _first_difference(record.spec, spec)
+    changed = first_difference(record.spec, spec)
     if changed:
         return changed
     if redone:
@@ -198,7 +198,8 @@ def _reason(
     return run.fault(stage.name, stage.artifact)
 
 
-def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """In words, where two parts of a recipe differ first; None where they don't."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys: Sequence[Any] = sorted({*old, *new})
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -207,7 +208,7 @@ def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
         return None if old == new else f"{path[1:]} was {_short(old)}, is {_short(new)}"
     for key in keys:
         before, after = (_get(value, key) for value in (old, new))
-        found = _first_difference(before, after, f"{path}.{key}")
+        found = first_difference(before, after, f"{path}.{key}")
         if found:
             return found
     return None

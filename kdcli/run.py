@@ -157,13 +157,14 @@ class RunFolder:
         return build, scratch
 
     def take_over(self, stage: str, artifact: str, key: str) -> Record | None:
-        """Copy what a run beside this one has made under the same key, where one has.
+        """Link or copy what a run beside or around this one has made under the same key.
 
         Returns:
             Its record, now this run's as well; None where there is none, or it isn't whole.
         """
-        for manifest in sorted(self.path.parent.glob(f"*/{MANIFEST}")):
-            if manifest.parent == self.path:
+        around = self.path.parent / MANIFEST
+        for manifest in (around, *sorted(self.path.parent.glob(f"*/{MANIFEST}"))):
+            if manifest.parent == self.path or not manifest.is_file():
                 continue
             try:
                 other = RunFolder.open(manifest.parent)
@@ -172,7 +173,7 @@ class RunFolder:
                     continue
                 build, _ = self.workdir(stage, key)
                 copied = build / artifact
-                shutil.copytree(other.path / artifact, copied)
+                shutil.copytree(other.path / artifact, copied, copy_function=_link_or_copy)
             except (UsageError, OSError):
                 continue
             # The other run may have been at work on it while it was copied.
@@ -227,6 +228,14 @@ def refuse_links(*places: Path) -> None:
                 f"{place} is a link, and kd writes or deletes there.",
                 "Put what it points to in its place, or name another --output.",
             )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    # An artifact is replaced and never written to, so that its files can be in two runs.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _below(place: Path) -> Iterator[Path]:

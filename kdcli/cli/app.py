@@ -19,7 +19,16 @@ from typing import Annotated, Any
 import typer
 
 from kdcli import __version__, processes
-from kdcli.cli import card, data, distill, evaluate, fine_tune_teacher, init_student, recipe
+from kdcli.cli import (
+    card,
+    data,
+    distill,
+    evaluate,
+    fine_tune_teacher,
+    init_student,
+    recipe,
+    sweep,
+)
 from kdcli.cli.console import Console, open_streams
 from kdcli.errors import (
     ELSEWHERE,
@@ -140,6 +149,7 @@ def _main(
 
 app.command("distill")(_bounded(distill.distill))
 app.command("fine-tune-teacher")(_bounded(fine_tune_teacher.fine_tune_teacher))
+app.command("sweep")(_bounded(sweep.sweep))
 app.command("init-student")(_bounded(init_student.init_student))
 app.command("evaluate")(_bounded(evaluate.evaluate))
 app.command("card")(_bounded(card.card))

@@ -83,7 +83,7 @@ class Console:
         self._close()
         if self.quiet:
             return
-        how = "reused" if outcome == "reused" else f"done in {duration(seconds)}"
+        how = "reused" if outcome == "reused" else f"{outcome} in {duration(seconds)}"
         last = {k: v for k, v in self._figures.items() if k == "accuracy"}
         self._line(f"{stage}: {how}{_comma(_figures(last))}", mark="✓")
         self._figures = {}

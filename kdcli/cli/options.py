@@ -25,6 +25,15 @@ OutputOption = Annotated[
         "--output", "-o", metavar="DIR", help="The run's folder; runs/NAME where it is left out."
     ),
 ]
+SweepOutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="The sweep's folder; runs/NAME-sweep where it is left out.",
+    ),
+]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start over: reuse nothing of an earlier run.")
 ]

@@ -35,7 +35,7 @@ def run_recipe(
     from kdcli.progress import Silent
     from kdcli.recipe.load import load
 
-    cadence = _cadence(checkpoint_every)
+    every = cadence(checkpoint_every)
     recipe = load(reference, overrides or ())
     folder = planning.folder_for(recipe, output)
     first = processes.is_first()
@@ -51,16 +51,17 @@ def run_recipe(
         until,
         fresh=fresh,
         allow_pickle=allow_pickle,
-        checkpoint_every=cadence,
+        checkpoint_every=every,
     )
     if seeds > 1:
         pipeline.repeat(
-            recipe, folder, reporter, seeds, allow_pickle=allow_pickle, checkpoint_every=cadence
+            recipe, folder, reporter, seeds, allow_pickle=allow_pickle, checkpoint_every=every
         )
     return run if first else None
 
 
-def _cadence(text: str | None) -> "Cadence":
+def cadence(text: str | None) -> "Cadence":
+    """How often to write a checkpoint, from what the user typed."""
     from kdcli.errors import UsageError
     from kdcli.run import Cadence
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kdcli.errors import UsageError
 from kdcli.evaluation.document import COSTS, TEACHER, flat
 
-Flag = Literal["--fail-under", "--fail-over", "--max-drop"]
+Flag = Literal["--fail-under", "--fail-over", "--max-drop", "--target"]
 Model = Mapping[str, Any]
 
 SPLITS = ("train", "validation", "test")

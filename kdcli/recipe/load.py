@@ -3,7 +3,7 @@
 import copy
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from kdcli.recipe import mistakes, yaml
 from kdcli.recipe.base import Spec
 from kdcli.recipe.mistakes import Mistake, SpecT
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.student import WAYS
+from kdcli.recipe.sweep import VARIES, probes
 
 # `key=value`, and what the user typed for it where that wasn't --set.
 Override = str | tuple[str, str]
 
-_SOURCES = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
+_SOURCES: tuple[yaml.Path, ...] = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
 
 
 def shipped_folder() -> Path:
@@ -96,6 +98,26 @@ def from_flags(
     return _finish(yaml.Document(base or {}), "flags", overrides, model)
 
 
+def varied(recipe: Recipe, settings: Mapping[str, Any], origin: str = "sweep") -> Recipe:
+    """The recipe of one trial of a sweep.
+
+    Args:
+        recipe: What holds for all trials.
+        settings: Values by their dotted keys; one that says which layers the student has takes
+            the place of what the recipe says of that.
+        origin: What to call the settings in an error.
+
+    Raises:
+        RecipeError: The recipe doesn't take them.
+    """
+    base = recipe.model_dump(mode="json") | {"sweep": None}
+    for ways in WAYS:
+        if any(f"student.{way}" in settings for way in ways):
+            base["student"] |= dict.fromkeys(ways)
+    overrides = [(f"{key}={json.dumps(value)}", origin) for key, value in settings.items()]
+    return from_flags(Recipe, overrides, base)
+
+
 def summary(path: Path) -> str:
     """What a recipe's first comment says it is for."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -157,17 +179,25 @@ def _read(path: Path) -> str:
         raise RecipeError(f"{path}: can't be read: {error.strerror}.") from error
 
 
-def _anchor_all(document: yaml.Document, path: Path) -> dict[tuple[str, str], str]:
+def _anchor_all(document: yaml.Document, path: Path) -> dict[yaml.Path, str]:
     """Make the paths that a file names absolute; those that were, by source."""
     moved = {}
-    for source in _SOURCES:
-        where = f"{path}:{document.line(source)}: {'.'.join(source)}"
+    for source in (*_SOURCES, *_choices_of_sources(document.value)):
+        where = f"{path}:{document.line(source)}: {'.'.join(map(str, source))}"
         if absolute := _anchor(document.value, source, path.parent, where):
             moved[source] = absolute
     return moved
 
 
-def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path, where: str) -> str | None:
+def _choices_of_sources(value: dict[str, Any]) -> list[yaml.Path]:
+    """Where a sweep names models to choose from."""
+    key = "student.model"
+    space = value.get("sweep")
+    choices = space.get(key) if isinstance(space, dict) else None
+    return [("sweep", key, i) for i in range(len(choices) if isinstance(choices, list) else 0)]
+
+
+def _anchor(value: Any, source: yaml.Path, base: Path, where: str) -> str | None:
     """Make a source's path absolute; a Hub id has no file of its name below `base`.
 
     Returns:
@@ -176,8 +206,12 @@ def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path, where: s
     Raises:
         RecipeError: No path can be like that; the message begins with `where`.
     """
-    part, key = value.get(source[0]), source[1]
+    part, key = value, source[-1]
+    for name in source[:-1]:
+        part = part.get(name) if isinstance(part, dict) else None
     given = part.get(key) if isinstance(part, dict) else None
+    if isinstance(part, list) and isinstance(key, int):
+        given = part[key]
     if not isinstance(given, str) or not given:
         return None
     try:
@@ -187,7 +221,7 @@ def _anchor(value: dict[str, Any], source: tuple[str, str], base: Path, where: s
     if given.startswith("package:"):
         return None
     if given.startswith((".", "/", "~")) or path.exists() or paths.is_pattern(given):
-        value[source[0]][key] = absolute = str(path.resolve())
+        part[key] = absolute = str(path.resolve())
         return absolute
     return None
 
@@ -202,6 +236,8 @@ def _finish(
         _override(document.value, text, origin, origins, model)
     found = mistakes.check(document.value, model)
     if not isinstance(found, Mistake):
+        if isinstance(found, Recipe):
+            _check_sweep(found, document, name, origins)
         return found
     where = next((origins[path] for path in origins if _related(path, found.path)), None)
     # What is wrong without the overrides as well is the file's own mistake.
@@ -209,6 +245,26 @@ def _finish(
         where = f"{name}:{document.line(found.path)}"
     key = ".".join(map(str, found.path)) or "the recipe"
     raise RecipeError(f"{where}: {key} {found.sentence}.", found.hint)
+
+
+def _check_sweep(
+    recipe: Recipe, document: yaml.Document, name: str, origins: Mapping[yaml.Path, str]
+) -> None:
+    """Whether the recipe takes each value that a sweep may try: alone, and beside the others."""
+    space = recipe.sweep or {}
+    for key, values in space.items():
+        path = ("sweep", key)
+        origin = next((origins[p] for p in origins if _related(p, path)), None)
+        where = f"{origin or f'{name}:{document.line(path)}'}: sweep"
+        if key.partition(".")[0] not in VARIES:
+            raise RecipeError(
+                f"{where}: {key} can't vary.", f"What can begins with {' or '.join(VARIES)}."
+            )
+        for value in probes(values):
+            varied(recipe, {key: value}, where)
+    if space:
+        where = f"{name}:{document.line(('sweep',))}: sweep"
+        varied(recipe, {key: probes(values)[0] for key, values in space.items()}, where)
 
 
 def _override(
@@ -222,6 +278,8 @@ def _override(
     if not equals or not key:
         raise RecipeError(f"{name}: is not of the form key=value.")
     path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    if path[0] == "sweep":
+        path = tuple(key.split(".", 1))  # its keys have dots
     node: Any = value
     for i, part in enumerate(path[:-1], start=1):
         if isinstance(node, dict) and node.get(part) is None:
@@ -234,8 +292,8 @@ def _override(
         _child(node, path[-1], name)
     node[path[-1]] = new
     origins[path] = name
-    for source in _SOURCES:
-        if path[:1] == source[:1] and path in (source, source[:1]):
+    for source in (*_SOURCES, *_choices_of_sources(value)):
+        if path[:1] == source[:1] and path in (source, source[:-1], source[:1]):
             _anchor(value, source, Path.cwd(), name)
 
 

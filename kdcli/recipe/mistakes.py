@@ -106,7 +106,7 @@ def _phrase(problem: ErrorDetails) -> str:
 
 
 def _expectation(problem: ErrorDetails) -> str:
-    if problem["type"] in ("model_type", "model_attributes_type"):
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
         return "be keys and their values"
     if problem["type"] == "tuple_type":
         return "be a list"

@@ -14,6 +14,7 @@ from kdcli.recipe.data import DataSpec
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
 from kdcli.recipe.student import StudentSpec
+from kdcli.recipe.sweep import Space
 from kdcli.recipe.teacher import TeacherSpec
 
 _NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
@@ -96,6 +97,11 @@ class Recipe(Spec):
     )
     evaluate: EvaluateSpec = EvaluateSpec()
     card: CardSpec = CardSpec()
+    sweep: Annotated[Space, Field(min_length=1)] | None = Field(
+        None,
+        description="What `kd sweep` varies: keys of student and distill, dotted, each with a list "
+        "of values or a range. Left out: learning rate, temperatures, weights and layers.",
+    )
     report_to: tuple[str, ...] = Field(
         ("tensorboard",),
         description="Where training is shown live, as transformers calls it: tensorboard (in the "

@@ -8,6 +8,8 @@ from kdcli.recipe.base import Revision, Source, Spec
 
 Architecture = Literal["auto", "same", "distilbert"]
 Strategy = Literal["spaced", "first", "last", "measured"]
+# Of each of these a recipe names one at most.
+WAYS = (("drop_every", "keep", "layers", "model"), ("decoder_keep", "decoder_layers"))
 LayerNumbers = tuple[Annotated[int, Field(ge=0)], ...]
 
 
@@ -81,7 +83,7 @@ class StudentSpec(Spec):
 
     @model_validator(mode="after")
     def _one_way(self) -> "StudentSpec":
-        for ways in (("drop_every", "keep", "layers", "model"), ("decoder_keep", "decoder_layers")):
+        for ways in WAYS:
             named = [key for key in ways if getattr(self, key) is not None]
             if len(named) > 1:
                 raise ValueError(

@@ -91,8 +91,8 @@ def _trade_off(evaluation: Mapping[str, Any], split: str) -> Markup:
     for place, model in enumerate(evaluation["models"]):
         found = model["splits"][split]
         low, high = found["intervals"]["accuracy"]
-        dot = Dot(place, model["latency_ms"]["p50"], 100 * found["accuracy"], 100 * low, 100 * high,
-                  model["megabytes"])  # fmt: skip
+        dot = Dot(place, model["latency_ms"]["p50"], 100 * found["accuracy"],
+                  model["megabytes"], 100 * low, 100 * high)  # fmt: skip
         dots.append(dot)
         said.append(f"{model['name']} {dot.y:.2f} % at {dot.x:.1f} ms and {dot.size:.0f} MB")
     alt = f"Accuracy on {split} over the time of one text: {'; '.join(said)}."

@@ -20,6 +20,8 @@ _INK, _GRID = "#010101", "#020202"
 _MODELS = ("#030303", "#040404", "#050505")
 _VARIABLES = {_INK: "ink", _GRID: "line"} | {c: f"model-{i}" for i, c in enumerate(_MODELS)}
 _MARKERS = ("s", "o", "^")
+# What the variables are on white, for a picture that stands alone.
+_ON_WHITE = {"ink": "#1d2430", "line": "#dde2e8", "model-0": "#0072b2", "model-1": "#c2500a"}
 _STYLE = {
     "svg.fonttype": "none",
     # A dollar sign in a label is no mathematics.
@@ -65,17 +67,17 @@ class Dot:
         model: Its place in the page's order of models.
         x: Milliseconds.
         y: Percent.
+        size: Megabytes.
         low: Lower end of y's interval.
         high: Upper end of it.
-        size: Megabytes.
     """
 
     model: int
     x: float
     y: float
-    low: float
-    high: float
     size: float
+    low: float = 0.0
+    high: float = 0.0
 
 
 def chart(
@@ -127,6 +129,44 @@ def trade_off(key: str, alt: str, y: str, dots: Sequence[Dot]) -> Markup:
         axes.margins(y=0.25)
 
     return _svg(key, alt, (4.2, 2.9), draw)
+
+
+def frontier(
+    alt: str, models: Sequence[tuple[str, Dot]], others: Sequence[tuple[float, float]]
+) -> str:
+    """A sweep's frontier as a file of its own: a disc's area is the size of the weights.
+
+    Args:
+        alt: What it shows, for whoever doesn't see it.
+        models: By name; the teacher has the first place in the order of models, and the students
+            on the frontier the second.
+        others: (x, y) of students that these beat.
+    """
+    largest = max(dot.size for _, dot in models)
+    students = sorted((dot.x, dot.y) for _, dot in models if dot.model)
+    # A student may be on the frontier for its size alone.
+    line = [
+        (x, y) for i, (x, y) in enumerate(students) if y >= max(p[1] for p in students[: i + 1])
+    ]
+
+    def draw(axes: "Axes") -> None:
+        if others:
+            xs, ys = zip(*others, strict=True)
+            axes.scatter(xs, ys, s=12, color=_INK, alpha=0.35, linewidths=0)
+        xs, ys = zip(*line, strict=True)
+        axes.plot(xs, ys, color=_MODELS[1], linewidth=1, drawstyle="steps-post")
+        for name, dot in models:
+            colour, marker = _MODELS[dot.model], _MARKERS[dot.model]
+            axes.scatter(dot.x, dot.y, s=900 * dot.size / largest, color=colour, alpha=0.25)
+            axes.plot(dot.x, dot.y, color=colour, marker=marker, markersize=4)
+            axes.annotate(name, (dot.x, dot.y), xytext=(6, -10), textcoords="offset points")
+        axes.set(xlabel="One text, median (ms)", ylabel="Validation accuracy (%)")
+        axes.margins(0.15)
+
+    picture = str(_svg("frontier", alt, (6.4, 4.0), draw))
+    for variable, colour in _ON_WHITE.items():
+        picture = picture.replace(f"var(--{variable})", colour)
+    return picture.replace("<svg ", '<svg style="background: #ffffff" ', 1)
 
 
 def _svg(key: str, alt: str, size: tuple[float, float], draw: Callable[["Axes"], None]) -> Markup:

@@ -30,6 +30,21 @@ class Inputs:
     teacher: "PreTrainedModel"
     student: "PreTrainedModel"
 
+    def student_by(self, spec: StudentSpec, *, allow_pickle: bool = False) -> "PreTrainedModel":
+        """Another student of this teacher, without weights.
+
+        Raises:
+            KdError: The teacher can't be cut so, or the pretrained student can't be used.
+        """
+        return _student(
+            spec,
+            self.teacher,
+            self.tokenizer,
+            self.corpus.splits["train"],
+            allow_pickle=allow_pickle,
+            weights=False,
+        )
+
 
 def look(
     recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False, weights: bool = True

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "datasets", "huggingface_hub")
+HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "optuna")
 COMMANDS = (
-    [], ["distill"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
+    [], ["distill"], ["sweep"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
     ["data"], ["data", "check"],
     ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "new", "check", "schema")),
 )  # fmt: skip

@@ -1,0 +1,372 @@
+"""A sweep: many students of one teacher, stopped and gone on with, and the best of them chosen."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import typer.testing
+import yaml
+from filelock import FileLock
+
+from kdcli import planning
+from kdcli.cli.app import app
+from kdcli.errors import RecipeError, UsageError
+from kdcli.recipe.load import from_flags, load, varied
+from kdcli.recipe.schema import Recipe
+from kdcli.run import RunFolder
+from kdcli.sweep import frontier, space, study, trials
+from kdcli.sweep.frontier import Point
+from kdcli.sweep.trials import Shape, Trial
+
+FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
+RATES = {"low": 1e-4, "high": 1e-2, "log": True}
+
+
+@pytest.fixture(scope="module")
+def place(tiny_backbone, small_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweeps")
+    recipe = {
+        "name": "tiny",
+        "seed": 3,
+        "data": {"dataset": str(small_data), "label": "intent"},
+        "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
+        "student": {"drop_every": 2},
+        "distill": FIT,
+        "evaluate": {"latency_texts": 5},
+        "report_to": [],
+        "sweep": {"distill.learning_rate": RATES, "student.layers": [1, 2]},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+def command(place, *arguments):
+    return [sys.executable, "-m", "kdcli", "sweep", str(place / "recipe.yaml"), *arguments]
+
+
+def start(place, *arguments):
+    return subprocess.Popen(
+        command(place, *arguments), cwd=place, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def sweep(place, *arguments):
+    done = subprocess.run(
+        command(place, *arguments), cwd=place, capture_output=True, text=True, timeout=500
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def in_process(place, *arguments):
+    line = ["sweep", str(place / "recipe.yaml"), *map(str, arguments)]
+    return typer.testing.CliRunner().invoke(app, line)
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A sweep that was killed in its second trial and gone on with: what it said, and came to."""
+    folder = place / "runs/tiny-sweep"
+    with start(place, "--trials", "4") as process:
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if line.startswith("trial 1: learning_rate"):
+                break
+        process.send_signal(signal.SIGKILL)
+    done = sweep(place, "--trials", "4", "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, "".join(seen), done.stderr, json.loads(done.stdout)
+
+
+def test_a_killed_sweep_goes_on_and_repeats_no_finished_trial(finished):
+    _, before, after, document = finished
+    assert "trial 0: done" in before
+    assert "trial 0:" not in after
+    assert "teacher: reused" in after
+    assert [trial["number"] for trial in document["trials"]] == [0, 1, 2, 3]
+    assert {trial["state"] for trial in document["trials"]} <= {"done", "pruned"}
+    wanted = before.partition("trial 1: learning_rate ")[2].partition(",")[0]
+    assert f"trial 1: learning_rate {wanted}," in after
+
+
+def test_no_two_trials_try_the_same(finished):
+    tried = [tuple(trial["settings"].values()) for trial in finished[3]["trials"]]
+    assert len(set(tried)) == 4
+    assert finished[3]["trials"][0]["settings"]["distill.learning_rate"] == 1e-3, "the recipe's own"
+
+
+def test_trials_share_one_teacher(finished, place):
+    folder, *_, document = finished
+    teacher = folder / "teacher/model.safetensors"
+    for point in document["frontier"]:
+        assert (place / point["run"] / "teacher/model.safetensors").samefile(teacher)
+
+
+def test_what_nobody_would_choose_is_deleted(finished):
+    folder, *_, document = finished
+    kept = {point["name"].replace(" ", "-") for point in document["timed"]} - {"teacher"}
+    assert {path.name for path in folder.glob("trial-*")} == kept
+    assert not list(folder.glob(".trial-*"))
+
+
+def test_the_chosen_recipe_runs_without_training_again(finished):
+    folder, *_, document = finished
+    chosen = document["chosen"]
+    recipe = load(str(folder / "best.yaml"))
+    assert recipe.distill.learning_rate == chosen["settings"]["distill.learning_rate"]
+    assert recipe.student.layers == chosen["settings"]["student.layers"]
+    planned = planning.plan(recipe, RunFolder.open(folder / chosen["name"].replace(" ", "-")))
+    reused = [item.stage.name for item in planned if item.reason is None]
+    assert reused == ["teacher", "student", "outputs", "distill"]
+    assert chosen["accuracy"] == max(point["accuracy"] for point in document["timed"][1:])
+
+
+def test_the_same_again_trains_and_times_nothing(finished, place):
+    again = sweep(place, "--trials", "4", "--json")
+    assert json.loads(again.stdout) == finished[3]
+    assert "trial" not in again.stderr
+    assert "measure" not in again.stderr
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_a_target_picks_the_smallest_that_holds_it(finished, place, within):
+    points = finished[3]["frontier"]
+    lowest = min(point["accuracy"] for point in points)
+    target = lowest if within else 0.9999
+    done = sweep(place, "--trials", "4", "--json", "--target", f"accuracy={target}")
+    document = json.loads(done.stdout)
+    if within:
+        assert done.returncode == 0, done.stderr
+        sizes = [point["megabytes"] * point["latency_ms"] for point in points]
+        assert document["chosen"]["name"] == points[sizes.index(min(sizes))]["name"]
+    else:
+        assert done.returncode == 1
+        assert document["chosen"] is None
+        assert "under 0.9999" in done.stderr
+        assert not (finished[0] / "best.yaml").exists()
+
+
+def test_the_picture_stands_alone(finished):
+    picture = (finished[0] / "frontier.svg").read_text()
+    assert "var(--" not in picture
+    assert "Validation accuracy" in picture
+    assert all(f">{point['name']}<" in picture for point in finished[3]["frontier"])
+
+
+def test_another_recipe_is_refused_in_the_same_folder(finished, place):
+    done = in_process(place, "-o", finished[0], "--set", "distill.epochs=3")
+    assert done.exit_code == 2
+    assert "distill.epochs was 2, is 3" in done.stderr
+
+
+def test_two_workers_and_a_second_command_share_the_trials(place):
+    arguments = ("--trials", "4", "-o", "shared", "--json")
+    with start(place, *arguments, "--workers", "2") as one, start(place, *arguments) as other:
+        said = [process.communicate(timeout=500) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], said
+    documents = [json.loads(out) for out, _ in said]
+    assert [trial["number"] for trial in documents[0]["trials"]] == [0, 1, 2, 3]
+    assert documents[0]["trials"] == documents[1]["trials"]
+    assert sum(err.count("teacher: done") for _, err in said) == 1
+    with sqlite3.connect(place / "shared/sweep.db") as database:
+        states = [state for (state,) in database.execute("select state from trials")]
+    assert set(states) <= {"COMPLETE", "PRUNED"}
+
+
+def test_ctrl_c_says_how_to_go_on_and_ends_the_helpers(place):
+    with start(place, "--trials", "9", "--workers", "2", "-o", "stopped") as process:
+        for line in process.stderr:
+            if line.startswith("trial 0: learning_rate") or line.startswith("trial 1: learning"):
+                break
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=120) == 130, said
+    assert "Run the same command again" in said
+    assert "Traceback" not in said
+    done = in_process(place, "-o", place / "stopped", "--trials", "1", "--json")
+    assert done.exit_code == 0, done.output
+    assert all(trial["state"] != "running" for trial in json.loads(done.stdout)["trials"])
+
+
+def test_settings_that_cannot_be_trained_with_fail_alone(place):
+    rates = "sweep={distill.learning_rate: [0.001, 1.0e+30]}"
+    done = in_process(place, "-o", place / "wild", "--trials", 4, "--set", rates, "--json")
+    assert done.exit_code == 0, done.output
+    found = {
+        (trial["settings"]["distill.learning_rate"], trial["state"])
+        for trial in json.loads(done.stdout)["trials"]
+    }
+    assert found <= {(0.001, "done"), (0.001, "pruned"), (1e30, "failed")}
+    assert (0.001, "done") in found
+
+
+MISTAKES = {
+    "sweep.distill.learning_rat=[1]": "Did you mean learning_rate?",
+    "sweep.distill.learning_rate=3": "must be a list of values, or a range",
+    "sweep.distill.learning_rate={low: 1.0, high: 0.1}": "not below high",
+    "sweep.distill.learning_rate={low: 0.0, high: 0.1, log: true}": "doesn't begin above 0",
+    "sweep.distill.epochs={low: 1.0, high: 4.0}": "must be a valid integer, not 2.854",
+    "sweep.distill.losses.7.weight=[1.0]": "there are 2 items, counted from 0, not 7",
+    "sweep.student.layers=[]": "must have at least 1 item",
+    "sweep.student.keep=[[0, 1]]": "takes one of drop_every, keep, layers and model",
+    "sweep.teacher.model=[a, b]": "teacher.model can't vary",
+    "sweep=[]": "must be keys and their values",
+}
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+def test_a_wrong_space_is_one_sentence(place, wrong):
+    with pytest.raises(RecipeError, match=r"sweep") as refused:
+        load(str(place / "recipe.yaml"), [wrong])
+    assert MISTAKES[wrong] in str(refused.value)
+
+
+def test_a_student_that_can_t_be_is_told_before_any_work(place, refuses):
+    said = refuses(
+        "sweep", place / "recipe.yaml", "--set", "sweep.student.layers=[2, 9]", "-o", "x"
+    )
+    assert "9" in said
+    assert "4 layers" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("0.9", "--target 0.9 is not of the form"),
+        ("macro_f1=0.9", "accuracy on validation alone"),
+        ("test.accuracy=0.9", "accuracy on validation alone"),
+    ],
+)
+def test_a_wrong_target_is_told_before_any_work(place, refuses, target, says):
+    assert says in refuses("sweep", place / "recipe.yaml", "--target", target)
+
+
+def test_a_damaged_database_is_one_sentence(place, tmp_path):
+    (tmp_path / "sweep.db").write_bytes(b"nothing of the sort" * 99)
+    done = in_process(place, "-o", tmp_path)
+    assert done.exit_code == 2
+    assert "sweep.db can't be read as a sweep" in done.stderr
+    assert "This is a bug" not in done.stderr
+
+
+def test_without_optuna_one_sentence_says_how_to_get_it(place, refuses, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'kdcli[sweep]'" in refuses("sweep", place / "recipe.yaml")
+
+
+def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place):
+    recipe = load(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
+    usual = space.space_of(recipe, 12)
+    assert usual["student.layers"] == (3, 4, 6, 8)
+    assert list(usual) == [
+        "distill.learning_rate", "distill.losses.0.temperature", "distill.losses.0.weight",
+        "student.layers",
+    ]  # fmt: skip
+    for key, values in usual.items():
+        for value in (values.low, values.high) if key.startswith("distill") else values:
+            varied(recipe, {key: value})
+
+
+def test_models_to_choose_from_count_from_the_recipe_s_file(place, tmp_path, tiny_backbone):
+    (tmp_path / "small").symlink_to(tiny_backbone)
+    written = json.loads((place / "recipe.yaml").read_text())
+    written["sweep"] = {"student.model": ["./small", "some/where"]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    choices = load(str(tmp_path / "recipe.yaml")).sweep["student.model"]
+    assert choices == (str(tiny_backbone.resolve()), "some/where")
+
+
+SMALL, LARGE = Shape(1, 10, 10.0), Shape(2, 20, 20.0)
+
+
+def tried(number, accuracy, shape=SMALL, epochs=None):
+    return Trial(number, "done", {}, shape, epochs or {1: accuracy}, accuracy)
+
+
+def test_a_trial_is_pruned_by_those_no_larger_alone():
+    smaller = [tried(n, 0.5 + n / 100) for n in range(4)]
+    larger = [replace(trial, shape=LARGE, number=trial.number + 4) for trial in smaller]
+    own = Trial(9, "running", {}, SMALL, {1: 0.5})
+    assert trials.hopeless(own, 1, 0.5, smaller)
+    assert not trials.hopeless(own, 1, 0.5, larger)
+    assert trials.hopeless(replace(own, shape=LARGE), 1, 0.5, smaller)
+    assert not trials.hopeless(own, 1, 0.53, smaller)
+    assert not trials.hopeless(own, 1, 0.1, smaller[:3]), "too few to know"
+    assert not trials.hopeless(own, 2, 0.1, smaller), "none of them got so far"
+
+
+def test_kept_is_what_no_other_beats():
+    found = [
+        tried(0, 0.8),
+        tried(1, 0.9),
+        tried(2, 0.9),
+        tried(3, 0.9, LARGE),
+        tried(4, 0.95, LARGE),
+    ]
+    found.append(Trial(5, "pruned", {}, SMALL))
+    assert [trial.number for trial in trials.worth_keeping(found)] == [1, 4]
+
+
+def test_the_frontier_forgives_noise_in_time_and_nothing_else():
+    points = {
+        p.name: p
+        for p in (
+            Point("teacher", 0.95, 10.0, 100.0, 1),
+            Point("a", 0.90, 5.0, 50.0, 1),
+            Point("b", 0.89, 4.9, 50.0, 1),
+            Point("c", 0.88, 4.0, 60.0, 1),
+            Point("d", 0.87, 6.0, 40.0, 1),
+            Point("e", 0.86, 6.0, 45.0, 1),
+        )
+    }
+    best = frontier.frontier(points)
+    assert [point.name for point in best] == ["a", "c", "d"]
+    assert frontier.chosen(best, None).name == "a"
+    assert frontier.chosen(best, 0.88).name == "c"
+    assert frontier.chosen(best, 0.91) is None
+
+
+def test_starting_over_waits_for_nobody_and_disturbs_nobody(tmp_path):
+    (tmp_path / "trial-1").mkdir()
+    (tmp_path / "sweep.db").touch()
+    with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="at work"):
+        study.start_over(tmp_path)
+    assert (tmp_path / "trial-1").is_dir()
+    study.start_over(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == []
+
+
+def test_a_folder_of_any_name_can_hold_the_study(tmp_path):
+    folder = tmp_path / "a ?b#c%20d&e=f"
+    folder.mkdir()
+    varies = {"distill.epochs": (1, 2)}
+    study.Study(folder, varies, 0).begin({"a": 1}, {})
+    again = study.Study(folder, varies, 0)
+    claim = again.claim(1)
+    assert (folder / "sweep.db").stat().st_size
+    assert claim.settings["distill.epochs"] in (1, 2)
+    assert again.claim(1) is None, "the only trial is at work"
+    claim.lock.release()
+    taken_up = again.claim(1)
+    assert taken_up.settings == claim.settings
+    again.given_up(taken_up, "it is bad")
+    assert [(t.state, t.why) for t in again.trials()] == [("failed", "it is bad")]
+
+
+def test_a_space_goes_through_the_file_and_back(place):
+    recipe = load(str(place / "recipe.yaml"))
+    assert from_flags(Recipe, [], recipe.model_dump(mode="json")) == recipe
+
+
+def test_the_target_is_a_gate_on_validation():
+    assert frontier.target_of("validation.accuracy=0.5") == 0.5
+    with pytest.raises(UsageError):
+        frontier.target_of("accuracy.low=0.5")
