@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Sampler
 
 from kdcli import processes
+from kdcli.data import disk, pieces
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 TEACHER_LOGITS = "teacher_logits"
 _BATCHES_SORTED_TOGETHER = 50
+# From so many rows on, the tokens lie on disk.
+_MANY = 500_000
 
 
 def length_limit(config: Any, tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> int:
@@ -67,8 +70,20 @@ def encode(split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int) -
         )
         return {name: encoding[name] for name in names if name in encoding}
 
-    texts = [name for name in ("text", "text_pair") if name in split.column_names]
-    return split.map(tokenise, batched=True, remove_columns=texts, keep_in_memory=True)
+    texts = pieces.text_columns(split)
+    if len(split) < _MANY:
+        return split.map(tokenise, batched=True, remove_columns=texts, keep_in_memory=True)
+    file = disk.new_file()
+    try:
+        return split.map(
+            tokenise,
+            batched=True,
+            remove_columns=texts,
+            cache_file_name=str(file),
+            load_from_cache_file=False,
+        )
+    finally:
+        disk.forget(file)
 
 
 def count_truncated(
@@ -78,10 +93,11 @@ def count_truncated(
     full = np.flatnonzero(lengths(encoded) >= limit)
     if not len(full):
         return 0
-    rows = split.select(full)
-    pairs = [rows[name] for name in ("text", "text_pair") if name in rows.column_names]
-    whole = tokenizer(*map(list, pairs), truncation=False, verbose=False)["input_ids"]
-    return sum(len(ids) > limit for ids in whole)
+    cut = 0
+    for texts in pieces.lists(split.select(full), *pieces.text_columns(split)):
+        whole = tokenizer(*texts, truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(ids) > limit for ids in whole)
+    return cut
 
 
 def lengths(encoded: "Dataset") -> np.ndarray:
@@ -93,10 +109,11 @@ def lengths(encoded: "Dataset") -> np.ndarray:
 
 
 def token_ids(encoded: "Dataset") -> np.ndarray:
-    """The token ids of all rows, one after the other."""
+    """The token ids that occur, each once, in order."""
     import pyarrow.compute as pc
 
-    return np.asarray(pc.list_flatten(_token_column(encoded)))
+    found = (np.unique(pc.list_flatten(chunk)) for chunk in _token_column(encoded).chunks)
+    return np.unique(np.concatenate([*found, np.zeros(0, dtype=np.int64)]))
 
 
 def _token_column(encoded: "Dataset") -> Any:
@@ -105,10 +122,10 @@ def _token_column(encoded: "Dataset") -> Any:
 
 def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
     """Replace `label` by `labels`, the ids of the model's own label list."""
-    ids = encoded["label"][:]
-    present = [corpus.labels[i] for i in sorted(set(ids))]
+    ids = pieces.ids(encoded)
+    present = [corpus.labels[i] for i in np.unique(ids)]
     to_model = match_labels(corpus.labels, model, present=present)
-    labels = [to_model[i] for i in ids]
+    labels = np.array(to_model)[ids]
     return encoded.remove_columns("label").add_column("labels", labels)
 
 

@@ -1,12 +1,12 @@
 """The columns of texts and labels in files on this disk."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.data import tables
+from kdcli.data import disk, tables
 from kdcli.data.rows import COMPRESSIONS, rows
 from kdcli.data.tables import no_column
 from kdcli.errors import DataError
@@ -19,6 +19,10 @@ _TEXTS = (".csv", ".tsv", ".jsonl", ".json")
 KINDS = (*_TEXTS, *tables.KINDS)
 KNOWN = f"{', '.join(KINDS)}; the first four also with {' or '.join(COMPRESSIONS)}."
 
+_ROWS = 10_000
+# From so many bytes on, files go through one on disk, and not through memory.
+_LARGE = 32_000_000
+_TIMES_PACKED = 4
 _HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
@@ -121,30 +125,54 @@ def _has_columns(file: Path) -> bool:
 def _tables(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     import pyarrow as pa
 
-    return pa.concat_tables([tables.read(file, keys) for file in files])
+    large = _are_large(files)
+    return pa.concat_tables([tables.read(file, keys, on_disk=large) for file in files])
+
+
+def _are_large(files: Sequence[Path]) -> bool:
+    packed = dict.fromkeys(COMPRESSIONS, _TIMES_PACKED)
+    return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
 
 
 def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     import pyarrow as pa
 
-    cells: dict[str, list[Any]] = {column: [] for column in keys}
+    schema = pa.schema([(column, pa.string()) for column in keys])
+    kinds: set[type] = set()
+    batches = _batches(files, keys, kinds, schema)
+    large = _are_large(files)
+    table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
+    for column, key in keys.items():
+        if key == "label" and len(table):
+            values = _typed(table[column], kinds, from_text=kind(files[0]) in (".csv", ".tsv"))
+            table = table.set_column(table.column_names.index(column), column, values)
+    return table
+
+
+def _batches(
+    files: Sequence[Path], keys: dict[str, str], kinds: set[type], schema: "pa.Schema"
+) -> "Iterator[pa.RecordBatch]":
+    """The rows, so many at a time; `kinds` is told those of the labels."""
+    import pyarrow as pa
+
     for file in files:
         missing, known = set(keys), list[str]()
-        for where, row in rows(file):
-            known = known or list(row)
-            missing -= row.keys()
+        found = rows(file)
+        while piece := [*islice(found, _ROWS)]:
+            known = known or list(piece[0][1])
+            columns = []
             for column, key in keys.items():
-                cells[column].append(_cell(row.get(column), column, key, where))
+                cells = [_cell(row.get(column), column, key, where) for where, row in piece]
+                if column in missing and any(column in row for _, row in piece):
+                    missing.discard(column)
+                if key == "label":
+                    kinds.update(map(type, cells))
+                    cells = [None if cell is None else str(cell) for cell in cells]
+                columns.append(pa.array(cells, pa.string()))
+            yield pa.record_batch(columns, schema=schema)
         if missing and known:
             column = next(column for column in keys if column in missing)
             raise no_column(keys[column], column, file, known)
-    labels = _labels if kind(files[0]) in (".jsonl", ".json") else _labels_from_text
-    return pa.table(
-        {
-            column: pa.array(values, pa.string()) if keys[column] == "text" else labels(values)
-            for column, values in cells.items()
-        }
-    )
 
 
 def _cell(value: Any, column: str, key: str, where: str) -> Any:
@@ -157,20 +185,33 @@ def _cell(value: Any, column: str, key: str, where: str) -> Any:
     return value
 
 
-def _labels(values: list[Any]) -> "pa.Array":
-    """Whole numbers or truths, where that is all there is; names otherwise."""
+def _typed(names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool) -> "pa.ChunkedArray":
+    """Labels as whole numbers or truths, where that is all there is; as names otherwise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(names)
+    typed = _from_text(distinct) if from_text else _of_kinds(distinct, kinds)
+    if typed.type == pa.string():
+        return names
+    places = pc.index_in(names, value_set=distinct)
+    return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
+
+
+def _of_kinds(names: "pa.Array", kinds: set[type]) -> "pa.Array":
     import pyarrow as pa
 
-    kinds = {type(value) for value in values}
-    if kinds in ({int}, {bool}) and all(-(2**63) <= value < 2**63 for value in values):
-        return pa.array(values)
-    return pa.array([None if v is None else str(v) for v in values], pa.string())
+    if kinds not in ({int}, {bool}):
+        return names
+    try:
+        return names.cast(pa.int64() if kinds == {int} else pa.bool_())
+    except pa.ArrowInvalid:
+        return names
 
 
-def _labels_from_text(values: list[str]) -> "pa.Array":
+def _from_text(names: "pa.Array") -> "pa.Array":
     import pyarrow as pa
 
-    names = pa.array(values, pa.string())
     try:
         numbers = names.cast(pa.int64())
         # 007 is a name: its zeros count.

@@ -104,6 +104,11 @@ def _refuse_gaps(split: "Dataset", name: str, column: str, place: Place) -> None
             OTHER_COLUMN,
         )
     names = feature.names if isinstance(feature, ClassLabel) else None
+    if not any(
+        is_gap(value, known=names is not None) or (names and not 0 <= value < len(names))
+        for value in split.unique("label")
+    ):
+        return
     for row, value in enumerate(pieces.values(split, "label")):
         if is_gap(value, known=names is not None):
             raise DataError(
@@ -116,7 +121,9 @@ def _refuse_gaps(split: "Dataset", name: str, column: str, place: Place) -> None
 
 def _refuse_far(splits: Mapping[str, "Dataset"], places: Mapping[str, Place]) -> None:
     for name, split in splits.items():
-        for row, value in enumerate(split["label"][:]):
+        if all(0 <= value < _MOST for value in split.unique("label")):
+            continue
+        for row, value in enumerate(pieces.values(split, "label")):
             if not 0 <= value < _MOST:
                 raise DataError(
                     f"{places[name](row)}: the label is {value}, and labels that are numbers "
@@ -128,13 +135,17 @@ def _refuse_far(splits: Mapping[str, "Dataset"], places: Mapping[str, Place]) ->
 def _cast(split: "Dataset", classes: Any, place: Place) -> "Dataset":
     ids = {label: i for i, label in enumerate(classes.names)}
     own = getattr(split.features["label"], "names", None)
-    names = [own[value] if own else str(value) for value in split["label"][:]]
-    for row, label in enumerate(names):
-        if label not in ids:
-            raise DataError(
-                f"{place(row)}: the label {label!r} is none of {_listed(classes.names)}."
-            )
-    encoded = [ids[label] for label in names]
+    names = {value: own[value] if own else str(value) for value in split.unique("label")}
+    if unknown := {value for value, name in names.items() if name not in ids}:
+        row, value = next(
+            (row, value)
+            for row, value in enumerate(pieces.values(split, "label"))
+            if value in unknown
+        )
+        raise DataError(
+            f"{place(row)}: the label {names[value]!r} is none of {_listed(classes.names)}."
+        )
+    encoded = pieces.coded(split, "label", {value: ids[name] for value, name in names.items()})
     return split.remove_columns("label").add_column("label", encoded, feature=classes)
 
 

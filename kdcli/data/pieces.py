@@ -1,6 +1,6 @@
 """A split's columns, a piece at a time: texts may be more than memory holds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,20 @@ def ids(split: "Dataset") -> np.ndarray:
     """The labels' ids, (rows,); every row has one."""
     column = split.select_columns("label").with_format("arrow")
     found = [piece["label"].to_numpy() for piece in column.iter(_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def coded(split: "Dataset", column: str, codes: Mapping[Any, int]) -> np.ndarray:
+    """A column's values as numbers, int64, (rows,): each value that occurs has one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column_of = split.select_columns(column).with_format("arrow")
+    known, numbers = None, np.fromiter(codes.values(), dtype=np.int64)
+    found = []
+    for piece in column_of.iter(_ROWS):
+        known = pa.array([*codes], piece[column].type) if known is None else known
+        found.append(numbers[pc.index_in(piece[column], value_set=known).to_numpy()])
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 

@@ -1,11 +1,12 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kdcli import hub
 from kdcli.data import files, folder, labels, pieces, repeats
@@ -242,8 +243,9 @@ def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
 
 
 def _set_aside(train: "Dataset", spec: DataSpec, seed: int) -> dict[str, "Dataset"]:
-    label, count = Counter(train["label"][:]).most_common()[-1]
-    name = train.features["label"].names[label]
+    names = train.features["label"].names
+    counts = np.bincount(pieces.ids(train), minlength=len(names))
+    count, name = min((n, name) for n, name in zip(counts, names, strict=True) if n)
     hint = (
         "Give more texts of each label, a larger data.validation_fraction, or a split of your own "
         "(data.splits.validation)."

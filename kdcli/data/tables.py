@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcli.data import disk
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,23 +15,31 @@ if TYPE_CHECKING:
 KINDS = (".parquet", ".arrow")
 
 
-def read(path: Path, keys: Mapping[str, str]) -> "pa.Table":
+def read(path: Path, keys: Mapping[str, str], *, on_disk: bool = False) -> "pa.Table":
     """Some columns of a file.
 
     Args:
         path: Parquet, or Arrow in either of its forms (stream or file).
         keys: By column, what the recipe calls it: `text` or `label`.
+        on_disk: Whether parquet's columns go into a file that memory maps; Arrow is one.
 
     Raises:
         DataError: A column is missing, or there twice.
         pyarrow.ArrowInvalid: What is in them isn't what the file says.
     """
+    import pyarrow as pa
+
     if is_parquet(path):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             _refuse_columns(file.schema_arrow.names, keys, path)
-            table = file.read(columns=list(keys))
+            if on_disk:
+                kept = [field for field in file.schema_arrow if field.name in keys]
+                schema = pa.schema(kept, file.schema_arrow.metadata)
+                table = disk.mapped(schema, file.iter_batches(columns=list(keys)))
+            else:
+                table = file.read(columns=list(keys))
     else:
         reader = _arrow(path)
         _refuse_columns(reader.schema.names, keys, path)

@@ -121,14 +121,15 @@ def _student(
     allow_pickle: bool,
     weights: bool,
 ) -> "PreTrainedModel":
+    wanted = texts.strings(train) if spec.reads_texts else ()
     if spec.model is None:
         keep = layers.choose(spec, layers.stacks(teacher))
-        narrower = narrowing.plan(spec, teacher, tokenizer, texts.strings(train))
+        narrower = narrowing.plan(spec, teacher, tokenizer, wanted)
         return shape(spec, teacher, narrower, keep)[1]
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config, tokenizer = source.load_config(folder), source.load_tokenizer(folder)
     source.set_labels(config, source.labels_of(teacher.config))
     if weights:
         source.load_classifier(folder, source.labels_of(config), fresh_head=True)
-    narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, texts.strings(train))
+    narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, wanted)
     return reshape.skeleton(narrower.config)

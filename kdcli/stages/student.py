@@ -53,7 +53,9 @@ def run(job: Job) -> Result:
     labels = source.labels_of(source.load_config(folder))
     model = source.load_classifier(place, labels, fresh_head=spec.model is not None)
     tokenizer = source.load_tokenizer(place)
-    narrower = narrowing.plan(spec, model, tokenizer, texts.strings(rows))
+    narrower = narrowing.plan(
+        spec, model, tokenizer, texts.strings(rows) if spec.reads_texts else ()
+    )
     origin = _Teacher(reference, place, model, tokenizer, rows, limit)
     if spec.model is None:
         cut = _plan(origin, spec, narrower, job.reporter.advance)

@@ -1,0 +1,45 @@
+"""Rows that go through a file rather than through memory."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def new_file() -> Path:
+    """An empty file in the cache of `datasets` (HF_DATASETS_CACHE), mapped and then forgotten."""
+    from datasets import config
+
+    folder = Path(config.HF_DATASETS_CACHE)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(".arrow", "kd-", folder)
+    os.close(handle)
+    return Path(name)
+
+
+def forget(file: Path) -> None:
+    """Take away a file's name: what maps it goes on, and its room is free when that ends.
+
+    However the process ends. On Windows, which can't, the file stays until the cache is emptied.
+    """
+    with suppress(OSError):
+        file.unlink()
+
+
+def mapped(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"]) -> "pa.Table":
+    """A table on disk, of which memory holds what is being read."""
+    import pyarrow as pa
+
+    file = new_file()
+    try:
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+    finally:
+        forget(file)

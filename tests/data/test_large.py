@@ -1,0 +1,85 @@
+"""Data larger than memory goes through a file on disk, and comes out the same."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset, config
+
+from kdcli.data import encode, files, source
+from kdcli.recipe.data import DataSpec
+
+ROWS = [(f"text number {i} of many, and rather long " * 3, i % 3) for i in range(20_000)]
+
+
+def write(path, kind):
+    if kind == "parquet":
+        columns = {"label": [label for _, label in ROWS], "text": [text for text, _ in ROWS]}
+        Dataset.from_dict(columns).to_parquet(str(path))
+    elif kind == "csv":
+        path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS))
+    else:
+        rows = (json.dumps({"text": text, "label": label}) for text, label in ROWS)
+        path.write_text("\n".join(rows))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A file of a kind as train and validation."""
+
+    def make(kind):
+        write(tmp_path / f"d.{kind}", kind)
+        splits = {"train": f"d.{kind}", "validation": f"d.{kind}"}
+        return DataSpec(dataset=str(tmp_path), splits=splits)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_texts_are_on_disk_and_the_same(data, monkeypatch, kind):
+    spec = data(kind)
+    whole = source.load(spec, 0, to_train=False)
+    monkeypatch.setattr(files, "_LARGE", 0)
+    before = pa.total_allocated_bytes()
+    corpus = source.load(spec, 0, to_train=False)
+    held = pa.total_allocated_bytes() - before
+    # Two splits: a label of eight bytes a row, and little else; the texts are 5 MB.
+    assert held < 2 * len(ROWS) * 8 + 500_000
+    assert corpus.labels == whole.labels == ("0", "1", "2")
+    assert corpus.notes == whole.notes
+    for part, split in whole.splits.items():
+        assert corpus.splits[part].features == split.features
+        assert corpus.splits[part]["text"][:] == split["text"][:]
+        assert corpus.splits[part]["label"][:] == split["label"][:]
+
+
+def test_tokens_are_on_disk_and_the_same(data, monkeypatch, tokenizer):
+    split = source.load(data("jsonl"), 0, to_train=False).splits["train"].select(range(5_000))
+    whole = encode.encode(split, tokenizer, 64)
+    monkeypatch.setattr(encode, "_MANY", 0)
+    before = pa.total_allocated_bytes()
+    rows = encode.encode(split, tokenizer, 64)
+    assert pa.total_allocated_bytes() - before < 1_000_000
+    assert rows.features == whole.features
+    assert rows[:] == whole[:]
+    assert (encode.token_ids(rows) == encode.token_ids(whole)).all()
+
+
+def test_no_file_stays_behind(data, monkeypatch, tokenizer, tmp_path):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(files, "_LARGE", 0)
+    monkeypatch.setattr(encode, "_MANY", 0)
+    split = source.load(data("csv"), 0, to_train=False).splits["train"].select(range(100))
+    encode.encode(split, tokenizer, 64)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_broken_row_far_into_a_large_file_is_said_by_its_line(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "_LARGE", 0)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    spec = data("csv")
+    with (tmp_path / "d.csv").open("a") as file:
+        file.write("a,b,c\n")
+    with pytest.raises(files.DataError, match=r"d\.csv:20002: the number of cells is 3"):
+        source.load(spec, 0)
+    assert list((tmp_path / "cache").iterdir()) == []
