@@ -51,12 +51,15 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
             labels; the message names file and line.
     """
     from datasets import Dataset
+    from datasets.fingerprint import generate_random_fingerprint
 
     keys = dict.fromkeys(texts, "text") | ({} if label is None else {label: "label"})
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
         raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
-        split = Dataset(_tables(files, keys) if _has_columns(files[0]) else _text(files, keys))
+        table = _tables(files, keys) if _has_columns(files[0]) else _text(files, keys)
+        # Otherwise `datasets` makes one of all that the table holds, in memory.
+        split = Dataset(table, fingerprint=generate_random_fingerprint())
     except DataError:
         raise
     except Exception as error:

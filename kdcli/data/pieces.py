@@ -29,10 +29,10 @@ def text_columns(split: "Dataset") -> list[str]:
 
 
 def ids(split: "Dataset") -> np.ndarray:
-    """The labels' ids, (rows,); every row has one."""
+    """The labels' ids, int32, (rows,); every row has one."""
     column = split.select_columns("label").with_format("arrow")
-    found = [piece["label"].to_numpy() for piece in column.iter(_ROWS)]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    found = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
 
 
 def coded(split: "Dataset", column: str, codes: Mapping[Any, int]) -> np.ndarray:

@@ -35,9 +35,9 @@ def read(path: Path, keys: Mapping[str, str], *, on_disk: bool = False) -> "pa.T
         with pq.ParquetFile(path) as file:
             _refuse_columns(file.schema_arrow.names, keys, path)
             if on_disk:
-                kept = [field for field in file.schema_arrow if field.name in keys]
-                schema = pa.schema(kept, file.schema_arrow.metadata)
-                table = disk.mapped(schema, file.iter_batches(columns=list(keys)))
+                kept = [file.schema_arrow.field(column) for column in keys]
+                batches = (batch.select(list(keys)) for batch in file.iter_batches(columns=[*keys]))
+                table = disk.mapped(pa.schema(kept, file.schema_arrow.metadata), batches)
             else:
                 table = file.read(columns=list(keys))
     else:
