@@ -16,7 +16,7 @@ from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
 from kdcli.training import fit as training
 from kdcli.training import losses, signals
-from kdcli.training.objective import Objective, hard_labels
+from kdcli.training.objective import Objective
 from kdcli.training.states import Told
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
@@ -302,23 +302,3 @@ def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
     labels = torch.tensor(rows["labels"][:64])
     measured = losses.cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(measured, abs=1e-4)
-
-
-@pytest.mark.parametrize("remedy", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
-def test_a_rare_class_is_learnt_where_the_recipe_asks_for_it(
-    still, tokenizer, rows, tmp_path, remedy
-):
-    labels = np.array(rows["labels"])
-    few = np.flatnonzero(labels == 1)[:12]
-    rare = rows.select(np.concatenate([np.flatnonzero(labels == 0), few]))
-    found = {}
-    weights = {n: p.clone() for n, p in still.state_dict().items()}
-    for name, settings in {"plain": {}, "remedied": remedy}.items():
-        still.load_state_dict(weights)
-        spec = {"epochs": 6, **settings}
-        hard = hard_labels(FitSpec(**spec), rare["labels"][:], 2)
-        objective = Objective([CrossEntropySpec()], hard=hard)
-        fit(still, tokenizer, rare, tmp_path / name, objective=objective, **spec)
-        told = logits(still, collator_for(still, tokenizer), rows, 16).argmax(-1)
-        found[name] = (told[labels == 1] == 1).mean()
-    assert found["remedied"] > found["plain"] + 0.2
