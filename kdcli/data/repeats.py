@@ -37,8 +37,8 @@ def notes(splits: Mapping[str, "Dataset"]) -> list[str]:
             else ""
         )
         said.append(f"Texts that have more than one label: {count:,}{within}.")
-    train = np.unique(found.pop("train", np.zeros(0, dtype=np.uint64)))
-    seen = {part: int(np.isin(of_part, train).sum()) for part, of_part in found.items()}
+    train = np.sort(found.pop("train", np.zeros(0, dtype=np.uint64)))
+    seen = {part: int(_among(of_part, train).sum()) for part, of_part in found.items()}
     if again := ", ".join(f"{count:,} in {part}" for part, count in seen.items() if count):
         said.append(
             f"Texts of train that occur again (case, punctuation and spaces aside): {again}. "
@@ -62,15 +62,27 @@ def of_train(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, np.ndarray
 
 def keys(split: "Dataset") -> np.ndarray:
     """A number for each text or pair, uint64, (rows,): the same where the texts are."""
-    found = [
-        b"".join(_hash("\0".join(map(_key, texts))) for texts in zip(*columns, strict=True))
-        for columns in pieces.lists(split, *pieces.text_columns(split))
-    ]
-    return np.frombuffer(b"".join(found), dtype=np.uint64)
+    found, done = np.empty(len(split), dtype=np.uint64), 0
+    for columns in pieces.lists(split, *pieces.text_columns(split)):
+        hashes = [_hash("\0".join(map(_key, texts))) for texts in zip(*columns, strict=True)]
+        found[done : done + len(hashes)] = np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        done += len(hashes)
+    return found
+
+
+def duplicates(keys: np.ndarray) -> int:
+    """How many texts there are beyond the different ones."""
+    ordered = np.sort(keys)
+    return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def conflicts(keys: np.ndarray, labels: np.ndarray) -> int:
     """How many different texts have more than one label; texts and their labels, (rows,) both."""
+    ordered = np.sort(keys)
+    # Mostly few texts repeat: what is copied for each of them isn't for all.
+    repeated = _among(keys, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
+    del ordered
+    keys, labels = keys[repeated], labels[repeated]
     order = np.lexsort((labels, keys))
     keys, labels = keys[order], labels[order]
     same = keys[1:] == keys[:-1]
@@ -81,8 +93,8 @@ def known(
     keys: np.ndarray, labels: np.ndarray, of_train: np.ndarray, labels_of_train: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same as `of_train`, of texts' keys and their labels, (rows,) each."""
-    again = np.isin(keys, of_train)
-    texts = np.unique(of_train)
+    texts = np.sort(of_train)
+    again = _among(keys, texts)
     count = int(max(labels.max(initial=0), labels_of_train.max(initial=0))) + 1
     pairs, pairs_of_train = (
         np.searchsorted(texts, k) * count + ids
@@ -91,6 +103,18 @@ def known(
     otherwise = again.copy()
     otherwise[again] = ~np.isin(pairs, pairs_of_train)
     return again, otherwise
+
+
+def _among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whether each key is among the known ones, which are in order; a million at a time."""
+    found = np.zeros(len(keys), dtype=bool)
+    if not len(known):
+        return found
+    for start in range(0, len(keys), 1_000_000):
+        piece = keys[start : start + 1_000_000]
+        places = np.searchsorted(known, piece).clip(max=len(known) - 1)
+        found[start : start + len(piece)] = known[places] == piece
+    return found
 
 
 def _hash(key: str) -> bytes:

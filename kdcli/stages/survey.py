@@ -52,7 +52,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         part: {
             "rows": len(found[part]),
             **faults[part],
-            "duplicates": len(keys[part]) - len(np.unique(keys[part])),
+            "duplicates": repeats.duplicates(keys[part]),
             "conflicting": repeats.conflicts(keys[part], ids[part]),
             "labels": profile.balance(np.bincount(ids[part], minlength=len(names)), names),
             "lengths": profile.lengths(split, count, unit, limit) if len(split) else None,
