@@ -16,7 +16,8 @@ from transformers import BertForSequenceClassification
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
 ALONE = [sys.executable, "-m", "kdcli"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "kdcli"]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+TWO = [*LAUNCH, "-m", "kdcli"]
 
 
 @pytest.fixture(scope="module")

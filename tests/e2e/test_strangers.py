@@ -2,15 +2,19 @@
 
 import ast
 import csv
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from hub_server import HubServer
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
@@ -264,6 +268,54 @@ def test_a_link_in_a_student_s_place_is_not_followed(kd, tiny_backbone, tmp_path
     refused = kd("init-student", tiny_backbone, "-o", tmp_path / "student", "--fresh")
     assert refused.exit_code == 2, refused.stderr
     assert not list((tmp_path / "outside").iterdir())
+
+
+def zipped(files):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+def tarred(files):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+ROWS = b"text,intent\nwhere is my parcel,track_order\n"
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind", "climbs", "code"),
+    [(zipped, "zip", False, 0), (zipped, "zip", True, 2), (tarred, "tar.gz", True, 2)],
+)
+def test_an_archive_leaves_no_file_outside_the_cache(
+    tiny_teacher, tmp_path, pack, kind, climbs, code
+):
+    outside = tmp_path / "outside.csv"
+    names = ["test.csv", *(["../" * 20 + "up.csv", str(outside)] if climbs else [])]
+    command = [sys.executable, "-m", "kdcli", "evaluate", str(tiny_teacher), "--label", "intent"]
+    with HubServer() as hub:
+        archive = {f"test.{kind}": pack(dict.fromkeys(names, ROWS))}
+        hub.add_repo("dataset", "owner/packed", archive)
+        online = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        done = subprocess.run(
+            [*command, "--data", "owner/packed"],
+            cwd=tmp_path,
+            env={**online, **hub.env(), "HF_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    assert not Path("/up.csv").exists()
 
 
 def snapshot(path):
