@@ -107,15 +107,22 @@ def execute(
                     checkpoint_every=checkpoint_every,
                     allow_pickle=allow_pickle,
                 )
-            _run_stage(
-                item,
-                recipe,
-                run,
-                reporter,
-                teachers=others,
-                checkpoint_every=checkpoint_every,
-                allow_pickle=allow_pickle,
-            )
+            try:
+                _run_stage(
+                    item,
+                    recipe,
+                    run,
+                    reporter,
+                    teachers=others,
+                    checkpoint_every=checkpoint_every,
+                    allow_pickle=allow_pickle,
+                )
+            except KeyboardInterrupt as error:
+                raise StoppedError(
+                    f"Stopped in stage {item.stage.name}; the stages before it are kept.",
+                    "Run the same command again to go on.",
+                    signal_of(error),
+                ) from error
 
         for item in todo:
             if item.reason is None:
@@ -339,14 +346,7 @@ def _run_stage(
         return function(job)
 
     start = time.monotonic()
-    try:
-        result = work() if stage.together else processes.from_first(work)
-    except KeyboardInterrupt as error:
-        raise StoppedError(
-            f"Stopped in stage {stage.name}; the stages before it are kept.",
-            "Run the same command again to go on.",
-            signal_of(error),
-        ) from error
+    result = work() if stage.together else processes.from_first(work)
     seconds = time.monotonic() - start
 
     def publish() -> Record:

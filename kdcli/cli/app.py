@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
@@ -27,6 +26,7 @@ from kdcli.cli import (
     fine_tune_teacher,
     init_student,
     recipe,
+    stopping,
     sweep,
 )
 from kdcli.cli.console import Console, open_streams
@@ -36,7 +36,6 @@ from kdcli.errors import (
     KdError,
     MachineError,
     StoppedError,
-    Terminated,
     UsageError,
     WorldError,
     of_machine,
@@ -168,18 +167,12 @@ of_data.command("check")(_bounded(data.check))
 app.add_typer(of_data, name="data")
 
 
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
-
-
 def main() -> None:
     """Run the command line; what the console script `kd` calls."""
     open_streams()
-    # Of several processes the launcher ends each, and one that waits for another can't answer.
-    if processes.count() == 1:
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        sys.exit(app(prog_name="kd", standalone_mode=False))
+        with stopping.heard():
+            sys.exit(app(prog_name="kd", standalone_mode=False))
     except typer.TyperException as error:
         message = error.format_message()
         if message:  # without arguments it is the help, which is shown already

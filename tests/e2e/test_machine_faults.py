@@ -366,7 +366,30 @@ def test_stopped_outside_of_a_training_it_says_how_to_go_on(recipe, plain, tmp_p
         process.send_signal(number)
         said = process.stderr.read()
     done = subprocess.CompletedProcess(go, process.wait(), "", said)
-    check_error(done, code, "Stopped in stage evaluate", "Run the same command again to go on")
+    check_error(done, code, "Stopped in stage ", "Run the same command again to go on")
+
+
+def test_a_stop_that_falls_into_a_finalizer_is_not_lost():
+    script = """
+import os, signal, sys, time
+from kdcli.cli import app
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+def busy(**options):
+    del options["prog_name"]
+    Dropped()
+    time.sleep(60)
+
+app.app = busy
+app.main()
+"""
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        subprocess.run([sys.executable, "-c", script], timeout=30, check=True, capture_output=True)
+    assert b"KeyboardInterrupt" in stopped.value.stderr
 
 
 def test_training_goes_on_when_nobody_reads_its_progress(recipe, tmp_path, expected):
