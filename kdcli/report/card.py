@@ -199,7 +199,8 @@ def _setting(value: Any) -> str:
 
 def _origin(recipe: Recipe, student: Mapping[str, Any]) -> Markdown:
     if recipe.student.model is not None:
-        return Markdown(f"It starts from the pretrained model {_link(recipe.student.model)}.")
+        first = f"It starts from the pretrained model {_link(recipe.student.model)}."
+        return Markdown(" ".join([first, *map(plain, student.get("besides", ()))]))
     return plain(student["origin"])
 
 

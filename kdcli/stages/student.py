@@ -39,7 +39,8 @@ def run(job: Job) -> Result:
     """Build the untrained student's folder.
 
     Returns:
-        `origin`, one sentence on where its weights come from, `layers` (those of the teacher that
+        `origin`, sentences on where its weights come from, of which `besides` are those that don't
+        name the pretrained model, if it starts from one; `layers` (those of the teacher that
         were kept; empty for another model) and `parameters`; of a cut also what `cut_out` returns.
     """
     spec, folder = job.recipe.student, job.inputs["teacher"]
@@ -62,12 +63,22 @@ def run(job: Job) -> Result:
         return cut.result | _write(origin, cut, job.output)
     student, tokenizer = narrowing.apply(narrower, model, tokenizer, origin.batches, head=False)
     source.save(student, tokenizer, job.output)
-    said = [f"It starts from the pretrained model {spec.model}.", *narrowing.describe(narrower)]
+    besides = [*_cut_before(model), *narrowing.describe(narrower)]
     return {
-        "origin": " ".join(said),
+        "origin": " ".join([f"It starts from the pretrained model {spec.model}.", *besides]),
+        "besides": besides,
         "layers": [],
         "parameters": source.count_parameters(student),
     }
+
+
+def _cut_before(model: "PreTrainedModel") -> list[str]:
+    """What the configuration of a model tells of the teacher that it was cut out of."""
+    match getattr(model.config, "kd", None):
+        case {"teacher": str(teacher), "layers": list(kept), "teacher_layers": int(depth)}:
+            which = ", ".join(map(str, kept))
+            return [f"That was cut out of {teacher}: layers {which} of {depth} (counted from 0)."]
+    return []
 
 
 def cut_out(

@@ -236,10 +236,10 @@ def test_the_recipe_on_it_can_be_read_back_and_holds_no_path(tmp_path):
            f"teacher.model={tmp_path / 'teacher'}",
            f"student={{model: {tmp_path / 'small'}}}"]  # fmt: skip
     results = copy.deepcopy(RESULTS)
-    results["student"]["origin"] = f"It starts from the pretrained model {tmp_path / 'small'}."
+    results["student"]["besides"] = ["That was cut out of big: layers 0, 2 of 4."]
     text = written(load("clinc_plus", own), results)
     assert str(tmp_path) not in text
-    assert "It starts from the pretrained model `small`." in text
+    assert "the pretrained model `small`. That was cut out of big: layers 0, 2 of 4." in text
     recipe = text.partition("### Recipe\n")[2].partition("##")[0]
     assert Recipe.model_validate(yaml.safe_load(recipe)).name == "mine"
 

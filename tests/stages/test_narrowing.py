@@ -116,3 +116,12 @@ def test_a_recipe_s_own_texts_decide_and_the_student_learns(recipe, other, tiny_
     assert run.records["distill"].result["parameters"] == source.count_parameters(model)
     assert forecast(made, Silent())["student"]["parameters"] == source.count_parameters(model)
     assert "540 pieces are left" in run.records["student"].result["origin"]
+
+
+def test_a_student_cut_before_tells_of_its_teacher_still(recipe, cut, tiny_backbone, tmp_path):
+    cut(tiny_backbone, {"keep": (0, 2)}, texts=False)
+    made = recipe(model=str(tmp_path / "s"))
+    run = execute(made, tmp_path / "run", Silent(), until="student")
+    told = f"That was cut out of {tiny_backbone.name}: layers 0, 2 of 4 (counted from 0)."
+    assert told in run.records["student"].result["origin"]
+    assert run.records["student"].result["besides"] == [told]
