@@ -371,6 +371,6 @@ def test_a_space_goes_through_the_file_and_back(place):
 
 
 def test_the_target_is_a_gate_on_validation():
-    assert frontier.target_of("validation.accuracy=0.5") == 0.5
+    assert frontier.target_of("validation.accuracy=0.5").limit == 0.5
     with pytest.raises(UsageError):
         frontier.target_of("accuracy.low=0.5")

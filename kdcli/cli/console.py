@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 15.0
 _PLAIN_WIDTH = 120
-# A live line of 80 columns has no room for more.
-_SHORT = ("loss", "accuracy")
+# The other figures come at an epoch's end; a live line of 80 columns has no room for both losses.
+_LOSS, _LONG = "loss", "validation loss"
 
 
 class Console:
@@ -64,13 +64,13 @@ class Console:
         if self.quiet:
             return
         if self._progress is not None and self._task is not None:
-            short = {k: v for k, v in self._figures.items() if k in _SHORT}
+            short = {k: v for k, v in self._figures.items() if k != _LONG}
             self._progress.update(
                 self._task, completed=done, total=total, figures=_figures(short) or self._doing
             )
             return
         now = time.monotonic()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES or (figures and "accuracy" in figures):
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES or _headlines(figures):
             self._last_line = now
             left = (now - self._started) / max(done, 1) * (total - done)
             self._line(
@@ -84,8 +84,8 @@ class Console:
         if self.quiet:
             return
         how = "reused" if outcome == "reused" else f"{outcome} in {duration(seconds)}"
-        last = {k: v for k, v in self._figures.items() if k == "accuracy"}
-        self._line(f"{stage}: {how}{_comma(_figures(last))}", mark="✓")
+        last = _figures(_headlines(self._figures))
+        self._line(f"{stage}: {how}{_comma(last)}", mark="✓")
         self._figures = {}
 
     def say(self, message: str) -> None:
@@ -238,6 +238,10 @@ def _bar(console: "RichConsole") -> "Progress":
         transient=True,
         refresh_per_second=4,
     )
+
+
+def _headlines(figures: Mapping[str, float] | None) -> dict[str, float]:
+    return {name: value for name, value in (figures or {}).items() if name not in (_LOSS, _LONG)}
 
 
 def _figures(figures: Mapping[str, float]) -> str:

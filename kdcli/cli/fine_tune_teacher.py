@@ -27,6 +27,8 @@ def fine_tune_teacher(
 ) -> None:
     """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
     from kdcli.cli.runs import run_recipe
+    from kdcli.evaluation.document import shown
+    from kdcli.tasks import TASKS
 
     console = Console(json_output=json_output, quiet=quiet)
     run = run_recipe(
@@ -44,12 +46,13 @@ def fine_tune_teacher(
         return
     result = run.records["teacher"].result
     folder = run.path / "teacher"
+    task = TASKS[result["task"]]
     rows = [
         [str(e["epoch"]), str(e["step"]), f"{e['training_loss']:.4f}",
-         f"{e['validation_loss']:.4f}", f"{100 * e['accuracy']:.2f} %"]
+         f"{e['validation_loss']:.4f}", shown(task.headline, e[task.headline])]
         for e in result["history"]
     ]  # fmt: skip
-    header = ["epoch", "step", "training loss", "validation loss", "accuracy"]
+    header = ["epoch", "step", "training loss", "validation loss", task.title]
     document = {"run": str(run.path), "teacher": str(folder), **result}
     after = f"Teacher: {folder}\nNext: kd distill {recipe}"
     console.table(document, "", header, rows, after)

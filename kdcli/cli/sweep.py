@@ -82,7 +82,7 @@ def sweep(
     _show(found, read, console)
     if held is not None and found["chosen"] is None:
         best = found["frontier"][0]
-        figure = f"{best['name']}: validation accuracy is {best['accuracy']:.4f}, under {held:g}"
+        figure = f"{best['name']}: validation {held.figure} is {best['accuracy']:.4f}, under {held.limit:g}"
         raise GateMissedError(f"No student holds --target {target}; the best:", [figure])
 
 
@@ -101,14 +101,16 @@ def _show_space(folder: str, space: Mapping[str, Any], console: Console) -> None
 
 def _show(found: Mapping[str, Any], recipe: "Recipe", console: Console) -> None:
     from kdcli.sweep.space import shown, titles
+    from kdcli.tasks import TASKS
 
-    names = titles(list(found["space"]), recipe)
+    task = TASKS[found["task"]]
+    names = titles(list(found["space"]), recipe.spelt_out(task))
     header = ["", "validation", "one text", "weights", "parameters", *names.values()]
     rows = [
-        [*_figures(point), *(shown(point["settings"][key]) for key in names)]
+        [*_figures(point, task.headline), *(shown(point["settings"][key]) for key in names)]
         for point in found["frontier"]
     ]
-    rows.append([*_figures(found["teacher"]), *("" for _ in names)])
+    rows.append([*_figures(found["teacher"], task.headline), *("" for _ in names)])
     states = [trial["state"] for trial in found["trials"]]
     counts = (f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states)
     title = ", ".join([f"{len(states)} trials", *counts])
@@ -121,10 +123,12 @@ def _show(found: Mapping[str, Any], recipe: "Recipe", console: Console) -> None:
     console.table(found, title, header, rows, after)
 
 
-def _figures(point: Mapping[str, Any]) -> list[str]:
+def _figures(point: Mapping[str, Any], headline: str) -> list[str]:
+    from kdcli.evaluation.document import shown
+
     return [
         point["name"],
-        f"{100 * point['accuracy']:.2f} %",
+        shown(headline, point["accuracy"]),
         f"{point['latency_ms']:.1f} ms",
         f"{point['megabytes']:.1f} MB",
         f"{point['parameters'] / 1e6:.2f} M",

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Sampler
 
 from kdcli import processes
-from kdcli.data import disk, pieces
+from kdcli.data import disk, pieces, targets
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 
@@ -121,12 +121,32 @@ def _token_column(encoded: "Dataset") -> Any:
 
 
 def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
-    """Replace `label` by `labels`, the ids of the model's own label list."""
-    ids = pieces.ids(encoded)
-    present = [corpus.labels[i] for i in np.unique(ids)]
+    """Replace `label` by `labels`, as the model's outputs have them.
+
+    The id of its own label list; 0 or 1 for each of its labels; or a score.
+    """
+    count = len(corpus.labels)
+    there = targets.counts(encoded, corpus.task, count)
+    present = [name for name, texts in zip(corpus.labels, there, strict=True) if texts]
     to_model = match_labels(corpus.labels, model, present=present)
-    labels = np.array(to_model)[ids]
-    return encoded.remove_columns("label").add_column("labels", labels)
+    truth = corpus.truth(encoded, to_model, len(model))
+    rest = encoded.remove_columns("label")
+    if truth.ndim == 1:
+        return rest.add_column("labels", truth)
+    return rest.add_column("labels", _fixed(truth.astype(np.int8)))
+
+
+def labels_of(encoded: "Dataset") -> np.ndarray:
+    """What `with_model_labels` has written: (rows,), or (rows, labels)."""
+    column = encoded.select_columns("labels").with_format("arrow")[:]["labels"].combine_chunks()
+    width = getattr(column.type, "list_size", None)
+    return column.to_numpy() if width is None else column.flatten().to_numpy().reshape(-1, width)
+
+
+def _fixed(values: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
 class Collator:
@@ -149,7 +169,7 @@ class Collator:
         self.place = place
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch: token columns of shape (rows, longest), `labels` (rows,), logits (rows, C)."""
+        """A batch: token columns of shape (rows, longest), `labels` (rows,) or (rows, C), logits (rows, C)."""
         columns = [n for n in self.tokenizer.model_input_names if n in rows[0]]
         encoding = self.tokenizer.pad(
             {name: [row[name] for row in rows] for name in columns}, return_tensors="pt"

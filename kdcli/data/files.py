@@ -23,6 +23,7 @@ _ROWS = 10_000
 # From so many bytes on, files go through one on disk, and not through memory.
 _LARGE = 32_000_000
 _TIMES_PACKED = 4
+_NO_LABEL = "a name or a whole number"
 _HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
@@ -35,7 +36,7 @@ def kind(path: Path) -> str | None:
     return suffix if suffix in KINDS else None
 
 
-def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dataset":
+def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> "Dataset":
     """The columns of texts and labels in one or several files, as one split.
 
     A cell of csv or tsv is text, whatever it looks like; only where all its labels are numbers
@@ -44,7 +45,7 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
     Args:
         files: All of one kind, compressed or not.
         texts: The texts' columns.
-        label: The labels' column; None leaves them aside.
+        labels: The labels' columns; none leaves them aside.
 
     Raises:
         DataError: A file can't be read, lacks a column, or holds something else than texts and
@@ -53,7 +54,7 @@ def read(files: Sequence[Path], texts: Sequence[str], label: str | None) -> "Dat
     from datasets import Dataset
     from datasets.fingerprint import generate_random_fingerprint
 
-    keys = dict.fromkeys(texts, "text") | ({} if label is None else {label: "label"})
+    keys = dict.fromkeys(texts, "text") | dict.fromkeys(labels, "label")
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
         raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
@@ -140,24 +141,41 @@ def _are_large(files: Sequence[Path]) -> bool:
 def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     import pyarrow as pa
 
-    schema = pa.schema([(column, pa.string()) for column in keys])
-    kinds: set[type] = set()
+    flat = kind(files[0]) in (".csv", ".tsv")
+    labels = [column for column, key in keys.items() if key == "label"]
+    lists = [] if flat else [column for column in labels if _holds_lists(files, column)]
+    kinds_of: dict[str, type] = dict.fromkeys(keys, str)
+    kinds_of |= dict.fromkeys(lists, list)
+    types = {str: pa.string(), list: pa.list_(pa.string())}
+    schema = pa.schema([(column, types[of]) for column, of in kinds_of.items()])
+    kinds: dict[str, set[type]] = {column: set() for column in labels}
     batches = _batches(files, keys, kinds, schema)
     large = _are_large(files)
     table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
-    for column, key in keys.items():
-        if key == "label" and len(table):
-            values = _typed(table[column], kinds, from_text=kind(files[0]) in (".csv", ".tsv"))
-            table = table.set_column(table.column_names.index(column), column, values)
+    for column in labels if len(table) else ():
+        _refuse_mixture(files, column, kinds[column])
+        typed = _typed_lists if column in lists else _typed
+        values = typed(table[column], kinds[column], from_text=flat)
+        table = table.set_column(table.column_names.index(column), column, values)
     return table
 
 
+def _holds_lists(files: Sequence[Path], column: str) -> bool:
+    """Whether the first label that is there is a list: the others have to be likewise."""
+    cells = (row.get(column) for _, row in chain.from_iterable(map(rows, files)))
+    return isinstance(next((cell for cell in cells if cell is not None), None), list)
+
+
 def _batches(
-    files: Sequence[Path], keys: dict[str, str], kinds: set[type], schema: "pa.Schema"
+    files: Sequence[Path],
+    keys: dict[str, str],
+    kinds: dict[str, set[type]],
+    schema: "pa.Schema",
 ) -> "Iterator[pa.RecordBatch]":
-    """The rows, so many at a time; `kinds` is told those of the labels."""
+    """The rows, so many at a time; `kinds` is told those of each column of labels."""
     import pyarrow as pa
 
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
     for file in files:
         missing, known = set(keys), list[str]()
         found = rows(file)
@@ -165,13 +183,17 @@ def _batches(
             known = known or list(piece[0][1])
             columns = []
             for column, key in keys.items():
-                cells = [_cell(row.get(column), column, key, where) for where, row in piece]
+                checked = _list_cell if column in lists else _cell
+                cells = [checked(row.get(column), column, key, where) for where, row in piece]
                 if column in missing and any(column in row for _, row in piece):
                     missing.discard(column)
-                if key == "label":
-                    kinds.update(map(type, cells))
+                if column in lists:
+                    kinds[column].update(type(item) for cell in cells for item in cell or ())
+                    cells = [cell and [*map(str, cell)] for cell in cells]
+                elif key == "label":
+                    kinds[column].update(map(type, cells))
                     cells = [None if cell is None else str(cell) for cell in cells]
-                columns.append(pa.array(cells, pa.string()))
+                columns.append(pa.array(cells, schema.field(column).type))
             yield pa.record_batch(columns, schema=schema)
         if missing and known:
             column = next(column for column in keys if column in missing)
@@ -179,17 +201,34 @@ def _batches(
 
 
 def _cell(value: Any, column: str, key: str, where: str) -> Any:
-    wanted, what = (str, "text") if key == "text" else ((str, int), "a name or a whole number")
+    wanted, what = (str, "text") if key == "text" else ((str, int, float), _NO_LABEL)
     if value is not None and not isinstance(value, wanted):
-        shown = repr(value)[:40]
-        raise DataError(f"{where}: {column} is {shown}, not {what}.")
+        raise DataError(f"{where}: {column} is {repr(value)[:40]}, not {what}.")
     if isinstance(value, str) and _HALF.search(value):
         raise DataError(f"{where}: {column} holds half a character.", "Delete the escape \\ud….")
     return value
 
 
+def _list_cell(value: Any, column: str, key: str, where: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(type(item) not in (str, int) for item in value):
+        shown = repr(value)[:40]
+        raise DataError(f"{where}: {column} is {shown}, not a list of names or whole numbers.")
+    return [_cell(item, column, key, where) for item in value]
+
+
+def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> None:
+    """Fractions are scores: names and truths beside them are none."""
+    if float not in kinds or kinds <= {int, float, type(None)}:
+        return
+    for where, row in chain.from_iterable(map(rows, files)):
+        if isinstance(row.get(column), float):
+            raise DataError(f"{where}: {column} is {row[column]}, not {_NO_LABEL}.")
+
+
 def _typed(names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool) -> "pa.ChunkedArray":
-    """Labels as whole numbers or truths, where that is all there is; as names otherwise."""
+    """Labels as numbers or truths, where that is all there is; as names otherwise."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -201,13 +240,25 @@ def _typed(names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool) -> "p
     return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
 
 
+def _typed_lists(
+    lists: "pa.ChunkedArray", kinds: set[type], *, from_text: bool
+) -> "pa.ChunkedArray":
+    """Lists of labels, likewise."""
+    import pyarrow as pa
+
+    if kinds != {int}:
+        return lists
+    return lists.cast(pa.list_(pa.int64()))
+
+
 def _of_kinds(names: "pa.Array", kinds: set[type]) -> "pa.Array":
     import pyarrow as pa
 
-    if kinds not in ({int}, {bool}):
-        return names
+    numbers = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+    (only,) = kinds if len(kinds) == 1 else (str,)
+    only = float if float in kinds else only
     try:
-        return names.cast(pa.int64() if kinds == {int} else pa.bool_())
+        return names.cast(numbers[only]) if only in numbers else names
     except pa.ArrowInvalid:
         return names
 

@@ -1,4 +1,4 @@
-"""Labels have names; ids are only places in a list, and two lists may differ."""
+"""A text's one label. Labels have names; ids are places in a list, and two lists may differ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,8 @@ def match_labels(
 ) -> list[int]:
     """For each of the data's labels, the model's id of the same name.
 
-    A model whose labels have no names of their own (LABEL_0, LABEL_1, …) is matched by place.
+    A model whose labels have no names of their own (LABEL_0, LABEL_1, …) is matched by place, and
+    so is one of a single output: it has a score to give.
 
     Args:
         data: The data's label names, in the order of its ids.
@@ -65,14 +66,14 @@ def match_labels(
     Raises:
         ModelError: A label that occurs is unknown to the model; both lists are in the message.
     """
-    if is_generic(model) and len(model) == len(data):
+    if len(model) == len(data) and (is_generic(model) or len(model) == 1):
         return list(range(len(data)))
     ids = {name: i for i, name in enumerate(model)}
     unknown = [name for name in (data if present is None else present) if name not in ids]
     if unknown:
         raise ModelError(
-            f"The model doesn't know the label {unknown[0]!r}: the data has {_listed(data)}, "
-            f"the model {_listed(model)}.",
+            f"The model doesn't know the label {unknown[0]!r}: the data has {listed(data)}, "
+            f"the model {listed(model)}.",
             "Rename the labels of one, or fine-tune the model on this data.",
         )
     return [ids.get(name, -1) for name in data]
@@ -116,7 +117,7 @@ def _refuse_gaps(split: "Dataset", name: str, column: str, place: Place) -> None
                 f"Label it, or name another split: data.splits.{name}.",
             )
         if names and not 0 <= value < len(names):
-            raise DataError(f"{place(row)}: the label {value} is none of {_listed(names)}.")
+            raise DataError(f"{place(row)}: the label {value} is none of {listed(names)}.")
 
 
 def _refuse_far(splits: Mapping[str, "Dataset"], places: Mapping[str, Place]) -> None:
@@ -143,12 +144,12 @@ def _cast(split: "Dataset", classes: Any, place: Place) -> "Dataset":
             if value in unknown
         )
         raise DataError(
-            f"{place(row)}: the label {names[value]!r} is none of {_listed(classes.names)}."
+            f"{place(row)}: the label {names[value]!r} is none of {listed(classes.names)}."
         )
     encoded = pieces.coded(split, "label", {value: ids[name] for value, name in names.items()})
     return split.remove_columns("label").add_column("label", encoded, feature=classes)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
     return f"{shown}, … ({len(names)})" if len(names) > _SHOWN else shown

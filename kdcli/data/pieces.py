@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 _ROWS = 10_000
@@ -33,6 +34,31 @@ def ids(split: "Dataset") -> np.ndarray:
     column = split.select_columns("label").with_format("arrow")
     found = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_ROWS)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+
+
+def hot(split: "Dataset", labels: int) -> np.ndarray:
+    """Which labels each row has, of a column of lists of ids: bool, (rows, labels)."""
+    found, done = np.zeros((len(split), labels), dtype=bool), 0
+    for piece in split.select_columns("label").with_format("arrow").iter(_ROWS):
+        rows, values = flat(piece["label"])
+        found[done + rows, values.to_numpy(zero_copy_only=False)] = True
+        done += len(piece)
+    return found
+
+
+def flat(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
+    """The items of lists one after the other, and for each the row that it is of, int64."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    return np.repeat(np.arange(len(lengths)), lengths), pc.list_flatten(lists)
+
+
+def scores(split: "Dataset") -> np.ndarray:
+    """The labels where they are numbers, float32, (rows,)."""
+    column = split.select_columns("label").with_format("arrow")
+    found = [piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 
 def coded(split: "Dataset", column: str, codes: Mapping[Any, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data import pieces
+from kdcli.data import pieces, targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +28,7 @@ def notes(splits: Mapping[str, "Dataset"]) -> list[str]:
     """
     said = []
     found = {part: keys(split) for part, split in splits.items()}
-    labels = {part: pieces.ids(split) for part, split in splits.items()}
+    labels = {part: targets.codes(split) for part, split in splits.items()}
     everywhere = np.concatenate([*found.values()]), np.concatenate([*labels.values()])
     if count := conflicts(*everywhere):
         within = (
@@ -57,7 +57,7 @@ def of_train(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, np.ndarray
     Returns:
         (texts,) whether a text does; (texts,) whether it does with other labels only.
     """
-    return known(keys(split), pieces.ids(split), keys(train), pieces.ids(train))
+    return known(keys(split), targets.codes(split), keys(train), targets.codes(train))
 
 
 def keys(split: "Dataset") -> np.ndarray:

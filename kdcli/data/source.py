@@ -1,7 +1,7 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli import hub
-from kdcli.data import files, folder, labels, pieces, repeats
+from kdcli.data import files, folder, label_sets, labels, pieces, repeats, targets
 from kdcli.data.files import first_line
 from kdcli.data.tables import no_column
 from kdcli.errors import DataError, KdError, of_machine
 from kdcli.recipe.data import DataSpec
+from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -25,6 +26,10 @@ _PARTS = {
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
+_MORE_TEXTS = (
+    "Give more texts of each label, a larger data.validation_fraction, or a split of your own "
+    "(data.splits.validation)."
+)
 _OLD_NAMES = {"clinc_oos": "clinc/clinc_oos"}
 
 
@@ -34,18 +39,26 @@ class Corpus:
 
     Attributes:
         splits: `train`, `validation` and `test`, as far as they are there; each with the columns
-            `text`, `text_pair` where the task is on pairs, and `label` (ClassLabel).
-        labels: The labels' names, in the order of their ids.
+            `text`, `text_pair` where the task is on pairs, and `label`: a ClassLabel, a list of
+            them, or a number.
+        labels: The labels' names, in the order of their ids; of a score its column's name.
         notes: What was decided on the way that the user should know.
+        task: What the labels are.
     """
 
     splits: dict[str, "Dataset"]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    task: Task = SINGLE_LABEL
 
     def present(self, split: str) -> list[str]:
         """The names of the labels that occur in `split`."""
-        return [self.labels[i] for i in sorted(self.splits[split].unique("label"))]
+        found = targets.counts(self.splits[split], self.task, len(self.labels))
+        return [name for name, texts in zip(self.labels, found, strict=True) if texts]
+
+    def truth(self, split: "Dataset", places: Sequence[int], outputs: int) -> np.ndarray:
+        """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
+        return targets.truth(split, self.task, places, outputs)
 
 
 def identity(spec: DataSpec) -> str:
@@ -65,7 +78,7 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     Args:
         spec: Names the data set, its columns and its splits.
         seed: Of the cut, where a validation split has to be set aside.
-        to_train: Whether there must be a train split, of two classes at least, and a validation
+        to_train: Whether there must be a train split, of two labels at least, and a validation
             split, set aside from it where there is none; to measure on, any split will do.
 
     Raises:
@@ -76,21 +89,20 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     splits, places = read(spec, notes, to_train=to_train)
     for part, split in splits.items():
         _refuse_empty(split, places[part])
-    splits = labels.name_labels(splits, spec.label, places)
-    names = tuple(next(iter(splits.values())).features["label"].names)
-    if to_train and len(present := splits["train"].unique("label")) < 2:
-        raise DataError(
-            f"Column {spec.label} of {spec.dataset} holds one class only ({names[present[0]]}).",
-            labels.OTHER_COLUMN,
-        )
+    splits, names, task = targets.named(splits, spec, places)
+    if task is not SINGLE_LABEL:
+        notes.append(f"The task is {task}: {task.words}.")
+    if to_train:
+        targets.refuse_uniform(splits["train"], names, task, spec)
     if to_train and "validation" not in splits:
-        splits |= _set_aside(splits["train"], spec, seed)
+        splits |= _set_aside(splits["train"], spec, seed, task)
+        how = "stratified by label" if task is SINGLE_LABEL else "at random"
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
             f"{len(splits['train']) + len(splits['validation']):,} training texts were set aside "
-            f"(stratified by label, seed {seed})."
+            f"({how}, seed {seed})."
         )
-    return Corpus(splits, names, (*notes, *repeats.notes(splits)))
+    return Corpus(splits, names, (*notes, *repeats.notes(splits)), task)
 
 
 def read(
@@ -104,7 +116,8 @@ def read(
         to_train: Whether there must be a train split.
 
     Returns:
-        The splits, with `text` (and `text_pair`) and `label`; and by part, where its rows stand.
+        The splits, with `text` (and `text_pair`) and `label`, a list where a text has several;
+        and by part, where its rows stand.
 
     Raises:
         DataError: The data set, all splits, or a column are missing or unusable.
@@ -207,25 +220,32 @@ def parts_of(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str
 def _columns(spec: DataSpec, name: str, found: "Found", *, labelled: bool = True) -> "Dataset":
     """A split's texts and labels, under the names that the rest of kd knows them by."""
     texts = (spec.text,) if isinstance(spec.text, str) else spec.text
+    columns = spec.labels if labelled else ()
+    single = len(columns) == 1
+    called = dict(zip(columns, ["label"] if single else label_sets.columns(columns), strict=True))
     wanted = dict(zip(("text", "text_pair"), texts, strict=False))
-    wanted |= {"label": spec.label} if labelled else {}
-    if len(set(wanted.values())) < len(wanted):
-        raise DataError(
-            f"Text and label are columns of their own, not {', '.join(wanted.values())}."
-        )
+    wanted |= {standard: column for column, standard in called.items()}
+    if len(set(wanted.values())) < len(texts) + len(columns):
+        raise DataError(f"Text and label are columns of their own, not {', '.join(texts + columns)}.")
+    place = _places(spec, name, found)
     if isinstance(found, list):
-        found = files.read(found, texts, spec.label if labelled else None)
+        found = files.read(found, texts, columns)
     for standard, column in wanted.items():
         if column not in found.column_names:
-            key = "label" if standard == "label" else "text"
+            key = "label" if column in columns else "text"
             where = f"split {name} of {spec.dataset}"
             raise no_column(key, column, where, found.column_names)
         dtype = getattr(found.features[column], "dtype", "list")
-        if standard != "label" and dtype not in ("string", "large_string"):
+        if column not in columns and dtype not in ("string", "large_string"):
             raise DataError(f"Column {column} of split {name} of {spec.dataset} holds no text.")
     split = found.select_columns(list(wanted.values()))
     # All at once: a pair may be [title, text], and title becomes text.
-    return split.rename_columns({column: standard for standard, column in wanted.items()})
+    split = split.rename_columns({column: standard for standard, column in wanted.items()})
+    if len(columns) > 1:
+        return label_sets.from_columns(split, columns, place)
+    if labelled and spec.label_separator is not None:
+        return label_sets.separated(split, spec.label_separator, columns[0], place)
+    return split
 
 
 def _places(spec: DataSpec, name: str, found: "Found") -> labels.Place:
@@ -242,24 +262,36 @@ def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
                 raise DataError(f"{place(row)}: there is no text.", "Write one, or delete the row.")
 
 
-def _set_aside(train: "Dataset", spec: DataSpec, seed: int) -> dict[str, "Dataset"]:
+def _set_aside(
+    train: "Dataset", spec: DataSpec, seed: int, task: Task
+) -> dict[str, "Dataset"]:
+    if task is not SINGLE_LABEL:
+        return _cut(train, spec, seed)
     names = train.features["label"].names
     counts = np.bincount(pieces.ids(train), minlength=len(names))
     count, name = min((n, name) for n, name in zip(counts, names, strict=True) if n)
-    hint = (
-        "Give more texts of each label, a larger data.validation_fraction, or a split of your own "
-        "(data.splits.validation)."
-    )
-    unable = f"No validation split can be set aside from the {len(train):,} texts of {spec.dataset}"
     if count < 2:
-        raise DataError(f"{unable}: there is one text only of the label {name!r}.", hint)
+        why = f"there is one text only of the label {name!r}."
+        raise DataError(f"{_unable(train, spec)}: {why}", _MORE_TEXTS)
+    return _cut(train, spec, seed, "label")
+
+
+def _cut(
+    train: "Dataset", spec: DataSpec, seed: int, stratified_by: str | None = None
+) -> dict[str, "Dataset"]:
     try:
         cut = train.train_test_split(
-            test_size=spec.validation_fraction, seed=seed, stratify_by_column="label"
+            test_size=spec.validation_fraction, seed=seed, stratify_by_column=stratified_by
         )
     except ValueError as error:
-        raise DataError(f"{unable}: {first_line(error)}", hint) from error
+        raise DataError(
+            f"{_unable(train, spec)}: {first_line(error)}", _MORE_TEXTS
+        ) from error
     return {"train": cut["train"], "validation": cut["test"]}
+
+
+def _unable(train: "Dataset", spec: DataSpec) -> str:
+    return f"No validation split can be set aside from the {len(train):,} texts of {spec.dataset}"
 
 
 def _unreadable(what: object, error: BaseException, hint: str = "") -> DataError:

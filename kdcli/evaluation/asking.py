@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli.data.source import Corpus
-from kdcli.evaluation import operating
-from kdcli.evaluation.calibration import fit_temperature
+from kdcli.evaluation import kinds
 from kdcli.evaluation.figures import Answers
 from kdcli.evaluation.operating import OperatingPoint, Settings
 from kdcli.evaluation.passes import Field, Outputs
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
 
 _TRAIN, VALIDATION = "train", "validation"
 _A_CLASS = 20  # training texts of each label that the Mahalanobis distance is fitted on
-_BUDGETS = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
-class Task:
+class Question:
     """What is asked of each classifier.
 
     Attributes:
@@ -84,43 +82,41 @@ class Said:
     points: Sequence[OperatingPoint] = ()
 
 
-def ask_all(task: Task, reporter: Reporter) -> dict[str, Said]:
+def ask_all(question: Question, reporter: Reporter) -> dict[str, Said]:
     """Run every classifier, and choose temperature and threshold where it brings none."""
-    names = list(task.field.subjects)
-    texts = sum(len(task.corpus.splits[s]) for name in names for s in task.to_ask(name))
-    advance = Tally(reporter, texts + len(names) * len(task.learnt or ()))
-    return {name: _ask(task, name, advance) for name in names}
+    names = list(question.field.subjects)
+    texts = sum(len(question.corpus.splits[s]) for name in names for s in question.to_ask(name))
+    advance = Tally(reporter, texts + len(names) * len(question.learnt or ()))
+    return {name: _ask(question, name, advance) for name in names}
 
 
-def _ask(task: Task, name: str, advance: Tally) -> Said:
+def _ask(question: Question, name: str, advance: Tally) -> Said:
     run = partial(
-        task.field.run, name, batch_size=task.spec.batch_size, advance=advance,
-        states=task.learnt is not None,
+        question.field.run, name, batch_size=question.spec.batch_size, advance=advance,
+        states=question.learnt is not None,
     )  # fmt: skip
-    outputs = {split: run(task.corpus.splits[split]) for split in task.to_ask(name)}
-    settings = task.carried.get(name)
-    points: list[OperatingPoint] = []
+    outputs = {split: run(question.corpus.splits[split]) for split in question.to_ask(name)}
+    settings = question.carried.get(name)
+    points: Sequence[OperatingPoint] = ()
     if settings is None and VALIDATION in outputs:
-        settings, points = _choose(task, outputs[VALIDATION])
+        settings, points = _chosen(question, outputs[VALIDATION])
     distance: Mahalanobis | None = None
-    if task.learnt is not None:
-        states = run(task.learnt).states
+    if question.learnt is not None:
+        states = run(question.learnt).states
         if states is not None:
-            distance = Mahalanobis(states, task.field.references(task.learnt))
+            distance = Mahalanobis(states, question.field.references(question.learnt))
     answers = {}
-    for split in task.splits:
+    for split in question.splits:
         states = outputs[split].states
         far = {} if distance is None or states is None else {"mahalanobis": distance(states)}
-        answers[split] = Answers(outputs[split].logits, settings, far)
+        answers[split] = Answers(outputs[split].logits, settings, far, question.field.task)
     return Said(answers, settings, points)
 
 
-def _choose(task: Task, outputs: Outputs) -> tuple[Settings, list[OperatingPoint]]:
-    references = task.field.references(task.corpus.splits[VALIDATION])
-    temperature = fit_temperature(outputs.logits, references)
-    if task.outside is None:
-        return Settings(temperature), []
-    budgets = (task.spec.refuse_at_most, *_BUDGETS)
-    name = task.field.labels[task.outside]
-    points = operating.choose(outputs.logits, references, task.outside, name, budgets)
-    return Settings(temperature, points[0] if points else None), points[1:]
+def _chosen(question: Question, outputs: Outputs) -> tuple[Settings, Sequence[OperatingPoint]]:
+    field = question.field
+    references = field.references(question.corpus.splits[VALIDATION])
+    found = kinds.of(field.task).choose(
+        outputs.logits, references, field.labels, question.outside, question.spec
+    )
+    return found.settings, found.points

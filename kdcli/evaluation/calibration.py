@@ -2,8 +2,9 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 from sklearn.calibration import calibration_curve
+
+from kdcli.tasks import SINGLE_LABEL, Task
 
 BINS = 15
 _TEMPERATURES = (0.05, 20.0)
@@ -45,22 +46,25 @@ def expected_error(curve: list[dict[str, float]]) -> float:
     return sum(p["texts"] * abs(p["accuracy"] - p["confidence"]) for p in curve) / total
 
 
-def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
+def fit_temperature(
+    logits: np.ndarray, references: np.ndarray, task: Task = SINGLE_LABEL
+) -> float:
     """The temperature that makes the logits, divided by it, likeliest to give these labels.
 
     Guo et al. 2017, section 4.2. It changes no prediction. The loss is convex in its inverse, so
     there is one best; it is looked for between 0.05 and 20.
 
     Args:
-        logits: (texts, classes).
-        references: (texts,) class ids.
+        logits: (texts, outputs).
+        references: (texts,) class ids, or (texts, outputs) whether each label is there.
+        task: What they are; a score has no probability, and 1 for a temperature.
     """
-    logits = logits.astype(np.float64)
-    right = logits[np.arange(len(logits)), references]
+    if task.log_loss is None:
+        return 1.0
+    log_loss, logits = task.log_loss, logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
-        scale = np.exp(-log_temperature)
-        return float(np.mean(logsumexp(logits * scale, axis=-1) - right * scale))
+        return log_loss(logits * np.exp(-log_temperature), references)
 
     low, high = np.log(_TEMPERATURES)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})

@@ -14,13 +14,15 @@ from kdcli import __version__
 from kdcli.data import repeats
 from kdcli.data.source import Corpus
 from kdcli.errors import DataError
-from kdcli.evaluation import cost, document, passes
-from kdcli.evaluation.asking import VALIDATION, Said, Task, ask_all
-from kdcli.evaluation.figures import Answers, Figures, Truth, at_budgets, figures, labelled
+from kdcli.evaluation import cost, document, kinds, passes
+from kdcli.evaluation.asking import VALIDATION, Question, Said, ask_all
+from kdcli.evaluation.figures import Answers, Figures, Truth
 from kdcli.evaluation.operating import Settings
-from kdcli.evaluation.uncertainty import LEVEL, RESAMPLES, Resamples, interval, mcnemar
+from kdcli.evaluation.single_label import at_budgets
+from kdcli.evaluation.uncertainty import LEVEL, RESAMPLES, Resamples, interval
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import EvaluateSpec
+from kdcli.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ def compare(
     kept = _usable(carried or {}, spec.out_of_scope, to_tune)
     used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(folders) else [])]
     field = passes.load(folders, corpus, used, max_length, reporter)
-    task = Task(field, corpus, spec, splits, kept)
-    said = ask_all(task, reporter)
+    question = Question(field, corpus, spec, splits, kept)
+    said = ask_all(question, reporter)
     references = {name: document.reference(name, list(folders), against) for name in folders}
     repeated, measured = {}, {}
     for split in splits:
-        _say_where_constant(split, said, field.labels, corpus, reporter)
+        _say_where_constant(split, said, question, reporter)
         again, repeated[split] = _repeated(corpus, split)
-        measured[split] = _measure(task, split, said, references, again)
+        measured[split] = _measure(question, split, said, references, again)
     timed = passes.sample(corpus.splits[splits[-1]], spec.latency_texts)
     costs = cost.costs(field.subjects, timed, references)
     found = {
@@ -89,8 +91,9 @@ def compare(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "threads": torch.get_num_threads(),
         "interval": {"level": LEVEL, "resamples": RESAMPLES},
+        "task": field.task.name,
         "labels": field.labels,
-        "out_of_scope": None if task.outside is None else spec.out_of_scope,
+        "out_of_scope": None if question.outside is None else spec.out_of_scope,
         "against": against,
         "examples": {split: len(corpus.splits[split]) for split in splits},
         "repeated": repeated,
@@ -126,6 +129,13 @@ def measurable(spec: EvaluateSpec, corpus: Corpus) -> list[str]:
     splits: list[str] = [name for name in spec.splits if name in corpus.splits]
     if not splits:
         raise DataError(f"The data has no split {' or '.join(spec.splits)} to measure on.")
+    if spec.out_of_scope is not None and corpus.task is not SINGLE_LABEL:
+        raise DataError(
+            f"evaluate.out_of_scope: is not for {corpus.task}.",
+            "Leave it out: a text that fits no label has none."
+            if corpus.task is MULTI_LABEL
+            else "Leave it out.",
+        )
     if spec.out_of_scope is not None and spec.out_of_scope not in corpus.labels:
         raise DataError(
             f"evaluate.out_of_scope: the data has no label {spec.out_of_scope}.",
@@ -155,19 +165,18 @@ def _usable(
 
 
 def _say_where_constant(
-    split: str,
-    said: Mapping[str, Said],
-    labels: Sequence[str],
-    corpus: Corpus,
-    reporter: Reporter,
+    split: str, said: Mapping[str, Said], question: Question, reporter: Reporter
 ) -> None:
-    truths = corpus.present(split)
+    field = question.field
+    truths = len(np.unique(field.references(question.corpus.splits[split]), axis=0))
+    what = "label" if field.task is SINGLE_LABEL else "answer"
     for name, one in said.items():
-        answers = np.unique(one.answers[split].predictions)
-        if len(answers) == 1 and len(truths) > 1:
+        given = np.unique(one.answers[split].predictions, axis=0)
+        if len(given) == 1 and truths > 1:
+            (word,) = kinds.of(field.task).in_words(field.labels, given)
             reporter.say(
-                f"{name} gives every {split} text the same label, {labels[answers[0]]}, "
-                f"where there are {len(truths)}."
+                f"{name} gives every {split} text the same {what}, {word or 'no label'}, "
+                f"where there are {truths}."
             )
 
 
@@ -180,18 +189,19 @@ def _repeated(corpus: Corpus, split: str) -> tuple[np.ndarray, dict[str, int] | 
 
 
 def _measure(
-    task: Task,
+    question: Question,
     split: str,
     said: Mapping[str, Said],
     references: Mapping[str, str | None],
     again: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
     """Each model's part of the document on one split."""
-    gold = task.field.references(task.corpus.splits[split])
-    truth = Truth(gold, task.field.labels, task.outside, Resamples(len(gold)))
+    field, kind = question.field, kinds.of(question.field.task)
+    gold = field.references(question.corpus.splits[split])
+    truth = Truth(gold, field.labels, question.outside, Resamples(len(gold)))
     answers = {name: one.answers[split] for name, one in said.items()}
     found = {
-        name: figures(truth, own, answers[other] if (other := references[name]) else None)
+        name: kind.figures(truth, own, answers[other] if (other := references[name]) else None)
         for name, own in answers.items()
     }
     measured = {}
@@ -205,14 +215,16 @@ def _measure(
             },
             **one.details,
             "against": {
-                other: _against(truth, one, answers[name], found[other], answers[other])
+                other: _against(
+                    kind, truth, (one, answers[name]), (found[other], answers[other])
+                )
                 for other in found
                 if other != name
             },
         }
         if again.any() and not again.all():
-            rows["unrepeated"] = labelled(
-                gold[~again], answers[name].predictions[~again], task.outside
+            rows["unrepeated"] = kind.labelled(
+                gold[~again], answers[name].predictions[~again], question.outside
             )
         if said[name].points:
             rows["budgets"] = at_budgets(truth, answers[name], said[name].points)
@@ -221,18 +233,20 @@ def _measure(
 
 
 def _against(
-    truth: Truth, one: Figures, said: Answers, other: Figures, others: Answers
+    kind: kinds.Kind, truth: Truth, one: tuple[Figures, Answers], other: tuple[Figures, Answers]
 ) -> dict[str, Any]:
     """A model against another one, in pairs: the same texts, the same draws."""
-    test = mcnemar(said.predictions == truth.references, others.predictions == truth.references)
+    (mine, said), (its, others) = one, other
+    test = kind.against(truth, said, others)
     differences = {}
-    for name in one.points.keys() & other.points.keys() & one.draws.keys() & other.draws.keys():
-        value = one.points[name] - other.points[name]
-        bounds = interval(name, value, one.draws[name] - other.draws[name], difference=True)
+    for name in mine.points.keys() & its.points.keys() & mine.draws.keys() & its.draws.keys():
+        value = mine.points[name] - its.points[name]
+        bounds = interval(name, value, mine.draws[name] - its.draws[name], difference=True)
         if bounds is None:
             continue
         low, high = bounds
-        noise = low <= 0 <= high or (name == "accuracy" and test["p"] > 1 - LEVEL)
+        # McNemar's test is of accuracy: of whole texts that are right.
+        tested = name in ("accuracy", "subset_accuracy") and test["p"] > 1 - LEVEL
+        noise = low <= 0 <= high or tested
         differences[name] = {"value": value, "low": low, "high": high, "noise": noise}
-    agreement = float((said.predictions == others.predictions).mean())
-    return {"agreement": agreement, **test, "differences": dict(sorted(differences.items()))}
+    return {**test, "differences": dict(sorted(differences.items()))}

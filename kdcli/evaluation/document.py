@@ -15,6 +15,8 @@ COSTS = (
     "latency_ms_p95",
     "texts_per_second",
 )
+# Figures that are no shares of anything, so that percent would mean nothing.
+_PLAIN = frozenset({"pearson", "spearman", "mae", "rmse", "fidelity_pearson", "fidelity_rmse"})
 # Too long to stand in a run's manifest as well.
 _LONG = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBERS = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
@@ -33,6 +35,16 @@ def reference(name: str, names: Sequence[str], against: str | None) -> str | Non
     candidates = [against] if against else [f"{run}/{TEACHER}".lstrip("/"), TEACHER, names[0]]
     found = next(one for one in candidates if one in names)
     return None if found == name else found
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is a share, to be shown in percent."""
+    return figure not in _PLAIN
+
+
+def shown(figure: str, value: float) -> str:
+    """A figure in percent, or, where it is no share, as a number."""
+    return f"{100 * value:.2f} %" if is_share(figure) else f"{value:.4f}"
 
 
 def flat(model: Mapping[str, Any]) -> dict[str, float]:

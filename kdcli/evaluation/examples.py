@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from kdcli.errors import UsageError
+from kdcli.evaluation import kinds
 
 if TYPE_CHECKING:
     from kdcli.evaluation.compare import Comparison
@@ -21,19 +22,24 @@ def table(comparison: "Comparison") -> pa.Table:
     """A row a text: `split`, `text`, `text_pair` for pairs, `label`, and two columns a model.
 
     They are called `NAME_label` and `NAME_probability`, which is the label's, as the model gives
-    it.
+    it; of several labels that all are as given. A score has none.
     """
     parts = []
+    corpus = comparison.corpus
+    kind = kinds.of(corpus.task)
     for split, answers in comparison.answers.items():
-        rows = comparison.corpus.splits[split]
+        rows = corpus.splits[split]
         texts = [name for name in ("text", "text_pair") if name in rows.column_names]
-        gold = [comparison.corpus.labels[i] for i in rows["label"]]
+        count = len(corpus.labels)
+        gold = kind.in_words(corpus.labels, corpus.truth(rows, range(count), count))
         columns: dict[str, Any] = {"split": [split] * len(rows)}
         columns |= {name: list(rows[name]) for name in texts}
         columns |= {"label": gold}
         for name, said in answers.items():
-            columns[f"{name}_label"] = [comparison.labels[i] for i in said.predictions]
-            columns[f"{name}_probability"] = said.probabilities.max(-1)
+            columns[f"{name}_label"] = kind.in_words(comparison.labels, said.predictions)
+            confidence = kind.confidence(said)
+            if confidence is not None:
+                columns[f"{name}_probability"] = confidence
         parts.append(pa.table(columns))
     return pa.concat_tables(parts)
 
@@ -41,13 +47,21 @@ def table(comparison: "Comparison") -> pa.Table:
 def apart(
     comparison: "Comparison", one: str, other: str, most: int = 100
 ) -> dict[str, list[dict[str, Any]]]:
-    """By split, the texts that two models label differently, those first that `one` is surest of.
+    """By split, the texts that two models label differently.
+
+    Those come first that `one` is surest of; of scores, those that differ most.
 
     Each as a row of `table`, without its split; of a long text the beginning.
     """
     rows = table(comparison).to_pylist()
     differ = [row for row in rows if row[f"{one}_label"] != row[f"{other}_label"]]
-    differ.sort(key=lambda row: -row[f"{one}_probability"])
+
+    def apartness(row: Mapping[str, Any]) -> float:
+        if f"{one}_probability" in row:
+            return float(row[f"{one}_probability"])
+        return abs(float(row[f"{one}_label"]) - float(row[f"{other}_label"]))
+
+    differ.sort(key=apartness, reverse=True)
     return {
         split: [_shown(row) for row in differ if row["split"] == split][:most]
         for split in comparison.answers

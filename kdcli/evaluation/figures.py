@@ -1,20 +1,15 @@
-"""All figures of one model on one split, from its logits."""
+"""What a model says of a split, what is known of it, and the figures that come of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
-from kdcli.evaluation import fidelity, metrics, scope
-from kdcli.evaluation.calibration import expected_error, reliability
 from kdcli.evaluation.operating import OperatingPoint, Settings
 from kdcli.evaluation.uncertainty import Rate, Resamples
-
-_THRESHOLD = "_at_threshold"
-_CALIBRATED = "_calibrated"
+from kdcli.tasks import SINGLE_LABEL, Task
 
 
 @dataclass(frozen=True)
@@ -22,8 +17,8 @@ class Truth:
     """What is known of a split's texts, whatever a model says.
 
     Attributes:
-        references: (texts,) class ids.
-        labels: The classes' names, by id.
+        references: The data's labels, as `Task.decide` gives a model's.
+        labels: The outputs' names, in order.
         outside: The out-of-scope label's id, where one is named.
         resamples: The draws that every model's figures are resampled by.
     """
@@ -45,9 +40,13 @@ class Answers:
     """What a model says of a split.
 
     Args:
-        logits: (texts, classes).
-        settings: Its temperature and threshold, where it has them.
+        logits: (texts, outputs).
+        settings: Its temperature and thresholds, where it has them.
         scores: The out-of-scope scores that aren't of the logits, by name.
+        task: What the outputs are.
+
+    Attributes:
+        predictions: What `Task.decide` makes of the logits.
     """
 
     def __init__(
@@ -55,15 +54,38 @@ class Answers:
         logits: np.ndarray,
         settings: Settings | None,
         scores: dict[str, np.ndarray] | None = None,
+        task: Task = SINGLE_LABEL,
     ) -> None:
-        self.logits, self.settings, self.scores = logits, settings, scores or {}
-        self.probabilities = _softmax(logits, 1.0)
-        self.predictions = self.probabilities.argmax(-1)
+        self.logits, self.settings, self.scores, self.task = logits, settings, scores or {}, task
+        self.predictions = task.decide(logits)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Those of the logits as they are, (texts, outputs)."""
+        return self.at(1.0)
+
+    def at(self, temperature: float) -> np.ndarray:
+        """The probabilities of the logits divided by a temperature; a score has none."""
+        assert self.task.probabilities is not None
+        return self.task.probabilities(self.logits.astype(np.float64) / temperature)
 
     @property
     def point(self) -> OperatingPoint | None:
-        """Its threshold, where it has one."""
+        """Its out-of-scope threshold, where it has one."""
         return self.settings.operating_point if self.settings else None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What validation texts have settled.
+
+    Attributes:
+        settings: What the model is to carry along.
+        points: Its out-of-scope threshold at other budgets.
+    """
+
+    settings: Settings
+    points: Sequence[OperatingPoint] = ()
 
 
 @dataclass
@@ -81,152 +103,10 @@ class Figures:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def figures(truth: Truth, said: Answers, other: Answers | None = None) -> Figures:
-    """All figures of a model on a split.
-
-    Args:
-        truth: The split.
-        said: The model's answers.
-        other: Those of the model that it is compared with.
-    """
-    found = Figures(labelled(truth.references, said.predictions, truth.outside))
-    rates = _label_rates(truth, said.predictions)
-    _add_probabilities(found, rates, truth, said.probabilities)
-    if said.settings is not None:
-        calibrated = _softmax(said.logits, said.settings.temperature)
-        _add_probabilities(found, rates, truth, calibrated, _CALIBRATED)
-    if truth.outside is not None:
-        _add_scope(found, rates, truth, said, truth.outside)
-    if other is not None:
-        fidelity_rates = fidelity.rates(said.probabilities, other.probabilities, truth.references)
-        found.points |= _means(fidelity_rates)
-        rates |= fidelity_rates
-    found.draws |= truth.resamples.rates(rates)
-    found.draws["micro_f1"] = found.draws["accuracy"]  # the same, where a text has one label
-    found.draws |= truth.resamples.of_classes(said.predictions, truth.references, len(truth.labels))
-    found.details["classes"] = metrics.of_classes(said.predictions, truth.references, truth.labels)
-    found.details["confusion"] = metrics.confusion(said.predictions, truth.references)
-    return found
-
-
-def labelled(
-    references: np.ndarray, predictions: np.ndarray, outside: int | None
-) -> dict[str, float]:
-    """The figures that predicted labels alone give.
-
-    Args:
-        references: (texts,) the data's class ids.
-        predictions: (texts,) the model's.
-        outside: The out-of-scope label's id, where one is named.
-    """
-    found = metrics.compute(metrics.Classification, predictions, references)
-    if outside is not None:
-        found |= metrics.compute(metrics.OutOfScope, predictions, references, label=outside)
-    return found
-
-
-def at_budgets(
-    truth: Truth, said: Answers, points: Sequence[OperatingPoint]
-) -> list[dict[str, float]]:
-    """What several thresholds do: for whoever wants to choose another budget.
-
-    Args:
-        truth: The split; a label is named out of scope.
-        said: The model's answers.
-        points: The thresholds.
-    """
-    assert truth.outside is not None
-    return [
-        {
-            "refuse_at_most": point.refuse_at_most,
-            "threshold": point.threshold,
-            **_means(_label_rates(truth, point.predict(said.logits, truth.outside))),
-        }
-        for point in points
-    ]
-
-
-def _add_probabilities(
-    found: Figures,
-    rates: dict[str, Rate],
-    truth: Truth,
-    probabilities: np.ndarray,
-    suffix: str = "",
-) -> None:
-    references, predictions = truth.references, probabilities.argmax(-1)
-    points = metrics.compute(
-        metrics.Probabilities, predictions, references, probabilities=probabilities
-    )
-    if suffix:
-        # A temperature changes no order: top-k is as it was.
-        points = {name: points[name] for name in ("log_loss", "brier")}
-    found.points |= {name + suffix: value for name, value in points.items()}
-    right = probabilities[np.arange(len(references)), references]
-    each: dict[str, np.ndarray] = {
-        "log_loss": -np.log(np.maximum(right, np.finfo(np.float64).eps)),
-        "brier": (probabilities**2).sum(-1) - 2 * right + 1,
-    }
-    rank = (probabilities > right[:, None]).sum(-1)
-    each |= {f"top_{k}_accuracy": rank < k for k in metrics.TOP}
-    rates.update({name + suffix: (each[name], None) for name in points})
-    confidence, correct = probabilities.max(-1), predictions == references
-    curve = reliability(confidence, correct)
-    found.details["reliability" + suffix] = curve
-    found.points["ece" + suffix] = expected_error(curve)
-    found.draws["ece" + suffix] = truth.resamples.calibration_error(
-        confidence, correct, np.ones_like(correct)
-    )
-    inside = truth.inside
-    if truth.outside is not None and inside.any():
-        name = "in_scope_ece" + suffix
-        found.points[name] = expected_error(reliability(confidence[inside], correct[inside]))
-        found.draws[name] = truth.resamples.calibration_error(confidence, correct, inside)
-
-
-def _add_scope(
-    found: Figures, rates: dict[str, Rate], truth: Truth, said: Answers, outside: int
-) -> None:
-    point, inside = said.point, truth.inside
-    if point is not None:
-        refusing = {
-            name + _THRESHOLD: rate
-            for name, rate in _label_rates(truth, point.predict(said.logits, outside)).items()
-        }
-        found.points |= _means(refusing)
-        rates |= refusing
-    if inside.all() or not inside.any():
-        return
-    scores = {name: scope.score(name, said.logits, outside) for name in scope.SCORES}
-    scores |= said.scores
-    found.details["scores"] = {n: scope.separation(s, ~inside) for n, s in scores.items()}
-    if point is not None:
-        found.points["out_of_scope_auroc"] = found.details["scores"][point.score]["auroc"]
-        found.draws["out_of_scope_auroc"] = truth.resamples.auroc(-scores[point.score], ~inside)
-
-
-def _label_rates(truth: Truth, predictions: np.ndarray) -> dict[str, Rate]:
-    correct, inside = predictions == truth.references, truth.inside
-    found: dict[str, Rate] = {"accuracy": (correct, None)}
-    if truth.outside is not None:
-        refused = predictions == truth.outside
-        if inside.any():
-            found["in_scope_accuracy"] = (correct, inside)
-            found["in_scope_refused"] = (refused, inside)
-        if not inside.all():
-            found["out_of_scope_recall"] = (refused, ~inside)
-    return found
-
-
-def _means(rates: dict[str, Rate]) -> dict[str, float]:
+def means(rates: Mapping[str, Rate]) -> dict[str, float]:
     """The rates' values on the texts as they are; a rate among no texts has none."""
     return {
         name: float(np.mean(value if among is None else value[among]))
         for name, (value, among) in rates.items()
         if among is None or among.any()
     }
-
-
-def _softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Float64, so that a row's sum is 1 as closely as scikit-learn wants it."""
-    found: np.ndarray = softmax(logits.astype(np.float64) / temperature, axis=-1)
-    return found

@@ -8,13 +8,17 @@ from typing import Any, Literal
 
 from kdcli.errors import UsageError
 from kdcli.evaluation.document import COSTS, TEACHER, flat
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Flag = Literal["--fail-under", "--fail-over", "--max-drop", "--target"]
 Model = Mapping[str, Any]
 
 SPLITS = ("train", "validation", "test")
-# Every figure of a split, and whether it is better the higher it is.
-FIGURES: Mapping[str, bool] = {
+_OF_LABELS = {"micro_f1": True, "macro_f1": True, "weighted_f1": True, "samples_f1": True,
+              "subset_accuracy": True, "hamming_loss": False}  # fmt: skip
+# By task every figure of a split, and whether it is better the higher it is.
+OF_TASK: Mapping[str, Mapping[str, bool]] = {
+    SINGLE_LABEL.name: {
     "accuracy": True,
     "balanced_accuracy": True,
     "macro_f1": True,
@@ -43,6 +47,30 @@ FIGURES: Mapping[str, bool] = {
     "kl": False,
     "negative_flip_rate": False,
     "positive_flip_rate": True,
+    },
+    MULTI_LABEL.name: {
+        **_OF_LABELS,
+        **{f"{name}_at_threshold": better for name, better in _OF_LABELS.items()},
+        "micro_average_precision": True,
+        "macro_average_precision": True,
+        "log_loss": False,
+        "log_loss_calibrated": False,
+        "agreement": True,
+        "kl": False,
+        "negative_flip_rate": False,
+        "positive_flip_rate": True,
+    },
+    REGRESSION.name: {
+        "spearman": True,
+        "pearson": True,
+        "mae": False,
+        "rmse": False,
+        "fidelity_pearson": True,
+        "fidelity_rmse": False,
+    },
+}
+FIGURES: Mapping[str, bool] = {
+    name: better for figures in OF_TASK.values() for name, better in figures.items()
 }
 _RELATIVE = "relative."
 _OF_MODEL = (*COSTS, *(_RELATIVE + name for name in COSTS))

@@ -1,4 +1,4 @@
-"""What evaluation settles and the model carries along: a temperature and a threshold.
+"""What evaluation settles and the model carries along: a temperature and thresholds.
 
 They stand in `kd.json` in the model's folder. transformers passes it over; kd applies it.
 """
@@ -55,10 +55,13 @@ class Settings:
     Attributes:
         temperature: Divides the logits, so that the probabilities are worth what they say.
         operating_point: None where no label is named out of scope.
+        thresholds: Where a text may have several labels, the probability from which on each is
+            given, by its name.
     """
 
     temperature: float
     operating_point: OperatingPoint | None = None
+    thresholds: Mapping[str, float] | None = None
 
 
 def choose(
@@ -113,7 +116,7 @@ def read(folder: Path) -> Settings | None:
         return None
     try:
         return settings(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{file} is damaged: it holds no temperature and threshold.",
             "Delete it: both are then chosen on validation texts.",
@@ -124,13 +127,13 @@ def settings(content: Mapping[str, Any]) -> Settings:
     """From what `kd.json` holds, or an evaluation's document of a model.
 
     Raises:
-        ValueError, KeyError, TypeError: It isn't of that form.
+        ValueError, KeyError, TypeError, AttributeError: It isn't of that form.
     """
     temperature, point = float(content["temperature"]), content["operating_point"]
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(temperature)
     if point is None:
-        return Settings(temperature)
+        return Settings(temperature, thresholds=_thresholds(content.get("thresholds")))
     made = OperatingPoint(
         label=str(point["label"]),
         score=point["score"],
@@ -140,3 +143,12 @@ def settings(content: Mapping[str, Any]) -> Settings:
     if made.score not in scope.SCORES or not math.isfinite(made.threshold):
         raise ValueError(made)
     return Settings(temperature, made)
+
+
+def _thresholds(content: Any) -> dict[str, float] | None:
+    if content is None:
+        return None
+    found = {str(label): float(threshold) for label, threshold in content.items()}
+    if not all(0 <= threshold <= 1 for threshold in found.values()):
+        raise ValueError(found)
+    return found

@@ -16,6 +16,7 @@ from kdcli.evaluation.states import States
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
 from kdcli.progress import Reporter, Tally
+from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,7 +63,7 @@ class Subject:
         return collator_for(self.model, self.tokenizer)(rows)
 
     def classify(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """The places of the texts' labels among its outputs."""
+        """The places of the texts' highest outputs."""
         batch = self.inputs(texts)
         with torch.inference_mode():
             return self.model(**batch).logits.argmax(-1).tolist()
@@ -76,15 +77,22 @@ class Field:
         subjects: By name.
         labels: Those of the data that the models know, in its order, then the models' others.
         from_data: For each of the data's label ids, the place in `labels`, or -1.
+        corpus: The data.
     """
 
     subjects: Mapping[str, Subject]
     labels: tuple[str, ...]
     from_data: np.ndarray
+    corpus: Corpus
+
+    @property
+    def task(self) -> Task:
+        """What the labels are."""
+        return self.corpus.task
 
     def references(self, split: "Dataset") -> np.ndarray:
-        """The split's labels as places in `labels`, (texts,)."""
-        return self.from_data[column(split, "label").to_numpy()]
+        """The split's labels as `task.decide` gives the models', by places in `labels`."""
+        return self.corpus.truth(split, self.from_data.tolist(), len(self.labels))
 
     def run(
         self, name: str, split: "Dataset", batch_size: int, advance: Tally, *, states: bool
@@ -131,6 +139,7 @@ def load(
     subjects: dict[str, Subject] = {}
     for name, folder in folders.items():
         model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+        source.refuse_other_task(model.config, corpus.task, name)
         names = _named(name, source.labels_of(model.config), corpus, present, reporter)
         limit = length_limit(model.config, tokenizer, max_length)
         subjects[name] = Subject(name, folder, model, tokenizer, names, limit)
@@ -140,13 +149,13 @@ def load(
     known = [label for label in corpus.labels if label in first.labels]
     labels = (*known, *(label for label in first.labels if label not in known))
     from_data = [labels.index(label) if label in known else -1 for label in corpus.labels]
-    return Field(subjects, labels, np.array(from_data))
+    return Field(subjects, labels, np.array(from_data), corpus)
 
 
 def _named(
     name: str, own: Sequence[str], corpus: Corpus, present: Sequence[str], reporter: Reporter
 ) -> tuple[str, ...]:
-    if len(own) < 2:
+    if len(own) < 2 and corpus.task is not REGRESSION:
         raise ModelError(f"{name} has one output only: it is no classifier.")
     if len(set(own)) < len(own):
         raise ModelError(f"{name} gives two of its outputs the same label.")
@@ -154,7 +163,7 @@ def _named(
         ids = match_labels(corpus.labels, own, present=present)
     except ModelError as error:
         raise ModelError(f"{name}: {error.message}", error.hint) from error
-    if is_generic(own):
+    if is_generic(own) and len(own) > 1:
         reporter.say(
             f"{name} gives its labels no names: they are matched with the data's in order."
         )

@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import Any
 
-SHOWN = ("accuracy", "macro_f1", "in_scope_accuracy", "out_of_scope_recall", "agreement")
+from kdcli.evaluation.document import is_share
+from kdcli.tasks import TASKS
+
+# What of it a model has, a table shows.
+SHOWN = (
+    *dict.fromkeys(task.headline for task in TASKS.values()),
+    "macro_f1",
+    "in_scope_accuracy",
+    "out_of_scope_recall",
+    "agreement",
+    "fidelity_pearson",
+)
 
 
 def over_seeds(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -50,9 +61,14 @@ def rows(spread: Mapping[str, Any]) -> list[list[str]]:
         for name in SHOWN:
             if name in figures:
                 cells = [model[split].get(name) for model in models]
-                found.append([f"{split} {name.replace('_', ' ')}", *map(_cell, cells)])
+                title = f"{split} {name.replace('_', ' ')}"
+                found.append([title, *(_cell(name, cell) for cell in cells)])
     return found
 
 
-def _cell(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f} %"
+def _cell(name: str, figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    if is_share(name):
+        return f"{100 * figure['mean']:.2f} ± {100 * figure['std']:.2f} %"
+    return f"{figure['mean']:.4f} ± {figure['std']:.4f}"

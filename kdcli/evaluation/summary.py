@@ -3,13 +3,32 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kdcli.evaluation.document import is_share, shown
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
+
 Model = Mapping[str, Any]
 
-_SHARES = {
-    "macro_f1": "macro F1",
-    "in_scope_accuracy": "in-scope accuracy",
-    "out_of_scope_recall": "out-of-scope recall",
-    "agreement": "agreement",
+# By task the figures below the headline.
+_SHOWN = {
+    SINGLE_LABEL.name: {
+        "macro_f1": "macro F1",
+        "in_scope_accuracy": "in-scope accuracy",
+        "out_of_scope_recall": "out-of-scope recall",
+        "agreement": "agreement",
+    },
+    MULTI_LABEL.name: {
+        "macro_f1": "macro F1",
+        "samples_f1": "samples F1",
+        "micro_average_precision": "average precision",
+        "subset_accuracy": "all labels right",
+        "agreement": "agreement",
+    },
+    REGRESSION.name: {
+        "pearson": "Pearson",
+        "mae": "mean abs. error",
+        "rmse": "root mean sq. error",
+        "fidelity_pearson": "Pearson, teacher",
+    },
 }
 
 
@@ -19,11 +38,11 @@ def rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     Args:
         evaluation: As `evaluation.json` holds it, or its short form.
     """
-    models = evaluation["models"]
+    models, task = evaluation["models"], TASKS[evaluation["task"]]
     found = []
     for split, texts in evaluation["examples"].items():
         found.append([f"{split}, {texts:,} texts", *("" for _ in models)])
-        found += [row for row in _split_rows(split, models) if any(row[1:])]
+        found += [row for row in _split_rows(split, models, task) if any(row[1:])]
     found.append(["cost", *("" for _ in models)])
     found.append(["  parameters", *(f"{m['parameters'] / 1e6:.2f} M" for m in models)])
     found.append(["  weights", *(f"{m['megabytes']:.1f} MB" for m in models)])
@@ -34,85 +53,109 @@ def rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     return [*found, speed] if any(speed[1:]) else found
 
 
-def _split_rows(split: str, models: list[Model]) -> list[list[str]]:
-    figures = [m["splits"][split] for m in models]
+def _split_rows(split: str, models: list[Model], task: Task) -> list[list[str]]:
+    figures, headline = [m["splits"][split] for m in models], task.headline
+    refusing = f"{headline}_at_threshold"
     return [
-        ["  accuracy", *(_with_interval(f, "accuracy") for f in figures)],
-        ["  difference", *(_difference(m, split) for m in models)],
-        ["  without repeats", *(_percent(_unrepeated(f)) for f in figures)],
+        [f"  {task.title}", *(_with_interval(f, headline) for f in figures)],
+        ["  difference", *(_difference(m, split, headline) for m in models)],
+        ["  without repeats", *(_shown(headline, f.get("unrepeated", {})) for f in figures)],
         *(
-            [f"  {title}", *(_percent(f.get(key)) for f in figures)]
-            for key, title in _SHARES.items()
+            [f"  {title}", *(_shown(key, f) for f in figures)]
+            for key, title in _SHOWN[task.name].items()
         ),
         ["  calibration error", *map(_calibration, figures)],
-        ["  with the threshold", *(_with_interval(f, "accuracy_at_threshold") for f in figures)],
-        ["    recall", *(_percent(f.get("out_of_scope_recall_at_threshold")) for f in figures)],
+        ["  with the threshold", *(_with_interval(f, refusing) for f in figures)],
+        ["    recall", *(_shown("out_of_scope_recall_at_threshold", f) for f in figures)],
     ]
 
 
 def remarks(evaluation: Mapping[str, Any]) -> list[str]:
     """What the figures say, in words: which differences are more than noise, and the thresholds."""
-    models = evaluation["models"]
+    models, task = evaluation["models"], TASKS[evaluation["task"]]
     compared = [model for model in models if model["reference"]]
     return [
-        *(_compared(model, split) for split in evaluation["examples"] for model in compared),
-        *(_refusing(model) for model in models if _point(model)),
+        *(_compared(model, split, task) for split in evaluation["examples"] for model in compared),
+        *(_refusing(model) for model in models if _setting(model, "operating_point")),
+        *(_giving(model) for model in models if _setting(model, "thresholds")),
     ]
 
 
-def _compared(model: Model, split: str) -> str:
+def _compared(model: Model, split: str, task: Task) -> str:
     name, other = model["name"], model["reference"]
     against = model["splits"][split]["against"][other]
-    gap = against["differences"]["accuracy"]
-    p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.2g}"
-    tested = f"95 % interval {_points(gap['low'])} to {_points(gap['high'])}, McNemar {p}"
+    gap = against["differences"][task.headline]
+    value, low, high = (_points(task.headline, gap[key]) for key in ("value", "low", "high"))
+    in_points = " points" if is_share(task.headline) else f" in {task.title}"
+    tested = f"95 % interval {low} to {high}"
+    if "p" in against:
+        p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.2g}"
+        tested += f", McNemar {p}"
     if gap["noise"]:
-        verdict = f"{name} and {other} differ within the noise, by {_points(gap['value'])} points"
+        verdict = f"{name} and {other} differ within the noise, by {value}{in_points}"
     else:
         side = "above" if gap["value"] > 0 else "below"
-        verdict = f"{name} is {100 * abs(gap['value']):.2f} points {side} {other}"
-    flips = f"It breaks {against['broken']:,} texts and repairs {against['repaired']:,}."
-    return f"{split}: {verdict} ({tested}). {flips}"
+        verdict = f"{name} is {value.lstrip('+-')}{in_points} {side} {other}"
+    said = f"{split}: {verdict} ({tested})."
+    if "broken" not in against:
+        return said
+    return f"{said} It breaks {against['broken']:,} texts and repairs {against['repaired']:,}."
 
 
 def _refusing(model: Model) -> str:
-    settings, point = model["settings"], _point(model)
-    source = "comes with the model" if settings["from"] == "model" else "was chosen on validation"
+    point = _setting(model, "operating_point")
     return (
         f"{model['name']}'s threshold: {point['label']} where the {point['score']} score is below "
-        f"{point['threshold']:.4g}. It {source}, at {100 * point['refuse_at_most']:g} % of "
+        f"{point['threshold']:.4g}. It {_source(model)}, at {100 * point['refuse_at_most']:g} % of "
         "in-scope texts refused."
     )
 
 
-def _point(model: Model) -> Any:
-    return (model["settings"] or {}).get("operating_point")
+def _giving(model: Model) -> str:
+    found = _setting(model, "thresholds").values()
+    low, high = min(found), max(found)
+    which = f"of {low:.3f}" if low == high else f"of {low:.3f} to {high:.3f}, each its own,"
+    return (
+        f"{model['name']}'s threshold: a label is given from a probability {which} on. "
+        f"It {_source(model)}, for the best F1."
+    )
 
 
-def _unrepeated(figures: Mapping[str, Any]) -> float | None:
-    return figures.get("unrepeated", {}).get("accuracy")
+def _source(model: Model) -> str:
+    of_model = model["settings"]["from"] == "model"
+    return "comes with the model" if of_model else "was chosen on validation"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
+def _setting(model: Model, key: str) -> Any:
+    return (model["settings"] or {}).get(key)
+
+
+def _shown(figure: str, figures: Mapping[str, Any]) -> str:
+    return shown(figure, figures[figure]) if figure in figures else ""
 
 
 def _with_interval(figures: Mapping[str, Any], key: str) -> str:
     if key not in figures:
         return ""
+    if key not in figures["intervals"]:
+        return shown(key, figures[key])
     low, high = figures["intervals"][key]
+    if not is_share(key):
+        return f"{figures[key]:.4f} ± {(high - low) / 2:.4f}"
     return f"{100 * figures[key]:.2f} ± {50 * (high - low):.2f} %"
 
 
-def _difference(model: Model, split: str) -> str:
+def _difference(model: Model, split: str, headline: str) -> str:
     against = model["splits"][split]["against"].get(model["reference"], {})
-    gap = against.get("differences", {}).get("accuracy")
+    gap = against.get("differences", {}).get(headline)
     if gap is None:
         return ""
-    return f"{_points(gap['value'])}{', noise' if gap['noise'] else ''}"
+    return f"{_points(headline, gap['value'])}{', noise' if gap['noise'] else ''}"
 
 
 def _calibration(figures: Mapping[str, Any]) -> str:
+    if "ece" not in figures:
+        return ""
     before, after = figures["ece"], figures.get("ece_calibrated")
     return f"{100 * before:.1f} %" if after is None else f"{100 * before:.1f} → {100 * after:.1f} %"
 
@@ -122,5 +165,5 @@ def _speed(model: Model) -> str:
     return f"{1 / ratio:.2f}" if ratio else ""
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
+def _points(figure: str, value: float) -> str:
+    return f"{100 * value:+.2f}" if is_share(figure) else f"{value:+.4f}"

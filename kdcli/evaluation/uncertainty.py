@@ -67,11 +67,42 @@ class Resamples:
         hits = self._sums(_indicators(references, classes, correct))
         real = self._sums(_indicators(references, classes))
         said = self._sums(_indicators(predictions, classes))
-        f1 = _divide(2 * hits, real + said)
+        recall = np.nanmean(_divide(hits, real), axis=1)
+        return {"balanced_accuracy": recall, **_f1(hits, real, said)}
+
+    def of_labels(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+        """Micro, macro and weighted F1, where a text may have several labels.
+
+        Args:
+            predictions: (texts, labels) whether each label is given.
+            references: (texts, labels) whether it is there.
+        """
+        hits, real, said = (
+            self._sums(csr_matrix(values, dtype=np.float32))
+            for values in (predictions & references, references, predictions)
+        )
+        micro = _divide(2 * hits.sum(axis=1), (real + said).sum(axis=1))
+        return {"micro_f1": micro, **_f1(hits, real, said)}
+
+    def of_scores(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+        """Correlation of the scores and of their ranks, mean absolute and root mean squared error.
+
+        Args:
+            predictions: (texts,).
+            references: (texts,).
+        """
+        x, y = (values.astype(np.float64) for values in (predictions, references))
+        pearson, spearman = (np.empty(len(self._times)) for _ in range(2))
+        for rows in self._chunks():
+            times = self._times[rows].astype(np.float64)
+            pearson[rows] = _correlation(times, x[None], y[None])
+            spearman[rows] = _correlation(times, _midranks(times, x), _midranks(times, y))
+        errors = self._sums(np.stack([np.abs(x - y), (x - y) ** 2], axis=1)) / len(x)
         return {
-            "balanced_accuracy": np.nanmean(_divide(hits, real), axis=1),
-            "macro_f1": np.nanmean(f1, axis=1),
-            "weighted_f1": np.nansum(real * f1, axis=1) / real.sum(axis=1),
+            "spearman": spearman,
+            "pearson": pearson,
+            "mae": errors[:, 0],
+            "rmse": np.sqrt(errors[:, 1]),
         }
 
     def calibration_error(
@@ -171,6 +202,34 @@ def _indicators(ids: np.ndarray, columns: int, values: np.ndarray | None = None)
     data = np.ones(len(ids)) if values is None else values
     rows = np.arange(len(ids) + 1)
     return csr_matrix((data.astype(np.float32), ids, rows), shape=(len(ids), columns))
+
+
+def _f1(hits: np.ndarray, real: np.ndarray, said: np.ndarray) -> dict[str, np.ndarray]:
+    """Macro and weighted F1 of each draw, from (resamples, classes) of texts."""
+    f1 = _divide(2 * hits, real + said)
+    some = ~np.isnan(f1)
+    macro = _divide(np.where(some, f1, 0).sum(axis=1), some.sum(axis=1))
+    return {
+        "macro_f1": macro,
+        "weighted_f1": _divide(np.nansum(real * f1, axis=1), real.sum(axis=1)),
+    }
+
+
+def _midranks(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(draws, texts): each text's rank in each draw, the mean one where values are equal."""
+    _, level = np.unique(values, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.searchsorted(level[order], np.arange(level.max() + 1))
+    drawn = np.add.reduceat(times[:, order], starts, axis=1)
+    return (np.cumsum(drawn, axis=1) - drawn / 2)[:, level]
+
+
+def _correlation(times: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(draws,) Pearson's, of (draws, texts) values that each draw has so many times."""
+    count = times.sum(axis=1, keepdims=True)
+    x, y = (v - (times * v).sum(axis=1, keepdims=True) / count for v in (x, y))
+    both, of_x, of_y = ((times * a * b).sum(axis=1) for a, b in ((x, y), (x, x), (y, y)))
+    return _divide(both, np.sqrt(of_x * of_y))
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

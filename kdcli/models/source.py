@@ -10,6 +10,7 @@ from kdcli import hub, machine, paths, processes
 from kdcli.errors import ModelError, of_machine
 from kdcli.models import files
 from kdcli.run import file_digest
+from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -125,7 +126,11 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def load_classifier(
-    folder: Path, labels: tuple[str, ...] | None = None, *, fresh_head: bool = False
+    folder: Path,
+    labels: tuple[str, ...] | None = None,
+    problem_type: str | None = None,
+    *,
+    fresh_head: bool = False,
 ) -> "PreTrainedModel":
     """The model in `folder` with its classification head, in float32 and evaluation mode.
 
@@ -133,6 +138,7 @@ def load_classifier(
         folder: A `save_pretrained` folder, as `locate` gives it: whether its weights may be a
             pickle is decided there.
         labels: The names of a new head's outputs, in order.
+        problem_type: What its outputs are, as transformers calls it.
         fresh_head: Where it has no head for as many labels, give it one, drawn from torch's random
             generator.
 
@@ -148,7 +154,7 @@ def load_classifier(
     machine.require_memory(4 * files.count(folder), f"The model in {folder}", "Take a smaller one.")
     weights = files.weights(folder)
     if labels is not None:
-        set_labels(config, labels)
+        set_labels(config, labels, problem_type)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -183,10 +189,36 @@ def labels_of(config: "PretrainedConfig") -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
 
 
-def set_labels(config: "PretrainedConfig", labels: tuple[str, ...]) -> None:
-    """Name a classifier's outputs, in order; their number follows."""
+def set_labels(
+    config: "PretrainedConfig", labels: tuple[str, ...], problem_type: str | None
+) -> None:
+    """Name a classifier's outputs, in order, and what they are; their number follows."""
+    config.problem_type = None  # it is held to the number of outputs, which changes first
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: i for i, name in enumerate(labels)}
+    config.problem_type = problem_type
+
+
+def refuse_other_task(config: "PretrainedConfig", task: Task, name: str) -> None:
+    """See that a finished model is for the data's task.
+
+    Args:
+        config: The model's.
+        task: The data's.
+        name: What to call the model.
+
+    Raises:
+        ModelError: It says that it is for another one, or has several outputs for a score.
+    """
+    stated = config.problem_type
+    if stated is not None and stated != task.name:
+        raise ModelError(
+            f"{name} is for {stated}, and the data for {task}: {task.words}.",
+            f"Where the labels can be that too, say so (data.task: {stated}); otherwise fine-tune "
+            "it on this data.",
+        )
+    if task is REGRESSION and config.num_labels != 1:
+        raise ModelError(f"{name} has {config.num_labels} outputs, and the data one score a text.")
 
 
 def count_parameters(model: Any) -> int:

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from kdcli import tasks
 from kdcli.recipe.base import Revision, Source, Spec
 
 _Split = Annotated[str, Field(min_length=1)]
@@ -43,7 +44,19 @@ class DataSpec(Spec):
     text: str | tuple[str, str] = Field(
         "text", description="The column of the text, or the two columns of a pair."
     )
-    label: str = Field("label", description="The column of the label.")
+    label: str | Annotated[tuple[str, ...], Field(min_length=2)] = Field(
+        "label",
+        description="The column of the label, of lists of labels, or of a score; or several "
+        "columns of 0 and 1, one a label.",
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="What stands between a text's labels, where it has several."
+    )
+    task: tasks.Name | None = Field(
+        None,
+        description="What the labels are, as transformers' problem_type. Left out: as the column "
+        "has it: names and whole numbers are one label each, lists are several, fractions scores.",
+    )
     splits: SplitsSpec = SplitsSpec()
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="How much of train to set aside where validation is missing."
@@ -51,3 +64,21 @@ class DataSpec(Spec):
     max_length: int | None = Field(
         None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
     )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of the labels: one, or one a label."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @model_validator(mode="after")
+    def _several_labels(self) -> "DataSpec":
+        several = [key for key, there in (
+            ("label_separator", self.label_separator), ("one column a label", len(self.labels) > 1)
+        ) if there]  # fmt: skip
+        if len(several) > 1:
+            raise ValueError("takes label_separator with one column of labels only")
+        if several and self.task not in (None, tasks.MULTI_LABEL.name):
+            raise ValueError(
+                f"has task: {self.task} and {several[0]}, which is for {tasks.MULTI_LABEL}"
+            )
+        return self

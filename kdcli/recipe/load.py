@@ -14,10 +14,12 @@ from kdcli import paths
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import mistakes, yaml
 from kdcli.recipe.base import Spec
+from kdcli.recipe.losses import usual
 from kdcli.recipe.mistakes import Mistake, SpecT
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import WAYS
 from kdcli.recipe.sweep import VARIES, probes
+from kdcli.tasks import SINGLE_LABEL, TASKS
 
 # `key=value`, and what the user typed for it where that wasn't --set.
 Override = str | tuple[str, str]
@@ -283,7 +285,7 @@ def _override(
     node: Any = value
     for i, part in enumerate(path[:-1], start=1):
         if isinstance(node, dict) and node.get(part) is None:
-            node[part] = _default_items(model, path[:i]) or {}
+            node[part] = _default_items(model, path[:i], value) or {}
         node = _child(node, part, name)
         if not isinstance(node, dict | list):
             raise RecipeError(f"{name}: {part} is a value and has no keys below it.")
@@ -305,8 +307,14 @@ def _child(node: Any, part: str | int, name: str) -> Any:
     return node[part]
 
 
-def _default_items(model: type[Spec], path: yaml.Path) -> list[Any]:
+def _default_items(
+    model: type[Spec], path: yaml.Path, written: Mapping[str, Any]
+) -> list[Any]:
     """The list at `path` where a recipe doesn't write it: its items can be overridden as well."""
+    if path == ("distill", "losses"):
+        data = written.get("data")
+        task = data.get("task") if isinstance(data, dict) else None
+        return [spec.model_dump() for spec in usual(TASKS.get(str(task), SINGLE_LABEL))]
     field = model.model_fields.get(str(path[0]))
     value: Any = field.default if field else None
     for part in path[1:]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from kdcli import tasks
 from kdcli.recipe.base import Spec
 
 
@@ -55,13 +56,22 @@ class LayersSpec(LossSpec):
 
 
 class CrossEntropySpec(LossSpec):
-    """Cross-entropy with the data's own (hard) labels."""
+    """Cross-entropy with the data's own (hard) labels; of each label, where a text has several."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
 
 
+class LabelsMseSpec(LossSpec):
+    """Mean squared difference from the data's own scores."""
+
+    kind: Literal["labels_mse"] = "labels_mse"
+
+
 class SoftTargetsSpec(SoftenedSpec):
-    """KL divergence to the teacher's softened outputs, times the temperature squared."""
+    """KL divergence to the teacher's softened outputs, times the temperature squared.
+
+    Where a text has several labels, it is that of each label, and their mean.
+    """
 
     kind: Literal["soft_targets"] = "soft_targets"
     standardise: bool = Field(
@@ -134,6 +144,7 @@ class ContrastiveSpec(LossSpec):
 
 Loss = Annotated[
     CrossEntropySpec
+    | LabelsMseSpec
     | SoftTargetsSpec
     | LogitsMseSpec
     | DecoupledSpec
@@ -149,3 +160,15 @@ Loss = Annotated[
 LOSS_KINDS: tuple[str, ...] = tuple(
     spec.model_fields["kind"].default for spec in get_args(get_args(Loss)[0])
 )
+
+
+def of_labels(task: tasks.Task) -> tuple[Loss, ...]:
+    """What is learnt from the labels alone."""
+    return (LabelsMseSpec(),) if task is tasks.REGRESSION else (CrossEntropySpec(),)
+
+
+def usual(task: tasks.Task) -> tuple[Loss, ...]:
+    """The terms of a recipe that names none: teacher and labels, half each."""
+    if task is tasks.REGRESSION:
+        return (LogitsMseSpec(weight=0.5), LabelsMseSpec(weight=0.5))
+    return (SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5))

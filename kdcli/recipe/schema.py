@@ -12,10 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 from kdcli.recipe.base import Spec
 from kdcli.recipe.data import DataSpec
 from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
+from kdcli.recipe.losses import Loss, usual
 from kdcli.recipe.student import StudentSpec
 from kdcli.recipe.sweep import Space
 from kdcli.recipe.teacher import TeacherSpec
+from kdcli.tasks import Task
 
 _NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
 
@@ -29,10 +30,10 @@ def _a_name_anywhere(name: str) -> str:
 class DistillSpec(FitSpec):
     """How the student learns from the teacher."""
 
-    losses: tuple[Loss, ...] = Field(
-        (SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5)),
-        min_length=1,
-        description="The terms of the loss; their weighted sum is what is minimised.",
+    losses: Annotated[tuple[Loss, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="The terms of the loss; their weighted sum is what is minimised. Left out: "
+        "soft_targets and cross_entropy, half each; of scores, logits_mse and labels_mse.",
     )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Of the student's training. Left out: the recipe's."
@@ -40,9 +41,13 @@ class DistillSpec(FitSpec):
 
     @model_validator(mode="after")
     def _some_weight(self) -> "DistillSpec":
-        if not any(loss.counts for loss in self.losses):
+        if self.losses is not None and not any(loss.counts for loss in self.losses):
             raise ValueError("has losses whose weights are all 0: nothing would be learnt")
         return self
+
+    def terms(self, task: Task) -> tuple[Loss, ...]:
+        """The terms of the loss, for a task."""
+        return usual(task) if self.losses is None else self.losses
 
 
 class EvaluateSpec(Spec):
@@ -60,6 +65,11 @@ class EvaluateSpec(Spec):
         lt=1,
         description="The share of in-scope validation texts that the out-of-scope threshold, "
         "chosen there, may refuse.",
+    )
+    thresholds: Literal["one", "each"] = Field(
+        "one",
+        description="Where a text has several labels: 'one' probability from which on they are "
+        "given, or one for 'each' label; chosen on validation for the best F1.",
     )
     batch_size: int = Field(64, ge=1, description="Texts in a batch of the accuracy measurement.")
     latency_texts: int = Field(
@@ -107,6 +117,12 @@ class Recipe(Spec):
         description="Where training is shown live, as transformers calls it: tensorboard (in the "
         "run's logs), wandb, mlflow, … [] is nowhere.",
     )
+
+
+    def spelt_out(self, task: Task) -> "Recipe":
+        """The recipe with the losses that it leaves to its task."""
+        own = self.distill.model_copy(update={"losses": self.distill.terms(task)})
+        return self.model_copy(update={"distill": own})
 
 
 class CutSpec(Spec):

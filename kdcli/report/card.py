@@ -21,9 +21,15 @@ from kdcli.outside import printable
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
 from kdcli.report import tables
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 _TASK = ("text-classification", "Text Classification")
-_METRICS = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}
+# By task the figures of the metadata, by the Hub's names for their kinds.
+_METRICS = {
+    SINGLE_LABEL.name: {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")},
+    MULTI_LABEL.name: {"micro_f1": ("f1", "Micro F1"), "macro_f1": ("f1", "Macro F1")},
+    REGRESSION.name: {"spearman": ("spearmanr", "Spearman"), "pearson": ("pearsonr", "Pearson")},
+}
 _PAPERS = {"distilbert": "sanh2019distilbert", "clinc_oos": "larson2019evaluation"}
 
 # What Markdown, or a reader of it that makes links of addresses, would take for more than text.
@@ -54,6 +60,7 @@ def render(
         The content of `README.md`.
     """
     evaluation = results["evaluate"]
+    task = TASKS[evaluation["task"]]
     environment = Environment(
         loader=PackageLoader("kdcli.report"),
         undefined=StrictUndefined,
@@ -66,9 +73,11 @@ def render(
     environment.filters |= {"number": tables.number, "percent": tables.percent, "code": code}
     models = {model["name"]: model for model in evaluation["models"]}
     return environment.get_template("card.md.jinja").render(
-        metadata=Markdown(_metadata(recipe, models[tables.STUDENT]).to_yaml()),
+        metadata=Markdown(_metadata(recipe, models[tables.STUDENT], task).to_yaml()),
         recipe=recipe,
-        yaml=_indented(dump(public(recipe))),
+        task=task,
+        headline=task.title[0].upper() + task.title[1:],
+        yaml=_indented(dump(public(recipe.spelt_out(task)))),
         teacher_link=_link(recipe.teacher.model),
         dataset_link=_dataset_link(recipe),
         origin=_origin(recipe, results["student"]),
@@ -83,7 +92,7 @@ def render(
         remarks=summary.remarks(evaluation),
         history=results["distill"]["history"],
         versions=results["distill"]["versions"],
-        losses=[_loss(loss) for loss in recipe.distill.losses],
+        losses=[_loss(loss) for loss in recipe.distill.terms(task)],
         labels=labels,
         final=results["distill"]["history"][-1],
         stages={stage: tables.duration(taken) for stage, taken in seconds.items()},
@@ -142,7 +151,7 @@ def _indented(text: str) -> Markdown:
     return Markdown("".join(f"    {printable(line)}\n" for line in text.splitlines()))
 
 
-def _metadata(recipe: Recipe, student: Mapping[str, Any]) -> ModelCardData:
+def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCardData:
     on_hub = _is_hub_id(recipe.data.dataset)
     language = recipe.card.language
     start = recipe.student.model or recipe.teacher.model
@@ -153,16 +162,16 @@ def _metadata(recipe: Recipe, student: Mapping[str, Any]) -> ModelCardData:
         tags=["generated_from_trainer", "knowledge-distillation", "kd",
               f"teacher:{_public(recipe.teacher.model)}"],
         datasets=[recipe.data.dataset] if on_hub else None,
-        metrics=[kind for kind, _ in _METRICS.values()],
+        metrics=[*dict.fromkeys(kind for kind, _ in _METRICS[task.name].values())],
         base_model=start if _is_hub_id(start) else None,
         base_model_relation="finetune" if _is_hub_id(start) else None,
         pipeline_tag=_TASK[0],
         model_name=recipe.name,
-        eval_results=_eval_results(recipe, student),
+        eval_results=_eval_results(recipe, student, task),
     )  # fmt: skip
 
 
-def _eval_results(recipe: Recipe, student: Mapping[str, Any]) -> list[EvalResult]:
+def _eval_results(recipe: Recipe, student: Mapping[str, Any], task: Task) -> list[EvalResult]:
     name, config = dataset_name(recipe), recipe.data.config
     return [
         EvalResult(
@@ -177,7 +186,7 @@ def _eval_results(recipe: Recipe, student: Mapping[str, Any]) -> list[EvalResult
             metric_value=round(float(figures[figure]), 6),
         )
         for split, figures in student["splits"].items()
-        for figure, (kind, title) in _METRICS.items()
+        for figure, (kind, title) in _METRICS[task.name].items()
     ]
 
 

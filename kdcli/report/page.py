@@ -8,13 +8,15 @@ from markupsafe import Markup, escape
 
 from kdcli import __version__
 from kdcli.evaluation import summary
-from kdcli.evaluation.document import TEACHER
+from kdcli.evaluation.document import TEACHER, is_share
+from kdcli.evaluation.document import shown as in_words
 from kdcli.outside import printable
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
 from kdcli.report import plots, tables
 from kdcli.report.card import public, public_text
 from kdcli.report.plots import Dot, Line
+from kdcli.tasks import SINGLE_LABEL, TASKS, Task
 
 _FITS = {TEACHER: "teacher", tables.STUDENT: "distill", "baseline": "baseline"}  # by model
 _PAIRS, _CONFUSED = 15, 14
@@ -53,10 +55,12 @@ def render(
         "breakable": lambda label: escape(label).replace("_", Markup("_<wbr>")),
     }
     names = [model["name"] for model in evaluation["models"]]
+    task = TASKS[evaluation["task"]]
     splits = list(evaluation["examples"])[::-1]  # test, which decides, comes first
     return environment.get_template("page.html.jinja").render(
         recipe=recipe,
-        yaml=dump(public(recipe)),
+        yaml=dump(public(recipe.spelt_out(task))),
+        task=task,
         origin=public_text(recipe, results["student"]["origin"]),
         evaluation=evaluation,
         models=names,
@@ -67,11 +71,12 @@ def render(
         every={split: tables.every(evaluation, split) for split in splits},
         costs=tables.costs(evaluation),
         picture=_trade_off(evaluation, splits[0]),
-        fits=[_fit(model, results[_FITS[model]]["history"], place)
+        fits=[_fit(model, results[_FITS[model]]["history"], place, task)
               for place, model in enumerate(names) if results[_FITS[model]]["history"]],
-        confusions={split: _Confusion(evaluation, split) for split in splits},
-        classes={split: _classes(evaluation, split) for split in splits},
-        reliability={split: _reliability(evaluation, split) for split in splits},
+        confusions={s: _Confusion(evaluation, s) for s in splits if _has(evaluation, "confusion")},
+        classes={s: _classes(evaluation, s) for s in splits if _has(evaluation, "classes")},
+        reliability={s: _reliability(evaluation, s) for s in splits
+                     if _has(evaluation, "reliability")},
         scope={split: found for split in splits if (found := _scope(evaluation, split))},
         differing={split: _differing(evaluation, split) for split in splits},
         stages={stage: tables.duration(taken) for stage, taken in seconds.items()},
@@ -86,21 +91,38 @@ def _shown(value: Any) -> Any:
     return printable(value, keep="\n") if strange else value
 
 
+def _has(evaluation: Mapping[str, Any], detail: str) -> bool:
+    """Whether the task has what is not a number of its models: classes, confusion, …"""
+    return all(detail in f for model in evaluation["models"] for f in model["splits"].values())
+
+
 def _trade_off(evaluation: Mapping[str, Any], split: str) -> Markup:
-    dots, said = [], []
+    dots, said, task = [], [], TASKS[evaluation["task"]]
+    scale, unit, title = _scale(task)
     for place, model in enumerate(evaluation["models"]):
         found = model["splits"][split]
-        low, high = found["intervals"]["accuracy"]
-        dot = Dot(place, model["latency_ms"]["p50"], 100 * found["accuracy"],
-                  model["megabytes"], 100 * low, 100 * high)  # fmt: skip
+        value = found[task.headline]
+        # Where texts are few or a model says the same of all, no draw may have the figure.
+        low, high = found["intervals"].get(task.headline, (value, value))
+        dot = Dot(place, model["latency_ms"]["p50"], scale * value,
+                  model["megabytes"], scale * low, scale * high)  # fmt: skip
         dots.append(dot)
-        said.append(f"{model['name']} {dot.y:.2f} % at {dot.x:.1f} ms and {dot.size:.0f} MB")
-    alt = f"Accuracy on {split} over the time of one text: {'; '.join(said)}."
-    return plots.trade_off("trade-off", alt, f"Accuracy on {split} (%)", dots)
+        shown = in_words(task.headline, value)
+        said.append(f"{model['name']} {shown} at {dot.x:.1f} ms and {dot.size:.0f} MB")
+    alt = f"{title} on {split} over the time of one text: {'; '.join(said)}."
+    return plots.trade_off("trade-off", alt, f"{title} on {split}{unit}", dots)
 
 
-def _fit(model: str, history: Sequence[Mapping[str, Any]], place: int) -> dict[str, Any]:
-    """A model's training: a picture for the loss, each of its terms and the accuracy."""
+def _scale(task: Task) -> tuple[float, str, str]:
+    """What a headline is multiplied with in a picture, its unit there, and its title."""
+    title = task.title[0].upper() + task.title[1:]
+    return (100, " (%)", title) if is_share(task.headline) else (1, "", title)
+
+
+def _fit(
+    model: str, history: Sequence[Mapping[str, Any]], place: int, task: Task
+) -> dict[str, Any]:
+    """A model's training: a picture for the loss, each of its terms and the headline."""
     title, terms = model.capitalize(), list(history[0]["training_terms"])
     columns: dict[str, list[tuple[float | None, float]]] = {}
     if len(terms) > 1:
@@ -109,7 +131,8 @@ def _fit(model: str, history: Sequence[Mapping[str, Any]], place: int) -> dict[s
         columns[term.replace("_", " ")] = [
             (row["training_terms"][term], row["validation_terms"][term]) for row in history
         ]
-    columns["accuracy (%)"] = [(None, 100 * row["accuracy"]) for row in history]
+    scale, unit, _ = _scale(task)
+    columns[task.title + unit] = [(None, scale * row[task.headline]) for row in history]
     epochs = [row["epoch"] for row in history]
     pictures = []
     for name, values in columns.items():
@@ -122,7 +145,7 @@ def _fit(model: str, history: Sequence[Mapping[str, Any]], place: int) -> dict[s
                 said.append(f"{title_of_side} from {points[0][1]:.4g} to {points[-1][1]:.4g}")
         alt = f"{title}, {name} over {len(epochs)} epochs: {', '.join(said)}."
         key = f"{title}-{name}"
-        pictures.append(plots.chart(key, alt, "Epoch", name.capitalize(), lines))
+        pictures.append(plots.chart(key, alt, "Epoch", name[0].upper() + name[1:], lines))
     return {"title": title, "place": place, "pictures": pictures, "columns": columns,
             "epochs": epochs}  # fmt: skip
 
@@ -180,8 +203,10 @@ def _classes(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, int, 
     return sorted(rows, key=lambda row: row[2][names.index(tables.STUDENT)])
 
 
-def _differing(evaluation: Mapping[str, Any], split: str) -> int:
-    """How many texts student and teacher label differently."""
+def _differing(evaluation: Mapping[str, Any], split: str) -> int | None:
+    """How many texts student and teacher label differently, where that is counted by texts."""
+    if evaluation["task"] != SINGLE_LABEL.name:
+        return None
     student = next(m for m in evaluation["models"] if m["name"] == tables.STUDENT)
     agreement = student["splits"][split]["against"][TEACHER]["agreement"]
     return round((1 - agreement) * evaluation["examples"][split])

@@ -132,12 +132,13 @@ def trade_off(key: str, alt: str, y: str, dots: Sequence[Dot]) -> Markup:
 
 
 def frontier(
-    alt: str, models: Sequence[tuple[str, Dot]], others: Sequence[tuple[float, float]]
+    alt: str, y: str, models: Sequence[tuple[str, Dot]], others: Sequence[tuple[float, float]]
 ) -> str:
     """A sweep's frontier as a file of its own: a disc's area is the size of the weights.
 
     Args:
         alt: What it shows, for whoever doesn't see it.
+        y: What the upright axis is of.
         models: By name; the teacher has the first place in the order of models, and the students
             on the frontier the second.
         others: (x, y) of students that these beat.
@@ -146,7 +147,7 @@ def frontier(
     students = sorted((dot.x, dot.y) for _, dot in models if dot.model)
     # A student may be on the frontier for its size alone.
     line = [
-        (x, y) for i, (x, y) in enumerate(students) if y >= max(p[1] for p in students[: i + 1])
+        dot for i, dot in enumerate(students) if dot[1] >= max(p[1] for p in students[: i + 1])
     ]
 
     def draw(axes: "Axes") -> None:
@@ -160,7 +161,7 @@ def frontier(
             axes.scatter(dot.x, dot.y, s=900 * dot.size / largest, color=colour, alpha=0.25)
             axes.plot(dot.x, dot.y, color=colour, marker=marker, markersize=4)
             axes.annotate(name, (dot.x, dot.y), xytext=(6, -10), textcoords="offset points")
-        axes.set(xlabel="One text, median (ms)", ylabel="Validation accuracy (%)")
+        axes.set(xlabel="One text, median (ms)", ylabel=y)
         axes.margins(0.15)
 
     picture = str(_svg("frontier", alt, (6.4, 4.0), draw))

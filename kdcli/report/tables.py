@@ -4,23 +4,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.evaluation.document import flat
+from kdcli.evaluation.document import flat, is_share
+from kdcli.evaluation.document import shown as in_words
 from kdcli.evaluation.gates import FIGURES
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 STUDENT = "student"
-_SHARES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "in_scope_accuracy": "In-scope accuracy",
-    "out_of_scope_recall": "Out-of-scope recall",
-    "accuracy_at_threshold": "Accuracy, refusing",
-    "in_scope_accuracy_at_threshold": "In-scope accuracy, refusing",
-    "out_of_scope_recall_at_threshold": "Out-of-scope recall, refusing",
-    "in_scope_refused_at_threshold": "In-scope texts refused",
-    "out_of_scope_auroc": "Out-of-scope AUROC",
-    "ece": "Calibration error",
-    "ece_calibrated": "Calibration error, with its temperature",
-    "agreement": "Agreement with the teacher",
+_SHOWN = {
+    SINGLE_LABEL.name: {
+        "accuracy": "Accuracy",
+        "macro_f1": "Macro F1",
+        "in_scope_accuracy": "In-scope accuracy",
+        "out_of_scope_recall": "Out-of-scope recall",
+        "accuracy_at_threshold": "Accuracy, refusing",
+        "in_scope_accuracy_at_threshold": "In-scope accuracy, refusing",
+        "out_of_scope_recall_at_threshold": "Out-of-scope recall, refusing",
+        "in_scope_refused_at_threshold": "In-scope texts refused",
+        "out_of_scope_auroc": "Out-of-scope AUROC",
+        "ece": "Calibration error",
+        "ece_calibrated": "Calibration error, with its temperature",
+        "agreement": "Agreement with the teacher",
+    },
+    MULTI_LABEL.name: {
+        "micro_f1": "Micro F1",
+        "macro_f1": "Macro F1",
+        "samples_f1": "Samples F1",
+        "micro_f1_at_threshold": "Micro F1, by its thresholds",
+        "macro_f1_at_threshold": "Macro F1, by its thresholds",
+        "samples_f1_at_threshold": "Samples F1, by its thresholds",
+        "micro_average_precision": "Average precision, micro",
+        "macro_average_precision": "Average precision, macro",
+        "subset_accuracy": "Texts with all labels right",
+        "hamming_loss": "Labels wrongly given or withheld",
+        "agreement": "Agreement with the teacher, of each label",
+    },
+    REGRESSION.name: {
+        "spearman": "Spearman's correlation",
+        "pearson": "Pearson's correlation",
+        "mae": "Mean absolute error",
+        "rmse": "Root mean squared error",
+        "fidelity_pearson": "Pearson's correlation with the teacher",
+        "fidelity_rmse": "Root mean squared difference from the teacher",
+    },
 }
 
 
@@ -56,13 +81,14 @@ def results(evaluation: Mapping[str, Any], split: str) -> list[Row]:
             [_figure(found, key) for found in figures.values()],
             [_gap(figures[STUDENT], name, key) for name in others(evaluation)],
         )
-        for key, title in _SHARES.items()
+        for key, title in _SHOWN[evaluation["task"]].items()
         if any(key in found for found in figures.values())
     ]
-    unrepeated = [found.get("unrepeated", {}).get("accuracy") for found in figures.values()]
+    task = TASKS[evaluation["task"]]
+    unrepeated = [found.get("unrepeated", {}).get(task.headline) for found in figures.values()]
     if any(value is not None for value in unrepeated):
-        cells = [None if value is None else Cell(percent(value)) for value in unrepeated]
-        rows.insert(1, Row("Accuracy on texts that aren't in train too", cells, []))
+        cells = [v if v is None else Cell(in_words(task.headline, v)) for v in unrepeated]
+        rows.insert(1, Row(f"{rows[0].title} on texts that aren't in train too", cells, []))
     return rows
 
 
@@ -105,9 +131,10 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
-def points(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+def points(figure: str, value: float) -> str:
+    """A difference of a figure with its sign, of shares in percentage points."""
+    shown = f"{100 * value:+.2f}" if is_share(figure) else f"{value:+.4f}"
+    return shown.replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: float) -> str:
@@ -127,13 +154,13 @@ def _figure(found: Mapping[str, Any], key: str) -> Cell | None:
     if key not in found:
         return None
     bounds = found["intervals"].get(key)
-    interval = f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}" if bounds else ""
-    return Cell(percent(found[key]), interval)
+    low, high = (in_words(key, bound).removesuffix(" %") for bound in bounds or (0, 0))
+    return Cell(in_words(key, found[key]), f"{low} to {high}" if bounds else "")
 
 
 def _gap(student: Mapping[str, Any], other: str, key: str) -> Cell | None:
     gap = student["against"][other]["differences"].get(key)
     if gap is None:
         return None
-    interval = f"{points(gap['low'])} to {points(gap['high'])}"
-    return Cell(points(gap["value"]), interval, gap["noise"])
+    value, low, high = (points(key, gap[end]) for end in ("value", "low", "high"))
+    return Cell(value, f"{low} to {high}", gap["noise"])

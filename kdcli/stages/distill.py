@@ -1,23 +1,26 @@
 """The student learns from the teacher's outputs and the data's labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datasets import concatenate_datasets
 
 from kdcli import processes
+from kdcli.data.encode import labels_of
 from kdcli.data.source import Corpus
 from kdcli.errors import MendableError
 from kdcli.models import layers, source
 from kdcli.models.forward import collator_for
 from kdcli.progress import Tally
-from kdcli.recipe.losses import CrossEntropySpec, LossSpec
+from kdcli.recipe.losses import LossSpec, of_labels
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
+from kdcli.tasks import Task
 from kdcli.training import remembered, signals, states
 from kdcli.training.fit import versions
-from kdcli.training.objective import LIVE, Objective, Shapes, hard_labels, needs
+from kdcli.training.hard import hard_labels
+from kdcli.training.objective import LIVE, Objective, Shapes, needs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
     Returns:
         `history`, a row for each epoch; `parameters`; `versions` of what trained it.
     """
-    return _train(job, "distill", job.recipe.distill.losses)
+    return _train(job, "distill", job.recipe.distill.terms)
 
 
 def run_baseline(job: Job) -> dict[str, Any]:
@@ -41,14 +44,17 @@ def run_baseline(job: Job) -> dict[str, Any]:
     Returns:
         The same as `run`.
     """
-    return _train(job, "baseline", [CrossEntropySpec()])
+    return _train(job, "baseline", of_labels)
 
 
-def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
+def _train(
+    job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]]
+) -> dict[str, Any]:
     recipe = job.recipe
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])
     corpus = texts.load(recipe, job.reporter)
+    task, terms = corpus.task, terms_of(corpus.task)
     parts = ("train", "validation")
     rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
     asked = needs(terms)
@@ -57,8 +63,9 @@ def _train(job: Job, stage: str, terms: Sequence[LossSpec]) -> dict[str, Any]:
         teacher, shapes = _beside(student, tokenizer, corpus, job)
         for model in (student, teacher):
             states.prepare(model, asked)
-    hard = hard_labels(recipe.distill, rows["train"]["labels"][:], student.config.num_labels)
-    objective = Objective(terms, shapes, hard)
+    labels = labels_of(rows["train"])
+    hard = hard_labels(recipe.distill, labels, student.config.num_labels, task)
+    objective = Objective(terms, shapes, hard, task)
     if teacher is not None and asked & LIVE == {"hidden"}:
         teacher, rows, on_disk = _remembered(teacher, tokenizer, rows, objective, job)
     if "logits" in asked:

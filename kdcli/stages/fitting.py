@@ -31,7 +31,7 @@ def fit(
     """Train a stage's model in place; see `kdcli.training.fit.fit`.
 
     Returns:
-        The training's table, a row for each epoch.
+        The training's table, a row for each epoch; the figures stand in it by their names.
     """
     history = fit_model(
         model,
@@ -50,4 +50,5 @@ def fit(
         report_to=job.recipe.report_to,
         name=f"{job.recipe.name}-{stage}",
     )
-    return [asdict(epoch) for epoch in history]
+    rows = map(asdict, history)
+    return [row | row.pop("figures") for row in rows]

@@ -14,7 +14,7 @@ from kdcli.recipe.student import StudentSpec
 from kdcli.recipe.teacher import OneTeacherSpec
 from kdcli.stages import narrowing, texts
 from kdcli.stages.student import shape
-from kdcli.training import trackers
+from kdcli.training import hard, terms, trackers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +63,8 @@ def look(
     """
     trackers.check(recipe.report_to)
     corpus = texts.load(recipe, reporter)
+    terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
+    hard.refuse_unfit(recipe.distill, corpus.task, "distill")
     (config, tokenizer), *_ = [
         _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
         for one in (recipe.teacher, *recipe.teacher.also)
@@ -90,15 +92,18 @@ def _teacher(
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config = source.load_config(folder)
     finished = spec.fine_tune is None
-    if finished:
+    if spec.fine_tune is None:
         parts = {"train", "validation", *recipe.evaluate.splits} & corpus.splits.keys()
         used = {label for part in parts for label in corpus.present(part)}
+        source.refuse_other_task(config, corpus.task, f"The teacher {spec.model}")
         match_labels(corpus.labels, source.labels_of(config), present=sorted(used))
     else:
-        config.num_labels = len(corpus.labels)
+        hard.refuse_unfit(spec.fine_tune, corpus.task, "teacher.fine_tune")
+        source.set_labels(config, corpus.labels, corpus.task.name)
     _refuse_too_many(corpus, config.num_labels)
     if weights:
-        source.load_classifier(folder, None if finished else corpus.labels, fresh_head=not finished)
+        new = () if finished else (corpus.labels, corpus.task.name)
+        source.load_classifier(folder, *new, fresh_head=not finished)
     return config, source.load_tokenizer(folder)
 
 
@@ -128,8 +133,9 @@ def _student(
         return shape(spec, teacher, narrower, keep)[1]
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config, tokenizer = source.load_config(folder), source.load_tokenizer(folder)
-    source.set_labels(config, source.labels_of(teacher.config))
+    labels, task = source.labels_of(teacher.config), teacher.config.problem_type
+    source.set_labels(config, labels, task)
     if weights:
-        source.load_classifier(folder, source.labels_of(config), fresh_head=True)
+        source.load_classifier(folder, labels, task, fresh_head=True)
     narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, wanted)
     return reshape.skeleton(narrower.config)

@@ -17,6 +17,7 @@ from kdcli.progress import Tally
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.teacher import fine_tuned
+from kdcli.tasks import Task
 from kdcli.training import signals
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def run(job: Job) -> dict[str, Any]:
     """Build the folder of the outputs on train and validation.
 
     Returns:
-        `rows`, how many texts the teacher was asked about; `accuracy`, the share of validation
-        texts whose likeliest label by these outputs is theirs.
+        `rows`, how many texts the teacher was asked about; the task's headline (`accuracy`) of
+        these outputs on validation.
     """
     spec = job.recipe.teacher
     corpus = texts.load(job.recipe, job.reporter)
@@ -45,21 +46,26 @@ def run(job: Job) -> dict[str, Any]:
     found = {} if spec.folds is None else {"train": _out_of_fold(job, corpus)}
     asked = {name: split for name, split in splits.items() if name not in found}
     found |= _ask(model, tokenizer, asked, job)
-    ids = match_labels(corpus.labels, names, present=corpus.present("validation"))
-    truth = np.asarray(ids)[splits["validation"]["label"]]
+    task = corpus.task
+    places = match_labels(corpus.labels, names, present=corpus.present("validation"))
+    truth = corpus.truth(splits["validation"], places, len(names))
     if spec.calibrated:
-        temperature = fit_temperature(found["validation"], truth)
+        temperature = fit_temperature(found["validation"], truth, task)
         job.reporter.say(f"The teacher's logits are divided by {temperature:.2f}.")
         found = {split: logits / temperature for split, logits in found.items()}
     if job.teachers:
-        found = {split: _with_others(logits, split, names, job) for split, logits in found.items()}
-    accuracy = float(np.mean(found["validation"].argmax(-1) == truth))
+        found = {
+            split: _with_others(logits, split, names, task, job) for split, logits in found.items()
+        }
+    headline = task.score(task.decide(found["validation"]), truth)
     if job.teachers:
         number = 1 + len(job.teachers)
-        job.reporter.say(f"Together the {number} teachers get {accuracy:.2%} of validation right.")
+        job.reporter.say(
+            f"Together the {number} teachers' {task.title} on validation is {headline:.4f}."
+        )
     if processes.is_first():
         signals.write(found, job.output)
-    return {"rows": sum(map(len, splits.values())), "accuracy": accuracy}
+    return {"rows": sum(map(len, splits.values())), task.headline: headline}
 
 
 def _ask(
@@ -100,8 +106,10 @@ def _out_of_fold(job: Job, corpus: Corpus) -> np.ndarray:
     return found
 
 
-def _with_others(logits: np.ndarray, split: str, names: tuple[str, ...], job: Job) -> np.ndarray:
-    """The mean of all teachers' probabilities, as logits in this teacher's order of classes."""
+def _with_others(
+    logits: np.ndarray, split: str, names: tuple[str, ...], task: Task, job: Job
+) -> np.ndarray:
+    """The mean of what all teachers say, as logits in this teacher's order of classes."""
     spec = job.recipe.teacher
     every, weights = [logits], [spec.weight]
     for folder, other in zip(job.teachers, spec.also, strict=True):
@@ -109,4 +117,4 @@ def _with_others(logits: np.ndarray, split: str, names: tuple[str, ...], job: Jo
         told = np.asarray(signals.read(folder / "teacher-outputs")[split][TEACHER_LOGITS])
         every.append(told[:, match_labels(names, theirs)])
         weights.append(other.weight)
-    return signals.averaged(every, weights)
+    return signals.averaged(every, weights, task)

@@ -51,8 +51,9 @@ def run(job: Job) -> Result:
     if spec.model is not None:
         reference = spec.model
         place = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
-    labels = source.labels_of(source.load_config(folder))
-    model = source.load_classifier(place, labels, fresh_head=spec.model is not None)
+    config = source.load_config(folder)
+    labels, task = source.labels_of(config), config.problem_type
+    model = source.load_classifier(place, labels, task, fresh_head=spec.model is not None)
     tokenizer = source.load_tokenizer(place)
     narrower = narrowing.plan(
         spec, model, tokenizer, texts.strings(rows) if spec.reads_texts else ()

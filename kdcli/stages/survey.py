@@ -1,16 +1,17 @@
 """A look at a recipe's data, outside a run: what it is like, and what deserves attention."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.data import encode, labels, pieces, profile, repeats, source
+from kdcli.data import encode, labels, pieces, profile, repeats, source, targets
 from kdcli.errors import ModelError
 from kdcli.models import source as models
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
+from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,7 +25,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         reporter: Told what was decided on the way.
 
     Returns:
-        `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where the first
+        `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where the first
         is), `short` texts, `duplicates` (texts less different texts), `conflicting` (different
         texts with several labels), `labels`, `lengths` and `scripts` (see `kdcli.data.profile`);
         `leaks` from one split to another; `conflicting` over all splits; `labels`: those that are
@@ -43,9 +44,8 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     for part, split in found.items():
         sound[part], places[part], faults[part] = _sound(split, places[part])
     # From here on a row is one of those that are sound.
-    named = labels.name_labels(sound, recipe.data.label, places)
-    names = next(iter(named.values())).features["label"].names
-    ids = {part: pieces.ids(split) for part, split in named.items()}
+    named, names, task = targets.named(sound, recipe.data, places)
+    ids = {part: targets.codes(split) for part, split in named.items()}
     keys = {part: repeats.keys(split) for part, split in named.items()}
     count, unit, limit = _measure(recipe, reporter)
     splits = {
@@ -54,7 +54,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
             **faults[part],
             "duplicates": repeats.duplicates(keys[part]),
             "conflicting": repeats.conflicts(keys[part], ids[part]),
-            "labels": profile.balance(np.bincount(ids[part], minlength=len(names)), names),
+            "labels": _balance(split, task, names),
             "lengths": profile.lengths(split, count, unit, limit) if len(split) else None,
             "scripts": profile.scripts(split),
         }
@@ -63,6 +63,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     everywhere = np.concatenate([*keys.values()]), np.concatenate([*ids.values()])
     return {
         "dataset": recipe.data.dataset,
+        "task": task.name,
         "splits": splits,
         "leaks": [_leak(a, b, keys, ids) for a, b in combinations(named, 2)],
         "conflicting": repeats.conflicts(*everywhere),
@@ -95,6 +96,12 @@ def _sound(split: "Dataset", place: labels.Place) -> tuple["Dataset", labels.Pla
     return split.select(kept), lambda row: place(int(kept[row])), amiss
 
 
+def _balance(split: "Dataset", task: Task, names: Sequence[str]) -> dict[str, Any]:
+    if task is REGRESSION:
+        return profile.balance(np.zeros(0), ())
+    return profile.balance(targets.counts(split, task, len(names)), names)
+
+
 def _faults(rows: np.ndarray, place: labels.Place) -> dict[str, Any]:
     found = np.flatnonzero(rows)
     return {"texts": len(found), "first": place(int(found[0])) if len(found) else None}
@@ -112,7 +119,7 @@ def _leak(
     }
 
 
-def _missing(splits: Mapping[str, Any], names: list[str]) -> dict[str, list[str]]:
+def _missing(splits: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[str]]:
     there = {part: split["labels"]["texts"].keys() for part, split in splits.items()}
     used = set().union(*there.values())
     before = set().union(*(those for part, those in there.items() if part != "test"))

@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import set_seed
 
+from kdcli.data.encode import labels_of
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.models import source
-from kdcli.recipe.losses import CrossEntropySpec
+from kdcli.recipe.losses import of_labels
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
-from kdcli.training.objective import Objective, hard_labels
+from kdcli.training.hard import hard_labels
+from kdcli.training.objective import Objective
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,7 @@ def run(job: Job) -> dict[str, Any]:
     """Build the teacher's folder.
 
     Returns:
-        `history`, a row for each epoch (empty where nothing was trained), and `parameters`.
+        `history`, a row for each epoch (empty where nothing was trained); `parameters`; `task`.
     """
     teacher = job.recipe.teacher
     corpus = texts.load(job.recipe, job.reporter)
@@ -37,6 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     return {
         "history": history,
         "parameters": source.count_parameters(model),
+        "task": corpus.task.name,
     }
 
 
@@ -59,14 +62,15 @@ def fine_tuned(
     folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
     seed = job.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
-    model = source.load_classifier(folder, corpus.labels, fresh_head=True)
+    model = source.load_classifier(folder, corpus.labels, corpus.task.name, fresh_head=True)
     tokenizer = source.load_tokenizer(folder)
     parts = ("train", "validation")
     rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
     if places is not None:
         rows["train"] = rows["train"].select(places)
-    hard = hard_labels(spec.fine_tune, rows["train"]["labels"][:], len(corpus.labels))
-    objective = Objective([CrossEntropySpec()], hard=hard)
+    task, labels = corpus.task, labels_of(rows["train"])
+    hard = hard_labels(spec.fine_tune, labels, len(corpus.labels), task)
+    objective = Objective(of_labels(task), hard=hard, task=task)
     history = fit(
         job, stage, model, tokenizer, rows=rows, spec=spec.fine_tune, objective=objective, seed=seed
     )
@@ -74,8 +78,13 @@ def fine_tuned(
 
 
 def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None:
+    source.refuse_other_task(model.config, corpus.task, "The teacher")
     names = source.labels_of(model.config)
     match_labels(corpus.labels, names, present=corpus.present("train"))
     if is_generic(names) and not is_generic(corpus.labels):
-        job.reporter.say("The teacher's labels have no names: they are taken in the data's order.")
-        source.set_labels(model.config, corpus.labels)
+        if len(names) > 1:
+            job.reporter.say(
+                "The teacher's labels have no names: they are taken in the data's order."
+            )
+        names = corpus.labels
+    source.set_labels(model.config, names, corpus.task.name)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdcli.evaluation.document import TEACHER
+from kdcli.evaluation.document import TEACHER, is_share
 from kdcli.report import plots
 from kdcli.sweep.frontier import Point
 from kdcli.sweep.space import described
 from kdcli.sweep.study import BEST, PICTURE
 from kdcli.sweep.trials import Trial
 from kdcli.sweep.work import Order
+from kdcli.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Result:
         frontier: The students among them that none beats.
         choice: One of these; None where none holds the target.
         target: The validation accuracy to hold, where there is one.
+        task: What is learnt; what goes by accuracy is its headline.
     """
 
     order: Order
@@ -32,6 +34,7 @@ class Result:
     frontier: Sequence[Point]
     choice: Point | None
     target: float | None
+    task: Task
 
     def trial(self, point: Point) -> Trial:
         """The trial that made a student."""
@@ -43,6 +46,7 @@ class Result:
         return {
             "folder": str(folder),
             "space": described(self.order.space),
+            "task": self.task.name,
             "target": self.target,
             "chosen": self._row(self.choice) if self.choice else None,
             "recipe": str(folder / BEST) if self.choice else None,
@@ -61,15 +65,17 @@ class Result:
     def picture(self) -> str:
         """The frontier, and every other finished trial whose kind of student was timed; SVG."""
         points, best = self.points, [point.name for point in self.frontier]
+        share = is_share(self.task.headline)
+        scale, title = 100 if share else 1, f"Validation {self.task.title}"
         alike = {trial.shape: points[trial.name] for trial in self.trials if trial.name in points}
         others = [
-            (alike[trial.shape].latency_ms, 100 * trial.accuracy)
+            (alike[trial.shape].latency_ms, scale * trial.accuracy)
             for trial in self.trials
             if trial.accuracy is not None and trial.name not in best and trial.shape in alike
         ]
         shown = [
-            (p.name, plots.Dot(int(p.name != TEACHER), p.latency_ms, 100 * p.accuracy, p.megabytes))
+            (p.name, plots.Dot(int(p.name != TEACHER), p.latency_ms, scale * p.accuracy, p.megabytes))
             for p in (points[TEACHER], *self.frontier)
         ]
-        alt = f"{self.order.recipe.name}: validation accuracy, latency and size of students"
-        return plots.frontier(alt, shown, others)
+        alt = f"{self.order.recipe.name}: {title.lower()}, latency and size of students"
+        return plots.frontier(alt, f"{title} (%)" if share else title, shown, others)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import KdError, MachineError, MendableError, RecipeError, UsageError
+from kdcli.evaluation.gates import Gate
 from kdcli.locks import only_one
 from kdcli.models import layers
 from kdcli.pipeline import execute
@@ -47,7 +48,7 @@ def space_for(recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False)
         KdError: Data or models are missing or unusable.
     """
     given = look(recipe, reporter, allow_pickle=allow_pickle, weights=False)
-    return _space(recipe, given, allow_pickle=allow_pickle)
+    return _space(recipe.spelt_out(given.corpus.task), given, allow_pickle=allow_pickle)
 
 
 def search(
@@ -56,7 +57,7 @@ def search(
     *,
     minutes: float | None = None,
     workers: int = 1,
-    target: float | None = None,
+    target: Gate | None = None,
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Try many students of one teacher, and find those worth choosing from.
@@ -68,7 +69,8 @@ def search(
         reporter: Told of each trial.
         minutes: When to begin no more trials. Left out: only their number ends it.
         workers: Processes that work side by side.
-        target: The validation accuracy to hold with the smallest and fastest student.
+        target: The validation accuracy (of other tasks their headline) to hold with the smallest
+            and fastest student.
         fresh: Delete what an earlier sweep left in the folder.
 
     Returns:
@@ -82,7 +84,12 @@ def search(
     recipe, folder = order.recipe, order.folder
     RunFolder.open(folder)
     given = look(recipe, reporter, allow_pickle=order.allow_pickle, weights=False)
-    order = replace(order, space=_space(recipe, given, allow_pickle=order.allow_pickle))
+    task = given.corpus.task
+    if target is not None and target.figure != task.headline:
+        raise UsageError(f"{target}: the task is {task}, whose figure is {task.headline}.")
+    recipe = recipe.spelt_out(task)
+    space = _space(recipe, given, allow_pickle=order.allow_pickle)
+    order = replace(order, recipe=recipe, space=space)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder / ".shared", reporter):
         if fresh:
@@ -103,7 +110,7 @@ def search(
     with _helpers(order, workers - 1):
         Worker(order, reporter, given).work(wait=True)
     with only_one(folder / ".shared", reporter):
-        return _conclude(order, run, given, target, reporter)
+        return _conclude(order, run, given, target and target.limit, reporter)
 
 
 def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:
@@ -193,7 +200,8 @@ def _conclude(
         )
     points = timed(order.recipe, run, kept, given.corpus, reporter)
     best = frontier(points)
-    result = Result(order, trials, points, best, chosen(best, target), target)
+    task = given.corpus.task
+    result = Result(order, trials, points, best, chosen(best, target), target, task)
     document = result.document()
     run.write_text(RESULT, json.dumps(document, indent=2) + "\n")
     run.write_text(PICTURE, result.picture())

@@ -22,16 +22,17 @@ def space_of(recipe: Recipe, depth: int) -> Space:
     """What is varied: what the recipe says, or the usual.
 
     Args:
-        recipe: Its own `sweep` wins.
+        recipe: Its own `sweep` wins; its losses are spelt out.
         depth: How many layers the teacher has.
     """
     if recipe.sweep:
         return recipe.sweep
     space: dict[str, Any] = {"distill.learning_rate": _LEARNING_RATE}
-    for i, term in enumerate(recipe.distill.losses):
+    terms = recipe.distill.losses or ()
+    for i, term in enumerate(terms):
         if isinstance(term, SoftenedSpec) and isinstance(term.temperature, float):
             space[f"distill.losses.{i}.temperature"] = _TEMPERATURE
-    space |= _weights(recipe.distill.losses)
+    space |= _weights(terms)
     if recipe.student.model is None:
         layers = sorted({max(1, round(share * depth)) for share in _SHARES})
         space["student.layers"] = tuple(layers)
@@ -101,7 +102,7 @@ def titles(keys: Sequence[str], recipe: Recipe) -> dict[str, str]:
     for key in keys:
         _, *parts = key.split(".")
         if len(parts) == 3 and parts[0] == "losses":
-            parts = [recipe.distill.losses[int(parts[1])].kind, parts[2]]
+            parts = [(recipe.distill.losses or ())[int(parts[1])].kind, parts[2]]
         found[key] = " ".join(parts)
     return found
 

@@ -108,7 +108,8 @@ class Worker:
         except MendableError as error:
             return self._failed(claim, error)
         claim.shape_is(shape)
-        listener = _Listener(self.reporter, self.study, claim, recipe.distill.epochs)
+        headline = self.given.corpus.task.headline
+        listener = _Listener(self.reporter, self.study, claim, recipe.distill.epochs, headline)
         try:
             run = execute(
                 recipe,
@@ -126,7 +127,7 @@ class Worker:
             if not listener.training:
                 raise
             return self._failed(claim, error)
-        self.study.done(claim, _accuracy(run, recipe), shape)
+        self.study.done(claim, _reached(run, recipe, headline), shape)
         return "done"
 
     def _failed(self, claim: Claim, error: MendableError) -> str:
@@ -148,12 +149,12 @@ class Worker:
         for trial in self._finished():
             if trial.number not in self._known:
                 self._known.add(trial.number)
-                figure = f", accuracy {trial.accuracy:.4g}" if trial.accuracy is not None else ""
+                figure = f", {trial.accuracy:.4g} on validation" if trial.accuracy is not None else ""
                 self.reporter.say(f"{trial.name}, by another worker: {trial.state}{figure}.")
 
 
-def _accuracy(run: RunFolder, recipe: Recipe) -> float:
-    epochs = [epoch["accuracy"] for epoch in run.records["distill"].result["history"]]
+def _reached(run: RunFolder, recipe: Recipe, headline: str) -> float:
+    epochs = [epoch[headline] for epoch in run.records["distill"].result["history"]]
     return max(epochs) if recipe.distill.keep == "best" else epochs[-1]
 
 
@@ -164,8 +165,11 @@ class _PrunedError(Exception):
 class _Listener(Silent):
     """Hears a trial's epochs, and breaks it off where it is hopeless; shows its steps alone."""
 
-    def __init__(self, reporter: Reporter, study: Study, claim: Claim, epochs: int) -> None:
+    def __init__(
+        self, reporter: Reporter, study: Study, claim: Claim, epochs: int, headline: str
+    ) -> None:
         self.reporter, self.study, self.claim, self.epochs = reporter, study, claim, epochs
+        self.headline = headline
         self.training = False
 
     def start(self, stage: str, doing: str) -> None:
@@ -176,8 +180,8 @@ class _Listener(Silent):
         if not self.training:
             return
         self.reporter.advance(done, total, figures)
-        if figures and "accuracy" in figures:
-            self._epoch(round(self.epochs * done / total), figures["accuracy"])
+        if figures and self.headline in figures:
+            self._epoch(round(self.epochs * done / total), figures[self.headline])
 
     def _epoch(self, epoch: int, accuracy: float) -> None:
         self.claim.epoch_is(epoch, accuracy)

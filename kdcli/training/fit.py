@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from kdcli import processes
-from kdcli.data.encode import Collator, equal_shares, lengths
+from kdcli.data.encode import Collator, equal_shares, labels_of, lengths
 from kdcli.errors import MendableError
 from kdcli.models.first_token import first_token_only
 from kdcli.models.forward import input_names
@@ -46,7 +46,7 @@ class Epoch:
         training_terms: The same for each weighted term.
         validation_loss: The same loss on validation.
         validation_terms: The same for each weighted term.
-        accuracy: On validation.
+        figures: The task's headline on validation, by its name.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class Epoch:
     training_terms: Mapping[str, float]
     validation_loss: float
     validation_terms: Mapping[str, float]
-    accuracy: float
+    figures: Mapping[str, float]
 
 
 def fit(
@@ -127,14 +127,14 @@ def fit(
         average = Average(model, spec.average, checkpoint)
         trainer = TermsTrainer(
             model=model,
-            args=_arguments(spec, seed, scratch, name),
+            args=_arguments(spec, seed, scratch, name, objective.task.headline),
             train_dataset=train,
             # Like lengths side by side: a pass over them pads little.
             eval_dataset=validation.select(np.argsort(lengths(validation), kind="stable")),
             processing_class=tokenizer,
             data_collator=collate if remembered is None else remembered.added_to(collate),
             callbacks=[
-                _Progress(reporter, log),
+                _Progress(reporter, log, objective.task.headline),
                 average,
                 Keeper(checkpoint_every, request, memory),
                 *trackers.start(report_to, log.with_suffix(""), checkpoint, memory),
@@ -144,7 +144,7 @@ def fit(
         trainer.objective, trainer.memory = objective, memory
         trainer.teacher = teacher and teacher.to(trainer.args.device).eval()
         trainer.batch_size = spec.batch_size
-        trainer.shares = equal_shares(train["labels"][:]) if spec.sampling == "balanced" else None
+        trainer.shares = equal_shares(labels_of(train)) if spec.sampling == "balanced" else None
         trainer.average = average
         trainer.remove_callback(PrinterCallback)
         if processes.count() > 1:
@@ -156,7 +156,7 @@ def fit(
         if state.global_step < state.max_steps:
             raise stopped(request, state.global_step, state.max_steps)
         average.put()
-    return _epochs(state.log_history)
+    return _epochs(state.log_history, objective.task.headline)
 
 
 def _smallest_table(
@@ -212,8 +212,8 @@ def steps(rows: int, spec: FitSpec) -> int:
 
 
 class _Progress(TrainerCallback):
-    def __init__(self, reporter: Reporter, log: Path) -> None:
-        self.reporter, self.log = reporter, log
+    def __init__(self, reporter: Reporter, log: Path, headline: str) -> None:
+        self.reporter, self.log, self.headline = reporter, log, headline
         log.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -228,12 +228,15 @@ class _Progress(TrainerCallback):
         if processes.is_first():
             with self.log.open("a") as file:
                 file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
-        shown = {"loss": "loss", "eval_loss": "validation loss", "eval_accuracy": "accuracy"}
+        shown = {"loss": "loss", "eval_loss": "validation loss"}
+        shown[f"eval_{self.headline}"] = self.headline
         figures = {name: logs[key] for key, name in shown.items() if key in logs}
         self.reporter.advance(state.global_step, state.max_steps, figures)
 
 
-def _arguments(spec: FitSpec, seed: int, scratch: Path, name: str | None) -> TrainingArguments:
+def _arguments(
+    spec: FitSpec, seed: int, scratch: Path, name: str | None, headline: str
+) -> TrainingArguments:
     best = spec.keep == "best"
     return TrainingArguments(
         output_dir=str(scratch),
@@ -256,14 +259,14 @@ def _arguments(spec: FitSpec, seed: int, scratch: Path, name: str | None) -> Tra
         logging_nan_inf_filter=False,
         save_strategy="epoch" if best else "no",
         load_best_model_at_end=best,
-        metric_for_best_model="accuracy",
+        metric_for_best_model=headline,
         remove_unused_columns=False,
         report_to="none",  # trackers.start does it: TensorBoard needs a place, and a step
         disable_tqdm=True,
     )
 
 
-def _epochs(history: list[dict[str, float]]) -> list[Epoch]:
+def _epochs(history: list[dict[str, float]], headline: str) -> list[Epoch]:
     trained = {row["step"]: row for row in history if "loss" in row}
     return [
         Epoch(
@@ -273,7 +276,7 @@ def _epochs(history: list[dict[str, float]]) -> list[Epoch]:
             training_terms=_terms(trained[row["step"]], "loss/"),
             validation_loss=row["eval_loss"],
             validation_terms=_terms(row, "eval_loss/"),
-            accuracy=row["eval_accuracy"],
+            figures={headline: row[f"eval_{headline}"]},
         )
         for row in history
         if "eval_loss" in row

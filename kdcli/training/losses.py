@@ -1,6 +1,7 @@
 """The terms of a loss: pure functions of tensors.
 
-Shapes: logits are (batch, classes), labels (batch,), hidden states (batch, tokens, width), masks
+Shapes: logits are (batch, classes), labels (batch,) or, where a text has several, (batch, classes)
+of 0 and 1, hidden states (batch, tokens, width), masks
 (batch, tokens) with 1 where there is a token and 0 where there is padding. Every term is a scalar,
 the mean over the batch, and 0 where the student is as the teacher is (cross-entropy and the
 contrastive term apart, which have no such floor).
@@ -41,6 +42,46 @@ def cross_entropy(
     return terms.mean()
 
 
+def binary_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    focal: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of each label by itself, in nats, the mean over texts and labels.
+
+    Args:
+        logits: The student's, (batch, labels).
+        labels: 1 where a label is there, 0 elsewhere, (batch, labels).
+        weights: What each label counts where it isn't there, and where it is, (2, labels).
+        smoothing: The share of each that goes to there and not there alike.
+        focal: Gamma: a label counts (1 - p)^gamma, where p is the probability of what is so. Lin
+            et al. 2017 (arXiv:1708.02002), equation 4.
+    """
+    there = labels.to(logits)
+    wanted = there * (1 - smoothing) + smoothing / 2
+    terms = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    if focal:
+        right = torch.where(labels > 0, logits, -logits).sigmoid()
+        # No gradient at p = 1, where (1 - p)^gamma may have none.
+        terms = terms * (1 - right).clamp_min(1e-7) ** focal
+    if weights is not None:
+        terms = terms * torch.where(labels > 0, weights[1], weights[0])
+    return terms.mean()
+
+
+def labels_mse(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared difference from the data's scores, in their unit squared.
+
+    Args:
+        logits: The student's, (batch, 1).
+        labels: Scores, (batch,).
+    """
+    return F.mse_loss(logits.squeeze(-1), labels.to(logits))
+
+
 def soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL divergence from the teacher's softened outputs to the student's, times T².
 
@@ -59,6 +100,29 @@ def soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
     # "mean" would divide by the classes as well.
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def binary_soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Soft targets of each label by itself: there or not, the mean over texts and labels.
+
+    The probabilities of a text's labels don't sum up to 1, so that each is a distribution of two.
+    Yang et al. 2023 (arXiv:2308.06453), multi-label logits distillation, with the temperature, and
+    its square as a factor, of `soft_targets`.
+
+    Args:
+        logits: The student's, (batch, labels).
+        teacher_logits: The teacher's, (batch, labels), in the same order of labels.
+        temperature: T, above 0.
+
+    Returns:
+        T² · KL(Bernoulli(σ(teacher / T)) ‖ Bernoulli(σ(student / T))), in nats.
+    """
+    student, teacher = logits / temperature, teacher_logits / temperature
+    there, not_there = (
+        F.logsigmoid(teacher).exp() * (F.logsigmoid(teacher) - F.logsigmoid(student)),
+        F.logsigmoid(-teacher).exp() * (F.logsigmoid(-teacher) - F.logsigmoid(-student)),
+    )
+    return (there + not_there).mean() * temperature**2
 
 
 def standardised(logits: Tensor) -> Tensor:

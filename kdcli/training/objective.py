@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.errors import RecipeError
-from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import (
     ContrastiveSpec,
     EmbeddingsSpec,
@@ -16,15 +15,17 @@ from kdcli.recipe.losses import (
     HiddenMseSpec,
     LayersSpec,
     LossSpec,
-    RampSpec,
     RelationsSpec,
 )
-from kdcli.training import losses
+from kdcli.tasks import SINGLE_LABEL, Task
+from kdcli.training.hard import HardLabels
 from kdcli.training.states import Told
+from kdcli.training.terms import TERMS, Batch, kind_of, refuse_unfit
 
 # What a term asks of the teacher: nothing, or more than its logits.
 _NEEDS: Mapping[str, str | None] = {
     "cross_entropy": None,
+    "labels_mse": None,
     "hidden_mse": "hidden",
     "hidden_cosine": "hidden",
     "embeddings": "hidden",
@@ -42,7 +43,7 @@ def needs(specs: Sequence[LossSpec]) -> frozenset[str]:
         Some of `logits`, which are read from disk, and `hidden`, `attentions` and `relations`, for
         which the teacher has to run beside the student.
     """
-    asked = (_NEEDS.get(_kind(spec), "logits") for spec in specs if spec.counts)
+    asked = (_NEEDS.get(kind_of(spec), "logits") for spec in specs if spec.counts)
     return frozenset(need for need in asked if need is not None)
 
 
@@ -63,55 +64,6 @@ class Shapes:
     teacher_depth: int
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """All that a term may look at."""
-
-    student: Told
-    teacher: Told
-    labels: Tensor
-    progress: float
-    pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
-    project: Callable[[str, Tensor], Tensor]  # to the teacher's width
-    hard: "HardLabels"
-    depth: int  # the teacher's
-
-    def now(self, setting: Any) -> float:
-        """A setting's present value."""
-        if isinstance(setting, RampSpec):
-            return setting.start + (setting.end - setting.start) * self.progress
-        return float(setting)
-
-    @property
-    def mask(self) -> Tensor:
-        assert self.student.mask is not None
-        return self.student.mask
-
-
-@dataclass(frozen=True)
-class HardLabels:
-    """How the data's own labels count: see `losses.cross_entropy`."""
-
-    smoothing: float = 0.0
-    focal: float = 0.0
-    weights: Tensor | None = None
-
-
-def hard_labels(spec: FitSpec, labels: Sequence[int], classes: int) -> HardLabels:
-    """What a fit says of its labels.
-
-    Args:
-        spec: Smoothing, focus, and whether classes count alike.
-        labels: Those of the training texts.
-        classes: How many there are.
-    """
-    weights = None
-    if spec.class_weights == "balanced":
-        texts = torch.bincount(torch.tensor(labels), minlength=classes)
-        weights = len(labels) / (torch.count_nonzero(texts) * texts.clamp_min(1))
-    return HardLabels(spec.label_smoothing, spec.focal, weights)
-
-
 class Objective(nn.Module):
     """The weighted terms of a loss; a module, for it may have projections to learn.
 
@@ -119,9 +71,11 @@ class Objective(nn.Module):
         specs: The recipe's losses.
         shapes: Of the models, where a term compares what lies within them.
         hard: How the data's labels count.
+        task: What the labels are.
 
     Raises:
-        RecipeError: A term names a layer that a model hasn't got, or heads that don't fit.
+        RecipeError: A term isn't for the task, names a layer that a model hasn't got, or heads that
+            don't fit.
     """
 
     def __init__(
@@ -129,9 +83,11 @@ class Objective(nn.Module):
         specs: Sequence[LossSpec],
         shapes: Shapes | None = None,
         hard: HardLabels = HardLabels(),
+        task: Task = SINGLE_LABEL,
     ) -> None:
         super().__init__()
-        self.hard = hard
+        refuse_unfit(specs, task)
+        self.hard, self.task = hard, task
         self.needs = needs(specs)
         self.terms = [(_name(i, specs), spec) for i, spec in enumerate(specs) if spec.counts]
         self.pairs = {name: _pairs(name, spec, shapes) for name, spec in self.terms}
@@ -151,7 +107,7 @@ class Objective(nn.Module):
         Args:
             student: What the student makes of the batch.
             teacher: What the teacher does, as far as `needs` asks for it.
-            labels: Class ids, (batch,).
+            labels: Class ids or scores, (batch,), or 0 and 1 for each label, (batch, labels).
             progress: How much of the training is done, from 0 to 1.
         """
         terms = {}
@@ -161,10 +117,10 @@ class Objective(nn.Module):
                 key = f"{name}-{place}"
                 return self.projections[key](states) if key in self.projections else states
 
-            batch = _Batch(
+            batch = Batch(
                 student, teacher, labels, progress, self.pairs[name], project, self.hard, self.depth
             )
-            terms[name] = batch.now(spec.weight) * _TERMS[_kind(spec)](spec, batch)
+            terms[name] = batch.now(spec.weight) * TERMS[self.task.name][kind_of(spec)](spec, batch)
         return terms
 
     @property
@@ -186,108 +142,9 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(tuple(terms.values())).sum()
 
 
-def _cross_entropy(spec: Any, batch: _Batch) -> Tensor:
-    logits, hard = batch.student.logits, batch.hard
-    weights = None if hard.weights is None else hard.weights.to(logits)
-    return losses.cross_entropy(
-        logits, batch.labels, weights=weights, smoothing=hard.smoothing, focal=hard.focal
-    )
-
-
-def _soft_targets(spec: Any, batch: _Batch) -> Tensor:
-    logits, teacher = batch.student.logits, batch.teacher.logits
-    if spec.standardise:
-        logits, teacher = losses.standardised(logits), losses.standardised(teacher)
-    return losses.soft_targets(logits, teacher, batch.now(spec.temperature))
-
-
-def _logits_mse(spec: Any, batch: _Batch) -> Tensor:
-    return losses.logits_mse(batch.student.logits, batch.teacher.logits)
-
-
-def _decoupled(spec: Any, batch: _Batch) -> Tensor:
-    return losses.decoupled(
-        batch.student.logits,
-        batch.teacher.logits,
-        batch.labels,
-        temperature=batch.now(spec.temperature),
-        target=spec.target,
-        others=spec.others,
-    )
-
-
-def _correlation(spec: Any, batch: _Batch) -> Tensor:
-    return losses.correlation(
-        batch.student.logits,
-        batch.teacher.logits,
-        temperature=batch.now(spec.temperature),
-        classes=spec.classes,
-        texts=spec.texts,
-    )
-
-
-def _hidden(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Any, _Batch], Tensor]:
-    def mean(spec: Any, batch: _Batch) -> Tensor:
-        # The first of the hidden states is that of the embeddings.
-        found = [
-            term(
-                batch.project(str(own), batch.student.hidden[own + 1]),
-                batch.teacher.hidden[teachers + 1],
-                batch.mask,
-            )
-            for own, teachers in batch.pairs
-        ]
-        return torch.stack(found).mean()
-
-    return mean
-
-
-def _embeddings(spec: Any, batch: _Batch) -> Tensor:
-    own = batch.project("embeddings", batch.student.hidden[0])
-    return losses.hidden_mse(own, batch.teacher.hidden[0], batch.mask)
-
-
-def _attention(spec: Any, batch: _Batch) -> Tensor:
-    found = [
-        losses.attention(batch.student.attentions[own], batch.teacher.attentions[other], batch.mask)
-        for own, other in batch.pairs
-    ]
-    return torch.stack(found).mean()
-
-
-def _relations(spec: Any, batch: _Batch) -> Tensor:
-    ((own, other),) = batch.pairs
-    found = [
-        losses.relation(states[own], batch.teacher.relations[part][other], batch.mask, spec.heads)
-        for part, states in batch.student.relations.items()
-    ]
-    return torch.stack(found).mean()
-
-
-def _contrastive(spec: Any, batch: _Batch) -> Tensor:
-    own = losses.mean_pooled(batch.student.hidden[-1], batch.mask)
-    teachers = losses.mean_pooled(batch.teacher.hidden[batch.depth], batch.mask)
-    return losses.contrastive(batch.project("pooled", own), teachers, spec.temperature)
-
-
-_TERMS: Mapping[str, Callable[[Any, _Batch], Tensor]] = {
-    "cross_entropy": _cross_entropy,
-    "soft_targets": _soft_targets,
-    "logits_mse": _logits_mse,
-    "decoupled": _decoupled,
-    "correlation": _correlation,
-    "hidden_mse": _hidden(losses.hidden_mse),
-    "hidden_cosine": _hidden(losses.hidden_cosine),
-    "embeddings": _embeddings,
-    "attention": _attention,
-    "relations": _relations,
-    "contrastive": _contrastive,
-}
-
-
 def _pairs(name: str, spec: LossSpec, shapes: Shapes | None) -> list[tuple[int, int]]:
     """The student's layers and the teacher's that a term compares."""
-    if shapes is None or _NEEDS.get(_kind(spec)) not in LIVE:
+    if shapes is None or _NEEDS.get(kind_of(spec)) not in LIVE:
         return []
     depth = len(shapes.layers)
     if isinstance(spec, RelationsSpec):
@@ -326,12 +183,7 @@ def _projected(spec: LossSpec, pairs: Sequence[tuple[int, int]]) -> list[str]:
     return [str(own) for own, _ in pairs] if hidden else []
 
 
-def _kind(spec: LossSpec) -> str:
-    kind: str = spec.kind  # type: ignore[attr-defined]
-    return kind
-
-
 def _name(place: int, specs: Sequence[LossSpec]) -> str:
-    kinds = [_kind(spec) for spec in specs]
+    kinds = [kind_of(spec) for spec in specs]
     kind = kinds[place]
     return kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 from kdcli.data.encode import TEACHER_LOGITS
+from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -30,21 +30,23 @@ def write(outputs: dict[str, np.ndarray], folder: Path) -> None:
     DatasetDict(splits).save_to_disk(str(folder))
 
 
-def averaged(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """The weighted mean of several teachers' probabilities.
+def averaged(
+    logits: Sequence[np.ndarray], weights: Sequence[float], task: Task = SINGLE_LABEL
+) -> np.ndarray:
+    """The weighted mean of several teachers' probabilities, or of their scores.
 
     You et al. 2017 (Learning from Multiple Teacher Networks), with weights.
 
     Args:
         logits: Each teacher's, (rows, classes), in one order of classes.
         weights: Each one's share; they needn't add up to 1.
+        task: What the logits are of.
 
     Returns:
-        The mean's logarithm, float32, (rows, classes): its softmax is the mean.
+        The mean's logits, float32, (rows, classes): of one label a text its logarithms.
     """
     shares = np.asarray(weights) / np.sum(weights)
-    each = np.stack([log_softmax(x.astype(np.float64), axis=-1) for x in logits])
-    return logsumexp(each, axis=0, b=shares[:, None, None]).astype(np.float32)
+    return task.mean(np.stack(logits).astype(np.float64), shares).astype(np.float32)
 
 
 def read(folder: Path) -> "DatasetDict":

@@ -85,7 +85,7 @@ class TermsTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The mean of each term over the validation texts, and the accuracy."""
+        """The mean of each term over the validation texts, and the task's headline."""
         with self.average.in_place():
             return self._measured()
 
@@ -93,7 +93,8 @@ class TermsTrainer(Trainer):
         rows = range(len(self.eval_dataset))
         batches = [rows[i : i + self.batch_size] for i in rows[:: self.batch_size]]
         sums: dict[str, float] = {}
-        right = 0
+        said: list[tuple[np.ndarray, np.ndarray]] = []
+        task = self.objective.task
         self.model.eval()
         for inputs in self._loader(
             self.eval_dataset, batches[processes.place() :: processes.count()]
@@ -104,8 +105,9 @@ class TermsTrainer(Trainer):
             # A mean over texts: the last batch may be a short one.
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(logits)
-            right += int((logits.argmax(-1) == batch["labels"]).sum())
-        parts = processes.gathered((sums, right))
+            decided = task.decide(logits.float().cpu().numpy())
+            said.append((decided, batch["labels"].cpu().numpy()))
+        parts = processes.gathered((sums, said))
         names = parts[0][0]
         means = {name: sum(part.get(name, 0.0) for part, _ in parts) / len(rows) for name in names}
         if not all(map(math.isfinite, means.values())):
@@ -115,7 +117,9 @@ class TermsTrainer(Trainer):
                 _CALMER,
             )
         metrics = _named("eval_loss", means)
-        metrics["eval_accuracy"] = sum(right for _, right in parts) / len(rows)
+        every = [pair for _, pairs in parts for pair in pairs]
+        decisions, truths = (np.concatenate(column) for column in zip(*every, strict=True))
+        metrics[f"eval_{task.headline}"] = task.score(decisions, truths)
         self.log(metrics)
         handler = self.callback_handler
         self.control: Any = handler.on_evaluate(self.args, self.state, self.control, metrics)

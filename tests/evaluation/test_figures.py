@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcli.evaluation import operating
-from kdcli.evaluation.figures import Answers, Truth, at_budgets, figures
-from kdcli.evaluation.gates import FIGURES
+from kdcli.evaluation.figures import Answers, Truth
+from kdcli.evaluation.gates import OF_TASK
+from kdcli.evaluation.single_label import at_budgets, figures
 from kdcli.evaluation.uncertainty import Resamples
+
+
+FIGURES = OF_TASK["single_label_classification"]
 
 
 class Whole(Resamples):

@@ -10,7 +10,8 @@ from kdcli.models import source, surgery
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
 from kdcli.training import losses, states
-from kdcli.training.objective import LIVE, Objective, Shapes, hard_labels, needs, total
+from kdcli.training.hard import hard_labels
+from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
 from kdcli.training.states import Told
 
 KINDS = [

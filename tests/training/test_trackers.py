@@ -67,7 +67,7 @@ def test_every_term_is_shown_of_training_and_validation(fit, tmp_path):
             means = [value for _, value in found[f"{side}/loss/{term}"]]
             assert means == pytest.approx([getattr(epoch, row)[term] for epoch in history])
     assert [value for _, value in found["eval/accuracy"]] == pytest.approx(
-        [epoch.accuracy for epoch in history]
+        [epoch.figures["accuracy"] for epoch in history]
     )
 
 

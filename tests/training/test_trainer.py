@@ -83,7 +83,7 @@ def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, 
     labels = torch.tensor(rows["labels"][:64])
     again = losses.cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(again, abs=1e-4)
-    assert history[-1].accuracy == (found.argmax(-1) == labels.numpy()).mean()
+    assert history[-1].figures["accuracy"] == (found.argmax(-1) == labels.numpy()).mean()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_best_epoch_is_kept_where_that_is_asked(model, tokenizer, rows, tmp_
     history = fit(model, tokenizer, rows, tmp_path, keep="best", epochs=6, learning_rate=3e-2)
     found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16).argmax(-1)
     kept = (found == np.array(rows["labels"][:64])).mean()
-    assert kept == max(row.accuracy for row in history)
+    assert kept == max(row.figures["accuracy"] for row in history)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(model, tokenizer, rows, tmp_path):
@@ -242,7 +242,7 @@ def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer
         return fresh, fit(fresh, tokenizer, rows, tmp_path / folder, **spec)
 
     best, history = trained(5, "best", "long")
-    accuracies = [row.accuracy for row in history]
+    accuracies = [row.figures["accuracy"] for row in history]
     epoch = accuracies.index(max(accuracies)) + 1
     assert epoch < 5, "the last epoch is the best: nothing is shown"
     other, _ = trained(epoch, "last", "short")

@@ -1,0 +1,177 @@
+"""Labels of any task: what they are, by the column that holds them, and as arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+
+from kdcli.data import label_sets, labels, pieces
+from kdcli.data.labels import Place
+from kdcli.errors import DataError
+from kdcli.recipe.data import DataSpec
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+def named(
+    splits: Mapping[str, "Dataset"], spec: DataSpec, places: Mapping[str, Place]
+) -> tuple[dict[str, "Dataset"], tuple[str, ...], Task]:
+    """Make the column `label` the same in every split, as the task wants it.
+
+    Args:
+        splits: Each with `label`, as it was found.
+        spec: Names the column, and perhaps the task.
+        places: By split, where its rows stand.
+
+    Returns:
+        The splits, with a ClassLabel, a list of them, or float32; the labels' names, of a score
+        its column's; the task.
+
+    Raises:
+        DataError: A label is missing or is none, or the task that is stated isn't theirs.
+    """
+    column = ", ".join(spec.labels)
+    task = _task(splits, spec, column, places)
+    if task is REGRESSION:
+        found = {part: _scores(split, column, places[part]) for part, split in splits.items()}
+        return found, (column,), task
+    if task is MULTI_LABEL:
+        found = label_sets.named(splits, column, places)
+        names = next(iter(found.values())).features["label"].feature.names
+    else:
+        found = labels.name_labels(splits, column, places)
+        names = next(iter(found.values())).features["label"].names
+    return found, tuple(names), task
+
+
+def truth(split: "Dataset", task: Task, places: Sequence[int], outputs: int) -> np.ndarray:
+    """A split's labels, as `task.decide` gives a model's.
+
+    Args:
+        split: With `label`, as `named` leaves it.
+        task: What it is.
+        places: For each of the labels' ids the model's output; -1 where it has none.
+        outputs: How many the model has.
+
+    Returns:
+        (rows,) outputs' ids; or (rows, outputs) whether each label is there; or (rows,) scores.
+    """
+    if task is REGRESSION:
+        return pieces.scores(split)
+    to_model = np.asarray(places)
+    if task is SINGLE_LABEL:
+        return to_model[pieces.ids(split)]
+    known = np.flatnonzero(to_model >= 0)
+    there = np.zeros((len(split), outputs), dtype=bool)
+    there[:, to_model[known]] = pieces.hot(split, len(to_model))[:, known]
+    return there
+
+
+def counts(split: "Dataset", task: Task, labels: int) -> np.ndarray:
+    """The texts that have each label, (labels,); each has its score."""
+    if task is REGRESSION:
+        return np.array([len(split)])
+    if task is MULTI_LABEL:
+        return pieces.hot(split, labels).sum(0)
+    return np.bincount(pieces.ids(split), minlength=labels)
+
+
+def codes(split: "Dataset") -> np.ndarray:
+    """A number for what each text is labelled, (rows,), below 2³²: the same where that is."""
+    feature = split.features["label"]
+    if hasattr(feature, "feature"):
+        there = pieces.hot(split, len(feature.feature.names))
+        return np.array([crc32(row) for row in np.packbits(there, axis=1)], dtype=np.int64)
+    if feature.dtype in _FLOATS:
+        return pieces.scores(split).view(np.uint32).astype(np.int64)
+    return pieces.ids(split)
+
+
+def refuse_uniform(
+    train: "Dataset", names: Sequence[str], task: Task, spec: DataSpec
+) -> None:
+    """Nothing can be learnt where all training texts are labelled alike.
+
+    Raises:
+        DataError: They are.
+    """
+    if task is REGRESSION:
+        scores = pieces.scores(train)
+        alone = f"one score only ({scores[0]:g})" if np.ptp(scores) == 0 else ""
+    else:
+        there = [n for n, texts in zip(names, counts(train, task, len(names)), strict=True) if texts]
+        alone = "" if len(there) > 1 else f"one class only ({there[0]})" if there else "no labels"
+    if alone:
+        raise DataError(
+            f"Column {', '.join(spec.labels)} of {spec.dataset} holds {alone}.",
+            labels.OTHER_COLUMN,
+        )
+
+
+def _task(
+    splits: Mapping[str, "Dataset"], spec: DataSpec, column: str, places: Mapping[str, Place]
+) -> Task:
+    """What the column holds, or may hold where the recipe says so."""
+    features = {part: split.features["label"] for part, split in splits.items()}
+    lists = {hasattr(feature, "feature") for feature in features.values()}
+    dtypes = [getattr(feature, "dtype", "list") for feature in features.values()]
+    if lists == {True, False}:
+        raise DataError(f"Column {column} holds lists in some splits, and not in others.")
+    what, tasks = "names", (SINGLE_LABEL,)
+    if lists == {True}:
+        what, tasks = "lists of labels", (MULTI_LABEL,)
+    elif any(dtype in _FLOATS for dtype in dtypes):
+        if spec.task is None and all(map(_is_whole, splits.values())):
+            part, split = next((p, s) for p, s in splits.items() if features[p].dtype in _FLOATS)
+            raise DataError(
+                f"{places[part](0)}: {column} is {split[0]['label']}: is that a score?",
+                f"Say so (data.task: {REGRESSION}), or write labels as names or whole numbers.",
+            )
+        what, tasks = "fractions", (REGRESSION,)
+    elif all(dtype.startswith(("int", "uint")) for dtype in dtypes) and not any(
+        hasattr(feature, "names") for feature in features.values()
+    ):
+        what, tasks = "whole numbers", (SINGLE_LABEL, REGRESSION)
+    stated = TASKS[spec.task] if spec.task else tasks[0]
+    if stated not in tasks:
+        raise DataError(
+            f"data.task is {stated} ({stated.words}), and column {column} holds {what}, which "
+            f"is {tasks[0]}.",
+            _MENDED[stated.name],
+        )
+    return stated
+
+
+_MENDED = {
+    SINGLE_LABEL.name: "Write each label as a name or a whole number.",
+    MULTI_LABEL.name: "Say what stands between the labels (data.label_separator), or name one "
+    "column of 0 and 1 for each (data.label: [a, b]).",
+    REGRESSION.name: "Write each score as a number.",
+}
+
+
+def _is_whole(split: "Dataset") -> bool:
+    if getattr(split.features["label"], "dtype", "") not in _FLOATS:
+        return True
+    return all(value is None or value == int(value) for value in _finite(split))
+
+
+def _finite(split: "Dataset") -> list[float]:
+    return [v for v in split.unique("label") if v is not None and np.isfinite(v)]
+
+
+def _scores(split: "Dataset", column: str, place: Place) -> "Dataset":
+    from datasets import Value
+
+    if any(value is None or not np.isfinite(value) for value in split.unique("label")):
+        for row, value in enumerate(pieces.values(split, "label")):
+            if value is None or not np.isfinite(value):
+                what = "there is no score" if value is None else f"{column} is {value}"
+                raise DataError(f"{place(row)}: {what}.", "Write a number, or delete the row.")
+    scores = pieces.scores(split)
+    return split.remove_columns("label").add_column("label", scores, feature=Value("float32"))

@@ -1,0 +1,134 @@
+"""What a model is for: one label of a text, several, or a score.
+
+The arithmetic in which the tasks differ stands here. Besides, each has its losses
+(`training/terms.py`), its way to be read (`data/targets.py`) and its figures
+(`evaluation/kinds.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import expit, log_softmax, logit, logsumexp, softmax
+from scipy.stats import spearmanr
+
+Name = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+_NEVER = 1e-12  # a probability of 0 has no logit
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task. Logits are (texts, outputs); truths are what `decide` gives, of the data.
+
+    Attributes:
+        name: transformers' `problem_type`.
+        words: What a person calls it.
+        headline: The figure that decides; the higher, the better.
+        title: The headline's, in a table.
+        decide: What logits say: class ids, (texts,); whether each label is there, (texts, labels);
+            scores, (texts,).
+        score: The headline of decisions and truths.
+        probabilities: Of logits, float64, (texts, outputs); of a score there are none.
+        log_loss: Of logits and truths, in nats, the mean over texts (and labels).
+        mean: Several models' logits, (models, texts, outputs), and their shares, (models,): the
+            logits of the mean of what they say.
+    """
+
+    name: Name
+    words: str
+    headline: str
+    title: str
+    decide: Callable[[np.ndarray], np.ndarray]
+    score: Callable[[np.ndarray, np.ndarray], float]
+    mean: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    probabilities: Callable[[np.ndarray], np.ndarray] | None = None
+    log_loss: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _right(said: np.ndarray, truth: np.ndarray) -> float:
+    return float((said == truth).mean())
+
+
+def _micro_f1(said: np.ndarray, truth: np.ndarray) -> float:
+    given, there = said.astype(bool), truth.astype(bool)
+    either = given.sum() + there.sum()
+    return float(2 * (given & there).sum() / either) if either else 0.0
+
+
+def _ranks_alike(said: np.ndarray, truth: np.ndarray) -> float:
+    if len(said) < 2 or np.ptp(said) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(spearmanr(said, truth).statistic)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    found: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
+    return found
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    found: np.ndarray = expit(logits.astype(np.float64))
+    return found
+
+
+def _log_loss(logits: np.ndarray, truth: np.ndarray) -> float:
+    right = logits[np.arange(len(logits)), truth]
+    return float(np.mean(logsumexp(logits, axis=-1) - right))
+
+
+def _binary_log_loss(logits: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean(np.logaddexp(0, logits) - np.where(truth, logits, 0)))
+
+
+def _mean_of_softmax(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    found: np.ndarray = logsumexp(log_softmax(logits, axis=-1), axis=0, b=shares[:, None, None])
+    return found
+
+
+def _mean_of_sigmoids(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    mean = np.tensordot(shares, expit(logits), axes=1)
+    found: np.ndarray = logit(mean.clip(_NEVER, 1 - _NEVER))
+    return found
+
+
+def _mean_of_scores(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    return np.tensordot(shares, logits, axes=1)
+
+
+SINGLE_LABEL = Task(
+    "single_label_classification",
+    "one label a text",
+    "accuracy",
+    "accuracy",
+    lambda logits: logits.argmax(-1),
+    _right,
+    _mean_of_softmax,
+    _softmax,
+    _log_loss,
+)
+MULTI_LABEL = Task(
+    "multi_label_classification",
+    "any number of labels a text",
+    "micro_f1",
+    "micro F1",
+    lambda logits: logits > 0,
+    _micro_f1,
+    _mean_of_sigmoids,
+    _sigmoid,
+    _binary_log_loss,
+)
+REGRESSION = Task(
+    "regression",
+    "a score a text",
+    "spearman",
+    "Spearman",
+    lambda logits: logits[:, 0],
+    _ranks_alike,
+    _mean_of_scores,
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
