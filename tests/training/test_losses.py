@@ -263,3 +263,24 @@ def test_certainty_does_focal_no_harm():
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
     losses.cross_entropy(logits, torch.tensor([0]), focal=0.5).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_of_each_label_there_is_nothing_to_learn_from_oneself(student, teacher, temperature):
+    assert losses.binary_soft_targets(student, student, temperature).abs() < 1e-12
+    t, s = (torch.sigmoid(x / temperature).numpy() for x in (teacher, student))
+    divergence = t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))
+    found = losses.binary_soft_targets(student, teacher, temperature).item()
+    assert found == pytest.approx(temperature**2 * divergence.mean())
+
+
+def test_gradients_of_each_label_are_right(student, teacher):
+    student.requires_grad_()
+    check = torch.autograd.gradcheck
+    assert check(lambda s: losses.binary_soft_targets(s, teacher, 3.0), student)
+    there = (teacher > 0).long()
+    weights = torch.rand(2, 5, dtype=torch.float64)
+    settings = {"weights": weights, "smoothing": 0.1, "focal": 2.0}
+    assert check(lambda s: losses.binary_cross_entropy(s, there, **settings), student)
+    bare = torch.nn.functional.binary_cross_entropy_with_logits(student, there.double())
+    torch.testing.assert_close(losses.binary_cross_entropy(student, there), bare)

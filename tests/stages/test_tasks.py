@@ -1,0 +1,109 @@
+"""Several labels a text, and scores: from data to a student that learns what its teacher knows."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import AutoConfig, pipeline
+
+from kdcli import pipeline as runs
+from kdcli.errors import RecipeError
+from kdcli.evaluation import operating
+from kdcli.progress import Silent
+from kdcli.recipe.schema import Recipe
+
+WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
+FIT = {"batch_size": 16, "learning_rate": 3e-3}
+
+
+def labels_of(words):
+    return [word for word in ("parcel", "refund", "password") if word in words]
+
+
+def score_of(words):
+    return 0.25 + sum(WORDS.index(word) for word in words) / 5
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Words decide labels and scores; of the student's training texts most are labelled wrongly."""
+    folder, random = tmp_path_factory.mktemp("tasks"), np.random.default_rng(0)
+    for kind, value in (("labels", labels_of), ("score", score_of)):
+        for which in ("true", "noisy"):
+            (folder / kind / which).mkdir(parents=True)
+            for split, count in (("train", 320), ("validation", 80), ("test", 80)):
+                drawn = [[*random.choice(WORDS, 3)] for _ in range(count)]
+                found = [value(words) for words in drawn]
+                if which == "noisy" and split == "train":
+                    found = [found[i] for i in random.permutation(count)]
+                rows = [{"text": " ".join(w), "label": v} for w, v in zip(drawn, found, strict=True)]
+                lines = "\n".join(map(json.dumps, rows))
+                (folder / kind / which / f"{split}.jsonl").write_text(lines)
+    return folder
+
+
+def run(kind, texts, backbone, place):
+    """A teacher of true labels, and its student and baseline on wrong ones."""
+    teacher = {"model": str(backbone), "fine_tune": {**FIT, "epochs": 8}}
+    data = {"dataset": str(texts / kind / "true")}
+    made = Recipe.model_validate({"name": "teacher", "data": data, "teacher": teacher})
+    runs.execute(made, place / "teacher", Silent(), "teacher")
+    recipe = Recipe.model_validate({
+        "name": "student",
+        "data": {"dataset": str(texts / kind / "noisy")},
+        "teacher": {"model": str(place / "teacher/teacher")},
+        "student": {"keep": [0, 2]},
+        "distill": {**FIT, "epochs": 6},
+        "baseline": True,
+        "evaluate": {"latency_texts": 2, "thresholds": "each"},
+    })  # fmt: skip
+    return runs.execute(recipe, place / "run", Silent())
+
+
+def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone, tmp_path):
+    made = run("labels", texts, tiny_backbone, tmp_path)
+    found = json.loads((made.path / "evaluation.json").read_text())
+    assert found["task"] == "multi_label_classification"
+    figures = {model["name"]: model["splits"]["test"] for model in found["models"]}
+    assert figures["student"]["agreement"] > figures["baseline"]["agreement"] + 0.1
+    assert figures["student"]["micro_f1"] > 0.7
+    student = made.path / "student"
+    assert AutoConfig.from_pretrained(student).problem_type == "multi_label_classification"
+    assert set(operating.read(student).thresholds) == {"parcel", "refund", "password"}
+    scores = pipeline("text-classification", str(student), top_k=None)("parcel size refund")
+    assert {one["label"] for one in scores if one["score"] > 0.5} == {"parcel", "refund"}
+    card = (student / "README.md").read_text()
+    assert "Micro F1" in card
+    assert "Accuracy" not in card
+
+
+def test_of_scores_likewise(texts, tiny_backbone, tmp_path):
+    made = run("score", texts, tiny_backbone, tmp_path)
+    found = json.loads((made.path / "evaluation.json").read_text())
+    figures = {model["name"]: model["splits"]["test"] for model in found["models"]}
+    assert figures["student"]["fidelity_pearson"] > figures["baseline"]["fidelity_pearson"] + 0.2
+    assert figures["student"]["spearman"] > 0.7
+    (one,) = pipeline("text-classification", str(made.path / "student"))("size size delivery")
+    assert one["score"] > 1.5, "a score, and no probability"
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "says"),
+    [
+        ("labels", {"kind": "decoupled"}, "decoupled is not for multi_label_classification"),
+        ("labels", {"kind": "soft_targets", "standardise": True}, "standardise is not for"),
+        ("score", {"kind": "cross_entropy"}, "a score has none"),
+    ],
+)
+def test_a_loss_that_means_nothing_for_the_task_is_refused(
+    texts, tiny_backbone, tmp_path, kind, loss, says
+):
+    recipe = Recipe.model_validate({
+        "name": "x",
+        "data": {"dataset": str(texts / kind / "true")},
+        "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
+        "distill": {"losses": [loss]},
+    })  # fmt: skip
+    with pytest.raises(RecipeError, match=says):
+        runs.execute(recipe, tmp_path / "run", Silent())
+    assert not (tmp_path / "run").exists()
