@@ -54,7 +54,7 @@ STAGES = (
           ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
           besides=("distill.losses",), when="baseline", together=True),
     Stage("evaluate", "measure them", "evaluation.json", ("teacher", "distill", "baseline"),
-          ("data", "evaluate"), "kdcli.stages.evaluate:run", version=2),
+          ("data", "evaluate"), "kdcli.stages.evaluate:run", version=3),
     Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
           "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),

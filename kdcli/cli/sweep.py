@@ -82,7 +82,8 @@ def sweep(
     _show(found, read, console)
     if held is not None and found["chosen"] is None:
         best = found["frontier"][0]
-        figure = f"{best['name']}: validation {held.figure} is {best['accuracy']:.4f}, under {held.limit:g}"
+        reached = f"{best['name']}: validation {held.figure} is {best['accuracy']:.4f}"
+        figure = f"{reached}, under {held.limit:g}"
         raise GateMissedError(f"No student holds --target {target}; the best:", [figure])
 
 

@@ -169,7 +169,7 @@ class Collator:
         self.place = place
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch: token columns of shape (rows, longest), `labels` (rows,) or (rows, C), logits (rows, C)."""
+        """A batch: tokens (rows, longest), `labels` (rows,) or (rows, C), logits (rows, C)."""
         columns = [n for n in self.tokenizer.model_input_names if n in rows[0]]
         encoding = self.tokenizer.pad(
             {name: [row[name] for row in rows] for name in columns}, return_tensors="pt"
@@ -182,7 +182,7 @@ class Collator:
         return batch
 
 
-def equal_shares(labels: Sequence[int]) -> np.ndarray:
+def equal_shares(labels: np.ndarray) -> np.ndarray:
     """For each row its share of the draws, so that each class is drawn as often, (rows,)."""
     _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return 1 / (len(counts) * counts[places])

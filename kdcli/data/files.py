@@ -144,10 +144,8 @@ def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     flat = kind(files[0]) in (".csv", ".tsv")
     labels = [column for column, key in keys.items() if key == "label"]
     lists = [] if flat else [column for column in labels if _holds_lists(files, column)]
-    kinds_of: dict[str, type] = dict.fromkeys(keys, str)
-    kinds_of |= dict.fromkeys(lists, list)
-    types = {str: pa.string(), list: pa.list_(pa.string())}
-    schema = pa.schema([(column, types[of]) for column, of in kinds_of.items()])
+    several = {column: pa.list_(pa.string()) for column in lists}
+    schema = pa.schema([(column, several.get(column, pa.string())) for column in keys])
     kinds: dict[str, set[type]] = {column: set() for column in labels}
     batches = _batches(files, keys, kinds, schema)
     large = _are_large(files)

@@ -80,11 +80,12 @@ def named(
     values = {part: _distinct(split) for part, split in splits.items()}
     names = next(filter(None, own.values()), None) or _names(set().union(*values.values()))
     ids = {name: i for i, name in enumerate(names)}
-    return {
-        part: _coded(split, {v: ids[own[part][v] if own[part] else str(v)] for v in values[part]},
-                     names)
-        for part, split in splits.items()
-    }  # fmt: skip
+    found = {}
+    for part, split in splits.items():
+        called = own[part]
+        to_ids = {v: ids[called[v] if called else str(v)] for v in values[part]}
+        found[part] = _coded(split, to_ids, names)
+    return found
 
 
 def _names(values: set[Any]) -> list[str]:

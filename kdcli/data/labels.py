@@ -151,5 +151,6 @@ def _cast(split: "Dataset", classes: Any, place: Place) -> "Dataset":
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown}, … ({len(names)})" if len(names) > _SHOWN else shown

@@ -226,11 +226,13 @@ def _columns(spec: DataSpec, name: str, found: "Found", *, labelled: bool = True
     wanted = dict(zip(("text", "text_pair"), texts, strict=False))
     wanted |= {standard: column for column, standard in called.items()}
     if len(set(wanted.values())) < len(texts) + len(columns):
-        raise DataError(f"Text and label are columns of their own, not {', '.join(texts + columns)}.")
+        raise DataError(
+            f"Text and label are columns of their own, not {', '.join(texts + columns)}."
+        )
     place = _places(spec, name, found)
     if isinstance(found, list):
         found = files.read(found, texts, columns)
-    for standard, column in wanted.items():
+    for column in wanted.values():
         if column not in found.column_names:
             key = "label" if column in columns else "text"
             where = f"split {name} of {spec.dataset}"
@@ -262,9 +264,7 @@ def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
                 raise DataError(f"{place(row)}: there is no text.", "Write one, or delete the row.")
 
 
-def _set_aside(
-    train: "Dataset", spec: DataSpec, seed: int, task: Task
-) -> dict[str, "Dataset"]:
+def _set_aside(train: "Dataset", spec: DataSpec, seed: int, task: Task) -> dict[str, "Dataset"]:
     if task is not SINGLE_LABEL:
         return _cut(train, spec, seed)
     names = train.features["label"].names
@@ -284,9 +284,7 @@ def _cut(
             test_size=spec.validation_fraction, seed=seed, stratify_by_column=stratified_by
         )
     except ValueError as error:
-        raise DataError(
-            f"{_unable(train, spec)}: {first_line(error)}", _MORE_TEXTS
-        ) from error
+        raise DataError(f"{_unable(train, spec)}: {first_line(error)}", _MORE_TEXTS) from error
     return {"train": cut["train"], "validation": cut["test"]}
 
 

@@ -92,9 +92,7 @@ def codes(split: "Dataset") -> np.ndarray:
     return pieces.ids(split)
 
 
-def refuse_uniform(
-    train: "Dataset", names: Sequence[str], task: Task, spec: DataSpec
-) -> None:
+def refuse_uniform(train: "Dataset", names: Sequence[str], task: Task, spec: DataSpec) -> None:
     """Nothing can be learnt where all training texts are labelled alike.
 
     Raises:
@@ -104,7 +102,9 @@ def refuse_uniform(
         scores = pieces.scores(train)
         alone = f"one score only ({scores[0]:g})" if np.ptp(scores) == 0 else ""
     else:
-        there = [n for n, texts in zip(names, counts(train, task, len(names)), strict=True) if texts]
+        there = [
+            n for n, texts in zip(names, counts(train, task, len(names)), strict=True) if texts
+        ]
         alone = "" if len(there) > 1 else f"one class only ({there[0]})" if there else "no labels"
     if alone:
         raise DataError(
@@ -122,7 +122,8 @@ def _task(
     dtypes = [getattr(feature, "dtype", "list") for feature in features.values()]
     if lists == {True, False}:
         raise DataError(f"Column {column} holds lists in some splits, and not in others.")
-    what, tasks = "names", (SINGLE_LABEL,)
+    what = "names"
+    tasks: tuple[Task, ...] = (SINGLE_LABEL,)
     if lists == {True}:
         what, tasks = "lists of labels", (MULTI_LABEL,)
     elif any(dtype in _FLOATS for dtype in dtypes):

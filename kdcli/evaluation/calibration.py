@@ -46,9 +46,7 @@ def expected_error(curve: list[dict[str, float]]) -> float:
     return sum(p["texts"] * abs(p["accuracy"] - p["confidence"]) for p in curve) / total
 
 
-def fit_temperature(
-    logits: np.ndarray, references: np.ndarray, task: Task = SINGLE_LABEL
-) -> float:
+def fit_temperature(logits: np.ndarray, references: np.ndarray, task: Task = SINGLE_LABEL) -> float:
     """The temperature that makes the logits, divided by it, likeliest to give these labels.
 
     Guo et al. 2017, section 4.2. It changes no prediction. The loss is convex in its inverse, so

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -215,9 +215,7 @@ def _measure(
             },
             **one.details,
             "against": {
-                other: _against(
-                    kind, truth, (one, answers[name]), (found[other], answers[other])
-                )
+                other: _against(kind, truth, (one, answers[name]), (found[other], answers[other]))
                 for other in found
                 if other != name
             },

@@ -104,7 +104,8 @@ def against(truth: Truth, said: Answers, others: Answers) -> dict[str, Any]:
 
 def in_words(labels: Sequence[str], predictions: np.ndarray) -> list[str]:
     """The names of the labels that are there, for each row of (texts, labels)."""
-    return [_BETWEEN.join(labels[i] for i in np.flatnonzero(row)) for row in predictions]
+    there = [np.flatnonzero(row).tolist() for row in predictions]
+    return [_BETWEEN.join(labels[i] for i in row) for row in there]
 
 
 def confidence(said: Answers) -> np.ndarray:

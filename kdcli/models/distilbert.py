@@ -73,6 +73,7 @@ def config_from(bert: Any, layers: int) -> "DistilBertConfig":
         activation=bert.hidden_act,
         initializer_range=bert.initializer_range,
         pad_token_id=bert.pad_token_id,
+        problem_type=bert.problem_type,
         id2label=bert.id2label,
         label2id=bert.label2id,
     )

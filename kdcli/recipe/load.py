@@ -307,9 +307,7 @@ def _child(node: Any, part: str | int, name: str) -> Any:
     return node[part]
 
 
-def _default_items(
-    model: type[Spec], path: yaml.Path, written: Mapping[str, Any]
-) -> list[Any]:
+def _default_items(model: type[Spec], path: yaml.Path, written: Mapping[str, Any]) -> list[Any]:
     """The list at `path` where a recipe doesn't write it: its items can be overridden as well."""
     if path == ("distill", "losses"):
         data = written.get("data")

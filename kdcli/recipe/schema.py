@@ -118,7 +118,6 @@ class Recipe(Spec):
         "run's logs), wandb, mlflow, … [] is nowhere.",
     )
 
-
     def spelt_out(self, task: Task) -> "Recipe":
         """The recipe with the losses that it leaves to its task."""
         own = self.distill.model_copy(update={"losses": self.distill.terms(task)})

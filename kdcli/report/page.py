@@ -92,7 +92,7 @@ def _shown(value: Any) -> Any:
 
 
 def _has(evaluation: Mapping[str, Any], detail: str) -> bool:
-    """Whether the task has what is not a number of its models: classes, confusion, …"""
+    """Whether the task has what is not a number of its models: classes, confusion."""
     return all(detail in f for model in evaluation["models"] for f in model["splits"].values())
 
 

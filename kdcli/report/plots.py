@@ -146,9 +146,7 @@ def frontier(
     largest = max(dot.size for _, dot in models)
     students = sorted((dot.x, dot.y) for _, dot in models if dot.model)
     # A student may be on the frontier for its size alone.
-    line = [
-        dot for i, dot in enumerate(students) if dot[1] >= max(p[1] for p in students[: i + 1])
-    ]
+    line = [dot for i, dot in enumerate(students) if dot[1] >= max(p[1] for p in students[: i + 1])]
 
     def draw(axes: "Axes") -> None:
         if others:

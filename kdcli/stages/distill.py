@@ -47,9 +47,7 @@ def run_baseline(job: Job) -> dict[str, Any]:
     return _train(job, "baseline", of_labels)
 
 
-def _train(
-    job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]]
-) -> dict[str, Any]:
+def _train(job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]]) -> dict[str, Any]:
     recipe = job.recipe
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])

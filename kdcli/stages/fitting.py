@@ -50,5 +50,5 @@ def fit(
         report_to=job.recipe.report_to,
         name=f"{job.recipe.name}-{stage}",
     )
-    rows = map(asdict, history)
-    return [row | row.pop("figures") for row in rows]
+    epochs = map(asdict, history)
+    return [epoch | epoch.pop("figures") for epoch in epochs]

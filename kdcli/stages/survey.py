@@ -25,9 +25,10 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         reporter: Told what was decided on the way.
 
     Returns:
-        `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where the first
-        is), `short` texts, `duplicates` (texts less different texts), `conflicting` (different
-        texts with several labels), `labels`, `lengths` and `scripts` (see `kdcli.data.profile`);
+        `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where
+        the first is), `short` texts, `duplicates` (texts less different texts), `conflicting`
+        (different texts with several labels), `labels`, `lengths` and `scripts` (see
+        `kdcli.data.profile`);
         `leaks` from one split to another; `conflicting` over all splits; `labels`: those that are
         `not_in_train`, `only_in_test` and `nowhere`.
 

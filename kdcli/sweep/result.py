@@ -74,7 +74,10 @@ class Result:
             if trial.accuracy is not None and trial.name not in best and trial.shape in alike
         ]
         shown = [
-            (p.name, plots.Dot(int(p.name != TEACHER), p.latency_ms, scale * p.accuracy, p.megabytes))
+            (
+                p.name,
+                plots.Dot(int(p.name != TEACHER), p.latency_ms, scale * p.accuracy, p.megabytes),
+            )
             for p in (points[TEACHER], *self.frontier)
         ]
         alt = f"{self.order.recipe.name}: {title.lower()}, latency and size of students"

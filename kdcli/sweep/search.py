@@ -110,7 +110,7 @@ def search(
     with _helpers(order, workers - 1):
         Worker(order, reporter, given).work(wait=True)
     with only_one(folder / ".shared", reporter):
-        return _conclude(order, run, given, target and target.limit, reporter)
+        return _conclude(order, run, given, None if target is None else target.limit, reporter)
 
 
 def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:

@@ -149,8 +149,10 @@ class Worker:
         for trial in self._finished():
             if trial.number not in self._known:
                 self._known.add(trial.number)
-                figure = f", {trial.accuracy:.4g} on validation" if trial.accuracy is not None else ""
-                self.reporter.say(f"{trial.name}, by another worker: {trial.state}{figure}.")
+                end: str = trial.state
+                if trial.accuracy is not None:
+                    end += f", {trial.accuracy:.4g} on validation"
+                self.reporter.say(f"{trial.name}, by another worker: {end}.")
 
 
 def _reached(run: RunFolder, recipe: Recipe, headline: str) -> float:

@@ -13,7 +13,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 @dataclass(frozen=True)
 class HardLabels:
-    """Smoothing, focus and weights: see `losses.cross_entropy` and `losses.binary_cross_entropy`."""
+    """Smoothing, focus and weights, as `losses.cross_entropy` takes them."""
 
     smoothing: float = 0.0
     focal: float = 0.0

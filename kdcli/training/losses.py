@@ -115,7 +115,7 @@ def binary_soft_targets(logits: Tensor, teacher_logits: Tensor, temperature: flo
         temperature: T, above 0.
 
     Returns:
-        T² · KL(Bernoulli(σ(teacher / T)) ‖ Bernoulli(σ(student / T))), in nats.
+        T² · KL(Bernoulli(sigmoid(teacher / T)) ‖ Bernoulli(sigmoid(student / T))), in nats.
     """
     student, teacher = logits / temperature, teacher_logits / temperature
     there, not_there = (

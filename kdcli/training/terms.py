@@ -38,6 +38,7 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
+        """Which of the student's tokens are no padding, (batch, tokens)."""
         assert self.student.mask is not None
         return self.student.mask
 

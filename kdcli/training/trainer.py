@@ -182,8 +182,12 @@ def _over_processes(terms: Mapping[str, Tensor], rows: int) -> tuple[dict[str, f
 
 
 def _for(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of a batch a model takes: a teacher may read token types, and its student not."""
-    return {name: inputs[name] for name in input_names(model) if name in inputs}
+    """What of a batch a model takes: a teacher may read token types, and its student not.
+
+    Given labels, a model would reckon a loss of its own besides.
+    """
+    names = (name for name in input_names(model) if name != "labels")
+    return {name: inputs[name] for name in names if name in inputs}
 
 
 def _shown(terms: Mapping[str, float]) -> str:

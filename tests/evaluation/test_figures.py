@@ -13,7 +13,6 @@ from kdcli.evaluation.gates import OF_TASK
 from kdcli.evaluation.single_label import at_budgets, figures
 from kdcli.evaluation.uncertainty import Resamples
 
-
 FIGURES = OF_TASK["single_label_classification"]
 
 

@@ -49,6 +49,7 @@ RESULTS = {
         "versions": {"Transformers": "5.3.0", "PyTorch": "2.10.0"},
     },
     "evaluate": {
+        "task": "single_label_classification",
         "machine": "Linux x86_64, 2 processors",
         "threads": 2,
         "interval": {"level": 0.95, "resamples": 1000},
