@@ -148,9 +148,7 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"distill": {**FIT, "losses": [{"kind": "soft_targets", "temperature": 4},
-                                        {"kind": "cross_entropy", "weight": 0.5}]}},
-         "distill.losses.0.temperature was 2, is 4"),
+        ({"distill": {**FIT, "betas": [0.8, 0.999]}}, "distill.betas.0 was 0.9, is 0.8"),
         ({"distill": {**FIT, "learning_rate": 2e-3}}, "distill.learning_rate was 0.001, is 0.002"),
         ({"student": {"keep": [0, 2]}}, "student.keep.1 was 3, is 2"),
         ({"card": {"license": "mit"}}, "card.license was apache-2.0, is mit"),

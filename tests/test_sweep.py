@@ -21,6 +21,7 @@ from kdcli.run import RunFolder
 from kdcli.sweep import frontier, space, study, trials
 from kdcli.sweep.frontier import Point
 from kdcli.sweep.trials import Shape, Trial
+from kdcli.tasks import SINGLE_LABEL
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
 RATES = {"low": 1e-4, "high": 1e-2, "log": True}
@@ -268,7 +269,7 @@ def test_without_optuna_one_sentence_says_how_to_get_it(place, refuses, monkeypa
 
 def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place):
     recipe = load(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
-    usual = space.space_of(recipe, 12)
+    usual = space.space_of(recipe.spelt_out(SINGLE_LABEL), 12)
     assert usual["student.layers"] == (3, 4, 6, 8)
     assert list(usual) == [
         "distill.learning_rate", "distill.losses.0.temperature", "distill.losses.0.weight",
