@@ -1,0 +1,120 @@
+"""The recipes that come with kd, on data of the same shape as the Hub's, from a Hub on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+from hub_server import HubServer
+from transformers import pipeline
+
+WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
+TEXT, NUMBER = Value("string"), Value("float32")
+BERT = ("google-bert/bert-base-uncased", "google-bert/bert-base-cased")
+# By recipe: the data set, its configuration, columns and splits, and what a plan says of it.
+SHAPES = {
+    "ag_news": ("fancyzhx/ag_news", "default", {"text": TEXT, "label": 4}, ("train", "test")),
+    "banking77": ("mteb/banking77", "default",
+                  {"text": TEXT, "label": Value("int64"), "label_text": TEXT}, ("train", "test")),
+    "go_emotions": ("google-research-datasets/go_emotions", "simplified",
+                    {"text": TEXT, "labels": [6], "id": TEXT}, ("train", "validation", "test")),
+    "mnli": ("nyu-mll/glue", "mnli",
+             {"premise": TEXT, "hypothesis": TEXT, "label": 3, "idx": Value("int32")},
+             ("train", "validation_matched", "validation_mismatched", "test_matched")),
+    "sst2": ("stanfordnlp/sst2", "default",
+             {"idx": Value("int32"), "sentence": TEXT, "label": 2},
+             ("train", "validation", "test")),
+    "toxicity": ("google/civil_comments", "default",
+                 {"text": TEXT, "toxicity": NUMBER, "insult": NUMBER},
+                 ("train", "validation", "test")),
+}  # fmt: skip
+# The labels of these are kept back, and stand as -1.
+KEPT_BACK = {("sst2", "test"), ("mnli", "test_matched")}
+FIT = "{epochs: 12, batch_size: 16, learning_rate: 3e-3}"
+
+
+def rows(columns, count, random, *, kept_back):
+    """A split: the words of a text decide its label, its labels, its score."""
+    found = {name: [] for name in columns}
+    for place in range(count):
+        words = [*random.choice(WORDS, 3)]
+        number = sum(map(WORDS.index, words))
+        for name, kind in columns.items():
+            if kind == TEXT:
+                found[name].append(" ".join(words))
+            elif isinstance(kind, list):
+                found[name].append(sorted({WORDS.index(word) for word in words}))
+            elif isinstance(kind, int):
+                found[name].append(-1 if kept_back else number % kind)
+            else:
+                found[name].append(number / 16 if kind == NUMBER else place % 16)
+    return found
+
+
+def feature(kind):
+    if isinstance(kind, list):
+        return List(feature(kind[0]))
+    return ClassLabel(names=[f"label {i}" for i in range(kind)]) if isinstance(kind, int) else kind
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_backbone, tmp_path_factory):
+    random = np.random.default_rng(0)
+    with HubServer() as server:
+        weights = {path.name: path for path in tiny_backbone.iterdir()}
+        for name in BERT:
+            server.add_repo("model", name, weights)
+        for recipe, (dataset, config, columns, splits) in SHAPES.items():
+            features = Features({name: feature(kind) for name, kind in columns.items()})
+            files, named = {}, ""
+            for split in splits:
+                path = tmp_path_factory.mktemp("data") / f"{split}.parquet"
+                count = 320 if split == "train" else 160
+                found = rows(columns, count, random, kept_back=(recipe, split) in KEPT_BACK)
+                Dataset.from_dict(found, features).to_parquet(str(path))
+                files[f"{config}/{split}-00000-of-00001.parquet"] = path
+                named += f"  - split: {split}\n    path: {config}/{split}-*\n"
+            head = f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{named}---\n"
+            server.add_repo("dataset", dataset, files | {"README.md": head.encode()})
+        yield server
+
+
+@pytest.fixture
+def kd(hub, tmp_path):
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "kdcli", *arguments, "--json"],
+            cwd=tmp_path,
+            env={**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", SHAPES.keys() - {"go_emotions"})
+def test_a_recipe_suits_its_data(kd, recipe):
+    plan = kd("distill", recipe, "--dry-run")
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    assert stages["teacher"]["steps"] > 0
+    assert 0 < stages["student"]["parameters"] < stages["teacher"]["parameters"]
+
+
+def test_one_of_several_labels_in_full(kd, tmp_path):
+    settings = (f"teacher.fine_tune={FIT}", f"distill={FIT}", "evaluate.latency_texts=2")
+    found = kd("distill", "go_emotions", *(part for s in settings for part in ("--set", s)))
+    assert found["task"] == "multi_label_classification"
+    student = found["models"][1]["splits"]["test"]
+    assert student["micro_f1"] > 0.6
+    scores = pipeline("text-classification", str(tmp_path / found["student"]), top_k=None)
+    (said,) = scores("invoice refund size")
+    assert {one["label"] for one in said[:3]} == {"label 1", "label 3", "label 5"}
