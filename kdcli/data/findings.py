@@ -21,7 +21,7 @@ def rows(document: Document) -> list[list[str]]:
         ["  without label", *(f"{s['unlabelled']['texts']:,}" for s in splits)],
         ["  of 1 or 2 characters", *(f"{s['short']:,}" for s in splits)],
         ["  repeats within", *(f"{s['duplicates']:,}" for s in splits)],
-        ["  with several labels", *(f"{s['conflicting']:,}" for s in splits)],
+        ["  labelled variously", *(f"{s['conflicting']:,}" for s in splits)],
         *_leaks(document),
         ["labels", *(f"{s['labels']['count']:,}" for s in splits)],
         *_balance([s["labels"] for s in splits]),
@@ -54,14 +54,14 @@ def _repeated(document: Document) -> Iterator[str]:
     for leak in document["leaks"]:
         if leak["texts"]:
             other = leak["with_other_labels"]
-            but = f", {other:,} of them with another label" if other else ""
+            but = f", {other:,} of them labelled otherwise" if other else ""
             yield (
                 f"{leak['texts']:,} texts of {leak['to']} are in {leak['from']} as well{but}: "
                 "measured on these, a model looks better than it is."
             )
     if count := document["conflicting"]:
         yield (
-            f"{count:,} texts have more than one label: settle which one, or delete them. "
+            f"{count:,} texts are labelled in more than one way: settle on one, or delete them. "
             "(Case, punctuation and spaces make no difference here.)"
         )
 

@@ -1,16 +1,18 @@
 """Which columns of a data set are its texts and its labels, by their names and what they hold."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kdcli.errors import DataError
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 Rows = Sequence[Mapping[str, Any]]
 
 # The first of a list that is there is meant, whatever else is.
 _TEXTS = ("text", "sentence", "utterance")
-_LABELS = ("label", "intent", "gold_label", "class", "category")
+_LABELS = ("label", "labels", "intent", "gold_label", "class", "category", "score")
 _PAIRS = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
@@ -21,6 +23,22 @@ _PAIRS = (
 _NUMBERED = re.compile(r"(.*?)[_-]?(1|a)", re.IGNORECASE)
 _OUT_OF_SCOPE = re.compile(r"oos|ood|out of (scope|domain)|other|none( of (these|the above))?")
 _MOST_WORDS_OF_A_LABEL = 6
+_SEPARATORS = (";", "|", ",")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels' column, or columns, hold.
+
+    Attributes:
+        task: What is to be learnt.
+        names: The labels; of a score none.
+        separator: What stands between several in one cell.
+    """
+
+    task: Task
+    names: tuple[str, ...] = ()
+    separator: str | None = None
 
 
 def texts(rows: Rows, where: object, label: str | None = None) -> tuple[str, ...]:
@@ -41,11 +59,54 @@ def texts(rows: Rows, where: object, label: str | None = None) -> tuple[str, ...
     return (_one(likely, _TEXTS, known, "text", where),)
 
 
-def label(rows: Rows, where: object, texts: Sequence[str] = ()) -> str:
-    """The column of the labels; see `texts`."""
+def label(rows: Rows, where: object, texts: Sequence[str] = ()) -> tuple[str, ...]:
+    """The column of the labels, or one of 0 and 1 for each of several; see `texts`."""
     known = [name for name in rows[0] if name not in texts]
     likely = [name for name in known if _is_label(rows, name) and name.lower() not in _TEXTS]
-    return _one(likely, _LABELS, known, "label", where)
+    usual = any(name.lower() in _LABELS for name in likely)
+    if len(likely) > 1 and not usual and all(_is_yes_or_no(rows, name) for name in likely):
+        return tuple(likely)
+    return (_one(likely, _LABELS, known, "label", where),)
+
+
+def labels(rows: Rows, columns: Sequence[str]) -> Labels:
+    """What the columns of the labels hold.
+
+    Args:
+        rows: A sample of the data, from all of its splits.
+        columns: One, or one of 0 and 1 for each label.
+    """
+    if len(columns) > 1:
+        return Labels(MULTI_LABEL, tuple(columns))
+    cells = [row.get(columns[0]) for row in rows]
+    found = [cell for cell in cells if is_labelled(cell)]
+    lists = [cell for cell in found if isinstance(cell, list)]
+    if lists:
+        return Labels(MULTI_LABEL, _sorted(item for cell in lists for item in cell))
+    if _are_fractions(found):
+        return Labels(REGRESSION)
+    for mark in _SEPARATORS:
+        pieces = [[p.strip() for p in str(cell).split(mark)] for cell in found]
+        names = _sorted(piece for of_cell in pieces for piece in of_cell if piece)
+        if any(len(p) > 1 for p in pieces) and len(names) < len(set(map(str, found))):
+            return Labels(MULTI_LABEL, names, mark)
+    return Labels(SINGLE_LABEL, _sorted(found))
+
+
+def is_labelled(cell: Any) -> bool:
+    """Whether a cell of the labels' column says anything; an empty list says: none."""
+    return cell is not None and cell not in ("", -1)
+
+
+def _are_fractions(cells: Sequence[Any]) -> bool:
+    try:
+        return any(not float(cell).is_integer() for cell in cells)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _sorted(labels: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(sorted({str(label) for label in labels}))
 
 
 def out_of_scope(labels: Sequence[str]) -> str | None:
@@ -96,15 +157,21 @@ def _is_text(rows: Rows, column: str) -> bool:
 
 
 def _is_label(rows: Rows, column: str) -> bool:
-    """A few names or whole numbers that come again and again."""
+    """A few names or numbers that come again and again, or lists of them."""
     found = [row.get(column) for row in rows]
     cells = [cell for cell in found if cell is not None and cell != ""]
-    if not cells or not all(isinstance(cell, str | int) for cell in cells):
+    if cells and all(isinstance(cell, list) for cell in cells):
+        cells = [item for cell in cells for item in cell]
+    if not cells or not all(isinstance(cell, str | int | float) for cell in cells):
         return False
     if any(isinstance(c, str) and len(c.split()) > _MOST_WORDS_OF_A_LABEL for c in cells):
         return False
     called_so = column.lower() in _LABELS
     return called_so or len(set(cells)) <= len(cells) / 2
+
+
+def _is_yes_or_no(rows: Rows, column: str) -> bool:
+    return {str(row.get(column)) for row in rows} <= {"0", "1", "True", "False"}
 
 
 def _listed(names: Sequence[str]) -> str:

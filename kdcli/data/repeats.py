@@ -36,7 +36,7 @@ def notes(splits: Mapping[str, "Dataset"]) -> list[str]:
             if "train" in splits
             else ""
         )
-        said.append(f"Texts that have more than one label: {count:,}{within}.")
+        said.append(f"Texts that are labelled in more than one way: {count:,}{within}.")
     train = np.sort(found.pop("train", np.zeros(0, dtype=np.uint64)))
     seen = {part: int(_among(of_part, train).sum()) for part, of_part in found.items()}
     if again := ", ".join(f"{count:,} in {part}" for part, count in seen.items() if count):

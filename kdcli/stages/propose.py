@@ -15,6 +15,7 @@ from kdcli.models import source as models
 from kdcli.outside import printable
 from kdcli.recipe import yaml
 from kdcli.recipe.data import DataSpec
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TEACHER = "google-bert/bert-base-uncased"
 _LOOKED_AT = 20_000
@@ -78,18 +79,19 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     train = rows[parts["train"]]
     if not train:
         raise DataError(f"{wanted.data} is empty: it holds no rows.")
-    text, label = _columns(wanted, train)
-    names = sorted({str(r[label]) for of in rows.values() for r in of if _is_label(r.get(label))})
+    text, columns = _columns(wanted, train)
+    labels = guess.labels([row for of in rows.values() for row in of], columns)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
     data = _source(wanted, recipe, len(train))
-    _name_columns(data, text, label, names, given=bool(wanted.text))
-    _splits(data, parts, rows, label)
+    _name_text(data, text, given=bool(wanted.text))
+    _name_labels(data, columns, labels)
+    _splits(data, parts, rows, columns)
     length, why = _max_length(wanted.teacher, train, text)
     data.add("max_length", length, why)
     head = _Part(["# Written by kd recipe new: what it guessed, and why, stands above the lines."])
     head.add("name", f"kd-{name}"[:96])
-    teacher = _teacher(wanted.teacher, names, len(train), length)
-    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(names, parts)]
+    teacher = _teacher(wanted.teacher, labels.names, len(train), length)
+    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, parts)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -113,7 +115,7 @@ def _parts(
     return parts
 
 
-def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], str]:
+def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for flag, columns in (("--text", wanted.text), ("--label", filter(None, [wanted.label]))):
         for column in columns:
             if column not in rows[0]:
@@ -122,11 +124,7 @@ def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], str]:
                     f"Its columns: {', '.join(rows[0])}.",
                 )
     text = tuple(wanted.text) or guess.texts(rows, wanted.data, wanted.label)
-    return text, wanted.label or guess.label(rows, wanted.data, text)
-
-
-def _is_label(cell: Any) -> bool:
-    return cell is not None and not isinstance(cell, list | dict) and cell not in ("", -1)
+    return text, (wanted.label,) if wanted.label else guess.label(rows, wanted.data, text)
 
 
 def _source(wanted: Wanted, recipe: Path, rows: int) -> _Part:
@@ -138,15 +136,26 @@ def _source(wanted: Wanted, recipe: Path, rows: int) -> _Part:
     return data
 
 
-def _name_columns(
-    data: _Part, text: Sequence[str], label: str, names: Sequence[str], *, given: bool
-) -> None:
+def _name_text(data: _Part, text: Sequence[str], *, given: bool) -> None:
     kind = "Strings that mostly differ from row to row." if len(text) == 1 else "A pair of texts."
-    data.add(
-        "text", text[0] if len(text) == 1 else list(text), "As --text says." if given else kind
-    )
-    more = ", …" * (len(names) > _SHOWN)
-    data.add("label", label, f"{len(names):,} labels: {', '.join(names[:_SHOWN])}{more}")
+    data.add("text", _one_or_all(text), "As --text says." if given else kind)
+
+
+def _name_labels(data: _Part, columns: Sequence[str], labels: guess.Labels) -> None:
+    names = labels.names
+    what = "Fractions: a score." if labels.task is REGRESSION else f"{len(names):,} labels: "
+    what += ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
+    if labels.task is MULTI_LABEL:
+        what += "; a text may have any number of them."
+    data.add("label", _one_or_all(columns), what)
+    if labels.separator is not None:
+        data.add("label_separator", labels.separator)
+    if labels.task is not SINGLE_LABEL:
+        data.add("task", labels.task.name)
+
+
+def _one_or_all(columns: Sequence[str]) -> str | list[str]:
+    return columns[0] if len(columns) == 1 else list(columns)
 
 
 def _named_from(data: str, recipe: Path) -> str:
@@ -164,13 +173,18 @@ def _stem(data: str) -> str:
 
 
 def _splits(
-    data: _Part, parts: Mapping[str, str], rows: Mapping[str, guess.Rows], label: str
+    data: _Part,
+    parts: Mapping[str, str],
+    rows: Mapping[str, guess.Rows],
+    columns: Sequence[str],
 ) -> None:
     splits = dict(parts)
     why = "The parts, as they are called there."
     if "validation" not in parts:
         data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
-    elif "test" in parts and not any(_is_label(r.get(label)) for r in rows[parts["test"]]):
+    elif "test" in parts and not any(
+        guess.is_labelled(row.get(name)) for row in rows[parts["test"]] for name in columns
+    ):
         splits["test"] = parts["validation"]
         why = "The test texts have no labels: validation stands in for them."
     data.add("splits", splits, why)
@@ -209,7 +223,7 @@ def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[s
     local = paths.local(model)
     teacher.add("model", str(local.resolve()) if local.exists() else model)
     found = _at_hand(model)
-    if found and (set(names) <= set(models.labels_of(found[0]))):
+    if found and names and set(names) <= set(models.labels_of(found[0])):
         teacher.lines.append("# It is a classifier of these labels already: nothing to fine-tune.")
     else:
         teacher.add("fine_tune", fit, f"For {rows:,} texts of up to {length} tokens, on one GPU.")
@@ -220,10 +234,11 @@ def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[s
     return [teacher.below("teacher"), student.below("student"), distill.below("distill")]
 
 
-def _evaluate(names: Sequence[str], parts: Mapping[str, str]) -> list[str]:
+def _evaluate(labels: guess.Labels, parts: Mapping[str, str]) -> list[str]:
     evaluate = _Part()
     evaluate.add("splits", ["validation", "test"] if "test" in parts else ["validation"])
-    if (other := guess.out_of_scope(names)) is not None:
+    other = guess.out_of_scope(labels.names) if labels.task is SINGLE_LABEL else None
+    if other is not None:
         evaluate.add(
             "out_of_scope", other, "By its name it is for what fits none of the other labels."
         )

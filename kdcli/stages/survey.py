@@ -27,7 +27,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     Returns:
         `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where
         the first is), `short` texts, `duplicates` (texts less different texts), `conflicting`
-        (different texts with several labels), `labels`, `lengths` and `scripts` (see
+        (different texts labelled in several ways), `labels`, `lengths` and `scripts` (see
         `kdcli.data.profile`);
         `leaks` from one split to another; `conflicting` over all splits; `labels`: those that are
         `not_in_train`, `only_in_test` and `nowhere`.
@@ -68,7 +68,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "splits": splits,
         "leaks": [_leak(a, b, keys, ids) for a, b in combinations(named, 2)],
         "conflicting": repeats.conflicts(*everywhere),
-        "labels": _missing(splits, names),
+        "labels": _missing(splits, () if task is REGRESSION else names),
     }
 
 

@@ -78,6 +78,28 @@ def test_a_pair_is_seen_by_its_columns_names(new, names, label):
     assert (recipe.data.text, recipe.data.label) == (names, label)
 
 
+YES = [i % 3 == 0 for i in range(40)]
+SEVERAL = "multi_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("columns", "data"),
+    [
+        ({"tags": [["a", "b"], ["b"], [], ["c"]] * 10}, {"label": "tags", "task": SEVERAL}),
+        ({"tags": ["a;b", "b", "b; c", "c;a"] * 10},
+         {"label": "tags", "task": SEVERAL, "label_separator": ";"}),
+        ({"rude": [int(y) for y in YES], "loud": [int(not y) for y in YES]},
+         {"label": ("rude", "loud"), "task": SEVERAL}),
+        ({"score": [i / 7 for i in range(40)]}, {"label": "score", "task": "regression"}),
+    ],
+    ids=["lists", "separated", "a column each", "scores"],
+)  # fmt: skip
+def test_several_labels_a_text_are_seen_and_scores(new, columns, data):
+    recipe, _ = new({"text": QUESTIONS, **columns})
+    assert {key: getattr(recipe.data, key) for key in data} == data
+    assert recipe.evaluate.out_of_scope is None
+
+
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
@@ -87,7 +109,7 @@ def test_a_pair_is_seen_by_its_columns_names(new, names, label):
          "which column is the label can't be told: it may be topic, tone. Name"),
         ({"a": range(40), "b": [i / 7 for i in range(40)]},
          "which column is the text can't be told: none of a, b is like one. Name"),
-        ({"text": QUESTIONS, "tags": [["a", "b"]] * 40},
+        ({"text": QUESTIONS, "tags": [[{"a": 1}]] * 40},
          "which column is the label can't be told: none of tags is like one. Name"),
     ],
 )  # fmt: skip

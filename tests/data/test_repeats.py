@@ -22,7 +22,7 @@ def test_each_kind_is_counted_whatever_its_case_punctuation_and_spaces():
         "test": split(("Go, on", 1), ("go on", 1), ("W H Y", 0)),
     }
     assert repeats.notes(splits) == [
-        "Texts that have more than one label: 3, 2 of them within train.",
+        "Texts that are labelled in more than one way: 3, 2 of them within train.",
         "Texts of train that occur again (case, punctuation and spaces aside): 2 in validation, "
         "2 in test. Measured on these, a model looks better than it is.",
     ]
@@ -45,7 +45,7 @@ def test_a_pair_is_both_its_texts():
 
 def test_without_train_only_labels_can_disagree():
     assert repeats.notes({"test": split(("a", 0), ("A", 1))}) == [
-        "Texts that have more than one label: 1."
+        "Texts that are labelled in more than one way: 1."
     ]
 
 
