@@ -203,9 +203,13 @@ def main() -> None:
     if options.one is not None:
         return one(options)
     options.output.mkdir(parents=True, exist_ok=True)
-    found = {name: own(settings, options, name) for name, settings in OWN.items()}
-    if options.peers is not None:
-        found |= {name: rival(command, options) for name, command in PEERS.items()}
+    found = {}
+    for name, settings in OWN.items():
+        found[name] = own(settings, options, name)
+        print(name, found[name], file=sys.stderr)
+    for name, command in PEERS.items() if options.peers is not None else ():
+        found[name] = rival(command, options)
+        print(name, found[name], file=sys.stderr)
     peaks, operations = peak(), work(options)
     base = found["kd"].seconds
     print("| | seconds | ratio | accuracy | of the peak | MB | to 0.90 | to 0.93 |")
