@@ -5,12 +5,14 @@ knows its place by what the launcher put into the environment, so that a run of 
 none of torch for it.
 """
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from kdcli.errors import MachineError
 
@@ -69,6 +71,20 @@ def joined() -> Iterator[None]:
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def leave(exit_code: int | None) -> NoReturn:
+    """End this process when all is done.
+
+    One of several ends at once: threads of the connection to the others may outlive Python's own
+    end, and abort the process when everything is written and said.
+    """
+    if count() > 1 and not exit_code:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    sys.exit(exit_code)
 
 
 def from_first(make: Callable[[], T]) -> T:

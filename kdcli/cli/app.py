@@ -172,7 +172,7 @@ def main() -> None:
     open_streams()
     try:
         with stopping.heard():
-            sys.exit(app(prog_name="kd", standalone_mode=False))
+            processes.leave(app(prog_name="kd", standalone_mode=False))
     except typer.TyperException as error:
         message = error.format_message()
         if message:  # without arguments it is the help, which is shown already
