@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from kdcli import processes
-from kdcli.errors import MachineError, StoppedError, UsageError, signal_of
+from kdcli.errors import MachineError, RecipeError, StoppedError, UsageError, signal_of
 from kdcli.locks import locked, only_one
 from kdcli.planning import (
     STAGES,
@@ -23,6 +23,7 @@ from kdcli.planning import (
     stages_until,
 )
 from kdcli.progress import Reporter
+from kdcli.recipe.black_box import FunctionSpec
 from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import TeacherSpec
@@ -48,6 +49,7 @@ def execute(
     *,
     fresh: bool = False,
     allow_pickle: bool = False,
+    allow_code: bool = False,
     checkpoint_every: Cadence = Cadence(),
 ) -> RunFolder:
     """Run the pipeline up to a stage; what is done already for the same inputs is reused.
@@ -61,6 +63,7 @@ def execute(
         until: The last stage to run.
         fresh: Do everything anew, from no checkpoint.
         allow_pickle: Also read weights that are a pickle.
+        allow_code: Also run the Python function that the recipe names.
         checkpoint_every: How often training writes one.
 
     Returns:
@@ -69,6 +72,11 @@ def execute(
     Raises:
         KdError: With what to do about it; stages that were finished stay.
     """
+    if isinstance(recipe.teacher, FunctionSpec) and not allow_code:
+        raise RecipeError(
+            f"teacher.function: {recipe.teacher.function} is code that the recipe has run.",
+            "Where you trust it: --allow-code.",
+        )
     with ExitStack() as held, processes.joined():
 
         def begin() -> tuple[RunFolder, list[Planned]]:
@@ -144,6 +152,7 @@ def repeat(
     seeds: int,
     *,
     allow_pickle: bool = False,
+    allow_code: bool = False,
     checkpoint_every: Cadence = Cadence(),
 ) -> dict[str, Any]:
     """Train a finished run's student again with other seeds, each in a run folder beside it.
@@ -156,6 +165,7 @@ def repeat(
         reporter: Told of every stage and step.
         seeds: How many there are to be, the run's own included.
         allow_pickle: Also read weights that are a pickle.
+        allow_code: Also run the Python function that the recipe names.
         checkpoint_every: How often training writes a checkpoint.
 
     Returns:
@@ -177,6 +187,7 @@ def repeat(
             reporter,
             "evaluate",
             allow_pickle=allow_pickle,
+            allow_code=allow_code,
             checkpoint_every=checkpoint_every,
         )
         found[seed] = made.records["evaluate"].result
@@ -267,7 +278,8 @@ def _other_teachers(
     They lie beside the run's own, so that another run with the same teacher finds them.
     """
     found = []
-    for number, spec in enumerate(recipe.teacher.also, 2):
+    also = () if recipe.white_box is None else recipe.white_box.also
+    for number, spec in enumerate(also, 2):
         reporter.say(f"Teacher {number}, {spec.model}:")
         beside = folder.with_name(f"{folder.name}-teacher{number}")
         alone = recipe.model_copy(update={"teacher": TeacherSpec(**dict(spec))})

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.recipe.black_box import EmbeddingsSpec, ScoresSpec, ZeroShotSpec
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import RunFolder, stage_key
 
 
@@ -42,7 +44,7 @@ class Stage:
 
 _HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "folds", "weight"))
 STAGES = (
-    Stage("teacher", "fine-tune the teacher", "teacher", (), ("data", "teacher", "seed"),
+    Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
           "kdcli.stages.teacher:run", besides=_HOW_IT_ANSWERS, together=True, costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
           ("data", "student", "seed"), "kdcli.stages.student:run", version=2),
@@ -132,13 +134,14 @@ def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[s
     spec = {part: whole[part] for part in stage.spec}
     for key in stage.besides:
         part, _, name = key.partition(".")
-        del spec[part][name]
+        spec[part].pop(name, None)  # a teacher that is a black box has other keys
     # Where a source lies is of no consequence: what it holds is.
     if "data" in spec:
         spec["data"]["dataset"] = identities["data"]
-    for part in ("teacher", "student"):
-        if part in spec and spec[part]["model"] is not None:
-            spec[part]["model"] = identities[part]
+    if "teacher" in spec and recipe.teacher.source is not None:
+        spec["teacher"][recipe.teacher.source] = identities["teacher"]
+    if "student" in spec and spec["student"]["model"] is not None:
+        spec["student"]["model"] = identities["student"]
     for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
         other["model"] = identities[also(place)]
     return spec
@@ -153,11 +156,12 @@ def identities_of(recipe: Recipe) -> dict[str, str]:
     from kdcli.data import source as data
     from kdcli.models import source as models
 
-    found = {
-        "data": data.identity(recipe.data),
-        "teacher": models.identity(recipe.teacher.model, recipe.teacher.revision),
-    }
-    for place, other in enumerate(recipe.teacher.also):
+    found, teacher = {"data": data.identity(recipe.data)}, recipe.teacher
+    if isinstance(teacher, ScoresSpec):
+        found["teacher"] = data.identity(recipe.data.model_copy(update={"dataset": teacher.file}))
+    elif isinstance(teacher, TeacherSpec | ZeroShotSpec | EmbeddingsSpec):
+        found["teacher"] = models.identity(teacher.model, teacher.revision)
+    for place, other in enumerate(teacher.also if isinstance(teacher, TeacherSpec) else ()):
         found[also(place)] = models.identity(other.model, other.revision)
     if recipe.student.model is not None:
         found["student"] = models.identity(recipe.student.model, recipe.student.revision)
@@ -172,9 +176,10 @@ def also(place: int) -> str:
 def recorded_identities(run: RunFolder) -> dict[str, str]:
     """What the run's sources were when it was made: they may be gone by now."""
     specs = [record.spec for record in run.records.values()]
-    parts = ("teacher", "student")
-    found = dict.fromkeys(parts, "")
-    found |= {part: spec[part].get("model") for spec in specs for part in parts if part in spec}
+    found = {"teacher": "", "student": ""}
+    for spec in specs:
+        for part in found.keys() & spec.keys():
+            found[part] = spec[part].get("file") or spec[part].get("model")
     for spec in specs:
         for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
             found[also(place)] = other["model"]

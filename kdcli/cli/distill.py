@@ -6,6 +6,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowCodeOption,
     AllowPickleOption,
     CheckpointOption,
     DryRunOption,
@@ -31,6 +32,7 @@ def distill(
         ),
     ] = 1,
     allow_pickle: AllowPickleOption = False,
+    allow_code: AllowCodeOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -55,6 +57,7 @@ def distill(
         fresh=fresh,
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
         dry_run=dry_run,
         seeds=seeds,
     )

@@ -2,6 +2,7 @@
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowCodeOption,
     AllowPickleOption,
     CheckpointOption,
     DryRunOption,
@@ -21,6 +22,7 @@ def fine_tune_teacher(
     fresh: FreshOption = False,
     checkpoint_every: CheckpointOption = None,
     allow_pickle: AllowPickleOption = False,
+    allow_code: AllowCodeOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -40,6 +42,7 @@ def fine_tune_teacher(
         fresh=fresh,
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
         dry_run=dry_run,
     )
     if run is None:

@@ -52,6 +52,13 @@ AllowPickleOption = Annotated[
         help="Also read weights that are a pickle (pytorch_model.bin), which you trust.",
     ),
 ]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Also run the Python function that the recipe names as its teacher, which you trust.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
 ]

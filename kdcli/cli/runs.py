@@ -21,6 +21,7 @@ def run_recipe(
     until: str,
     fresh: bool,
     allow_pickle: bool = False,
+    allow_code: bool = False,
     dry_run: bool = False,
     checkpoint_every: str | None = None,
     seeds: int = 1,
@@ -51,11 +52,18 @@ def run_recipe(
         until,
         fresh=fresh,
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
         checkpoint_every=every,
     )
     if seeds > 1:
         pipeline.repeat(
-            recipe, folder, reporter, seeds, allow_pickle=allow_pickle, checkpoint_every=every
+            recipe,
+            folder,
+            reporter,
+            seeds,
+            allow_pickle=allow_pickle,
+            allow_code=allow_code,
+            checkpoint_every=every,
         )
     return run if first else None
 

@@ -84,10 +84,10 @@ class Said:
 
 def ask_all(question: Question, reporter: Reporter) -> dict[str, Said]:
     """Run every classifier, and choose temperature and threshold where it brings none."""
-    names = list(question.field.subjects)
-    texts = sum(len(question.corpus.splits[s]) for name in names for s in question.to_ask(name))
-    advance = Tally(reporter, texts + len(names) * len(question.learnt or ()))
-    return {name: _ask(question, name, advance) for name in names}
+    run = list(question.field.subjects)
+    texts = sum(len(question.corpus.splits[s]) for name in run for s in question.to_ask(name))
+    advance = Tally(reporter, texts + len(run) * len(question.learnt or ()))
+    return {name: _ask(question, name, advance) for name in question.field.names}
 
 
 def _ask(question: Question, name: str, advance: Tally) -> Said:
@@ -95,13 +95,17 @@ def _ask(question: Question, name: str, advance: Tally) -> Said:
         question.field.run, name, batch_size=question.spec.batch_size, advance=advance,
         states=question.learnt is not None,
     )  # fmt: skip
-    outputs = {split: run(question.corpus.splits[split]) for split in question.to_ask(name)}
+    told = name in question.field.told
+    outputs = {
+        split: question.field.said(name, split) if told else run(question.corpus.splits[split])
+        for split in question.to_ask(name)
+    }
     settings = question.carried.get(name)
     points: Sequence[OperatingPoint] = ()
     if settings is None and VALIDATION in outputs:
         settings, points = _chosen(question, outputs[VALIDATION])
     distance: Mahalanobis | None = None
-    if question.learnt is not None:
+    if question.learnt is not None and not told:
         states = run(question.learnt).states
         if states is not None:
             distance = Mahalanobis(states, question.field.references(question.learnt))

@@ -51,6 +51,7 @@ def compare(
     *,
     carried: Mapping[str, Settings] | None = None,
     against: str | None = None,
+    told: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Comparison:
     """Measure classifiers on the splits that the spec names.
 
@@ -65,6 +66,7 @@ def compare(
         carried: Temperature and threshold of the models that bring them; the others' are chosen
             on the validation texts, where there are any.
         against: The model that the others are compared with; see `document.reference`.
+        told: What others say that can't be run, and so have no cost; see `passes.Field`.
 
     Raises:
         DataError: None of the splits is there, or the out-of-scope label is no label.
@@ -73,11 +75,12 @@ def compare(
     splits = measurable(spec, corpus)
     to_tune = VALIDATION in corpus.splits
     kept = _usable(carried or {}, spec.out_of_scope, to_tune)
-    used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(folders) else [])]
-    field = passes.load(folders, corpus, used, max_length, reporter)
+    names = [*(told or {}), *folders]
+    used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(names) else [])]
+    field = passes.load(folders, corpus, used, max_length, reporter, told=told)
     question = Question(field, corpus, spec, splits, kept)
     said = ask_all(question, reporter)
-    references = {name: document.reference(name, list(folders), against) for name in folders}
+    references = {name: document.reference(name, names, against) for name in names}
     repeated, measured = {}, {}
     for split in splits:
         _say_where_constant(split, said, question, reporter)
@@ -100,16 +103,16 @@ def compare(
         "models": [
             {
                 "name": name,
-                "path": str(folder),
+                "path": str(folders.get(name, "")),
                 "reference": references[name],
-                **costs[name],
+                **costs.get(name, {}),
                 "settings": _settings(said[name].settings, name in kept),
                 "splits": {split: measured[split][name] for split in splits},
             }
-            for name, folder in folders.items()
+            for name in names
         ],
     }
-    answers = {s: {name: said[name].answers[s] for name in folders} for s in splits}
+    answers = {s: {name: said[name].answers[s] for name in names} for s in splits}
     return Comparison(found, corpus, field.labels, answers)
 
 

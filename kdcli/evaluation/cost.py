@@ -26,12 +26,12 @@ def costs(
     Args:
         subjects: The models by name.
         texts: Real ones, to time.
-        references: For each model the one that it is compared with.
+        references: For each model the one that it is compared with, if it is timed too.
     """
     speeds = latency.measure({name: it.classify for name, it in subjects.items()}, texts)
     found = {name: _cost(it, texts, speeds[name]) for name, it in subjects.items()}
     for name, other in references.items():
-        if other is not None:
+        if name in found and other in found:
             own, its = flat(found[name]), flat(found[other])
             found[name]["relative"] = {key: own[key] / its[key] for key in own}
     return found

@@ -48,7 +48,9 @@ def shown(figure: str, value: float) -> str:
 
 
 def flat(model: Mapping[str, Any]) -> dict[str, float]:
-    """A model's costs by the names in `COSTS`."""
+    """A model's costs by the names in `COSTS`; none of one that wasn't run here."""
+    if "latency_ms" not in model:
+        return {}
     times = {f"latency_ms_{key}": value for key, value in model["latency_ms"].items()}
     return {key: times.get(key, model.get(key, 0.0)) for key in COSTS}
 

@@ -78,12 +78,20 @@ class Field:
         labels: Those of the data that the models know, in its order, then the models' others.
         from_data: For each of the data's label ids, the place in `labels`, or -1.
         corpus: The data.
+        told: What others say that can't be run here: by name and split their logits, (texts,
+            labels) in the order of the data's labels, all of which the classifiers know.
     """
 
     subjects: Mapping[str, Subject]
     labels: tuple[str, ...]
     from_data: np.ndarray
     corpus: Corpus
+    told: Mapping[str, Mapping[str, np.ndarray]]
+
+    @property
+    def names(self) -> list[str]:
+        """All that stand side by side."""
+        return [*self.told, *self.subjects]
 
     @property
     def task(self) -> Task:
@@ -93,6 +101,11 @@ class Field:
     def references(self, split: "Dataset") -> np.ndarray:
         """The split's labels as `task.decide` gives the models', by places in `labels`."""
         return self.corpus.truth(split, self.from_data.tolist(), len(self.labels))
+
+    def said(self, name: str, split: str) -> Outputs:
+        """What one of `told` says of a split."""
+        order = [self.corpus.labels.index(label) for label in self.labels]
+        return Outputs(self.told[name][split][:, order], None)
 
     def run(
         self, name: str, split: "Dataset", batch_size: int, advance: Tally, *, states: bool
@@ -122,6 +135,8 @@ def load(
     splits: Sequence[str],
     max_length: int | None,
     reporter: Reporter,
+    *,
+    told: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Field:
     """Load classifiers that are to be measured on the same texts.
 
@@ -131,6 +146,7 @@ def load(
         splits: Those of them that will be used.
         max_length: Tokens to keep of a text, where less than the models take.
         reporter: Told of labels that are matched by their order.
+        told: See `Field`.
 
     Raises:
         ModelError: A model's labels aren't those of the data, or of the other models.
@@ -149,7 +165,7 @@ def load(
     known = [label for label in corpus.labels if label in first.labels]
     labels = (*known, *(label for label in first.labels if label not in known))
     from_data = [labels.index(label) if label in known else -1 for label in corpus.labels]
-    return Field(subjects, labels, np.array(from_data), corpus)
+    return Field(subjects, labels, np.array(from_data), corpus, told or {})
 
 
 def _named(

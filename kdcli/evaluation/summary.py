@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdcli.evaluation.document import is_share, shown
+from kdcli.evaluation.document import flat, is_share, shown
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 Model = Mapping[str, Any]
@@ -31,6 +31,14 @@ _SHOWN = {
     },
 }
 
+_COSTS = {
+    "parameters": ("parameters", 1e-6, "{:.2f} M"),
+    "megabytes": ("weights", 1, "{:.1f} MB"),
+    "latency_ms_p50": ("one text, median", 1, "{:.1f} ms"),
+    "latency_ms_p95": ("one text, 95 % under", 1, "{:.1f} ms"),
+    "texts_per_second": ("texts a second", 1, "{:,.0f}"),
+}
+
 
 def rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     """The table: what a row is of, then a cell for each model.
@@ -44,11 +52,11 @@ def rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
         found.append([f"{split}, {texts:,} texts", *("" for _ in models)])
         found += [row for row in _split_rows(split, models, task) if any(row[1:])]
     found.append(["cost", *("" for _ in models)])
-    found.append(["  parameters", *(f"{m['parameters'] / 1e6:.2f} M" for m in models)])
-    found.append(["  weights", *(f"{m['megabytes']:.1f} MB" for m in models)])
-    found.append(["  one text, median", *(f"{m['latency_ms']['p50']:.1f} ms" for m in models)])
-    found.append(["  one text, 95 % under", *(f"{m['latency_ms']['p95']:.1f} ms" for m in models)])
-    found.append(["  texts a second", *(f"{m['texts_per_second']:,.0f}" for m in models)])
+    costs = [flat(model) for model in models]
+    found += [
+        [f"  {title}", *(shape.format(cost[key] * scale) if cost else "" for cost in costs)]
+        for key, (title, scale, shape) in _COSTS.items()
+    ]
     speed = ["  times as fast", *map(_speed, models)]
     return [*found, speed] if any(speed[1:]) else found
 

@@ -24,7 +24,12 @@ from kdcli.tasks import SINGLE_LABEL, TASKS
 # `key=value`, and what the user typed for it where that wasn't --set.
 Override = str | tuple[str, str]
 
-_SOURCES: tuple[yaml.Path, ...] = (("data", "dataset"), ("teacher", "model"), ("student", "model"))
+_SOURCES: tuple[yaml.Path, ...] = (
+    ("data", "dataset"),
+    ("teacher", "model"),
+    ("teacher", "file"),
+    ("student", "model"),
+)
 
 
 def shipped_folder() -> Path:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from kdcli.recipe.base import Spec
 from kdcli.recipe.losses import LOSS_KINDS, Loss
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.teacher import TEACHER_KINDS, TEACHERS, TeacherSpec
 from kdcli.recipe.yaml import Path
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -99,7 +100,8 @@ def _phrase(problem: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"must have a kind: one of {', '.join(LOSS_KINDS)}"
+        kinds = TEACHER_KINDS if problem["loc"] == ("teacher",) else LOSS_KINDS
+        return f"must have a kind: one of {', '.join(kinds)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, '.', '_' and '-', and begin with one, not {_shown(given)}"
     return f"must {_expectation(problem)}, not {_shown(given)}"
@@ -135,14 +137,17 @@ def _hint(problem: ErrorDetails, path: Path) -> str:
 
 def _known_keys(path: Path) -> list[str]:
     """The keys that a recipe may have at `path`."""
-    model: type[BaseModel] | None = Recipe
-    for part in path:
+    if path == ("teacher",):
+        return sorted({key for spec in TEACHERS for key in spec.model_fields})
+    inside = path[:1] == ("teacher",)
+    model: type[BaseModel] | None = TeacherSpec if inside else Recipe
+    for part in (part for part in path[inside:] if isinstance(part, str)):
         if part == "losses":
             schemas = TypeAdapter(Loss).json_schema()["$defs"].values()
             return sorted({key for schema in schemas for key in schema["properties"]})
         assert model is not None
         model = next(
-            (t for t in _arms(model.model_fields[str(part)].annotation)
+            (t for t in _arms(model.model_fields[part].annotation)
              if isinstance(t, type) and issubclass(t, BaseModel)),
             None,
         )  # fmt: skip

@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from kdcli.recipe.base import Spec
+from kdcli.recipe.black_box import BlackBox
 from kdcli.recipe.data import DataSpec
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import Loss, usual
 from kdcli.recipe.student import StudentSpec
 from kdcli.recipe.sweep import Space
-from kdcli.recipe.teacher import TeacherSpec
+from kdcli.recipe.teacher import Teacher, TeacherSpec
 from kdcli.tasks import Task
 
 _NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
@@ -97,7 +98,7 @@ class Recipe(Spec):
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seeds everything that is random.")
     data: DataSpec
-    teacher: TeacherSpec
+    teacher: Teacher
     student: StudentSpec = StudentSpec()
     distill: DistillSpec = DistillSpec()
     baseline: bool = Field(
@@ -117,6 +118,25 @@ class Recipe(Spec):
         description="Where training is shown live, as transformers calls it: tensorboard (in the "
         "run's logs), wandb, mlflow, … [] is nowhere.",
     )
+
+    @model_validator(mode="after")
+    def _something_to_start_from(self) -> "Recipe":
+        if self.white_box is None and self.student.model is None:
+            raise ValueError(
+                f"has a teacher of kind {self.teacher.kind} and no student.model: there is nothing "
+                "to cut a student out of"
+            )
+        return self
+
+    @property
+    def white_box(self) -> TeacherSpec | None:
+        """The teacher, where it is a model that a student can be cut out of."""
+        return self.teacher if isinstance(self.teacher, TeacherSpec) else None
+
+    @property
+    def black_box(self) -> BlackBox | None:
+        """The teacher, where it gives answers alone."""
+        return None if isinstance(self.teacher, TeacherSpec) else self.teacher
 
     def spelt_out(self, task: Task) -> "Recipe":
         """The recipe with the losses that it leaves to its task."""

@@ -18,8 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdcli import __version__
 from kdcli.evaluation import summary
 from kdcli.outside import printable
+from kdcli.recipe.base import Spec
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.report import tables
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
@@ -78,7 +80,8 @@ def render(
         task=task,
         headline=task.title[0].upper() + task.title[1:],
         yaml=_indented(dump(public(recipe.spelt_out(task)))),
-        teacher_link=_link(recipe.teacher.model),
+        teacher_link=_teacher_link(recipe),
+        black_box=None if recipe.black_box is None else public(recipe).teacher.title,
         dataset_link=_dataset_link(recipe),
         origin=_origin(recipe, results["student"]),
         code=code,
@@ -104,11 +107,16 @@ def render(
 
 def public(recipe: Recipe) -> Recipe:
     """The recipe without this machine's paths: what is local is called by its last part."""
-    also = tuple(o.model_copy(update={"model": _public(o.model)}) for o in recipe.teacher.also)
-    teacher = {"model": _public(recipe.teacher.model), "also": also}
-    parts = {
+    teacher = recipe.teacher
+    places: dict[str, Any] = {}
+    if teacher.source is not None:
+        places = {teacher.source: _public(getattr(teacher, teacher.source))}
+    if isinstance(teacher, TeacherSpec):
+        also = tuple(o.model_copy(update={"model": _public(o.model)}) for o in teacher.also)
+        places = {**places, "also": also}
+    parts: dict[str, Spec] = {
         "data": recipe.data.model_copy(update={"dataset": _public(recipe.data.dataset)}),
-        "teacher": recipe.teacher.model_copy(update=teacher),
+        "teacher": teacher.model_copy(update=places),
     }
     if recipe.student.model is not None:
         own = {"model": _public(recipe.student.model)}
@@ -118,8 +126,10 @@ def public(recipe: Recipe) -> Recipe:
 
 def public_text(recipe: Recipe, text: str) -> str:
     """A sentence about a run, likewise."""
-    others = (other.model for other in recipe.teacher.also)
-    for source in filter(None, (recipe.teacher.model, recipe.student.model, *others)):
+    teacher = recipe.teacher
+    others = [o.model for o in teacher.also] if isinstance(teacher, TeacherSpec) else []
+    own = [] if teacher.source is None else [getattr(teacher, teacher.source)]
+    for source in filter(None, (*own, recipe.student.model, *others)):
         text = text.replace(source, _public(source))
     return text
 
@@ -154,13 +164,14 @@ def _indented(text: str) -> Markdown:
 def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCardData:
     on_hub = _is_hub_id(recipe.data.dataset)
     language = recipe.card.language
-    start = recipe.student.model or recipe.teacher.model
+    teacher = public(recipe).teacher.title
+    start = recipe.student.model or recipe.teacher.title
     return ModelCardData(
         language=printable(language) if isinstance(language, str) else [*map(printable, language)],
         license=printable(recipe.card.license),
         library_name="transformers",
         tags=["generated_from_trainer", "knowledge-distillation", "kd",
-              f"teacher:{_public(recipe.teacher.model)}"],
+              *([f"teacher:{teacher}"] if recipe.white_box else [])],
         datasets=[recipe.data.dataset] if on_hub else None,
         metrics=[*dict.fromkeys(kind for kind, _ in _METRICS[task.name].values())],
         base_model=start if _is_hub_id(start) else None,
@@ -217,6 +228,11 @@ def _link(model: str) -> Markdown:
     if not _is_hub_id(model):
         return code(_public(model))
     return Markdown(f"[{plain(model)}](https://huggingface.co/{quote(model)})")
+
+
+def _teacher_link(recipe: Recipe) -> Markdown:
+    """What the student is a fine-tuned version of."""
+    return _link(recipe.white_box.model if recipe.white_box else recipe.student.model or "")
 
 
 def _dataset_link(recipe: Recipe) -> Markdown:

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from kdcli import __version__
 from kdcli.evaluation import summary
-from kdcli.evaluation.document import TEACHER, is_share
+from kdcli.evaluation.document import TEACHER, flat, is_share
 from kdcli.evaluation.document import shown as in_words
 from kdcli.outside import printable
 from kdcli.recipe.load import dump
@@ -100,6 +100,8 @@ def _trade_off(evaluation: Mapping[str, Any], split: str) -> Markup:
     dots, said, task = [], [], TASKS[evaluation["task"]]
     scale, unit, title = _scale(task)
     for place, model in enumerate(evaluation["models"]):
+        if not flat(model):
+            continue
         found = model["splits"][split]
         value = found[task.headline]
         # Where texts are few or a model says the same of all, no draw may have the figure.
@@ -215,6 +217,8 @@ def _differing(evaluation: Mapping[str, Any], split: str) -> int | None:
 def _reliability(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:
     lines, said = [], []
     for place, model in enumerate(evaluation["models"]):
+        if not flat(model):
+            continue
         found = model["splits"][split]
         for kind in ("reliability", "reliability_calibrated"):
             if kind in found:

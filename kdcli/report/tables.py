@@ -113,7 +113,8 @@ def _cost(model: Mapping[str, Any], key: str, scale: float, form: str, unit: str
     """What a model takes, and below it as a multiple of what its reference takes."""
     ratio = model.get("relative", {}).get(key)
     times = "" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"
-    return Cell(f"{flat(model)[key] * scale:{form}}{unit}", times)
+    cost = flat(model)
+    return Cell(f"{cost[key] * scale:{form}}{unit}" if cost else "", times)
 
 
 def every(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, list[str]]]:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from kdcli.evaluation import examples
-from kdcli.evaluation.compare import compare
+from kdcli.evaluation.asking import VALIDATION
+from kdcli.evaluation.compare import compare, measurable
 from kdcli.evaluation.document import TEACHER, short, write
 from kdcli.run import Job
 from kdcli.stages import texts
+from kdcli.teachers import kinds
 
 _PARTS = {TEACHER: "teacher", "student": "distill", "baseline": "baseline"}
 
@@ -20,10 +22,17 @@ def run(job: Job) -> dict[str, Any]:
     recipe = job.recipe
     corpus = texts.load(recipe, job.reporter)
     folders = {part: job.inputs[stage] for part, stage in _PARTS.items() if stage in job.inputs}
-    measured = compare(folders, corpus, recipe.evaluate, recipe.data.max_length, job.reporter)
+    told = None
+    if (box := recipe.black_box) is not None:
+        splits = [*dict.fromkeys([*measurable(recipe.evaluate, corpus), VALIDATION])]
+        setting = texts.setting(job, corpus, folders.pop(TEACHER))
+        told = {TEACHER: kinds.answers(box, setting, splits)}
+    measured = compare(
+        folders, corpus, recipe.evaluate, recipe.data.max_length, job.reporter, told=told
+    )
     found = {**measured.document, "apart": examples.apart(measured, "student", TEACHER)}
     for model in found["models"]:
         # Paths of this machine mean nothing elsewhere.
-        model["path"] = folders[model["name"]].name
+        model["path"] = folders[model["name"]].name if model["name"] in folders else ""
     job.output.write_text(write(found), encoding="utf-8")
     return short(found)

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from kdcli.data.encode import encode, length_limit, lengths
-from kdcli.models.size import size
+from kdcli.models.size import Size, size
 from kdcli.progress import Reporter
+from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.inputs import look
 from kdcli.training.fit import steps
@@ -30,9 +31,10 @@ def forecast(
         KdError: The data or a model's configuration is missing or unusable.
     """
     given = look(recipe, reporter, allow_pickle=allow_pickle, weights=False)
-    large, small = size(given.teacher), size(given.student)
+    large = None if given.teacher is None else size(given.teacher)
+    small, model = size(given.student), given.teacher or given.student
     rows = {part: len(split) for part, split in given.corpus.splits.items()}
-    limit = length_limit(given.teacher.config, given.tokenizer, recipe.data.max_length)
+    limit = length_limit(model.config, given.tokenizer, recipe.data.max_length)
     sample = given.corpus.splits["train"].select(range(min(_SAMPLE, rows["train"])))
     tokens = float(np.mean(lengths(encode(sample, given.tokenizer, limit))))
     speed = _operations_a_second() * _SHARE_OF_PEAK
@@ -41,25 +43,27 @@ def forecast(
         return texts * tokens * flops_per_token / speed
 
     found: dict[str, dict[str, Any]] = {
-        "teacher": {"parameters": large.parameters},
+        "teacher": {},
         "student": {"parameters": small.parameters},
-        "outputs": {"seconds": seconds(rows["train"] + rows["validation"], large.flops_per_token)},
+        "outputs": {},
         "distill": {"parameters": small.parameters},
     }
-    fits = {
-        "teacher": (recipe.teacher.fine_tune, large),
-        "distill": (recipe.distill, small),
-    }
-    for stage, (spec, model) in fits.items():
-        if spec is not None:
-            # A training step does three times the work of a forward pass.
-            passes = spec.epochs * (3 * rows["train"] + rows["validation"])
-            found[stage]["steps"] = steps(rows["train"], spec)
-            found[stage]["seconds"] = seconds(passes, model.flops_per_token)
+    fits: dict[str, tuple[FitSpec, Size]] = {"distill": (recipe.distill, small)}
+    # How long a black box takes to answer, nobody knows.
+    if large is not None and recipe.white_box is not None:
+        told = rows["train"] + rows["validation"]
+        found["teacher"] = {"parameters": large.parameters}
+        found["outputs"] = {"seconds": seconds(told, large.flops_per_token)}
+        if recipe.white_box.fine_tune is not None:
+            fits["teacher"] = (recipe.white_box.fine_tune, large)
+    for stage, (spec, one) in fits.items():
+        # A training step does three times the work of a forward pass.
+        passes = spec.epochs * (3 * rows["train"] + rows["validation"])
+        found[stage]["steps"] = steps(rows["train"], spec)
+        found[stage]["seconds"] = seconds(passes, one.flops_per_token)
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
-    found["evaluate"] = {
-        "seconds": seconds(measured, large.flops_per_token + small.flops_per_token)
-    }
+    work = small.flops_per_token + (0 if large is None else large.flops_per_token)
+    found["evaluate"] = {"seconds": seconds(measured, work)}
     return found
 
 

@@ -1,6 +1,7 @@
 """What a run is given: looked at as a whole before anything is written or trained."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import machine
@@ -11,23 +12,31 @@ from kdcli.models import layers, reshape, source
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentSpec
-from kdcli.recipe.teacher import OneTeacherSpec
+from kdcli.recipe.teacher import OneTeacherSpec, TeacherSpec
 from kdcli.stages import narrowing, texts
 from kdcli.stages.student import shape
+from kdcli.teachers import kinds
+from kdcli.teachers.asked import Setting
 from kdcli.training import hard, terms, trackers
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The texts, the teacher's tokenizer, and the models without their weights."""
+    """The texts, and the models without their weights.
+
+    Attributes:
+        corpus: The texts.
+        tokenizer: The teacher's, or the student's where the teacher is a black box.
+        teacher: None where it is a black box.
+        student: What is to learn.
+    """
 
     corpus: Corpus
     tokenizer: "PreTrainedTokenizerBase"
-    teacher: "PreTrainedModel"
+    teacher: "PreTrainedModel | None"
     student: "PreTrainedModel"
 
     def student_by(self, spec: StudentSpec, *, allow_pickle: bool = False) -> "PreTrainedModel":
@@ -40,10 +49,10 @@ class Inputs:
             spec,
             self.teacher,
             self.tokenizer,
-            self.corpus.splits["train"],
+            self.corpus,
             allow_pickle=allow_pickle,
             weights=False,
-        )
+        )[0]
 
 
 def look(
@@ -65,16 +74,23 @@ def look(
     corpus = texts.load(recipe, reporter)
     terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
     hard.refuse_unfit(recipe.distill, corpus.task, "distill")
-    (config, tokenizer), *_ = [
-        _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
-        for one in (recipe.teacher, *recipe.teacher.also)
-    ]
+    teacher, tokenizer = None, None
+    if not isinstance(recipe.teacher, TeacherSpec):
+        setting = Setting(corpus, recipe.data, Path(), reporter, allow_pickle)
+        kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
+        _refuse_too_many(corpus, len(corpus.labels))
+    else:
+        (config, tokenizer), *_ = [
+            _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
+            for one in (recipe.teacher, *recipe.teacher.also)
+        ]
+        teacher = reshape.skeleton(config)
     measurable(recipe.evaluate, corpus)
-    teacher = reshape.skeleton(config)
-    train = corpus.splits["train"]
-    student = _student(
-        recipe.student, teacher, tokenizer, train, allow_pickle=allow_pickle, weights=weights
+    student, own = _student(
+        recipe.student, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
     )
+    if teacher is None:
+        return Inputs(corpus, own, None, student)
     sizes = [source.count_parameters(model) for model in (student, teacher)]
     if sizes[0] >= sizes[1]:
         reporter.say(
@@ -82,7 +98,7 @@ def look(
                 *(size / 1e6 for size in sizes)
             )
         )
-    return Inputs(corpus, tokenizer, teacher, student)
+    return Inputs(corpus, tokenizer or own, teacher, student)
 
 
 def _teacher(
@@ -119,23 +135,27 @@ def _refuse_too_many(corpus: Corpus, labels: int) -> None:
 
 def _student(
     spec: StudentSpec,
-    teacher: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    train: "Dataset",
+    teacher: "PreTrainedModel | None",
+    tokenizer: "PreTrainedTokenizerBase | None",
+    corpus: Corpus,
     *,
     allow_pickle: bool,
     weights: bool,
-) -> "PreTrainedModel":
-    wanted = texts.strings(train) if spec.reads_texts else ()
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """The student without weights, and its tokenizer."""
+    wanted = texts.strings(corpus.splits["train"]) if spec.reads_texts else ()
     if spec.model is None:
+        assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"
         keep = layers.choose(spec, layers.stacks(teacher))
         narrower = narrowing.plan(spec, teacher, tokenizer, wanted)
-        return shape(spec, teacher, narrower, keep)[1]
+        return shape(spec, teacher, narrower, keep)[1], tokenizer
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config, tokenizer = source.load_config(folder), source.load_tokenizer(folder)
-    labels, task = source.labels_of(teacher.config), teacher.config.problem_type
+    labels, task = corpus.labels, corpus.task.name
+    if teacher is not None:
+        labels, task = source.labels_of(teacher.config), teacher.config.problem_type
     source.set_labels(config, labels, task)
     if weights:
         source.load_classifier(folder, labels, task, fresh_head=True)
     narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, wanted)
-    return reshape.skeleton(narrower.config)
+    return reshape.skeleton(narrower.config), tokenizer

@@ -84,7 +84,8 @@ def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
             names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
             for part in (TEACHER, "student", "baseline"):
-                if part != "baseline" or (path / part).is_dir():
+                # There may be no baseline, and a teacher that is a black box is no model to run.
+                if part == "student" or (path / part / "config.json").is_file():
                     _refuse_spoilt(run, part)
                     folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
         else:

@@ -14,10 +14,13 @@ from kdcli.evaluation.calibration import fit_temperature
 from kdcli.models import source
 from kdcli.models.forward import collator_for, shared_logits
 from kdcli.progress import Tally
+from kdcli.recipe.black_box import BlackBox
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.teacher import fine_tuned
 from kdcli.tasks import Task
+from kdcli.teachers import kinds
 from kdcli.training import signals
 
 if TYPE_CHECKING:
@@ -35,8 +38,9 @@ def run(job: Job) -> dict[str, Any]:
         `rows`, how many texts the teacher was asked about; the task's headline (`accuracy`) of
         these outputs on validation.
     """
-    spec = job.recipe.teacher
-    corpus = texts.load(job.recipe, job.reporter)
+    spec, corpus = job.recipe.teacher, texts.load(job.recipe, job.reporter)
+    if not isinstance(spec, TeacherSpec):
+        return _told(spec, corpus, job)
     model = source.load_classifier(job.inputs["teacher"])
     tokenizer = source.load_tokenizer(job.inputs["teacher"])
     names = source.labels_of(model.config)
@@ -68,6 +72,29 @@ def run(job: Job) -> dict[str, Any]:
     return {"rows": sum(map(len, splits.values())), task.headline: headline}
 
 
+def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
+    """The same of a black box."""
+    count = len(corpus.labels)
+    machine.require_disk(
+        4 * count * sum(len(corpus.splits[split]) for split in _SPLITS),
+        job.output.parent,
+        "what the teacher says of every text",
+    )
+
+    def ask() -> dict[str, Any]:
+        setting = texts.setting(job, corpus, job.inputs["teacher"])
+        found = kinds.answers(box, setting, _SPLITS)
+        signals.write(found, job.output)
+        truth = corpus.truth(corpus.splits["validation"], range(count), count)
+        headline = corpus.task.score(corpus.task.decide(found["validation"]), truth)
+        job.reporter.say(
+            f"The teacher's {corpus.task.title} on validation is {headline:.4f}: {box.title}."
+        )
+        return {"rows": sum(map(len, found.values())), corpus.task.headline: headline}
+
+    return processes.from_first(ask)
+
+
 def _ask(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -86,7 +113,8 @@ def _ask(
 
 def _out_of_fold(job: Job, corpus: Corpus) -> np.ndarray:
     """Each training text answered by a teacher that was fine-tuned on the other parts."""
-    spec, train = job.recipe.teacher, corpus.splits["train"]
+    spec, train = job.recipe.white_box, corpus.splits["train"]
+    assert spec is not None and spec.folds is not None
     parts = KFold(spec.folds, shuffle=True, random_state=job.recipe.seed)
     found = np.empty((len(train), len(corpus.labels)), dtype=np.float32)
     for number, (others, part) in enumerate(parts.split(np.arange(len(train))), 1):
@@ -110,7 +138,8 @@ def _with_others(
     logits: np.ndarray, split: str, names: tuple[str, ...], task: Task, job: Job
 ) -> np.ndarray:
     """The mean of what all teachers say, as logits in this teacher's order of classes."""
-    spec = job.recipe.teacher
+    spec = job.recipe.white_box
+    assert spec is not None
     every, weights = [logits], [spec.weight]
     for folder, other in zip(job.teachers, spec.also, strict=True):
         theirs = source.labels_of(source.load_config(folder / "teacher"))

@@ -47,12 +47,15 @@ def run(job: Job) -> Result:
     corpus = texts.load(job.recipe, job.reporter)
     rows, limit = corpus.splits["train"], job.recipe.data.max_length
     set_seed(job.recipe.seed)
-    reference, place = job.recipe.teacher.model, folder
+    reference, place = job.recipe.teacher.title, folder
     if spec.model is not None:
         reference = spec.model
         place = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
-    config = source.load_config(folder)
-    labels, task = source.labels_of(config), config.problem_type
+    if job.recipe.white_box is None:
+        labels, task = corpus.labels, corpus.task.name
+    else:
+        config = source.load_config(folder)
+        labels, task = source.labels_of(config), config.problem_type
     model = source.load_classifier(place, labels, task, fresh_head=spec.model is not None)
     tokenizer = source.load_tokenizer(place)
     narrower = narrowing.plan(

@@ -134,15 +134,18 @@ def _missing(splits: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[
 
 def _measure(recipe: Recipe, reporter: Reporter) -> tuple[profile.Count, str, int | None]:
     """How to count a text's length, what that counts, and the most that the model sees."""
+    reader = recipe.student if recipe.white_box is None else recipe.white_box
+    who = "student" if recipe.white_box is None else "teacher"
     try:
-        folder = models.at_hand(recipe.teacher.model, recipe.teacher.revision)
+        assert reader.model is not None, "a recipe of a black box names its student's model"
+        folder = models.at_hand(reader.model, reader.revision)
         if folder is not None:
             tokenizer = models.load_tokenizer(folder)
             config = models.load_config(folder)
             limit = encode.length_limit(config, tokenizer, recipe.data.max_length)
             return profile.in_tokens(tokenizer), "tokens", limit
-        why = f"The teacher {recipe.teacher.model} is not on this disk"
+        why = f"The {who} {reader.model} is not on this disk"
     except ModelError as error:
-        why = f"The teacher can't be read ({error.message.rstrip('.')})"
+        why = f"The {who} can't be read ({error.message.rstrip('.')})"
     reporter.say(f"{why}: lengths are in words, of which each is a token or more.")
     return profile.in_words, "words", recipe.data.max_length

@@ -1,19 +1,26 @@
 """The teacher: a backbone fine-tuned on the data, or a classifier taken as it is."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from transformers import set_seed
 
+from kdcli import processes
 from kdcli.data.encode import labels_of
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.models import source
+from kdcli.recipe.black_box import BlackBox
 from kdcli.recipe.losses import of_labels
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
+from kdcli.teachers import kinds
 from kdcli.training.hard import hard_labels
 from kdcli.training.objective import Objective
+
+ABOUT = "teacher.json"
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +31,13 @@ def run(job: Job) -> dict[str, Any]:
     """Build the teacher's folder.
 
     Returns:
-        `history`, a row for each epoch (empty where nothing was trained); `parameters`; `task`.
+        `history`, a row for each epoch (empty where nothing was trained); `parameters`, where it
+        is a model; `task`.
     """
-    teacher = job.recipe.teacher
-    corpus = texts.load(job.recipe, job.reporter)
+    corpus, teacher = texts.load(job.recipe, job.reporter), job.recipe.teacher
     history: list[dict[str, Any]] = []
+    if not isinstance(teacher, TeacherSpec):
+        return _black_box(teacher, corpus, job)
     if teacher.fine_tune is None:
         folder = source.locate(teacher.model, teacher.revision, allow_pickle=job.allow_pickle)
         model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
@@ -57,8 +66,8 @@ def fine_tuned(
     Returns:
         Model, tokenizer and the training's table.
     """
-    spec = job.recipe.teacher
-    assert spec.fine_tune is not None
+    spec = job.recipe.white_box
+    assert spec is not None and spec.fine_tune is not None
     folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
     seed = job.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
@@ -75,6 +84,19 @@ def fine_tuned(
         job, stage, model, tokenizer, rows=rows, spec=spec.fine_tune, objective=objective, seed=seed
     )
     return model, tokenizer, history
+
+
+def _black_box(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
+    about = {"teacher": box.title, "labels": corpus.labels}
+
+    def fit() -> None:
+        job.output.mkdir()
+        kinds.fit(box, texts.setting(job, corpus, job.output))
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        (job.output / ABOUT).write_text(text + "\n", encoding="utf-8")
+
+    processes.from_first(fit)
+    return {"history": [], "task": corpus.task.name}
 
 
 def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None:

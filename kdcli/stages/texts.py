@@ -1,6 +1,7 @@
 """The rows that a model of this run trains or is measured on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import encode, source
@@ -8,6 +9,8 @@ from kdcli.data.source import Corpus
 from kdcli.models.source import labels_of
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import MeasureSpec, Recipe
+from kdcli.run import Job
+from kdcli.teachers.asked import Setting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +23,17 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     for note in corpus.notes:
         reporter.say(note)
     return corpus
+
+
+def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:
+    """What a teacher that is a black box is given beside the texts.
+
+    Args:
+        job: The stage's.
+        corpus: The texts.
+        folder: The teacher's.
+    """
+    return Setting(corpus, job.recipe.data, folder, job.reporter, job.allow_pickle)
 
 
 def strings(split: "Dataset") -> list[str]:

@@ -115,6 +115,11 @@ def search(
 
 def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:
     """What is varied; each student that it names by itself is looked at."""
+    if given.teacher is None:
+        raise RecipeError(
+            "teacher: a sweep measures students beside their teacher, and a black box can't be.",
+            "Distil with it: kd distill.",
+        )
     space = space_of(recipe, layers.stacks(given.teacher)[0].depth)
     for key, values in space.items():
         for value in probes(values) if key.startswith("student") else ():

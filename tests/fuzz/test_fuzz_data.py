@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from kdcli.data.source import load
 from kdcli.errors import KdError
 from kdcli.outside import printable
 from kdcli.recipe.data import DataSpec
+from kdcli.tasks import SINGLE_LABEL
 
 KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "csv.gz", "jsonl.zst")
 CASES = pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])
@@ -128,7 +130,12 @@ def check(path, cases, contents):
             return
         for split in corpus.splits.values():
             assert all(text.strip() for text in split["text"])
-            assert all(0 <= label < len(corpus.labels) for label in split["label"])
+            truth = corpus.truth(split, range(len(corpus.labels)), len(corpus.labels))
+            assert len(truth) == len(split)
+            if corpus.task is SINGLE_LABEL:
+                assert (truth >= 0).all() and (truth < len(corpus.labels)).all()
+            else:
+                assert np.isfinite(truth).all()
 
     run()
 

@@ -16,6 +16,12 @@ CASES = pytest.mark.parametrize("cases", [100, pytest.param(10_000, marks=pytest
 VALID = yaml.safe_load(shipped()["clinc_plus"].read_text())
 VALID["data"] |= {"splits": {"train": "train"}, "validation_fraction": 0.2, "max_length": 64}
 VALID["student"] = {"keep": [0, 2], "architecture": "same", "model": None, "revision": "main"}
+VALID["teacher"]["also"] = [{"model": "a/b", "weight": 0.5}]
+ENDPOINT = {
+    "kind": "endpoint", "url": "http://localhost/v1", "model": "m", "descriptions": {"a": "b"},
+    "price": [1.0, 2.0], "at_most": 3.0,
+}  # fmt: skip
+BLACK_BOX = VALID | {"teacher": ENDPOINT, "student": {"model": "a/b"}}
 
 PIECES = [
     "name", "data", "dataset", "teacher", "model", "distill", "losses", "kind", "seed", "a", "~x/y",
@@ -57,7 +63,7 @@ def paths(value, path=()):
 @st.composite
 def changed(draw):
     """A valid recipe, some of its keys gone, renamed, or with other values."""
-    recipe = json.loads(json.dumps(VALID))
+    recipe = json.loads(json.dumps(draw(st.sampled_from([VALID, BLACK_BOX]))))
     for _ in range(draw(st.integers(0, 3))):
         *above, last = draw(st.sampled_from(list(paths(recipe))))
         node = recipe

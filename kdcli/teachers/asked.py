@@ -1,0 +1,70 @@
+"""What a black box is asked, and its answers as logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.data.source import Corpus
+from kdcli.errors import DataError
+from kdcli.progress import Reporter
+from kdcli.recipe.black_box import Gives
+from kdcli.recipe.data import DataSpec
+from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
+
+Advance = Callable[[int, int], None]
+# What a label that is never given still has: log 0 is no number.
+LEAST = 1e-6
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a black box is given beside the texts.
+
+    Attributes:
+        corpus: Names the labels, and holds the texts that it may be fitted to.
+        data: Where they come from.
+        folder: The teacher's own folder: what fitting leaves there, answering finds.
+        reporter: Told what the user should know.
+        allow_pickle: Whether weights may be a pickle.
+    """
+
+    corpus: Corpus
+    data: DataSpec
+    folder: Path
+    reporter: Reporter
+    allow_pickle: bool = False
+
+
+def as_logits(values: np.ndarray, gives: Gives, task: Task) -> np.ndarray:
+    """Probabilities or logits as logits: softmax or sigmoid gives back the probabilities.
+
+    Args:
+        values: (texts, labels), finite.
+        gives: What they are; a score is taken as it is.
+        task: What they are of.
+
+    Returns:
+        float32, (texts, labels). Of one label a text the probabilities are brought to a sum of 1,
+        and none is under a millionth.
+
+    Raises:
+        DataError: A probability is below 0 or above 1, or all of a text's are 0.
+    """
+    if gives == "logits" or task is REGRESSION:
+        return values.astype(np.float32)
+    if wrong := values[(values < 0) | (values > 1)].tolist():
+        raise DataError(
+            f"{wrong[0]:g} is no probability.",
+            "If these are logits, say so: teacher.gives: logits.",
+        )
+    if task is SINGLE_LABEL:
+        sums = values.sum(1, keepdims=True)
+        if not sums.all():
+            raise DataError("A text's probabilities are all 0.")
+        found = np.log(np.clip(values / sums, LEAST, 1))
+    else:
+        held = np.clip(values, LEAST, 1 - LEAST)
+        found = np.log(held) - np.log1p(-held)
+    return found.astype(np.float32)

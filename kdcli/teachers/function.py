@@ -1,0 +1,80 @@
+"""A teacher that is a Python function."""
+
+import sys
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.errors import DataError, RecipeError
+from kdcli.evaluation.passes import texts_of
+from kdcli.recipe.black_box import FunctionSpec
+from kdcli.teachers.asked import Advance, Setting, as_logits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BATCH = 256
+
+
+def check(spec: FunctionSpec, setting: Setting) -> None:
+    """See that the function is there.
+
+    Raises:
+        RecipeError: It isn't.
+    """
+    _import(spec.function)
+
+
+def logits(
+    spec: FunctionSpec,
+    setting: Setting,
+    split: "Dataset",
+    advance: Advance = lambda done, total: None,
+) -> np.ndarray:
+    """What the function gives for the texts, 256 at a time, as logits, (texts, labels).
+
+    Raises:
+        RecipeError: It can't be imported, fails, or gives something else.
+    """
+    function, labels = _import(spec.function), list(setting.corpus.labels)
+    texts = texts_of(split)
+    found = np.empty((len(texts), len(labels)), dtype=np.float32)
+    for start in range(0, len(texts), _BATCH):
+        asked = [text if len(text) > 1 else text[0] for text in texts[start : start + _BATCH]]
+        try:
+            values = np.asarray(function(asked, labels), dtype=np.float64)
+        except Exception as error:
+            raise RecipeError(
+                f"teacher.function: {spec.function} failed: {type(error).__name__}: {error}"
+            ) from error
+        if values.shape != (len(asked), len(labels)) or not np.isfinite(values).all():
+            raise RecipeError(
+                f"teacher.function: {spec.function} gave an array of the shape {values.shape}, not "
+                f"{len(asked)} texts by {len(labels)} labels, or values that are no numbers."
+            )
+        try:
+            logits = as_logits(values, spec.gives, setting.corpus.task)
+        except DataError as error:
+            raise RecipeError(
+                f"teacher.function: {spec.function}: {error.message}", error.hint
+            ) from error
+        found[start : start + len(asked)] = logits
+        advance(start + len(asked), len(texts))
+    return found
+
+
+def _import(reference: str) -> Any:
+    # The command lies elsewhere: modules of the working folder are found as by `python -m`.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = resolve_name(reference)
+    except Exception as error:
+        raise RecipeError(
+            f"teacher.function: {reference} can't be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(function):
+        raise RecipeError(f"teacher.function: {reference} is no function.")
+    return function

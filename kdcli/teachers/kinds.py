@@ -1,0 +1,85 @@
+"""The kinds of black boxes: what each looks at beforehand, is fitted to, and answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdcli.data.labels import listed
+from kdcli.errors import RecipeError
+from kdcli.progress import Tally
+from kdcli.recipe.black_box import BlackBox, DescribedSpec
+from kdcli.recipe.losses import LossSpec
+from kdcli.teachers import embeddings, endpoint, function, scores, zero_shot
+from kdcli.teachers.asked import Setting
+from kdcli.training.objective import LIVE, needs
+from kdcli.training.terms import kind_of
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a black box can do; each takes its part of the recipe and a `Setting`.
+
+    Attributes:
+        check: Says before anything is done what can't be.
+        logits: Given a split and whom to tell of progress: the split's logits, (texts, labels) in
+            the order of the data's labels.
+        fit: Fits it to the training texts, where it has something to fit.
+    """
+
+    check: Callable[[Any, Setting], None]
+    logits: Callable[..., np.ndarray]
+    fit: Callable[[Any, Setting], None] = lambda spec, setting: None
+
+
+KINDS = {
+    "scores": Kind(scores.check, scores.logits),
+    "zero_shot": Kind(zero_shot.check, zero_shot.logits),
+    "embeddings": Kind(embeddings.check, embeddings.logits, embeddings.fit),
+    "endpoint": Kind(endpoint.check, endpoint.logits),
+    "function": Kind(function.check, function.logits),
+}
+
+
+def check(spec: BlackBox, setting: Setting, losses: Sequence[LossSpec]) -> None:
+    """See that a student can learn from it.
+
+    Raises:
+        KdError: It can't: what the teacher needs is missing, or a loss asks for more than answers.
+    """
+    if live := [kind_of(loss) for loss in losses if needs([loss]) & LIVE]:
+        raise RecipeError(
+            f"distill.losses: {live[0]} compares what is inside of two models, and the teacher "
+            "gives answers alone.",
+            "Use losses of logits, such as soft_targets.",
+        )
+    labels = setting.corpus.labels
+    described = spec.descriptions if isinstance(spec, DescribedSpec) else {}
+    if unknown := [label for label in described if label not in labels]:
+        raise RecipeError(
+            f"teacher.descriptions: the data has no label {unknown[0]!r}: it has {listed(labels)}."
+        )
+    KINDS[spec.kind].check(spec, setting)
+
+
+def fit(spec: BlackBox, setting: Setting) -> None:
+    """Fit it to the training texts, where it has something to fit."""
+    KINDS[spec.kind].fit(spec, setting)
+
+
+def answers(spec: BlackBox, setting: Setting, parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Its logits for the texts of some splits, (texts, labels) each.
+
+    Raises:
+        KdError: It can't answer, and what to do about it.
+    """
+    splits = {part: setting.corpus.splits[part] for part in parts}
+    advance = Tally(setting.reporter, sum(map(len, splits.values())))
+
+    def tell(rows: int) -> Callable[[int, int], None]:
+        # An answer may stand for several texts, or several for one.
+        return lambda done, total: advance(rows * done // total, rows)
+
+    ask = KINDS[spec.kind].logits
+    return {part: ask(spec, setting, split, tell(len(split))) for part, split in splits.items()}

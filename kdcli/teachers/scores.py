@@ -1,0 +1,94 @@
+"""A teacher whose scores lie in a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.data import files
+from kdcli.errors import DataError
+from kdcli.evaluation.passes import texts_of
+from kdcli.recipe.black_box import ScoresSpec
+from kdcli.teachers.asked import Advance, Setting, as_logits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SHOWN = 60
+
+
+def check(spec: ScoresSpec, setting: Setting) -> None:
+    """See that the file has sound scores for every text that the student learns from.
+
+    Raises:
+        DataError: It hasn't.
+    """
+    for part in ("train", "validation"):
+        logits(spec, setting, setting.corpus.splits[part])
+
+
+def logits(
+    spec: ScoresSpec,
+    setting: Setting,
+    split: "Dataset",
+    advance: Advance = lambda done, total: None,
+) -> np.ndarray:
+    """The file's scores for each text as logits, (texts, labels).
+
+    Raises:
+        DataError: The file can't be used, or has no scores for a text.
+    """
+    scores = _read(spec, setting)
+    found = np.empty((len(split), len(setting.corpus.labels)), dtype=np.float32)
+    for row, text in enumerate(texts_of(split)):
+        if text not in scores:
+            raise DataError(
+                f"{spec.file} has no scores for the text {_short(text)}.",
+                "Add a row for it: every text of train, validation and test needs one.",
+            )
+        found[row] = scores[text]
+    advance(len(split), len(split))
+    return found
+
+
+def _read(spec: ScoresSpec, setting: Setting) -> dict[tuple[str, ...], np.ndarray]:
+    path, labels = Path(spec.file), setting.corpus.labels
+    if not path.is_file() or files.kind(path) is None:
+        raise DataError(
+            f"teacher.file: there is no file {path} of scores.", f"Known: {files.KNOWN}"
+        )
+    texts = (setting.data.text,) if isinstance(setting.data.text, str) else setting.data.text
+    table = files.read([path], texts, labels)
+    values = np.empty((len(table), len(labels)))
+    for place, label in enumerate(labels):
+        for row, cell in enumerate(table[label]):
+            values[row, place] = _number(cell, label, path, row)
+    try:
+        logits = as_logits(values, spec.gives, setting.corpus.task)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", error.hint) from error
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    for row, text in enumerate(zip(*(table[name] for name in texts), strict=True)):
+        before = found.setdefault(text, logits[row])
+        if not np.array_equal(before, logits[row]):
+            raise DataError(
+                f"{files.place([path], row)}: the text {_short(text)} was there before, with other "
+                "scores.",
+                "Leave one of the rows.",
+            )
+    return found
+
+
+def _number(cell: object, label: str, path: Path, row: int) -> float:
+    try:
+        value = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = np.nan
+    if not np.isfinite(value):
+        raise DataError(f"{files.place([path], row)}: {label} is {cell!r}, not a number.")
+    return value
+
+
+def _short(text: tuple[str, ...]) -> str:
+    whole = " / ".join(text)
+    return repr(whole if len(whole) <= _SHOWN else f"{whole[:_SHOWN]}…")

@@ -1,0 +1,258 @@
+"""A language model behind an API: what it knows is learnt, and nothing is paid twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chat_server import ANSWER, PROMPT, ChatServer
+from teachers.conftest import label_of, texts_of
+
+from kdcli.data import source as data
+from kdcli.errors import HubError, MendableError, UsageError
+from kdcli.progress import Silent
+from kdcli.recipe.black_box import EndpointSpec
+from kdcli.recipe.data import DataSpec
+from kdcli.teachers import chat, endpoint
+from kdcli.teachers.asked import Setting
+
+LABELS = ("parcel", "password", "refund")
+PRICE = (1000.0, 2000.0)
+EACH = (PROMPT * PRICE[0] + ANSWER * PRICE[1]) / 1e6
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(chat, "_pause", lambda attempt, reply: 0.02)
+
+
+@pytest.fixture(scope="module")
+def corpus(planted):
+    return data.load(DataSpec(dataset=str(planted)), 0)
+
+
+def ask(corpus, url, split="validation", reporter=None, **settings):
+    spec = EndpointSpec(url=url, model="m", **settings)
+    place = Setting(corpus, DataSpec(dataset="x/y"), Path(), reporter or Silent())
+    return endpoint.logits(spec, place, corpus.splits[split])
+
+
+def right(corpus, logits, split="validation"):
+    said = [corpus.labels[i] for i in logits.argmax(1)]
+    return said == [label_of(text) for text in corpus.splits[split]["text"]]
+
+
+def distinct(corpus, split="validation"):
+    return len(set(corpus.splits[split]["text"]))
+
+
+@pytest.mark.parametrize("logprobs", [True, False, "refused"])
+def test_a_student_learns_from_it_and_no_text_is_asked_twice(planted, distilled, logprobs):
+    server = ChatServer(LABELS, logprobs=logprobs)
+    with server.running() as url:
+        teacher = {"kind": "endpoint", "url": url, "model": "m", "votes": 3}
+        made, figures = distilled(teacher)
+        assert figures["teacher"]["accuracy"] == 1
+        assert figures["student"]["agreement"] > 0.9
+        assert figures["baseline"]["accuracy"] < 0.7
+        assert set(server.asked.values()) == {1}
+        texts = len(texts_of(planted))
+        # Where it gives none, one request finds that out, or is refused before it is paid.
+        assert (
+            server.answered == {True: texts, False: 3 * texts + 1, "refused": 3 * texts}[logprobs]
+        )
+    assert "m behind an API" in (made.path / "student/README.md").read_text()
+
+
+def test_log_probabilities_are_the_labels(corpus):
+    server = ChatServer(LABELS)
+    with server.running() as url:
+        logits = ask(corpus, url)
+    odds = np.sort(np.exp(logits), axis=1) / np.exp(logits).sum(1, keepdims=True)
+    first, second = np.exp(-0.1), np.exp(-2.5)
+    assert np.allclose(odds[:, -1], first / (first + second), atol=1e-4)
+    assert np.allclose(odds[:, -2], second / (first + second), atol=1e-4)
+
+
+def test_votes_are_shares(corpus):
+    turns = iter(range(10**6))
+    server = ChatServer(LABELS, logprobs=False, say=lambda text: "1" if next(turns) % 4 else "2")
+    with server.running() as url:
+        logits = ask(corpus, url, votes=4, concurrency=1)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert np.allclose(shares[:, 0], 0.75, atol=1e-4)
+    assert np.allclose(shares[:, 1], 0.25, atol=1e-4)
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_an_answer_that_is_no_label(corpus, logprobs):
+    class Heard(Silent):
+        said = ()
+
+        def say(self, message):
+            self.said = (*self.said, message)
+
+    heard, server = Heard(), ChatServer(LABELS, logprobs=logprobs, say=lambda text: "I can't tell")
+    server.completion = lambda body, whole=server.completion: strange(whole(body))
+    with server.running() as url:
+        logits = ask(corpus, url, reporter=heard)
+    assert np.ptp(logits, axis=1).max() < 1e-6, "no label is preferred"
+    texts = distinct(corpus)
+    assert heard.said == (f"The teacher named no label for {texts} of {texts} texts.",)
+
+
+def strange(document):
+    """Alternatives that are no numbers of labels."""
+    (choice,) = document["choices"]
+    for token in (choice.get("logprobs") or {"content": ()})["content"]:
+        token["top_logprobs"] = [{"token": "I", "logprob": -0.1}, {"token": "17", "logprob": -3}]
+    return document
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503])
+def test_a_server_that_is_busy_is_asked_again(corpus, fault):
+    server = ChatServer(LABELS, faults=[fault] * 5)
+    with server.running() as url:
+        assert right(corpus, ask(corpus, url))
+    assert server.answered == distinct(corpus)
+
+
+def test_a_server_that_stays_down_is_given_up_and_paid_answers_stay(corpus):
+    server = ChatServer(LABELS)
+    with server.running() as url:
+        server.faults = [*[None] * 10, *[500] * 10_000]
+        with pytest.raises(HubError, match="doesn't answer: status 500: try again, 3 times"):
+            ask(corpus, url, retries=2)
+        answered, server.faults = server.answered, []
+        assert 1 <= answered <= 10
+        assert right(corpus, ask(corpus, url))
+    assert server.answered == distinct(corpus)
+    assert set(server.asked.values()) == {1}
+
+
+def test_nobody_there(corpus):
+    with pytest.raises(HubError, match="no answer"):
+        ask(corpus, "http://127.0.0.1:9/v1", retries=1)
+
+
+def test_a_slow_server_is_asked_by_several_at_a_time_and_no_more(corpus):
+    server = ChatServer(LABELS, seconds=0.05)
+    with server.running() as url:
+        start = time.monotonic()
+        assert right(corpus, ask(corpus, url, concurrency=6))
+        taken = time.monotonic() - start
+    assert server.most_at_once <= 6
+    assert taken < 0.6 * 0.05 * distinct(corpus)
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(corpus):
+    server = ChatServer(LABELS, seconds=0.4)
+    with (
+        server.running() as url,
+        pytest.raises(HubError, match=r"no answer \(ReadTimeout\), 2 times"),
+    ):
+        ask(corpus, url, timeout=0.1, retries=1)
+
+
+def test_the_pace_is_kept(corpus):
+    server = ChatServer(LABELS)
+    with server.running() as url:
+        ask(corpus, url, requests_a_minute=60 * 100)
+    gaps = np.diff(sorted(server.at))
+    assert len(server.at) == distinct(corpus)
+    assert gaps.sum() > 0.8 * 0.01 * (len(server.at) - 1)
+
+
+def test_the_ceiling_holds_over_runs(corpus):
+    ceiling = 10.5 * EACH
+    server = ChatServer(LABELS)
+    with server.running() as url:
+        settings = {"price": PRICE, "concurrency": 4}
+        for _ in range(2):
+            with pytest.raises(MendableError, match=r"teacher\.at_most.*run the same"):
+                ask(corpus, url, at_most=ceiling, **settings)
+            assert server.answered * EACH <= ceiling
+        few = server.answered
+        assert few >= 1
+        # Those of another split are of the same run.
+        with pytest.raises(MendableError, match=r"teacher\.at_most"):
+            ask(corpus, url, "test", at_most=few * EACH, **settings)
+        assert server.answered == few
+        assert right(corpus, ask(corpus, url, at_most=1000 * EACH, **settings))
+    assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("server", "path", "says"),
+    [
+        (ChatServer(LABELS, key="s3cret"), "", "refuses the key.*OPENAI_API_KEY"),
+        (ChatServer(LABELS), "/v2", "status 404: no such path.*teacher.url"),
+        (ChatServer(LABELS, faults=[400]), "", "status 400: try again"),
+        (ChatServer(LABELS, faults=[302] * 99), "", "status 302"),
+    ],
+)
+def test_what_the_user_can_mend(corpus, monkeypatch, server, path, says):
+    monkeypatch.setenv("OPENAI_API_KEY", "wr0ng")
+    with server.running() as url, pytest.raises(UsageError, match=says) as error:
+        ask(corpus, url + path)
+    assert "wr0ng" not in str(error.value)
+
+
+def test_the_key_is_shown_to_the_server_and_written_nowhere(corpus, distilled, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    with ChatServer(LABELS, key="s3cret").running() as url:
+        teacher = {"kind": "endpoint", "url": url, "model": "m", "key_variable": "MY_KEY"}
+        made, figures = distilled(teacher)
+    assert figures["teacher"]["accuracy"] == 1
+    places = [*made.path.parent.rglob("*")]
+    assert not [p for p in places if p.is_file() and b"s3cret" in p.read_bytes()]
+
+
+RUN = """
+import sys
+sys.path.insert(0, {tests!r})
+from teachers.test_endpoint import *
+corpus = data.load(DataSpec(dataset={planted!r}), 0)
+ask(corpus, {url!r}, "train", concurrency=3)
+"""
+
+
+def test_a_kill_in_the_middle_loses_no_paid_answer(planted, corpus, tmp_path):
+    tests = str(Path(__file__).parents[1])
+    server = ChatServer(LABELS, seconds=0.02)
+    with server.running() as url:
+        code = RUN.format(tests=tests, planted=str(planted), url=url)
+        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+        deadline = time.monotonic() + 120
+        while server.answered < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.2)
+        paid = server.answered
+        assert 20 <= paid < distinct(corpus, "train")
+        assert right(corpus, ask(corpus, url, "train"), "train")
+    # At most those under way at the kill, which no client can know of.
+    twice = sum(count - 1 for count in server.asked.values())
+    assert twice <= 3
+    assert len(server.asked) == distinct(corpus, "train")
+
+
+def test_several_labels_are_votes_for_each(tmp_path):
+    given = {"parcel refund": ["parcel", "refund"], "refund size": ["refund"], "size": []}
+    rows = [{"text": text, "label": labels} for text, labels in given.items()]
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / f"data/{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = data.load(DataSpec(dataset=str(tmp_path / "data")), 0)
+    server = ChatServer(corpus.labels)
+    with server.running() as url:
+        logits = ask(corpus, url, votes=2)
+    assert (logits > 0).tolist() == [[True, True], [False, True], [False, False]]
+    assert server.answered == 6
