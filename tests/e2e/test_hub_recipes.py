@@ -1,22 +1,33 @@
 """The recipes that come with kd, on data of the same shape as the Hub's, from a Hub on loopback."""
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import ChatServer
 from datasets import ClassLabel, Dataset, Features, List, Value
 from hub_server import HubServer
-from transformers import pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
 TEXT, NUMBER = Value("string"), Value("float32")
-BERT = ("google-bert/bert-base-uncased", "google-bert/bert-base-cased")
+BERT = (
+    "google-bert/bert-base-uncased",
+    "google-bert/bert-base-cased",
+    "distilbert/distilbert-base-uncased",
+)
+NLI = "facebook/bart-large-mnli"
+SECTIONS = ("World", "Sports", "Business", "Sci/Tech")
 # By recipe: the data set, its configuration, columns and splits, and what a plan says of it.
 SHAPES = {
-    "ag_news": ("fancyzhx/ag_news", "default", {"text": TEXT, "label": 4}, ("train", "test")),
+    "ag_news": ("fancyzhx/ag_news", "default",
+                {"text": TEXT, "label": SECTIONS}, ("train", "test")),
     "banking77": ("mteb/banking77", "default",
                   {"text": TEXT, "label": Value("int64"), "label_text": TEXT}, ("train", "test")),
     "go_emotions": ("google-research-datasets/go_emotions", "simplified",
@@ -47,8 +58,9 @@ def rows(columns, count, random, *, kept_back):
                 found[name].append(" ".join(words))
             elif isinstance(kind, list):
                 found[name].append(sorted({WORDS.index(word) for word in words}))
-            elif isinstance(kind, int):
-                found[name].append(-1 if kept_back else number % kind)
+            elif isinstance(kind, int | tuple):
+                labels = kind if isinstance(kind, int) else len(kind)
+                found[name].append(-1 if kept_back else number % labels)
             else:
                 found[name].append(number / 16 if kind == NUMBER else place % 16)
     return found
@@ -57,6 +69,8 @@ def rows(columns, count, random, *, kept_back):
 def feature(kind):
     if isinstance(kind, list):
         return List(feature(kind[0]))
+    if isinstance(kind, tuple):
+        return ClassLabel(names=[*kind])
     return ClassLabel(names=[f"label {i}" for i in range(kind)]) if isinstance(kind, int) else kind
 
 
@@ -67,6 +81,13 @@ def hub(tiny_backbone, tmp_path_factory):
         weights = {path.name: path for path in tiny_backbone.iterdir()}
         for name in BERT:
             server.add_repo("model", name, weights)
+        entailing = tmp_path_factory.mktemp("nli")
+        said = dict(enumerate(("contradiction", "neutral", "entailment")))
+        AutoModelForSequenceClassification.from_pretrained(
+            tiny_backbone, id2label=said, label2id={name: place for place, name in said.items()}
+        ).save_pretrained(entailing)
+        saved = {path.name: path for path in entailing.iterdir()}
+        server.add_repo("model", NLI, weights | saved)
         for recipe, (dataset, config, columns, splits) in SHAPES.items():
             features = Features({name: feature(kind) for name, kind in columns.items()})
             files, named = {}, ""
@@ -109,9 +130,40 @@ def test_a_recipe_suits_its_data(kd, recipe):
     assert 0 < stages["student"]["parameters"] < stages["teacher"]["parameters"]
 
 
+def shortly(*settings):
+    settings = (*settings, f"distill={FIT}", "evaluate.latency_texts=2")
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def test_a_zero_shot_teacher(kd):
+    found = kd("distill", "zero_shot", *shortly())
+    assert [model["name"] for model in found["models"]] == ["teacher", "student"]
+    student = found["models"][1]["splits"]["test"]
+    assert 0.25 < student["agreement"] <= 1
+
+
+def test_an_endpoint_as_teacher(kd, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sections = ChatServer(SECTIONS, say=lambda text: "1" if "invoice" in text else "3")
+    with sections.running() as url:
+        found = kd("distill", "endpoint", *shortly(f"teacher.url={url}"))
+    student = found["models"][1]["splits"]["test"]
+    assert student["agreement"] > 0.9, "what the server said, which the labels don't tell"
+    assert student["accuracy"] < 0.7
+    assert set(sections.asked.values()) == {1}
+
+
+def test_scores_beside_the_recipe(kd, tmp_path):
+    shutil.copy(Path(__file__).parents[2] / "recipes/scores.yaml", tmp_path)
+    texts = {" ".join(words) for words in itertools.product(WORDS, repeat=3)}
+    rows = [",".join([text, "0.7", "0.1", "0.1", "0.1"]) for text in sorted(texts)]
+    (tmp_path / "scores.csv").write_text("\n".join([",".join(["text", *SECTIONS]), *rows]))
+    plan = kd("distill", "scores.yaml", "--dry-run")
+    assert {stage["stage"]: stage for stage in plan["stages"]}["distill"]["steps"] > 0
+
+
 def test_one_of_several_labels_in_full(kd, tmp_path):
-    settings = (f"teacher.fine_tune={FIT}", f"distill={FIT}", "evaluate.latency_texts=2")
-    found = kd("distill", "go_emotions", *(part for s in settings for part in ("--set", s)))
+    found = kd("distill", "go_emotions", *shortly(f"teacher.fine_tune={FIT}"))
     assert found["task"] == "multi_label_classification"
     student = found["models"][1]["splits"]["test"]
     assert student["micro_f1"] > 0.6

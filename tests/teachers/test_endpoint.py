@@ -155,7 +155,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(corpus):
     server = ChatServer(LABELS, seconds=0.4)
     with (
         server.running() as url,
-        pytest.raises(HubError, match=r"no answer \(ReadTimeout\), 2 times"),
+        pytest.raises(HubError, match=r"ReadTimeout.* 2 times"),
     ):
         ask(corpus, url, timeout=0.1, retries=1)
 
