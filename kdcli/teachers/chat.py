@@ -63,7 +63,7 @@ class Chat:
 
     def __init__(self, spec: EndpointSpec, spent: float = 0.0) -> None:
         self.spec, self.spent = spec, spent
-        self._reserved, self._next = 0.0, 0.0
+        self._reserved, self._under_way, self._next = 0.0, 0, 0.0
         self._free = threading.Condition()
         self._pace = threading.Lock()
         self._stop = threading.Event()
@@ -99,7 +99,9 @@ class Chat:
             raise
         finally:
             with self._free:
-                self._reserved -= most
+                self._under_way -= 1
+                # What is left of sums and differences isn't always 0.
+                self._reserved = self._reserved - most if self._under_way else 0.0
                 self.spent += cost
                 self._free.notify_all()
         return answer
@@ -118,7 +120,7 @@ class Chat:
             while (
                 ceiling is not None
                 and self.spent + self._reserved + most > ceiling
-                and self._reserved > 0
+                and self._under_way
                 and not self._stop.is_set()
             ):
                 self._free.wait()
@@ -129,6 +131,7 @@ class Chat:
                     "They are kept: raise teacher.at_most and run the same command again to go on.",
                 )
             self._reserved += most
+            self._under_way += 1
 
     def _post(self, content: Mapping[str, Any]) -> Any:
         trouble = ""
