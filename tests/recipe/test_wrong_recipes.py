@@ -7,6 +7,7 @@ import pytest
 from kdcli.recipe.load import load
 
 GOOD = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
+TEACHER = "name: x\ndata: {dataset: a/b}\nstudent: {model: a/b}\nteacher: {%s}\n"
 LOSSES = GOOD + "distill: {losses: [%s]}\n"
 BOMB = "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9) if i else 'lol'}]\n" for i in range(9))
 LONG = "a" * 300
@@ -80,6 +81,20 @@ WRONG = {
     "layers out of order": (GOOD + "student: {keep: [2, 1]}\n", ":6: student .*rising order"),
     "two ways to cut": (GOOD + "student: {keep: [0], drop_every: 2}\n",
                         ":6: student takes one of drop_every, keep, layers and model"),
+    "an unknown teacher": (TEACHER % "kind: scorse", ":4: teacher must have a kind: one of class"),
+    "an unknown key of one": (TEACHER % "kind: scores, fiel: x.csv",
+                              ":4: teacher.fiel is not a key .* Did you mean file?"),
+    "one of another teacher's": (TEACHER % "model: a/b, also: [{model: c/d, wieght: 2}]",
+                                 ":4: teacher.also.0.wieght is not a key .* Did you mean weight?"),
+    "no place for the label": (TEACHER % "kind: zero_shot, model: a/b, template: x",
+                               ":4: teacher.template has no place for the label"),
+    "a password in an address": (TEACHER % "kind: endpoint, model: m, url: 'https://u:p@x/v1'",
+                                 ":4: teacher.url is no address .*, without a password"),
+    "a ceiling and no price": (TEACHER % "kind: endpoint, model: m, url: 'http://x', at_most: 3",
+                                  ":4: teacher has at_most, and no price to count with"),
+    "no function": (TEACHER % "kind: function, function: os.system", ":4: teacher.function is no"),
+    "nothing to cut": ("name: x\ndata: {dataset: a/b}\nteacher: {kind: scores, file: x.csv}\n",
+                       ":1: .* teacher of kind scores and no student.model"),
     "a name with a slash": ("name: a/b\n" + GOOD[11:], ":1: name must be letters, digits"),
     "a long name": (f"name: {LONG}\n" + GOOD[11:], ":1: name must have at most 96 characters"),
 }  # fmt: skip
