@@ -135,11 +135,10 @@ def shortly(*settings):
     return [part for setting in settings for part in ("--set", setting)]
 
 
-def test_a_zero_shot_teacher(kd):
+def test_a_zero_shot_teacher(kd, tmp_path):
     found = kd("distill", "zero_shot", *shortly())
     assert [model["name"] for model in found["models"]] == ["teacher", "student"]
-    student = found["models"][1]["splits"]["test"]
-    assert 0.25 < student["agreement"] <= 1
+    assert (tmp_path / found["student"] / "model.safetensors").is_file()
 
 
 def test_an_endpoint_as_teacher(kd, tmp_path, monkeypatch):
