@@ -6,9 +6,11 @@
     │   ├── RecipeError          a recipe or a --set override
     │   ├── UsageError           a flag or an argument
     │   ├── DataError            a data set, a file, a column, a label
-    │   └── ModelError           a teacher, a student, their files
+    │   ├── ModelError           a teacher, a student, their files
+    │   ├── NoSuchParameterError an API that gives no log-probabilities
+    │   └── CeilingError         an API's next answer may cost too much
     ├── WorldError           3   something outside failed; nothing is lost, run again
-    │   ├── HubError             the Hub, or the way to it
+    │   ├── HubError             the Hub or an API, or the way to it
     │   └── MachineError         disk, memory
     └── StoppedError       130   stopped by the user; run again to go on
 
@@ -103,6 +105,14 @@ class DataError(MendableError):
 
 class ModelError(MendableError):
     """A model can't be used as it is."""
+
+
+class NoSuchParameterError(MendableError):
+    """The server refuses to give log-probabilities."""
+
+
+class CeilingError(MendableError):
+    """One more answer might cost more than the user allows."""
 
 
 class WorldError(KdError):

@@ -11,7 +11,15 @@ from typing import Any
 
 import requests
 
-from kdcli.errors import HubError, KdError, MendableError, UsageError, WorldError
+from kdcli.errors import (
+    CeilingError,
+    HubError,
+    KdError,
+    MendableError,
+    NoSuchParameterError,
+    UsageError,
+    WorldError,
+)
 from kdcli.recipe.black_box import EndpointSpec
 
 _LONGEST_WAIT = 60.0
@@ -43,14 +51,6 @@ class Answer:
     def read(cls, text: str) -> "Answer":
         """What `written` gave."""
         return cls(**json.loads(text))
-
-
-class NoSuchParameterError(MendableError):
-    """The server refuses to give log-probabilities."""
-
-
-class CeilingError(MendableError):
-    """One more answer might cost more than the user allows."""
 
 
 class Chat:

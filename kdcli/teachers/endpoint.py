@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.errors import DataError
+from kdcli.errors import DataError, NoSuchParameterError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import EndpointSpec
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from kdcli.teachers.asked import Advance, Setting, as_logits
-from kdcli.teachers.chat import Answer, Chat, NoSuchParameterError
+from kdcli.teachers.chat import Answer, Chat
 from kdcli.teachers.kept import Kept, default_file
 
 if TYPE_CHECKING:
