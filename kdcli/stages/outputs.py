@@ -45,8 +45,7 @@ def run(job: Job) -> dict[str, Any]:
     tokenizer = source.load_tokenizer(job.inputs["teacher"])
     names = source.labels_of(model.config)
     splits = {split: corpus.splits[split] for split in _SPLITS}
-    needed = 4 * len(names) * sum(map(len, splits.values()))
-    machine.require_disk(needed, job.output.parent, "what the teacher says of every text")
+    _require_room(corpus, len(names), job)
     found = {} if spec.folds is None else {"train": _out_of_fold(job, corpus)}
     asked = {name: split for name, split in splits.items() if name not in found}
     found |= _ask(model, tokenizer, asked, job)
@@ -75,11 +74,7 @@ def run(job: Job) -> dict[str, Any]:
 def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
     """The same of a black box."""
     count = len(corpus.labels)
-    machine.require_disk(
-        4 * count * sum(len(corpus.splits[split]) for split in _SPLITS),
-        job.output.parent,
-        "what the teacher says of every text",
-    )
+    _require_room(corpus, count, job)
 
     def ask() -> dict[str, Any]:
         setting = texts.setting(job, corpus, job.inputs["teacher"])
@@ -93,6 +88,11 @@ def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
         return {"rows": sum(map(len, found.values())), corpus.task.headline: headline}
 
     return processes.from_first(ask)
+
+
+def _require_room(corpus: Corpus, labels: int, job: Job) -> None:
+    needed = 4 * labels * sum(len(corpus.splits[split]) for split in _SPLITS)
+    machine.require_disk(needed, job.output.parent, "what the teacher says of every text")
 
 
 def _ask(

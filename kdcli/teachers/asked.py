@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,13 @@ from kdcli.recipe.black_box import Gives
 from kdcli.recipe.data import DataSpec
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 Advance = Callable[[int, int], None]
+# Given a split and whom to tell of progress: its logits, (texts, labels) in the order of the data's
+# labels. What answering needs, a model or a file, is loaded when it is opened, once for all splits.
+Asking = Callable[["Dataset", Advance], np.ndarray]
 # What a label that is never given still has: log 0 is no number.
 LEAST = 1e-6
 

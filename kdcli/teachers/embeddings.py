@@ -19,7 +19,7 @@ from kdcli.models import source
 from kdcli.models.forward import collator_for
 from kdcli.recipe.black_box import EmbeddingsSpec
 from kdcli.tasks import SINGLE_LABEL
-from kdcli.teachers.asked import LEAST, Advance, Setting
+from kdcli.teachers.asked import LEAST, Advance, Asking, Setting
 from kdcli.training.losses import mean_pooled
 
 if TYPE_CHECKING:
@@ -67,17 +67,17 @@ def fit(spec: EmbeddingsSpec, setting: Setting) -> None:
         np.savez(file, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
-def logits(
-    spec: EmbeddingsSpec,
-    setting: Setting,
-    split: "Dataset",
-    advance: Advance = lambda done, total: None,
-) -> np.ndarray:
-    """What the classifier makes of each text's embedding, (texts, labels)."""
+def opened(spec: EmbeddingsSpec, setting: Setting) -> Asking:
+    """Load the encoder: what the classifier makes of each text's embedding, (texts, labels)."""
     with np.load(setting.folder / _HEAD) as head:
         weight, bias = head["weight"], head["bias"]
-    found: np.ndarray = _Embedder(spec, setting)(split, advance) @ weight.T + bias
-    return found.astype(np.float32)
+    embed = _Embedder(spec, setting)
+
+    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+        found: np.ndarray = embed(split, advance) @ weight.T + bias
+        return found.astype(np.float32)
+
+    return logits
 
 
 def _means(found: np.ndarray, truth: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from kdcli.errors import DataError, NoSuchParameterError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import EndpointSpec
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from kdcli.teachers.asked import Advance, Setting, as_logits
+from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
 from kdcli.teachers.chat import Answer, Chat
 from kdcli.teachers.kept import Kept, default_file
 
@@ -41,38 +41,43 @@ def check(spec: EndpointSpec, setting: Setting) -> None:
         raise DataError("teacher: an endpoint gives labels, and the data has scores.")
 
 
-def logits(
-    spec: EndpointSpec,
-    setting: Setting,
-    split: "Dataset",
-    advance: Advance = lambda done, total: None,
-) -> np.ndarray:
-    """What the model says of each text as logits, (texts, labels); nothing is paid twice.
+def opened(spec: EndpointSpec, setting: Setting) -> Asking:
+    """See how the server answers: what the model says of each text as logits, (texts, labels).
+
+    Nothing is paid twice.
 
     Raises:
         MendableError: The key, the address or the model is wrong, or the ceiling is reached.
         WorldError: The server doesn't answer.
     """
-    texts, prompt = texts_of(split), _Prompt(spec, setting)
+    prompt = _Prompt(spec, setting)
     with Kept(default_file()) as kept:
         chat = Chat(spec, _spent(prompt, setting, kept))
-        # One text of the run, whichever split this is: its answer is paid once.
+        # One text of the run, whichever splits are asked for: its answer is paid once.
         first = texts_of(next(iter(setting.corpus.splits.values())).select([0]))[0]
         votes = _votes(chat, prompt, first, kept)
+
+    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+        texts = texts_of(split)
         bodies = {
             text: [prompt.body(text, vote) for vote in votes] for text in dict.fromkeys(texts)
         }
-        answers = _ask_all(chat, [b for some in bodies.values() for b in some], kept, advance)
-    found = {
-        text: prompt.probabilities([answers[_digest(spec, body)] for body in some])
-        for text, some in bodies.items()
-    }
-    if silent := sum(not probabilities.any() for probabilities in found.values()):
-        setting.reporter.say(f"The teacher named no label for {silent:,} of {len(found):,} texts.")
-    values = np.stack([found[text] for text in texts])
-    if setting.corpus.task is SINGLE_LABEL:
-        values[~values.any(1)] = 1 / values.shape[1]
-    return as_logits(values, "probabilities", setting.corpus.task)
+        with Kept(default_file()) as kept:
+            answers = _ask_all(chat, [b for some in bodies.values() for b in some], kept, advance)
+        found = {
+            text: prompt.probabilities([answers[_digest(spec, body)] for body in some])
+            for text, some in bodies.items()
+        }
+        if silent := sum(not probabilities.any() for probabilities in found.values()):
+            setting.reporter.say(
+                f"The teacher named no label for {silent:,} of {len(found):,} texts."
+            )
+        values = np.stack([found[text] for text in texts])
+        if setting.corpus.task is SINGLE_LABEL:
+            values[~values.any(1)] = 1 / values.shape[1]
+        return as_logits(values, "probabilities", setting.corpus.task)
+
+    return logits
 
 
 class _Prompt:
@@ -179,7 +184,7 @@ def _ask_all(
     chat: Chat,
     bodies: Iterable[Mapping[str, Any]],
     kept: Kept,
-    advance: Advance = lambda done, total: None,
+    advance: Advance,
 ) -> dict[str, Answer]:
     """The answer to each request, by its digest: those that are kept, and the others' now."""
     asked = {_digest(chat.spec, body): body for body in bodies}

@@ -10,7 +10,7 @@ import numpy as np
 from kdcli.errors import DataError, RecipeError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import FunctionSpec
-from kdcli.teachers.asked import Advance, Setting, as_logits
+from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,42 +27,42 @@ def check(spec: FunctionSpec, setting: Setting) -> None:
     _import(spec.function)
 
 
-def logits(
-    spec: FunctionSpec,
-    setting: Setting,
-    split: "Dataset",
-    advance: Advance = lambda done, total: None,
-) -> np.ndarray:
-    """What the function gives for the texts, 256 at a time, as logits, (texts, labels).
+def opened(spec: FunctionSpec, setting: Setting) -> Asking:
+    """Import the function: what it gives for the texts, 256 at a time, as logits, (texts, labels).
 
     Raises:
         RecipeError: It can't be imported, fails, or gives something else.
     """
     function, labels = _import(spec.function), list(setting.corpus.labels)
-    texts = texts_of(split)
-    found = np.empty((len(texts), len(labels)), dtype=np.float32)
-    for start in range(0, len(texts), _BATCH):
-        asked = [text if len(text) > 1 else text[0] for text in texts[start : start + _BATCH]]
-        try:
-            values = np.asarray(function(asked, labels), dtype=np.float64)
-        except Exception as error:
-            raise RecipeError(
-                f"teacher.function: {spec.function} failed: {type(error).__name__}: {error}"
-            ) from error
-        if values.shape != (len(asked), len(labels)) or not np.isfinite(values).all():
-            raise RecipeError(
-                f"teacher.function: {spec.function} gave an array of the shape {values.shape}, not "
-                f"{len(asked)} texts by {len(labels)} labels, or values that are no numbers."
-            )
-        try:
-            logits = as_logits(values, spec.gives, setting.corpus.task)
-        except DataError as error:
-            raise RecipeError(
-                f"teacher.function: {spec.function}: {error.message}", error.hint
-            ) from error
-        found[start : start + len(asked)] = logits
-        advance(start + len(asked), len(texts))
-    return found
+
+    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+        texts = texts_of(split)
+        found = np.empty((len(texts), len(labels)), dtype=np.float32)
+        for start in range(0, len(texts), _BATCH):
+            asked = [text if len(text) > 1 else text[0] for text in texts[start : start + _BATCH]]
+            try:
+                values = np.asarray(function(asked, labels), dtype=np.float64)
+            except Exception as error:
+                raise RecipeError(
+                    f"teacher.function: {spec.function} failed: {type(error).__name__}: {error}"
+                ) from error
+            if values.shape != (len(asked), len(labels)) or not np.isfinite(values).all():
+                raise RecipeError(
+                    f"teacher.function: {spec.function} gave an array of the shape {values.shape}, "
+                    f"not {len(asked)} texts by {len(labels)} labels, or values that are no "
+                    "numbers."
+                )
+            try:
+                told = as_logits(values, spec.gives, setting.corpus.task)
+            except DataError as error:
+                raise RecipeError(
+                    f"teacher.function: {spec.function}: {error.message}", error.hint
+                ) from error
+            found[start : start + len(asked)] = told
+            advance(start + len(asked), len(texts))
+        return found
+
+    return logits
 
 
 def _import(reference: str) -> Any:

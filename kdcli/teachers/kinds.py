@@ -12,7 +12,7 @@ from kdcli.progress import Tally
 from kdcli.recipe.black_box import BlackBox, DescribedSpec
 from kdcli.recipe.losses import LossSpec
 from kdcli.teachers import embeddings, endpoint, function, scores, zero_shot
-from kdcli.teachers.asked import Setting
+from kdcli.teachers.asked import Asking, Setting
 from kdcli.training.objective import LIVE, needs
 from kdcli.training.terms import kind_of
 
@@ -23,22 +23,21 @@ class Kind:
 
     Attributes:
         check: Says before anything is done what can't be.
-        logits: Given a split and whom to tell of progress: the split's logits, (texts, labels) in
-            the order of the data's labels.
+        opened: Loads what answering needs, and gives what answers.
         fit: Fits it to the training texts, where it has something to fit.
     """
 
     check: Callable[[Any, Setting], None]
-    logits: Callable[..., np.ndarray]
+    opened: Callable[[Any, Setting], Asking]
     fit: Callable[[Any, Setting], None] = lambda spec, setting: None
 
 
 KINDS = {
-    "scores": Kind(scores.check, scores.logits),
-    "zero_shot": Kind(zero_shot.check, zero_shot.logits),
-    "embeddings": Kind(embeddings.check, embeddings.logits, embeddings.fit),
-    "endpoint": Kind(endpoint.check, endpoint.logits),
-    "function": Kind(function.check, function.logits),
+    "scores": Kind(scores.check, scores.opened),
+    "zero_shot": Kind(zero_shot.check, zero_shot.opened),
+    "embeddings": Kind(embeddings.check, embeddings.opened, embeddings.fit),
+    "endpoint": Kind(endpoint.check, endpoint.opened),
+    "function": Kind(function.check, function.opened),
 }
 
 
@@ -81,5 +80,5 @@ def answers(spec: BlackBox, setting: Setting, parts: Sequence[str]) -> dict[str,
         # An answer may stand for several texts, or several for one.
         return lambda done, total: advance(rows * done // total, rows)
 
-    ask = KINDS[spec.kind].logits
-    return {part: ask(spec, setting, split, tell(len(split))) for part, split in splits.items()}
+    ask = KINDS[spec.kind].opened(spec, setting)
+    return {part: ask(split, tell(len(split))) for part, split in splits.items()}

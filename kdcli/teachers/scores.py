@@ -9,7 +9,7 @@ from kdcli.data import files
 from kdcli.errors import DataError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import ScoresSpec
-from kdcli.teachers.asked import Advance, Setting, as_logits
+from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,32 +23,32 @@ def check(spec: ScoresSpec, setting: Setting) -> None:
     Raises:
         DataError: It hasn't.
     """
+    logits = opened(spec, setting)
     for part in ("train", "validation"):
-        logits(spec, setting, setting.corpus.splits[part])
+        logits(setting.corpus.splits[part], lambda done, total: None)
 
 
-def logits(
-    spec: ScoresSpec,
-    setting: Setting,
-    split: "Dataset",
-    advance: Advance = lambda done, total: None,
-) -> np.ndarray:
-    """The file's scores for each text as logits, (texts, labels).
+def opened(spec: ScoresSpec, setting: Setting) -> Asking:
+    """Read the file: each text's scores as logits.
 
     Raises:
         DataError: The file can't be used, or has no scores for a text.
     """
     scores = _read(spec, setting)
-    found = np.empty((len(split), len(setting.corpus.labels)), dtype=np.float32)
-    for row, text in enumerate(texts_of(split)):
-        if text not in scores:
-            raise DataError(
-                f"{spec.file} has no scores for the text {_short(text)}.",
-                "Add a row for it: every text of train, validation and test needs one.",
-            )
-        found[row] = scores[text]
-    advance(len(split), len(split))
-    return found
+
+    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+        found = np.empty((len(split), len(setting.corpus.labels)), dtype=np.float32)
+        for row, text in enumerate(texts_of(split)):
+            if text not in scores:
+                raise DataError(
+                    f"{spec.file} has no scores for the text {_short(text)}.",
+                    "Add a row for it: every text of train, validation and test needs one.",
+                )
+            found[row] = scores[text]
+        advance(len(split), len(split))
+        return found
+
+    return logits
 
 
 def _read(spec: ScoresSpec, setting: Setting) -> dict[tuple[str, ...], np.ndarray]:

@@ -16,7 +16,7 @@ from kdcli.models.forward import collator_for
 from kdcli.models.forward import logits as logits_of
 from kdcli.recipe.black_box import ZeroShotSpec
 from kdcli.tasks import MULTI_LABEL
-from kdcli.teachers.asked import Advance, Setting
+from kdcli.teachers.asked import Advance, Asking, Setting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,13 +41,8 @@ def check(spec: ZeroShotSpec, setting: Setting) -> None:
     source.load_tokenizer(folder)
 
 
-def logits(
-    spec: ZeroShotSpec,
-    setting: Setting,
-    split: "Dataset",
-    advance: Advance = lambda done, total: None,
-) -> np.ndarray:
-    """How much each text entails each label's hypothesis, (texts, labels).
+def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
+    """Load the model: how much each text entails each label's hypothesis, (texts, labels).
 
     Of one label a text it is the logit of entailment: their softmax weighs labels against one
     another. Of several it is entailment's above contradiction's, each label for itself.
@@ -61,26 +56,30 @@ def logits(
     hypotheses = [spec.template.format(spec.descriptions.get(n, n)) for n in labels]
     limit = length_limit(model.config, tokenizer, setting.data.max_length)
     collate = collator_for(model, tokenizer)
-    found = np.empty((len(split), len(labels)), dtype=np.float32)
-    step = max(1, _PAIRS // len(labels))
-    for start in range(0, len(split), step):
-        texts = split[start : start + step]["text"]
-        pairs = Dataset.from_dict(
-            {
-                "text": [text for text in texts for _ in labels],
-                "text_pair": hypotheses * len(texts),
-            }
-        )
 
-        def advance_all(done: int, total: int, start: int = start) -> None:
-            advance(start + done // len(labels), len(split))
+    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+        found = np.empty((len(split), len(labels)), dtype=np.float32)
+        step = max(1, _PAIRS // len(labels))
+        for start in range(0, len(split), step):
+            texts = split[start : start + step]["text"]
+            pairs = Dataset.from_dict(
+                {
+                    "text": [text for text in texts for _ in labels],
+                    "text_pair": hypotheses * len(texts),
+                }
+            )
 
-        told = logits_of(model, collate, encode(pairs, tokenizer, limit), _BATCH, advance_all)
-        scores = told[:, entailed]
-        if setting.corpus.task is MULTI_LABEL:
-            scores = scores - told[:, contradicted]
-        found[start : start + len(texts)] = scores.reshape(len(texts), len(labels))
-    return found
+            def advance_all(done: int, total: int, start: int = start) -> None:
+                advance(start + done // len(labels), len(split))
+
+            told = logits_of(model, collate, encode(pairs, tokenizer, limit), _BATCH, advance_all)
+            scores = told[:, entailed]
+            if setting.corpus.task is MULTI_LABEL:
+                scores = scores - told[:, contradicted]
+            found[start : start + len(texts)] = scores.reshape(len(texts), len(labels))
+        return found
+
+    return logits
 
 
 def _places(labels: tuple[str, ...], model: str) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def corpus(planted):
 def ask(corpus, url, split="validation", reporter=None, **settings):
     spec = EndpointSpec(url=url, model="m", **settings)
     place = Setting(corpus, DataSpec(dataset="x/y"), Path(), reporter or Silent())
-    return endpoint.logits(spec, place, corpus.splits[split])
+    return endpoint.opened(spec, place)(corpus.splits[split], lambda done, total: None)
 
 
 def right(corpus, logits, split="validation"):
