@@ -43,20 +43,32 @@ class Stage:
 
 
 _HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "folds", "weight"))
+_UNLABELLED = "data.unlabelled"
 STAGES = (
     Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", besides=_HOW_IT_ANSWERS, together=True, costly=True),
+          "kdcli.stages.teacher:run", besides=(*_HOW_IT_ANSWERS, _UNLABELLED), together=True,
+          costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
-          ("data", "student", "seed"), "kdcli.stages.student:run", version=2),
-    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher",), ("data", "teacher"),
-          "kdcli.stages.outputs:run", version=2, together=True, costly=True),
-    Stage("distill", "train the student", "student", ("student", "outputs"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:run", together=True),
-    Stage("baseline", "train the student on labels alone", "baseline", ("student",),
+          ("data", "student", "seed"), "kdcli.stages.student:run", version=2,
+          besides=(_UNLABELLED,)),
+    Stage("transfer", "gather texts without labels", "transfer-set", (),
+          ("data", "augment", "seed"), "kdcli.stages.transfer:run", when="transfer"),
+    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher", "transfer"),
+          ("data", "teacher"), "kdcli.stages.outputs:run", version=2, besides=(_UNLABELLED,),
+          together=True, costly=True),
+    Stage("distill", "train the student", "student", ("student", "transfer", "outputs"),
+          ("data", "distill", "seed"), "kdcli.stages.distill:run", besides=(_UNLABELLED,),
+          together=True),
+    Stage("control", "train the student without these texts", "control",
+          ("student", "transfer", "outputs"), ("data", "distill", "seed"),
+          "kdcli.stages.distill:run_control", besides=(_UNLABELLED,), when="control",
+          together=True),
+    Stage("baseline", "train the student on labels alone", "baseline", ("student", "transfer"),
           ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
-          besides=("distill.losses",), when="baseline", together=True),
-    Stage("evaluate", "measure them", "evaluation.json", ("teacher", "distill", "baseline"),
-          ("data", "evaluate"), "kdcli.stages.evaluate:run", version=3),
+          besides=("distill.losses", _UNLABELLED), when="baseline", together=True),
+    Stage("evaluate", "measure them", "evaluation.json",
+          ("teacher", "distill", "control", "baseline"), ("data", "evaluate"),
+          "kdcli.stages.evaluate:run", version=3, besides=(_UNLABELLED,)),
     Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
           "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),
@@ -138,6 +150,10 @@ def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[s
     # Where a source lies is of no consequence: what it holds is.
     if "data" in spec:
         spec["data"]["dataset"] = identities["data"]
+        if spec["data"].get("unlabelled") is not None:
+            spec["data"]["unlabelled"] = identities["unlabelled"]
+    if spec.get("augment") and spec["augment"]["model"] is not None:
+        spec["augment"]["model"] = identities["augment"]
     if "teacher" in spec and recipe.teacher.source is not None:
         spec["teacher"][recipe.teacher.source] = identities["teacher"]
     if "student" in spec and spec["student"]["model"] is not None:
@@ -157,6 +173,10 @@ def identities_of(recipe: Recipe) -> dict[str, str]:
     from kdcli.models import source as models
 
     found, teacher = {"data": data.identity(recipe.data)}, recipe.teacher
+    if recipe.data.unlabelled is not None:
+        found["unlabelled"] = data.identity(recipe.data.of_unlabelled)
+    if recipe.augment is not None and recipe.augment.model is not None:
+        found["augment"] = models.identity(recipe.augment.model, recipe.augment.revision)
     if isinstance(teacher, ScoresSpec):
         found["teacher"] = data.identity(recipe.data.model_copy(update={"dataset": teacher.file}))
     elif isinstance(teacher, TeacherSpec | ZeroShotSpec | EmbeddingsSpec):
@@ -184,6 +204,10 @@ def recorded_identities(run: RunFolder) -> dict[str, str]:
         for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
             found[also(place)] = other["model"]
     found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
+    for spec in specs:
+        if "augment" in spec:
+            found["unlabelled"] = spec["data"]["unlabelled"] or ""
+            found["augment"] = (spec["augment"] or {}).get("model") or ""
     return found
 
 

@@ -31,6 +31,7 @@ class Task:
         score: The headline of decisions and truths.
         probabilities: Of logits, float64, (texts, outputs); of a score there are none.
         log_loss: Of logits and truths, in nats, the mean over texts (and labels).
+        missing: What stands for the label of a text that has none.
         mean: Several models' logits, (models, texts, outputs), and their shares, (models,): the
             logits of the mean of what they say.
     """
@@ -42,6 +43,7 @@ class Task:
     decide: Callable[[np.ndarray], np.ndarray]
     score: Callable[[np.ndarray, np.ndarray], float]
     mean: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    missing: float = -100
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
     log_loss: Callable[[np.ndarray, np.ndarray], float] | None = None
 
@@ -110,8 +112,8 @@ SINGLE_LABEL = Task(
     lambda logits: logits.argmax(-1),
     _right,
     _mean_of_softmax,
-    _softmax,
-    _log_loss,
+    probabilities=_softmax,
+    log_loss=_log_loss,
 )
 MULTI_LABEL = Task(
     "multi_label_classification",
@@ -121,8 +123,8 @@ MULTI_LABEL = Task(
     lambda logits: logits > 0,
     _micro_f1,
     _mean_of_sigmoids,
-    _sigmoid,
-    _binary_log_loss,
+    probabilities=_sigmoid,
+    log_loss=_binary_log_loss,
 )
 REGRESSION = Task(
     "regression",
@@ -132,5 +134,6 @@ REGRESSION = Task(
     lambda logits: logits[:, 0],
     _ranks_alike,
     _mean_of_scores,
+    missing=np.nan,
 )
 TASKS: Mapping[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}

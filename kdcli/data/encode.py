@@ -12,6 +12,7 @@ from kdcli import processes
 from kdcli.data import disk, pieces, targets
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
+from kdcli.tasks import MULTI_LABEL, REGRESSION, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,8 +124,11 @@ def _token_column(encoded: "Dataset") -> Any:
 def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) -> "Dataset":
     """Replace `label` by `labels`, as the model's outputs have them.
 
-    The id of its own label list; 0 or 1 for each of its labels; or a score.
+    The id of its own label list; 0 or 1 for each of its labels; or a score. Where there is no
+    `label`, all of them are missing: `task.missing`.
     """
+    if "label" not in encoded.column_names:
+        return encoded.add_column("labels", _missing(len(encoded), len(model), corpus.task))
     count = len(corpus.labels)
     there = targets.counts(encoded, corpus.task, count)
     present = [name for name, texts in zip(corpus.labels, there, strict=True) if texts]
@@ -134,6 +138,12 @@ def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) 
     if truth.ndim == 1:
         return rest.add_column("labels", truth)
     return rest.add_column("labels", _fixed(truth.astype(np.int8)))
+
+
+def _missing(rows: int, outputs: int, task: Task) -> Any:
+    if task is MULTI_LABEL:
+        return _fixed(np.full((rows, outputs), task.missing, dtype=np.int8))
+    return np.full(rows, task.missing, dtype=np.float32 if task is REGRESSION else np.int64)
 
 
 def labels_of(encoded: "Dataset") -> np.ndarray:

@@ -58,6 +58,12 @@ class DataSpec(Spec):
         "has it: names and whole numbers are one label each, lists are several, fractions scores.",
     )
     splits: SplitsSpec = SplitsSpec()
+    unlabelled: Source | None = Field(
+        None,
+        min_length=1,
+        description="Texts without labels, which the student learns from the teacher's outputs "
+        "alone: named as dataset is, with the same text columns.",
+    )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="How much of train to set aside where validation is missing."
     )
@@ -69,6 +75,12 @@ class DataSpec(Spec):
     def labels(self) -> tuple[str, ...]:
         """The columns of the labels: one, or one a label."""
         return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def of_unlabelled(self) -> "DataSpec":
+        """The same of the unlabelled texts: their splits are found by their usual names."""
+        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), "config": None, "revision": None}
+        return self.model_copy(update=own)
 
     @model_validator(mode="after")
     def _several_labels(self) -> "DataSpec":

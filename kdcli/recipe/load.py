@@ -26,6 +26,8 @@ Override = str | tuple[str, str]
 
 _SOURCES: tuple[yaml.Path, ...] = (
     ("data", "dataset"),
+    ("data", "unlabelled"),
+    ("augment", "model"),
     ("teacher", "model"),
     ("teacher", "file"),
     ("student", "model"),

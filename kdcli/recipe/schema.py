@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from kdcli.recipe.augment import AugmentSpec
 from kdcli.recipe.base import Spec
 from kdcli.recipe.black_box import BlackBox
 from kdcli.recipe.data import DataSpec
@@ -98,13 +99,19 @@ class Recipe(Spec):
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seeds everything that is random.")
     data: DataSpec
+    augment: AugmentSpec | None = Field(
+        None,
+        description="Altered copies of the training texts, which the student learns from the "
+        "teacher's outputs alone.",
+    )
     teacher: Teacher
     student: StudentSpec = StudentSpec()
     distill: DistillSpec = DistillSpec()
     baseline: bool = Field(
         False,
         description="Whether to train the same student on the labels alone as well, with the same "
-        "budget: is distilling better than plain fine-tuning?",
+        "budget: is distilling better than plain fine-tuning? With unlabelled or altered texts, "
+        "also once without them.",
     )
     evaluate: EvaluateSpec = EvaluateSpec()
     card: CardSpec = CardSpec()
@@ -127,6 +134,16 @@ class Recipe(Spec):
                 "to cut a student out of"
             )
         return self
+
+    @property
+    def transfer(self) -> bool:
+        """Whether there are texts that the teacher alone labels."""
+        return self.data.unlabelled is not None or self.augment is not None
+
+    @property
+    def control(self) -> bool:
+        """Whether to show what these texts bring."""
+        return self.baseline and self.transfer
 
     @property
     def white_box(self) -> TeacherSpec | None:

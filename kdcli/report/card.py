@@ -83,6 +83,7 @@ def render(
         teacher_link=_teacher_link(recipe),
         black_box=None if recipe.black_box is None else public(recipe).teacher.title,
         dataset_link=_dataset_link(recipe),
+        beyond=Markdown(transfer(recipe, results)),
         origin=_origin(recipe, results["student"]),
         code=code,
         literal=Markdown(json.dumps(recipe.name)),
@@ -115,13 +116,33 @@ def public(recipe: Recipe) -> Recipe:
         also = tuple(o.model_copy(update={"model": _public(o.model)}) for o in teacher.also)
         places = {**places, "also": also}
     parts: dict[str, Spec] = {
-        "data": recipe.data.model_copy(update={"dataset": _public(recipe.data.dataset)}),
+        "data": recipe.data.model_copy(update={
+            key: _public(source) for key in ("dataset", "unlabelled")
+            if (source := getattr(recipe.data, key)) is not None
+        }),
         "teacher": teacher.model_copy(update=places),
-    }
+    }  # fmt: skip
+    if recipe.augment is not None and recipe.augment.model is not None:
+        language = {"model": _public(recipe.augment.model)}
+        parts["augment"] = recipe.augment.model_copy(update=language)
     if recipe.student.model is not None:
         own = {"model": _public(recipe.student.model)}
         parts["student"] = recipe.student.model_copy(update=own)
     return recipe.model_copy(update=parts)
+
+
+def transfer(recipe: Recipe, results: Mapping[str, Any]) -> str:
+    """A sentence on the texts that the teacher alone labelled; empty where there were none."""
+    if not recipe.transfer:
+        return ""
+    told = results["transfer"]
+    counts = {"unlabelled": "unlabelled texts", "augmented": "altered copies of training texts"}
+    found = [f"{told[part]:,} {words}" for part, words in counts.items() if told[part]]
+    control = " The *control* is the same student without these, trained for as many steps."
+    return (
+        f"The student also learnt the teacher's outputs for {' and '.join(found) or 'no others'}, "
+        f"which have no labels.{control if recipe.control else ''}"
+    )
 
 
 def public_text(recipe: Recipe, text: str) -> str:

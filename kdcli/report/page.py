@@ -14,11 +14,11 @@ from kdcli.outside import printable
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
 from kdcli.report import plots, tables
-from kdcli.report.card import public, public_text
+from kdcli.report.card import public, public_text, transfer
 from kdcli.report.plots import Dot, Line
 from kdcli.tasks import SINGLE_LABEL, TASKS, Task
 
-_FITS = {TEACHER: "teacher", tables.STUDENT: "distill", "baseline": "baseline"}  # by model
+_STAGES = {tables.STUDENT: "distill"}  # the other models are called as the stages that train them
 _PAIRS, _CONFUSED = 15, 14
 
 Model = Mapping[str, Any]
@@ -62,6 +62,7 @@ def render(
         yaml=dump(public(recipe.spelt_out(task))),
         task=task,
         origin=public_text(recipe, results["student"]["origin"]),
+        beyond=transfer(recipe, results).replace("*", ""),
         evaluation=evaluation,
         models=names,
         remarks=summary.remarks({**evaluation, "examples": splits}),
@@ -71,8 +72,9 @@ def render(
         every={split: tables.every(evaluation, split) for split in splits},
         costs=tables.costs(evaluation),
         picture=_trade_off(evaluation, splits[0]),
-        fits=[_fit(model, results[_FITS[model]]["history"], place, task)
-              for place, model in enumerate(names) if results[_FITS[model]]["history"]],
+        fits=[_fit(model, history, place, task)
+              for place, model in enumerate(names)
+              if (history := results[_STAGES.get(model, model)]["history"])],
         confusions={s: _Confusion(evaluation, s) for s in splits if _has(evaluation, "confusion")},
         classes={s: _classes(evaluation, s) for s in splits if _has(evaluation, "classes")},
         reliability={s: _reliability(evaluation, s) for s in splits

@@ -12,13 +12,14 @@ from kdcli.errors import MendableError
 from kdcli.models import layers, source
 from kdcli.models.forward import collator_for
 from kdcli.progress import Tally
+from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import LossSpec, of_labels
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.stages.fitting import fit
 from kdcli.tasks import Task
 from kdcli.training import remembered, signals, states
-from kdcli.training.fit import versions
+from kdcli.training.fit import steps, versions
 from kdcli.training.hard import hard_labels
 from kdcli.training.objective import LIVE, Objective, Shapes, needs
 
@@ -35,7 +36,16 @@ def run(job: Job) -> dict[str, Any]:
     Returns:
         `history`, a row for each epoch; `parameters`; `versions` of what trained it.
     """
-    return _train(job, "distill", job.recipe.distill.terms)
+    return _train(job, "distill", job.recipe.distill.terms, transfer=True)
+
+
+def run_control(job: Job) -> dict[str, Any]:
+    """Build the folder of the same student, trained without the transfer set.
+
+    Returns:
+        The same as `run`.
+    """
+    return _train(job, "control", job.recipe.distill.terms)
 
 
 def run_baseline(job: Job) -> dict[str, Any]:
@@ -47,14 +57,26 @@ def run_baseline(job: Job) -> dict[str, Any]:
     return _train(job, "baseline", of_labels)
 
 
-def _train(job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]]) -> dict[str, Any]:
+def _train(
+    job: Job,
+    stage: str,
+    terms_of: Callable[[Task], Sequence[LossSpec]],
+    *,
+    transfer: bool = False,
+) -> dict[str, Any]:
     recipe = job.recipe
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])
-    corpus = texts.load(recipe, job.reporter)
+    corpus = texts.with_transfer(texts.load(recipe, job.reporter), job)
     task, terms = corpus.task, terms_of(corpus.task)
-    parts = ("train", "validation")
+    beyond = texts.TRANSFER in corpus.splits
+    parts = ["train", "validation"] + [texts.TRANSFER] * (transfer and beyond)
     rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
+    if "logits" in needs(terms):
+        outputs = signals.read(job.inputs["outputs"])
+        rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
+    if texts.TRANSFER in rows:
+        rows["train"] = concatenate_datasets([rows["train"], rows.pop(texts.TRANSFER)])
     asked = needs(terms)
     teacher, shapes, on_disk = None, None, None
     if asked & LIVE:
@@ -66,16 +88,16 @@ def _train(job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]])
     objective = Objective(terms, shapes, hard, task)
     if teacher is not None and asked & LIVE == {"hidden"}:
         teacher, rows, on_disk = _remembered(teacher, tokenizer, rows, objective, job)
-    if "logits" in asked:
-        outputs = signals.read(job.inputs["outputs"])
-        rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
+    spec: FitSpec = recipe.distill
+    if beyond and not transfer:
+        spec = _of_as_many_steps(spec, corpus)
     history = fit(
         job,
         stage,
         student,
         tokenizer,
         rows=rows,
-        spec=recipe.distill,
+        spec=spec,
         objective=objective,
         teacher=teacher,
         remembered=on_disk,
@@ -87,6 +109,13 @@ def _train(job: Job, stage: str, terms_of: Callable[[Task], Sequence[LossSpec]])
         "parameters": source.count_parameters(student),
         "versions": versions(),
     }
+
+
+def _of_as_many_steps(spec: FitSpec, corpus: Corpus) -> FitSpec:
+    """The training of a student that learns from fewer texts: in more epochs."""
+    alone = len(corpus.splits["train"])
+    epochs = spec.epochs * steps(alone + len(corpus.splits[texts.TRANSFER]), spec)
+    return spec.model_copy(update={"epochs": round(epochs / steps(alone, spec))})
 
 
 def _beside(

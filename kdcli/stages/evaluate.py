@@ -1,4 +1,4 @@
-"""Teacher and student (and the baseline), measured on the same texts."""
+"""Teacher and student (and what they are compared with), measured on the same texts."""
 
 from typing import Any
 
@@ -10,7 +10,12 @@ from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.teachers import kinds
 
-_PARTS = {TEACHER: "teacher", "student": "distill", "baseline": "baseline"}
+_PARTS = {
+    TEACHER: "teacher",
+    "student": "distill",
+    "control": "control",
+    "baseline": "baseline",
+}
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -51,15 +51,16 @@ def forecast(
     fits: dict[str, tuple[FitSpec, Size]] = {"distill": (recipe.distill, small)}
     # How long a black box takes to answer, nobody knows.
     if large is not None and recipe.white_box is not None:
-        told = rows["train"] + rows["validation"]
+        told = rows["train"] + rows["validation"] + given.transfer
         found["teacher"] = {"parameters": large.parameters}
         found["outputs"] = {"seconds": seconds(told, large.flops_per_token)}
         if recipe.white_box.fine_tune is not None:
             fits["teacher"] = (recipe.white_box.fine_tune, large)
     for stage, (spec, one) in fits.items():
         # A training step does three times the work of a forward pass.
-        passes = spec.epochs * (3 * rows["train"] + rows["validation"])
-        found[stage]["steps"] = steps(rows["train"], spec)
+        train = rows["train"] + (given.transfer if stage == "distill" else 0)
+        passes = spec.epochs * (3 * train + rows["validation"])
+        found[stage]["steps"] = steps(train, spec)
         found[stage]["seconds"] = seconds(passes, one.flops_per_token)
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
     work = small.flops_per_token + (0 if large is None else large.flops_per_token)

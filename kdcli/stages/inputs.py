@@ -13,7 +13,7 @@ from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentSpec
 from kdcli.recipe.teacher import OneTeacherSpec, TeacherSpec
-from kdcli.stages import narrowing, texts
+from kdcli.stages import narrowing, texts, transfer
 from kdcli.stages.student import shape
 from kdcli.teachers import kinds
 from kdcli.teachers.asked import Setting
@@ -32,12 +32,14 @@ class Inputs:
         tokenizer: The teacher's, or the student's where the teacher is a black box.
         teacher: None where it is a black box.
         student: What is to learn.
+        transfer: How many texts at most the teacher alone labels.
     """
 
     corpus: Corpus
     tokenizer: "PreTrainedTokenizerBase"
     teacher: "PreTrainedModel | None"
     student: "PreTrainedModel"
+    transfer: int
 
     def student_by(self, spec: StudentSpec, *, allow_pickle: bool = False) -> "PreTrainedModel":
         """Another student of this teacher, without weights.
@@ -74,9 +76,10 @@ def look(
     corpus = texts.load(recipe, reporter)
     terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
     hard.refuse_unfit(recipe.distill, corpus.task, "distill")
+    whole, beyond = transfer.beforehand(recipe, corpus, allow_pickle=allow_pickle, weights=weights)
     teacher, tokenizer = None, None
     if not isinstance(recipe.teacher, TeacherSpec):
-        setting = Setting(corpus, recipe.data, Path(), reporter, allow_pickle)
+        setting = Setting(whole, recipe.data, Path(), reporter, allow_pickle)
         kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
         _refuse_too_many(corpus, len(corpus.labels))
     else:
@@ -90,7 +93,7 @@ def look(
         recipe.student, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
     )
     if teacher is None:
-        return Inputs(corpus, own, None, student)
+        return Inputs(corpus, own, None, student, beyond)
     sizes = [source.count_parameters(model) for model in (student, teacher)]
     if sizes[0] >= sizes[1]:
         reporter.say(
@@ -98,7 +101,7 @@ def look(
                 *(size / 1e6 for size in sizes)
             )
         )
-    return Inputs(corpus, tokenizer or own, teacher, student)
+    return Inputs(corpus, tokenizer or own, teacher, student, beyond)
 
 
 def _teacher(

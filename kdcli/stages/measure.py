@@ -27,7 +27,8 @@ def measure(
     """Measure models on the same texts.
 
     Args:
-        models: Run folders, which stand for their teacher, student and baseline, or single models.
+        models: Run folders, which stand for their teacher, student and what it is compared with,
+            or single models.
         flags: What the user said of data and evaluation, in a recipe's keys; where no data is
             named, it is that of the run that a model belongs to.
         reporter: Told of every batch.
@@ -83,8 +84,8 @@ def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
             run = RunFolder.open(path)
             names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
-            for part in (TEACHER, "student", "baseline"):
-                # There may be no baseline, and a teacher that is a black box is no model to run.
+            for part in (TEACHER, "student", "control", "baseline"):
+                # Most recipes ask for no more, and a black box is no model to run.
                 if part == "student" or (path / part / "config.json").is_file():
                     _refuse_spoilt(run, part)
                     folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))

@@ -27,24 +27,25 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_SPLITS = ("train", "validation")
+_SPLITS = ("train", "validation", texts.TRANSFER)
 _BATCH_SIZE = 64
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Build the folder of the outputs on train and validation.
+    """Build the folder of the outputs on train, validation and transfer set.
 
     Returns:
         `rows`, how many texts the teacher was asked about; the task's headline (`accuracy`) of
         these outputs on validation.
     """
-    spec, corpus = job.recipe.teacher, texts.load(job.recipe, job.reporter)
+    spec = job.recipe.teacher
+    corpus = texts.with_transfer(texts.load(job.recipe, job.reporter), job)
     if not isinstance(spec, TeacherSpec):
         return _told(spec, corpus, job)
     model = source.load_classifier(job.inputs["teacher"])
     tokenizer = source.load_tokenizer(job.inputs["teacher"])
     names = source.labels_of(model.config)
-    splits = {split: corpus.splits[split] for split in _SPLITS}
+    splits = {split: corpus.splits[split] for split in _asked(corpus)}
     _require_room(corpus, len(names), job)
     found = {} if spec.folds is None else {"train": _out_of_fold(job, corpus)}
     asked = {name: split for name, split in splits.items() if name not in found}
@@ -78,7 +79,7 @@ def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
 
     def ask() -> dict[str, Any]:
         setting = texts.setting(job, corpus, job.inputs["teacher"])
-        found = kinds.answers(box, setting, _SPLITS)
+        found = kinds.answers(box, setting, _asked(corpus))
         signals.write(found, job.output)
         truth = corpus.truth(corpus.splits["validation"], range(count), count)
         headline = corpus.task.score(corpus.task.decide(found["validation"]), truth)
@@ -90,8 +91,12 @@ def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
     return processes.from_first(ask)
 
 
+def _asked(corpus: Corpus) -> list[str]:
+    return [split for split in _SPLITS if split in corpus.splits]
+
+
 def _require_room(corpus: Corpus, labels: int, job: Job) -> None:
-    needed = 4 * labels * sum(len(corpus.splits[split]) for split in _SPLITS)
+    needed = 4 * labels * sum(len(corpus.splits[split]) for split in _asked(corpus))
     machine.require_disk(needed, job.output.parent, "what the teacher says of every text")
 
 

@@ -1,8 +1,11 @@
 """The rows that a model of this run trains or is measured on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from datasets import load_from_disk
 
 from kdcli.data import encode, source
 from kdcli.data.source import Corpus
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+TRANSFER = "transfer"
+
 
 def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = True) -> Corpus:
     """The recipe's data, its peculiarities told to the user; see `kdcli.data.source.load`."""
@@ -23,6 +28,14 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     for note in corpus.notes:
         reporter.say(note)
     return corpus
+
+
+def with_transfer(corpus: Corpus, job: Job) -> Corpus:
+    """The data with the split `transfer` of what the teacher alone labels, where there is any."""
+    folder = job.inputs.get("transfer")
+    if folder is None:
+        return corpus
+    return replace(corpus, splits={**corpus.splits, TRANSFER: load_from_disk(str(folder))})
 
 
 def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:

@@ -24,7 +24,7 @@ def check(spec: ScoresSpec, setting: Setting) -> None:
         DataError: It hasn't.
     """
     logits = opened(spec, setting)
-    for part in ("train", "validation"):
+    for part in {"train", "validation", "transfer"} & setting.corpus.splits.keys():
         logits(setting.corpus.splits[part], lambda done, total: None)
 
 

@@ -13,11 +13,21 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 @dataclass(frozen=True)
 class HardLabels:
-    """Smoothing, focus and weights, as `losses.cross_entropy` takes them."""
+    """Smoothing, focus and weights, as `losses.cross_entropy` takes them.
+
+    `everywhere` is whether each training text has a label.
+    """
 
     smoothing: float = 0.0
     focal: float = 0.0
     weights: Tensor | None = None
+    everywhere: bool = True
+
+
+def labelled(labels: Tensor, task: Task) -> Tensor:
+    """Which texts have a label, (texts,), of labels as `encode.with_model_labels` gives them."""
+    first = labels if labels.ndim == 1 else labels[:, 0]
+    return ~first.isnan() if task is REGRESSION else first != task.missing
 
 
 def hard_labels(
@@ -31,17 +41,18 @@ def hard_labels(
         classes: How many there are.
         task: What they are.
     """
-    weights = None
+    weights, found = None, torch.tensor(np.asarray(labels))
+    there = labelled(found, task)
+    found = found[there]
     if spec.class_weights == "balanced":
-        found = torch.as_tensor(np.asarray(labels))
         if task is MULTI_LABEL:
-            there = found.sum(0)
-            counts = torch.stack([len(found) - there, there])
+            given = found.sum(0)
+            counts = torch.stack([len(found) - given, given])
             weights = len(found) / (2 * counts.clamp_min(1))
         else:
             texts = torch.bincount(found, minlength=classes)
             weights = len(found) / (torch.count_nonzero(texts) * texts.clamp_min(1))
-    return HardLabels(spec.label_smoothing, spec.focal, weights)
+    return HardLabels(spec.label_smoothing, spec.focal, weights, bool(there.all()))
 
 
 def refuse_unfit(spec: FitSpec, task: Task, part: str) -> None:

@@ -117,7 +117,15 @@ class Objective(nn.Module):
                 return self.projections[key](states) if key in self.projections else states
 
             batch = Batch(
-                student, teacher, labels, progress, self.pairs[name], project, self.hard, self.depth
+                student,
+                teacher,
+                labels,
+                progress,
+                self.pairs[name],
+                project,
+                self.hard,
+                self.task,
+                self.depth,
             )
             terms[name] = batch.now(spec.weight) * TERMS[self.task.name][kind_of(spec)](spec, batch)
         return terms

@@ -1,7 +1,7 @@
 """The terms of a loss, for each task: from a recipe's settings and a batch to a number."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from kdcli.errors import RecipeError
 from kdcli.recipe.losses import LossSpec, RampSpec
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from kdcli.training import losses
-from kdcli.training.hard import HardLabels
+from kdcli.training.hard import HardLabels, labelled
 from kdcli.training.states import Told
 
 Term = Callable[[Any, "Batch"], Tensor]
@@ -28,6 +28,7 @@ class Batch:
     pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
     project: Callable[[str, Tensor], Tensor]  # to the teacher's width
     hard: HardLabels
+    task: Task
     depth: int  # the teacher's
 
     def now(self, setting: Any) -> float:
@@ -43,6 +44,25 @@ class Batch:
         return self.student.mask
 
 
+def _of_labelled(term: Term) -> Term:
+    """The term's mean over all texts, where one without a label adds nothing."""
+
+    def mean(spec: Any, batch: Batch) -> Tensor:
+        if batch.hard.everywhere:
+            return term(spec, batch)
+        there = labelled(batch.labels, batch.task)
+        if not there.any():
+            return 0 * batch.student.logits.sum()
+        logits = batch.student.logits[there]
+        part = replace(
+            batch, student=replace(batch.student, logits=logits), labels=batch.labels[there]
+        )
+        return term(spec, part) * there.float().mean()
+
+    return mean
+
+
+@_of_labelled
 def _cross_entropy(spec: Any, batch: Batch) -> Tensor:
     logits, hard = batch.student.logits, batch.hard
     weights = None if hard.weights is None else hard.weights.to(logits)
@@ -58,6 +78,7 @@ def _soft_targets(spec: Any, batch: Batch) -> Tensor:
     return losses.soft_targets(logits, teacher, batch.now(spec.temperature))
 
 
+@_of_labelled
 def _binary_cross_entropy(spec: Any, batch: Batch) -> Tensor:
     logits, hard = batch.student.logits, batch.hard
     weights = None if hard.weights is None else hard.weights.to(logits)
@@ -72,6 +93,7 @@ def _binary_soft_targets(spec: Any, batch: Batch) -> Tensor:
     )
 
 
+@_of_labelled
 def _labels_mse(spec: Any, batch: Batch) -> Tensor:
     return losses.labels_mse(batch.student.logits, batch.labels)
 
@@ -81,10 +103,14 @@ def _logits_mse(spec: Any, batch: Batch) -> Tensor:
 
 
 def _decoupled(spec: Any, batch: Batch) -> Tensor:
+    # Of a text without a label the teacher's takes its place.
+    labels = torch.where(
+        labelled(batch.labels, batch.task), batch.labels, batch.teacher.logits.argmax(-1)
+    )
     return losses.decoupled(
         batch.student.logits,
         batch.teacher.logits,
-        batch.labels,
+        labels,
         temperature=batch.now(spec.temperature),
         target=spec.target,
         others=spec.others,

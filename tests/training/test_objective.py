@@ -9,6 +9,7 @@ from kdcli.errors import RecipeError
 from kdcli.models import source, surgery
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from kdcli.training import losses, states
 from kdcli.training.hard import hard_labels
 from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
@@ -147,3 +148,52 @@ def test_balanced_every_class_counts_alike():
     objective = Objective([CrossEntropySpec()], hard=hard)
     terms = objective(Told(logits), Told(logits), labels)
     torch.testing.assert_close(terms["cross_entropy"], torch.tensor(5.0).log())
+
+
+GAPS = torch.tensor([True, False, True, True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "labels"),
+    [
+        (SINGLE_LABEL, "cross_entropy", torch.arange(6) % 5),
+        (MULTI_LABEL, "cross_entropy", (torch.arange(30).reshape(6, 5) % 2).to(torch.int8)),
+        (REGRESSION, "labels_mse", torch.linspace(-100, 100, 6)),
+    ],
+)
+def test_a_text_without_a_label_adds_nothing_to_what_labels_teach(task, kind, labels):
+    logits = torch.randn(6, 1 if task is REGRESSION else 5, requires_grad=True)
+    some = labels.clone()
+    some[~GAPS] = task.missing
+    hard = hard_labels(FitSpec(), some.numpy(), 5, task)
+    student = Told(logits)
+
+    def value(rows, labels, hard):
+        told = Told(student.logits[rows])
+        return Objective([spec(kind)], hard=hard, task=task)(told, told, labels[rows])[kind]
+
+    whole = hard_labels(FitSpec(), labels.numpy(), 5, task)
+    found = value(slice(None), some, hard)
+    torch.testing.assert_close(found, value(GAPS, labels, whole) / 2)
+    gradient = torch.autograd.grad(found, logits)[0]
+    assert gradient[GAPS].any(1).all()
+    assert not gradient[~GAPS].any()
+    none = value(~GAPS, some, hard)
+    assert none == 0
+    assert none.requires_grad
+
+
+def test_of_a_text_without_a_label_the_teacher_s_is_set_against_the_others(student, teacher):
+    labels = teacher.logits.argmax(-1)
+    some = torch.where(GAPS, labels, -100)
+    hard = hard_labels(FitSpec(), some.numpy(), 5)
+    found = Objective([spec("decoupled")], hard=hard)(student, teacher, some)
+    torch.testing.assert_close(found, Objective([spec("decoupled")])(student, teacher, labels))
+
+
+def test_balanced_weights_count_the_labels_that_there_are():
+    balanced = FitSpec(class_weights="balanced")
+    some, whole = torch.tensor([0, 0, 1, -100, -100]), torch.tensor([0, 0, 1])
+    found = [hard_labels(balanced, labels.numpy(), 2) for labels in (some, whole)]
+    torch.testing.assert_close(found[0].weights, found[1].weights)
+    assert [one.everywhere for one in found] == [False, True]
