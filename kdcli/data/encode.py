@@ -12,6 +12,7 @@ from kdcli import processes
 from kdcli.data import disk, pieces, targets
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
+from kdcli.recipe.data import Keep
 from kdcli.tasks import MULTI_LABEL, REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEACHER_LOGITS = "teacher_logits"
+TEXT_OF = "text_of"  # of a window: which text it is of, from 0
 _BATCHES_SORTED_TOGETHER = 50
 # From so many rows on, the tokens lie on disk.
 _MANY = 500_000
+# Windows share a quarter of their tokens with the one before.
+_OVERLAP = 4
+# Where tokenizers cut.
+SIDES: Mapping[Keep | None, str] = {"head": "right", "tail": "left"}
 
 
 def length_limit(config: Any, tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> int:
@@ -48,49 +54,115 @@ _OFFSET_POSITIONS = {
 }
 
 
-def encode(split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int) -> "Dataset":
+def read(
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[Sequence[str]],
+    limit: int,
+    keep: Keep | None = None,
+) -> dict[str, Any]:
+    """Texts, or pairs, as lists of tokens.
+
+    Args:
+        tokenizer: Of the model that will read them.
+        texts: Their column; of pairs, both columns.
+        limit: Tokens to keep of a text.
+        keep: Which, of a longer one; None is as the tokenizer has it.
+
+    Returns:
+        What the tokenizer gives; of windows, a row for each, and `TEXT_OF` with the text's place.
+    """
+    columns = [*map(list, texts)]
+    side = tokenizer.truncation_side
+    if keep == "both":
+        whole = tokenizer(*columns, truncation=False, verbose=False)
+        end = limit // 2
+        return {
+            # The tokens that begin and end a text stay where they are.
+            name: [row if len(row) <= limit else row[: limit - end] + row[-end:] for row in rows]
+            for name, rows in whole.items()
+        }
+    if keep == "windows":
+        more = {"return_overflowing_tokens": True, "stride": limit // _OVERLAP}
+        found = dict(tokenizer(*columns, truncation=True, max_length=limit, **more))
+        found[TEXT_OF] = found.pop("overflow_to_sample_mapping")
+        return found
+    tokenizer.truncation_side = SIDES.get(keep, side)
+    try:
+        return dict(tokenizer(*columns, truncation=True, max_length=limit))
+    finally:
+        tokenizer.truncation_side = side
+
+
+def encode(
+    split: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int, keep: Keep | None = None
+) -> "Dataset":
     """Tokenise a split once.
 
     Args:
         split: With `text`, and `text_pair` for pairs.
         tokenizer: Of the model that will read it.
         limit: Tokens to keep of a text.
+        keep: Which, of a longer one; None is as the tokenizer has it.
 
     Returns:
         A data set of the same rows in the same order, with `input_ids` (and what else the
-        tokenizer's model reads) as lists, and `label` where the split has one.
+        tokenizer's model reads) as lists, and `label` where the split has one. Of windows, one
+        row for each, those of a text side by side, and `TEXT_OF`.
     """
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
 
-    def tokenise(rows: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        encoding = tokenizer(
-            list(rows["text"]),
-            list(rows["text_pair"]) if "text_pair" in rows else None,
-            truncation=True,
-            max_length=limit,
-        )
-        return {name: encoding[name] for name in names if name in encoding}
+    def tokenise(rows: Mapping[str, Sequence[str]], places: Sequence[int]) -> dict[str, Any]:
+        encoding = read(tokenizer, [rows[name] for name in texts], limit, keep)
+        found = {name: encoding[name] for name in names if name in encoding}
+        if TEXT_OF in encoding:
+            found[TEXT_OF] = [places[place] for place in encoding[TEXT_OF]]
+        return found
 
     texts = pieces.text_columns(split)
+    windows = keep == "windows"
+    how: dict[str, Any] = {"batched": True, "with_indices": True}
+    # What a text has besides is given to each of its windows.
+    how["remove_columns"] = split.column_names if windows else texts
     if len(split) < _MANY:
-        return split.map(tokenise, batched=True, remove_columns=texts, keep_in_memory=True)
-    file = disk.new_file()
-    try:
-        return split.map(
-            tokenise,
-            batched=True,
-            remove_columns=texts,
-            cache_file_name=str(file),
-            load_from_cache_file=False,
-        )
-    finally:
-        disk.forget(file)
+        found = split.map(tokenise, keep_in_memory=True, **how)
+    else:
+        file = disk.new_file()
+        try:
+            found = split.map(
+                tokenise, cache_file_name=str(file), load_from_cache_file=False, **how
+            )
+        finally:
+            disk.forget(file)
+    rest = [name for name in split.column_names if name not in texts]
+    return beside(found, split.select_columns(rest)) if windows and rest else found
+
+
+def beside(encoded: "Dataset", of_texts: "Dataset") -> "Dataset":
+    """Encoded rows with what their texts have besides as more columns."""
+    from datasets import concatenate_datasets
+
+    if TEXT_OF in encoded.column_names:
+        of_texts = of_texts.select(encoded[TEXT_OF])
+    return concatenate_datasets([encoded, of_texts], axis=1)
+
+
+def by_text(found: np.ndarray, encoded: "Dataset") -> np.ndarray:
+    """What was found for each row, (rows, …), as the mean over each text's windows, (texts, …)."""
+    if TEXT_OF not in encoded.column_names:
+        return found
+    texts = np.asarray(encoded[TEXT_OF])
+    starts = np.flatnonzero(np.diff(texts, prepend=-1))
+    counts = np.diff(np.append(starts, len(texts)))
+    mean: np.ndarray = np.add.reduceat(found, starts, axis=0) / counts[:, None].astype(found.dtype)
+    return mean
 
 
 def count_truncated(
     split: "Dataset", encoded: "Dataset", tokenizer: "PreTrainedTokenizerBase", limit: int
 ) -> int:
-    """How many texts lost something to the limit."""
+    """How many texts are longer than the limit."""
+    if TEXT_OF in encoded.column_names:
+        return int((np.bincount(encoded[TEXT_OF]) > 1).sum())
     full = np.flatnonzero(lengths(encoded) >= limit)
     if not len(full):
         return 0
@@ -187,7 +259,7 @@ class Collator:
         batch = {name: t for name, t in encoding.items() if name in self.inputs}
         if self.place is not None:
             batch["input_ids"] = self.place[batch["input_ids"]]
-        for name in rows[0].keys() - set(columns):
+        for name in rows[0].keys() - {*columns, TEXT_OF}:
             batch[name] = torch.as_tensor(np.asarray([row[name] for row in rows]))
         return batch
 

@@ -21,6 +21,7 @@ from kdcli.evaluation.operating import Settings
 from kdcli.evaluation.single_label import at_budgets
 from kdcli.evaluation.uncertainty import LEVEL, RESAMPLES, Resamples, interval
 from kdcli.progress import Reporter
+from kdcli.recipe.data import Keep
 from kdcli.recipe.schema import EvaluateSpec
 from kdcli.tasks import MULTI_LABEL, SINGLE_LABEL
 
@@ -49,6 +50,7 @@ def compare(
     max_length: int | None,
     reporter: Reporter,
     *,
+    truncate: Keep | None = None,
     carried: Mapping[str, Settings] | None = None,
     against: str | None = None,
     told: Mapping[str, Mapping[str, np.ndarray]] | None = None,
@@ -63,6 +65,7 @@ def compare(
         spec: Splits, out-of-scope label and budget, batch size, texts to time.
         max_length: Tokens to keep of a text, where less than the models take.
         reporter: Told of every batch, and of what the user should know of the texts.
+        truncate: Which tokens to keep of a longer text.
         carried: Temperature and threshold of the models that bring them; the others' are chosen
             on the validation texts, where there are any.
         against: The model that the others are compared with; see `document.reference`.
@@ -77,7 +80,7 @@ def compare(
     kept = _usable(carried or {}, spec.out_of_scope, to_tune)
     names = [*(told or {}), *folders]
     used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(names) else [])]
-    field = passes.load(folders, corpus, used, max_length, reporter, told=told)
+    field = passes.load(folders, corpus, used, max_length, reporter, truncate=truncate, told=told)
     question = Question(field, corpus, spec, splits, kept)
     said = ask_all(question, reporter)
     references = {name: document.reference(name, names, against) for name in names}

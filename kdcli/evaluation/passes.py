@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kdcli.data.encode import encode, length_limit
+from kdcli.data.encode import by_text, encode, length_limit, read
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.errors import ModelError
@@ -16,6 +16,7 @@ from kdcli.evaluation.states import States
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
 from kdcli.progress import Reporter, Tally
+from kdcli.recipe.data import Keep
 from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Subject:
     Attributes:
         labels: The names of its outputs, in order, the data's where it has none of its own.
         limit: How many tokens of a text it sees.
+        keep: Which, of a longer one; see `kdcli.data.encode.read`.
     """
 
     name: str
@@ -54,16 +56,18 @@ class Subject:
     tokenizer: "PreTrainedTokenizerBase"
     labels: tuple[str, ...]
     limit: int
+    keep: Keep | None = None
 
     def inputs(self, texts: Sequence[tuple[str, ...]]) -> dict[str, torch.Tensor]:
-        """A padded batch of texts (or pairs)."""
-        columns = map(list, zip(*texts, strict=True))
-        encoding = self.tokenizer(*columns, truncation=True, max_length=self.limit)
-        rows = [{name: encoding[name][i] for name in encoding} for i in range(len(texts))]
+        """A padded batch of texts (or pairs), or of their windows."""
+        columns = [*zip(*texts, strict=True)]
+        encoding = read(self.tokenizer, columns, self.limit, self.keep)
+        count = len(encoding["input_ids"])
+        rows = [{name: encoding[name][i] for name in encoding} for i in range(count)]
         return collator_for(self.model, self.tokenizer)(rows)
 
     def classify(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """The places of the texts' highest outputs."""
+        """The places of the highest outputs, of each text or window."""
         batch = self.inputs(texts)
         with torch.inference_mode():
             return self.model(**batch).logits.argmax(-1).tolist()
@@ -116,17 +120,20 @@ class Field:
             ModelError: What comes out is no number.
         """
         it = self.subjects[name]
-        encoded = encode(split, it.tokenizer, it.limit)
+        encoded = encode(split, it.tokenizer, it.limit, it.keep)
         collate = collator_for(it.model, it.tokenizer)
         if states:
-            with States(it.model, len(split)) as watch:
+            with States(it.model, len(encoded)) as watch:
                 found = logits(it.model, collate, encoded, batch_size, advance, after=watch)
         else:
             found = logits(it.model, collate, encoded, batch_size, advance)
         if not np.isfinite(found).all():
             raise ModelError(f"{name} answers with what is no number: its weights are damaged.")
         order = [it.labels.index(label) for label in self.labels]
-        return Outputs(found[:, order], watch.found if states else None)
+        seen = watch.found if states else None
+        return Outputs(
+            by_text(found[:, order], encoded), None if seen is None else by_text(seen, encoded)
+        )
 
 
 def load(
@@ -136,6 +143,7 @@ def load(
     max_length: int | None,
     reporter: Reporter,
     *,
+    truncate: Keep | None = None,
     told: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> Field:
     """Load classifiers that are to be measured on the same texts.
@@ -146,6 +154,7 @@ def load(
         splits: Those of them that will be used.
         max_length: Tokens to keep of a text, where less than the models take.
         reporter: Told of labels that are matched by their order.
+        truncate: Which tokens to keep of a longer text.
         told: See `Field`.
 
     Raises:
@@ -158,7 +167,7 @@ def load(
         source.refuse_other_task(model.config, corpus.task, name)
         names = _named(name, source.labels_of(model.config), corpus, present, reporter)
         limit = length_limit(model.config, tokenizer, max_length)
-        subjects[name] = Subject(name, folder, model, tokenizer, names, limit)
+        subjects[name] = Subject(name, folder, model, tokenizer, names, limit, truncate)
     first, *others = subjects.values()
     for other in others:
         _refuse_difference(first, other)

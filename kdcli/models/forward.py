@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from kdcli import processes
-from kdcli.data.encode import Collator, lengths
+from kdcli.data.encode import TEXT_OF, Collator, by_text, lengths
 from kdcli.models.first_token import first_token_only
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def logits(
         float32, (rows, classes), in the order of `encoded`.
     """
     model.eval()
-    rows = encoded.select_columns([c for c in encoded.column_names if c not in ("label", "labels")])
+    aside = {"label", "labels", TEXT_OF}
+    rows = encoded.select_columns([c for c in encoded.column_names if c not in aside])
     order = np.argsort(-lengths(encoded), kind="stable")
     found: np.ndarray | None = None
     with torch.inference_mode(), first_token_only(model):
@@ -73,7 +74,7 @@ def shared_logits(
     batch_size: int,
     advance: Callable[[int, int], None],
 ) -> np.ndarray:
-    """The same as `logits`, each process of the run doing its share; every one gets the whole."""
+    """The logits of each text: each process of the run does its share, and gets the whole."""
     rows, count = len(encoded), processes.count()
     mine = np.array_split(np.arange(rows), count)[processes.place()]
 
@@ -82,4 +83,5 @@ def shared_logits(
 
     share = encoded.select(mine)
     part = logits(model, collate, share, batch_size, advance_all) if len(share) else None
-    return np.concatenate([found for found in processes.gathered(part) if found is not None])
+    parts = [found for found in processes.gathered(part) if found is not None]
+    return by_text(np.concatenate(parts), encoded)

@@ -1,12 +1,13 @@
 """The part `data`: where texts and labels come from."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from kdcli import tasks
 from kdcli.recipe.base import Revision, Source, Spec
 
+Keep = Literal["head", "tail", "both", "windows"]
 _Split = Annotated[str, Field(min_length=1)]
 _Files = Annotated[tuple[_Split, ...], Field(min_length=1)]
 
@@ -71,6 +72,13 @@ class DataSpec(Spec):
         None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
     )
 
+    truncate: Keep | None = Field(
+        None,
+        description="What is kept of a longer text: its 'head', its 'tail', half of each ('both'), "
+        "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Left "
+        "out: what the model's tokenizer keeps, mostly the head.",
+    )
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The columns of the labels: one, or one a label."""
@@ -81,6 +89,12 @@ class DataSpec(Spec):
         """The same of the unlabelled texts: their splits are found by their usual names."""
         own = {"dataset": self.unlabelled, "splits": SplitsSpec(), "config": None, "revision": None}
         return self.model_copy(update=own)
+
+    @model_validator(mode="after")
+    def _one_text_to_cut(self) -> "DataSpec":
+        if self.truncate in ("both", "windows") and not isinstance(self.text, str):
+            raise ValueError(f"takes truncate: {self.truncate} for single texts, not for pairs")
+        return self
 
     @model_validator(mode="after")
     def _several_labels(self) -> "DataSpec":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import concatenate_datasets
 
 from kdcli import processes
-from kdcli.data.encode import labels_of
+from kdcli.data.encode import beside, labels_of
 from kdcli.data.source import Corpus
 from kdcli.errors import MendableError
 from kdcli.models import layers, source
@@ -74,7 +74,7 @@ def _train(
     rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
     if "logits" in needs(terms):
         outputs = signals.read(job.inputs["outputs"])
-        rows = {part: signals.beside(rows[part], outputs[part]) for part in parts}
+        rows = {part: beside(rows[part], outputs[part]) for part in parts}
     if texts.TRANSFER in rows:
         rows["train"] = concatenate_datasets([rows["train"], rows.pop(texts.TRANSFER)])
     asked = needs(terms)

@@ -33,7 +33,13 @@ def run(job: Job) -> dict[str, Any]:
         setting = texts.setting(job, corpus, folders.pop(TEACHER))
         told = {TEACHER: kinds.answers(box, setting, splits)}
     measured = compare(
-        folders, corpus, recipe.evaluate, recipe.data.max_length, job.reporter, told=told
+        folders,
+        corpus,
+        recipe.evaluate,
+        recipe.data.max_length,
+        job.reporter,
+        truncate=recipe.data.truncate,
+        told=told,
     )
     found = {**measured.document, "apart": examples.apart(measured, "student", TEACHER)}
     for model in found["models"]:

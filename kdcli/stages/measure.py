@@ -56,7 +56,14 @@ def measure(
     if any(flag[0].startswith("evaluate.refuse_at_most") for flag in flags):
         carried = {}
     return compare(
-        folders, corpus, chosen, spec.data.max_length, reporter, carried=carried, against=against
+        folders,
+        corpus,
+        chosen,
+        spec.data.max_length,
+        reporter,
+        truncate=spec.data.truncate,
+        carried=carried,
+        against=against,
     )
 
 

@@ -108,10 +108,12 @@ def _ask(
 ) -> dict[str, np.ndarray]:
     """The model's logits for every text of each split, (rows, classes)."""
     limit = length_limit(model.config, tokenizer, job.recipe.data.max_length)
-    collate = collator_for(model, tokenizer)
+    collate, keep = collator_for(model, tokenizer), job.recipe.data.truncate
     advance = Tally(job.reporter, sum(map(len, splits.values())))
     return {
-        name: shared_logits(model, collate, encode(split, tokenizer, limit), _BATCH_SIZE, advance)
+        name: shared_logits(
+            model, collate, encode(split, tokenizer, limit, keep), _BATCH_SIZE, advance
+        )
         for name, split in splits.items()
     }
 

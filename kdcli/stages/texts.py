@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TRANSFER = "transfer"
+_CUT = {
+    None: "cut to {} tokens",
+    "head": "cut to their first {} tokens",
+    "tail": "cut to their last {} tokens",
+    "both": "cut to {} tokens, half of them their first and half their last",
+    "windows": "read in windows of {} tokens",
+}
 
 
 def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = True) -> Corpus:
@@ -64,16 +71,24 @@ def encoded(
     splits: Sequence[str],
     reporter: Reporter,
 ) -> dict[str, "Dataset"]:
-    """Each split in the model's own tokens and label ids; texts that were cut are counted."""
+    """Each split in the model's own tokens and label ids; texts that were cut are counted.
+
+    The tokenizer cuts at that end from now on, also where it is loaded without kd.
+    """
+    if side := encode.SIDES.get(recipe.data.truncate):
+        tokenizer.truncation_side = side
+        # Only what it was made with is saved.
+        tokenizer.init_kwargs["truncation_side"] = side
     limit = encode.length_limit(model.config, tokenizer, recipe.data.max_length)
     names = labels_of(model.config)
     rows: dict[str, Any] = {}
     for split in splits:
-        rows[split] = encode.encode(corpus.splits[split], tokenizer, limit)
+        rows[split] = encode.encode(corpus.splits[split], tokenizer, limit, recipe.data.truncate)
         cut = encode.count_truncated(corpus.splits[split], rows[split], tokenizer, limit)
         if cut:
             reporter.say(
-                f"{cut:,} of {len(rows[split]):,} {split} texts were cut to {limit} tokens."
+                f"{cut:,} of {len(corpus.splits[split]):,} {split} texts were "
+                f"{_CUT[recipe.data.truncate].format(limit)}."
             )
         rows[split] = encode.with_model_labels(rows[split], corpus, names)
     return rows

@@ -47,7 +47,14 @@ def timed(
     reporter.start("measure", f"time {len(kept)} students and the teacher")
     places = {TEACHER: run.path / "teacher"}
     places |= {trial.name: run.path / trial.folder / "student" for trial in kept}
-    field = passes.load(places, corpus, [_VALIDATION], recipe.data.max_length, reporter)
+    field = passes.load(
+        places,
+        corpus,
+        [_VALIDATION],
+        recipe.data.max_length,
+        reporter,
+        truncate=recipe.data.truncate,
+    )
     accuracies[TEACHER] = _accuracy_of_teacher(run, field, corpus)
     texts = passes.sample(corpus.splits[_VALIDATION], recipe.evaluate.latency_texts)
     costs = cost.costs(field.subjects, texts, dict.fromkeys(places))

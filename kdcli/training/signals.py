@@ -14,7 +14,7 @@ from kdcli.data.encode import TEACHER_LOGITS
 from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 
 def write(outputs: dict[str, np.ndarray], folder: Path) -> None:
@@ -54,10 +54,3 @@ def read(folder: Path) -> "DatasetDict":
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
-
-
-def beside(encoded: "Dataset", outputs: "Dataset") -> "Dataset":
-    """The rows with the teacher's outputs as one more column."""
-    from datasets import concatenate_datasets
-
-    return concatenate_datasets([encoded, outputs], axis=1)

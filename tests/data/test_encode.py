@@ -7,6 +7,8 @@ from datasets import Dataset
 from kdcli.data.encode import (
     Batches,
     Collator,
+    beside,
+    by_text,
     count_truncated,
     encode,
     equal_shares,
@@ -101,3 +103,76 @@ def test_a_batch_holds_what_the_model_takes_and_nothing_else(tokenizer):
     assert batch["labels"].tolist() == [3, 5]
     assert batch["input_ids"].shape == batch["attention_mask"].shape
     assert batch["attention_mask"][0].sum() < batch["attention_mask"][1].sum()
+
+
+LONG = "where is my parcel and my refund for the invoice of the order that you have"
+
+
+@pytest.fixture
+def words(tokenizer):
+    """A long text's tokens without those that begin and end it, and a way to read it."""
+    ids = tokenizer(LONG, add_special_tokens=False)["input_ids"]
+
+    def read(keep, texts=(LONG, "my parcel"), limit=8):
+        split = Dataset.from_dict({"text": list(texts), "label": list(range(len(texts)))})
+        return split, encode(split, tokenizer, limit, keep)
+
+    return ids, read
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (None, lambda ids: ids[:6]),
+        ("head", lambda ids: ids[:6]),
+        ("tail", lambda ids: ids[-6:]),
+        ("both", lambda ids: ids[:3] + ids[-3:]),
+    ],
+)
+def test_of_a_longer_text_what_is_asked_for_is_kept(words, tokenizer, keep, kept):
+    ids, read = words
+    split, found = read(keep)
+    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert found[0]["input_ids"] == [begin, *kept(ids), end]
+    assert found[1]["input_ids"] == tokenizer("my parcel")["input_ids"]
+    assert found["label"][:] == [0, 1]
+    assert count_truncated(split, found, tokenizer, 8) == 1
+    assert tokenizer.truncation_side == "right"
+
+
+def test_windows_cover_the_whole_text_and_overlap(words, tokenizer):
+    ids, read = words
+    _, found = read("windows", ("my parcel", LONG, "my refund"))
+    of = np.asarray(found["text_of"])
+    assert of.tolist() == sorted(of)
+    assert set(of) == {0, 1, 2}
+    assert np.asarray(found["label"]).tolist() == of.tolist()
+    inside = [row[1:-1] for row, text in zip(found["input_ids"], of, strict=True) if text == 1]
+    assert inside[0] == ids[:6]
+    assert inside[-1][-1] == ids[-1]
+    whole = inside[0]
+    for window in inside[1:]:
+        assert window[:2] == whole[-2:]
+        whole += window[2:]
+    assert whole == ids
+
+
+def test_a_text_s_figure_is_the_mean_of_its_windows(words):
+    _, read = words
+    _, found = read("windows", ("my parcel", LONG, "my refund"))
+    count = len(found) - 2
+    figures = np.arange(2.0 * len(found), dtype=np.float32).reshape(-1, 2)
+    means = by_text(figures, found)
+    np.testing.assert_allclose(means, [figures[0], figures[1 : 1 + count].mean(0), figures[-1]])
+    assert means.dtype == np.float32
+    _, short = read("head")
+    assert by_text(figures[:2], short) is not None
+    np.testing.assert_array_equal(by_text(figures[:2], short), figures[:2])
+
+
+def test_a_teacher_s_outputs_go_to_each_window_of_their_text(words):
+    _, read = words
+    _, found = read("windows", ("my parcel", LONG))
+    outputs = Dataset.from_dict({"teacher_logits": [[0.0], [1.0]]})
+    got = beside(found, outputs)
+    assert [row[0] for row in got["teacher_logits"]] == [float(t) for t in got["text_of"]]

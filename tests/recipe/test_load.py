@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdcli.errors import RecipeError
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.load import copy_to, dump, load, shipped, shipped_folder
 from kdcli.recipe.schema import Recipe
 
@@ -146,3 +147,12 @@ def test_the_schema_is_for_editors_and_as_strict_as_the_loader():
     schema = json.loads(json.dumps(Recipe.model_json_schema()))
     assert schema["additionalProperties"] is False
     assert all(d["additionalProperties"] is False for d in schema["$defs"].values())
+
+
+def test_a_pair_has_no_two_ends_and_no_windows():
+    data = {"dataset": "x", "text": ["premise", "hypothesis"]}
+    for keep in ("head", "tail", None):
+        assert DataSpec.model_validate({**data, "truncate": keep}).truncate == keep
+    for keep in ("both", "windows"):
+        with pytest.raises(ValueError, match="single texts, not for pairs"):
+            DataSpec.model_validate({**data, "truncate": keep})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from kdcli.data.encode import encode
+from kdcli.data.encode import beside, encode
 from kdcli.errors import KdError, MendableError
 from kdcli.models import source
 from kdcli.models.forward import collator_for, logits
@@ -207,9 +207,9 @@ def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
     told = np.random.default_rng(2).normal(size=(192, 7)).astype(np.float32)
     signals.write({"train": told}, tmp_path / "outputs")
     read = signals.read(tmp_path / "outputs")["train"]
-    beside = signals.beside(rows, read)
-    assert np.array_equal(np.array(beside["teacher_logits"], dtype=np.float32), told)
-    assert beside["labels"] == rows["labels"]
+    joined = beside(rows, read)
+    assert np.array_equal(np.array(joined["teacher_logits"], dtype=np.float32), told)
+    assert joined["labels"] == rows["labels"]
     assert read.cache_files, "the column is on disk, not in memory"
 
 
