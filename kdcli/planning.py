@@ -67,7 +67,7 @@ STAGES = (
           ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
           besides=("distill.losses", _UNLABELLED), when="baseline", together=True),
     Stage("evaluate", "measure them", "evaluation.json",
-          ("teacher", "distill", "control", "baseline"), ("data", "evaluate"),
+          ("teacher", "outputs", "distill", "control", "baseline"), ("data", "evaluate"),
           "kdcli.stages.evaluate:run", version=3, besides=(_UNLABELLED,)),
     Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
           "kdcli.stages.settings:run"),

@@ -37,7 +37,7 @@ def from_columns(split: "Dataset", labels: Sequence[str], place: Place) -> "Data
     there = np.stack(
         [_flags(split, *names, place) for names in zip(standards, labels, strict=True)], axis=1
     )
-    return _with_lists(split.remove_columns(standards), there, labels)
+    return with_lists(split.remove_columns(standards), there, labels)
 
 
 def separated(split: "Dataset", separator: str, column: str, place: Place) -> "Dataset":
@@ -111,10 +111,11 @@ def _coded(split: "Dataset", ids: Mapping[Any, int], names: Sequence[str]) -> "D
         rows, values = pieces.flat(lists)
         there[done + rows, [ids[value] for value in values.to_pylist()]] = True
         done += len(lists)
-    return _with_lists(split.remove_columns("label"), there, names)
+    return with_lists(split.remove_columns("label"), there, names)
 
 
-def _with_lists(split: "Dataset", there: np.ndarray, names: Sequence[str]) -> "Dataset":
+def with_lists(split: "Dataset", there: np.ndarray, names: Sequence[str]) -> "Dataset":
+    """A split with the column `label`, lists of a ClassLabel; `there`: bool, (rows, labels)."""
     import pyarrow as pa
     from datasets import ClassLabel, List
 

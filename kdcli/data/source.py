@@ -44,15 +44,20 @@ class Corpus:
         labels: The labels' names, in the order of their ids; of a score its column's name.
         notes: What was decided on the way that the user should know.
         task: What the labels are.
+        labelled: Whether the data has labels of its own; otherwise splits have no column `label`
+            before the teacher has been asked.
     """
 
     splits: dict[str, "Dataset"]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
     task: Task = SINGLE_LABEL
+    labelled: bool = True
 
     def present(self, split: str) -> list[str]:
-        """The names of the labels that occur in `split`."""
+        """The names of the labels that occur in `split`; all, where it has none."""
+        if "label" not in self.splits[split].column_names:
+            return [*self.labels]
         found = targets.counts(self.splits[split], self.task, len(self.labels))
         return [name for name, texts in zip(self.labels, found, strict=True) if texts]
 
@@ -72,7 +77,13 @@ def identity(spec: DataSpec) -> str:
     return f"sha256:{folder.digest(spec)}"
 
 
-def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
+def load(
+    spec: DataSpec,
+    seed: int,
+    *,
+    to_train: bool = True,
+    named: tuple[tuple[str, ...], Task] | None = None,
+) -> Corpus:
     """Load the data set of a recipe.
 
     Args:
@@ -80,6 +91,7 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
         seed: Of the cut, where a validation split has to be set aside.
         to_train: Whether there must be a train split, of two labels at least, and a validation
             split, set aside from it where there is none; to measure on, any split will do.
+        named: Of data without labels, those that its texts may have, and what they are.
 
     Raises:
         DataError: The data set, a split, a column or a label is missing or unusable.
@@ -89,20 +101,25 @@ def load(spec: DataSpec, seed: int, *, to_train: bool = True) -> Corpus:
     splits, places = read(spec, notes, to_train=to_train)
     for part, split in splits.items():
         _refuse_empty(split, places[part])
-    splits, names, task = targets.named(splits, spec, places)
+    if named is None:
+        splits, names, task = targets.named(splits, spec, places)
+    else:
+        names, task = named
     if task is not SINGLE_LABEL:
         notes.append(f"The task is {task}: {task.words}.")
-    if to_train:
+    if to_train and named is None:
         targets.refuse_uniform(splits["train"], names, task, spec)
     if to_train and "validation" not in splits:
-        splits |= _set_aside(splits["train"], spec, seed, task)
-        how = "stratified by label" if task is SINGLE_LABEL else "at random"
+        by_label = named is None and task is SINGLE_LABEL
+        set_aside = _cut_by_label if by_label else _cut
+        splits |= set_aside(splits["train"], spec, seed)
+        how = "stratified by label" if by_label else "at random"
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
             f"{len(splits['train']) + len(splits['validation']):,} training texts were set aside "
             f"({how}, seed {seed})."
         )
-    return Corpus(splits, names, (*notes, *repeats.notes(splits)), task)
+    return Corpus(splits, names, (*notes, *repeats.notes(splits)), task, named is None)
 
 
 def read(
@@ -116,8 +133,8 @@ def read(
         to_train: Whether there must be a train split.
 
     Returns:
-        The splits, with `text` (and `text_pair`) and `label`, a list where a text has several;
-        and by part, where its rows stand.
+        The splits, with `text` (and `text_pair`) and, where there are labels, `label`, a list
+        where a text has several; and by part, where its rows stand.
 
     Raises:
         DataError: The data set, all splits, or a column are missing or unusable.
@@ -150,7 +167,7 @@ def unlabelled(spec: DataSpec) -> "Dataset":
     """
     found = find(spec, [])
     _, name = next(parts_of(spec, found), ("train", next(iter(found))))
-    split = _columns(spec, name, found[name], labelled=False)
+    split = _columns(spec, name, found[name])
     _refuse_empty(split, _places(spec, name, found[name]))
     return split
 
@@ -217,10 +234,10 @@ def parts_of(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str
             yield part, wanted
 
 
-def _columns(spec: DataSpec, name: str, found: "Found", *, labelled: bool = True) -> "Dataset":
+def _columns(spec: DataSpec, name: str, found: "Found") -> "Dataset":
     """A split's texts and labels, under the names that the rest of kd knows them by."""
     texts = (spec.text,) if isinstance(spec.text, str) else spec.text
-    columns = spec.labels if labelled else ()
+    columns = spec.labels
     single = len(columns) == 1
     called = dict(zip(columns, ["label"] if single else label_sets.columns(columns), strict=True))
     wanted = dict(zip(("text", "text_pair"), texts, strict=False))
@@ -245,7 +262,7 @@ def _columns(spec: DataSpec, name: str, found: "Found", *, labelled: bool = True
     split = split.rename_columns({column: standard for standard, column in wanted.items()})
     if len(columns) > 1:
         return label_sets.from_columns(split, columns, place)
-    if labelled and spec.label_separator is not None:
+    if spec.label_separator is not None:
         return label_sets.separated(split, spec.label_separator, columns[0], place)
     return split
 
@@ -264,9 +281,7 @@ def _refuse_empty(split: "Dataset", place: labels.Place) -> None:
                 raise DataError(f"{place(row)}: there is no text.", "Write one, or delete the row.")
 
 
-def _set_aside(train: "Dataset", spec: DataSpec, seed: int, task: Task) -> dict[str, "Dataset"]:
-    if task is not SINGLE_LABEL:
-        return _cut(train, spec, seed)
+def _cut_by_label(train: "Dataset", spec: DataSpec, seed: int) -> dict[str, "Dataset"]:
     names = train.features["label"].names
     counts = np.bincount(pieces.ids(train), minlength=len(names))
     count, name = min((n, name) for n, name in zip(counts, names, strict=True) if n)

@@ -81,8 +81,28 @@ def counts(split: "Dataset", task: Task, labels: int) -> np.ndarray:
     return np.bincount(pieces.ids(split), minlength=labels)
 
 
+def labelled(split: "Dataset", said: np.ndarray, names: Sequence[str], task: Task) -> "Dataset":
+    """A split with the column `label` of what a model says.
+
+    Args:
+        split: Without it.
+        said: What `task.decide` gives, (rows,) or (rows, labels).
+        names: The labels', in the order of the model's outputs.
+        task: What they are.
+    """
+    from datasets import ClassLabel
+
+    if task is MULTI_LABEL:
+        return label_sets.with_lists(split, said, names)
+    if task is REGRESSION:
+        return split.add_column("label", said.astype(np.float32))
+    return split.add_column("label", said, feature=ClassLabel(names=[*names]))
+
+
 def codes(split: "Dataset") -> np.ndarray:
     """A number for what each text is labelled, (rows,), below 2³²: the same where that is."""
+    if "label" not in split.column_names:
+        return np.zeros(len(split), dtype=np.int64)
     feature = split.features["label"]
     if hasattr(feature, "feature"):
         there = pieces.hot(split, len(feature.feature.names))

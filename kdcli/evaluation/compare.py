@@ -99,6 +99,7 @@ def compare(
         "interval": {"level": LEVEL, "resamples": RESAMPLES},
         "task": field.task.name,
         "labels": field.labels,
+        "labels_from": "data" if corpus.labelled else document.TEACHER,
         "out_of_scope": None if question.outside is None else spec.out_of_scope,
         "against": against,
         "examples": {split: len(corpus.splits[split]) for split in splits},

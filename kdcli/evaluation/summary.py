@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdcli.evaluation.document import flat, is_share, shown
+from kdcli.evaluation.document import TEACHER, flat, is_share, shown
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 Model = Mapping[str, Any]
@@ -31,6 +31,10 @@ _SHOWN = {
     },
 }
 
+_DECIDED = (
+    "The texts have no labels: what the teacher says stands for them. Its own {0} says nothing, "
+    "and the others' is their agreement with it."
+)
 _COSTS = {
     "parameters": ("parameters", 1e-6, "{:.2f} M"),
     "megabytes": ("weights", 1, "{:.1f} MB"),
@@ -83,6 +87,7 @@ def remarks(evaluation: Mapping[str, Any]) -> list[str]:
     models, task = evaluation["models"], TASKS[evaluation["task"]]
     compared = [model for model in models if model["reference"]]
     return [
+        *([_DECIDED.format(task.title)] if evaluation["labels_from"] == TEACHER else []),
         *(_compared(model, split, task) for split in evaluation["examples"] for model in compared),
         *(_refusing(model) for model in models if _setting(model, "operating_point")),
         *(_giving(model) for model in models if _setting(model, "thresholds")),

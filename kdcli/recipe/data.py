@@ -45,10 +45,11 @@ class DataSpec(Spec):
     text: str | tuple[str, str] = Field(
         "text", description="The column of the text, or the two columns of a pair."
     )
-    label: str | Annotated[tuple[str, ...], Field(min_length=2)] = Field(
+    label: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         "label",
         description="The column of the label, of lists of labels, or of a score; or several "
-        "columns of 0 and 1, one a label.",
+        "columns of 0 and 1, one a label. null: there are no labels, and what the teacher says "
+        "stands for them.",
     )
     label_separator: str | None = Field(
         None, min_length=1, description="What stands between a text's labels, where it has several."
@@ -81,13 +82,14 @@ class DataSpec(Spec):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The columns of the labels: one, or one a label."""
-        return (self.label,) if isinstance(self.label, str) else self.label
+        """The columns of the labels: one, one a label, or none."""
+        return (self.label,) if isinstance(self.label, str) else self.label or ()
 
     @property
     def of_unlabelled(self) -> "DataSpec":
         """The same of the unlabelled texts: their splits are found by their usual names."""
-        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), "config": None, "revision": None}
+        gone = dict.fromkeys(("config", "revision", "label", "label_separator"))
+        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), **gone}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
@@ -101,6 +103,8 @@ class DataSpec(Spec):
         several = [key for key, there in (
             ("label_separator", self.label_separator), ("one column a label", len(self.labels) > 1)
         ) if there]  # fmt: skip
+        if self.label_separator is not None and self.label is None:
+            raise ValueError("has label_separator, and no labels: label is null")
         if len(several) > 1:
             raise ValueError("takes label_separator with one column of labels only")
         if several and self.task not in (None, tasks.MULTI_LABEL.name):

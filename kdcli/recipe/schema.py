@@ -135,6 +135,20 @@ class Recipe(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _labels_where_they_are_needed(self) -> "Recipe":
+        if self.data.label is not None:
+            return self
+        own = self.white_box
+        uses = {
+            "teacher.fine_tune": own and any(o.fine_tune for o in (own, *own.also)),
+            "teacher.calibrated": own and any(o.calibrated for o in (own, *own.also)),
+            "baseline": self.baseline,
+        }
+        if needed := [key for key, there in uses.items() if there]:
+            raise ValueError(f"has {needed[0]}, which needs labels, and none: data.label is null")
+        return self
+
     @property
     def transfer(self) -> bool:
         """Whether there are texts that the teacher alone labels."""

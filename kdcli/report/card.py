@@ -183,6 +183,7 @@ def _indented(text: str) -> Markdown:
 
 
 def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCardData:
+    labelled = recipe.data.label is not None
     on_hub = _is_hub_id(recipe.data.dataset)
     language = recipe.card.language
     teacher = public(recipe).teacher.title
@@ -194,12 +195,14 @@ def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCa
         tags=["generated_from_trainer", "knowledge-distillation", "kd",
               *([f"teacher:{teacher}"] if recipe.white_box else [])],
         datasets=[recipe.data.dataset] if on_hub else None,
-        metrics=[*dict.fromkeys(kind for kind, _ in _METRICS[task.name].values())],
+        metrics=[*dict.fromkeys(kind for kind, _ in _METRICS[task.name].values())]
+        if labelled else None,
         base_model=start if _is_hub_id(start) else None,
         base_model_relation="finetune" if _is_hub_id(start) else None,
         pipeline_tag=_TASK[0],
         model_name=recipe.name,
-        eval_results=_eval_results(recipe, student, task),
+        # Agreement with a teacher is no accuracy, and is not to be ranked among them.
+        eval_results=_eval_results(recipe, student, task) if labelled else None,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def _train(
     student = source.load_classifier(job.inputs["student"])
     tokenizer = source.load_tokenizer(job.inputs["student"])
     corpus = texts.with_transfer(texts.load(recipe, job.reporter), job)
+    corpus = texts.decided(corpus, job)
     task, terms = corpus.task, terms_of(corpus.task)
     beyond = texts.TRANSFER in corpus.splits
     parts = ["train", "validation"] + [texts.TRANSFER] * (transfer and beyond)

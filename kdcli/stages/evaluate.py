@@ -25,7 +25,7 @@ def run(job: Job) -> dict[str, Any]:
         What the file holds, without its long tables: see `kdcli.evaluation.document`.
     """
     recipe = job.recipe
-    corpus = texts.load(recipe, job.reporter)
+    corpus = texts.decided(texts.load(recipe, job.reporter), job)
     folders = {part: job.inputs[stage] for part, stage in _PARTS.items() if stage in job.inputs}
     told = None
     if (box := recipe.black_box) is not None:

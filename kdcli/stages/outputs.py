@@ -1,5 +1,6 @@
 """What the student learns from: the teacher's outputs for every text, or several teachers'."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SPLITS = ("train", "validation", texts.TRANSFER)
+_TO_MEASURE = "test"
 _BATCH_SIZE = 64
 
 
@@ -36,7 +38,7 @@ def run(job: Job) -> dict[str, Any]:
 
     Returns:
         `rows`, how many texts the teacher was asked about; the task's headline (`accuracy`) of
-        these outputs on validation.
+        these outputs on validation, where the data has labels.
     """
     spec = job.recipe.teacher
     corpus = texts.with_transfer(texts.load(job.recipe, job.reporter), job)
@@ -51,9 +53,8 @@ def run(job: Job) -> dict[str, Any]:
     asked = {name: split for name, split in splits.items() if name not in found}
     found |= _ask(model, tokenizer, asked, job)
     task = corpus.task
-    places = match_labels(corpus.labels, names, present=corpus.present("validation"))
-    truth = corpus.truth(splits["validation"], places, len(names))
     if spec.calibrated:
+        truth = _truth(corpus, names)
         temperature = fit_temperature(found["validation"], truth, task)
         job.reporter.say(f"The teacher's logits are divided by {temperature:.2f}.")
         found = {split: logits / temperature for split, logits in found.items()}
@@ -61,38 +62,50 @@ def run(job: Job) -> dict[str, Any]:
         found = {
             split: _with_others(logits, split, names, task, job) for split, logits in found.items()
         }
-    headline = task.score(task.decide(found["validation"]), truth)
-    if job.teachers:
-        number = 1 + len(job.teachers)
-        job.reporter.say(
-            f"Together the {number} teachers' {task.title} on validation is {headline:.4f}."
-        )
+    whose = f"Together the {1 + len(job.teachers)} teachers'" if job.teachers else ""
+    headline = _headline(corpus, names, found["validation"], whose, job)
     if processes.is_first():
         signals.write(found, job.output)
-    return {"rows": sum(map(len, splits.values())), task.headline: headline}
+    return {"rows": sum(map(len, splits.values())), **headline}
 
 
 def _told(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
     """The same of a black box."""
-    count = len(corpus.labels)
-    _require_room(corpus, count, job)
+    _require_room(corpus, len(corpus.labels), job)
 
     def ask() -> dict[str, Any]:
         setting = texts.setting(job, corpus, job.inputs["teacher"])
         found = kinds.answers(box, setting, _asked(corpus))
         signals.write(found, job.output)
-        truth = corpus.truth(corpus.splits["validation"], range(count), count)
-        headline = corpus.task.score(corpus.task.decide(found["validation"]), truth)
-        job.reporter.say(
-            f"The teacher's {corpus.task.title} on validation is {headline:.4f}: {box.title}."
-        )
-        return {"rows": sum(map(len, found.values())), corpus.task.headline: headline}
+        whose = f"The teacher ({box.title}):"
+        headline = _headline(corpus, corpus.labels, found["validation"], whose, job)
+        return {"rows": sum(map(len, found.values())), **headline}
 
     return processes.from_first(ask)
 
 
+def _headline(
+    corpus: Corpus, names: Sequence[str], logits: np.ndarray, whose: str, job: Job
+) -> dict[str, float]:
+    """The task's headline of outputs on validation, told as whose it is; empty without labels."""
+    task = corpus.task
+    if not corpus.labelled:
+        return {}
+    found = task.score(task.decide(logits), _truth(corpus, names))
+    if whose:
+        job.reporter.say(f"{whose} {task.title} on validation is {found:.4f}.")
+    return {task.headline: found}
+
+
+def _truth(corpus: Corpus, names: Sequence[str]) -> np.ndarray:
+    places = match_labels(corpus.labels, names, present=corpus.present("validation"))
+    return corpus.truth(corpus.splits["validation"], places, len(names))
+
+
 def _asked(corpus: Corpus) -> list[str]:
-    return [split for split in _SPLITS if split in corpus.splits]
+    """What the student learns from; without labels, also what it is measured on."""
+    parts = _SPLITS if corpus.labelled else (*_SPLITS, _TO_MEASURE)
+    return [split for split in parts if split in corpus.splits]
 
 
 def _require_room(corpus: Corpus, labels: int, job: Job) -> None:

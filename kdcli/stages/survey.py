@@ -11,7 +11,7 @@ from kdcli.errors import ModelError
 from kdcli.models import source as models
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
-from kdcli.tasks import REGRESSION, Task
+from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +45,10 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     for part, split in found.items():
         sound[part], places[part], faults[part] = _sound(split, places[part])
     # From here on a row is one of those that are sound.
-    named, names, task = targets.named(sound, recipe.data, places)
+    named, task = sound, SINGLE_LABEL
+    names: tuple[str, ...] = ()
+    if recipe.data.label is not None:
+        named, names, task = targets.named(sound, recipe.data, places)
     ids = {part: targets.codes(split) for part, split in named.items()}
     keys = {part: repeats.keys(split) for part, split in named.items()}
     count, unit, limit = _measure(recipe, reporter)
@@ -74,16 +77,17 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 def _sound(split: "Dataset", place: labels.Place) -> tuple["Dataset", labels.Place, dict[str, Any]]:
     """The rows that have text and label, where each stands, and what is amiss with the others."""
-    known = hasattr(split.features["label"], "names")
+    known = hasattr(split.features.get("label"), "names")
     columns = pieces.text_columns(split)
+    labelled = "label" in split.column_names
     whole = np.ones(len(split), dtype=bool)
     gaps = np.zeros(len(split), dtype=bool)
     short, row = 0, 0
-    for *texts, of_rows in pieces.lists(split, *columns, "label"):
-        for *of_row, label in zip(*texts, of_rows, strict=True):
-            stripped = [text.strip() if text else "" for text in of_row]
+    for texts in pieces.lists(split, *columns, *(["label"] if labelled else [])):
+        for of_row in zip(*texts, strict=True):
+            stripped = [text.strip() if text else "" for text in of_row[: len(columns)]]
             whole[row] = all(stripped)
-            gaps[row] = labels.is_gap(label, known=known)
+            gaps[row] = labelled and labels.is_gap(of_row[-1], known=known)
             short += any(0 < len(text) < profile.SHORT for text in stripped)
             row += 1
     amiss = {
@@ -98,7 +102,7 @@ def _sound(split: "Dataset", place: labels.Place) -> tuple["Dataset", labels.Pla
 
 
 def _balance(split: "Dataset", task: Task, names: Sequence[str]) -> dict[str, Any]:
-    if task is REGRESSION:
+    if task is REGRESSION or not names:
         return profile.balance(np.zeros(0), ())
     return profile.balance(targets.counts(split, task, len(names)), names)
 

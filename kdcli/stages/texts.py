@@ -5,15 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import load_from_disk
 
-from kdcli.data import encode, source
+from kdcli.data import encode, source, targets
+from kdcli.data.encode import TEACHER_LOGITS
 from kdcli.data.source import Corpus
-from kdcli.models.source import labels_of
+from kdcli.errors import DataError
+from kdcli.models import source as models
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import MeasureSpec, Recipe
 from kdcli.run import Job
+from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
+from kdcli.teachers import kinds
 from kdcli.teachers.asked import Setting
+from kdcli.training import signals
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,10 +37,46 @@ _CUT = {
 
 def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = True) -> Corpus:
     """The recipe's data, its peculiarities told to the user; see `kdcli.data.source.load`."""
-    corpus = source.load(recipe.data, recipe.seed, to_train=to_train)
+    named = None if recipe.data.label is not None else _named_by_teacher(recipe)
+    corpus = source.load(recipe.data, recipe.seed, to_train=to_train, named=named)
     for note in corpus.notes:
         reporter.say(note)
     return corpus
+
+
+def _named_by_teacher(recipe: Recipe | MeasureSpec) -> tuple[tuple[str, ...], Task]:
+    """The labels that the teacher gives to texts without labels, and what they are."""
+    if isinstance(recipe, MeasureSpec):
+        raise DataError(
+            "data.label is null: there are no labels to measure by.",
+            "Name texts that have some: --data, --label.",
+        )
+    stated = SINGLE_LABEL if recipe.data.task is None else TASKS[recipe.data.task]
+    if recipe.black_box is not None:
+        return kinds.labels(recipe.black_box, recipe.data), stated
+    own = recipe.white_box
+    assert own is not None
+    # Only the configuration is read here, which can't run code, whatever the weights are.
+    config = models.load_config(models.locate(own.model, own.revision, allow_pickle=True))
+    if recipe.data.task is None:
+        usual = REGRESSION if config.num_labels == 1 else SINGLE_LABEL
+        stated = TASKS.get(config.problem_type or "", usual)
+    return models.labels_of(config), stated
+
+
+def decided(corpus: Corpus, job: Job) -> Corpus:
+    """The data with what the teacher says as its labels, where it has none of its own.
+
+    Lee 2013 (Pseudo-Label), with a teacher in place of the model itself.
+    """
+    if corpus.labelled:
+        return corpus
+    outputs = signals.read(job.inputs["outputs"])
+    found = dict(corpus.splits)
+    for part in found.keys() & outputs.keys():
+        said = corpus.task.decide(np.asarray(outputs[part][TEACHER_LOGITS]))
+        found[part] = targets.labelled(found[part], said, corpus.labels, corpus.task)
+    return replace(corpus, splits=found)
 
 
 def with_transfer(corpus: Corpus, job: Job) -> Corpus:
@@ -80,7 +122,7 @@ def encoded(
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
     limit = encode.length_limit(model.config, tokenizer, recipe.data.max_length)
-    names = labels_of(model.config)
+    names = models.labels_of(model.config)
     rows: dict[str, Any] = {}
     for split in splits:
         rows[split] = encode.encode(corpus.splits[split], tokenizer, limit, recipe.data.truncate)

@@ -10,7 +10,9 @@ from kdcli.data.labels import listed
 from kdcli.errors import RecipeError
 from kdcli.progress import Tally
 from kdcli.recipe.black_box import BlackBox, DescribedSpec
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.losses import LossSpec
+from kdcli.tasks import REGRESSION
 from kdcli.teachers import embeddings, endpoint, function, scores, zero_shot
 from kdcli.teachers.asked import Asking, Setting
 from kdcli.training.objective import LIVE, needs
@@ -25,20 +27,47 @@ class Kind:
         check: Says before anything is done what can't be.
         opened: Loads what answering needs, and gives what answers.
         fit: Fits it to the training texts, where it has something to fit.
+        labels: The labels that it knows by itself, where the data has none; None where it has to
+            be told them.
     """
 
     check: Callable[[Any, Setting], None]
     opened: Callable[[Any, Setting], Asking]
     fit: Callable[[Any, Setting], None] = lambda spec, setting: None
+    labels: Callable[[Any, DataSpec], tuple[str, ...]] | None = None
+
+
+def _described(spec: DescribedSpec, data: DataSpec) -> tuple[str, ...]:
+    return tuple(spec.descriptions)
 
 
 KINDS = {
-    "scores": Kind(scores.check, scores.opened),
-    "zero_shot": Kind(zero_shot.check, zero_shot.opened),
+    "scores": Kind(scores.check, scores.opened, labels=scores.labels),
+    "zero_shot": Kind(zero_shot.check, zero_shot.opened, labels=_described),
     "embeddings": Kind(embeddings.check, embeddings.opened, embeddings.fit),
-    "endpoint": Kind(endpoint.check, endpoint.opened),
+    "endpoint": Kind(endpoint.check, endpoint.opened, labels=_described),
     "function": Kind(function.check, function.opened),
 }
+
+
+def labels(spec: BlackBox, data: DataSpec) -> tuple[str, ...]:
+    """The labels that it gives to texts without labels.
+
+    Raises:
+        KdError: It knows none by itself, or too few.
+    """
+    known = KINDS[spec.kind].labels
+    if known is None:
+        raise RecipeError(
+            f"data.label is null, and a teacher of kind {spec.kind} has its labels from the data.",
+            "Name the column of the labels, or take a teacher that knows its own.",
+        )
+    found = known(spec, data)
+    if len(found) < 2 and data.task != REGRESSION.name:
+        raise RecipeError(
+            "data.label is null, so that the teacher names the labels, and it names fewer than two."
+        )
+    return found
 
 
 def check(spec: BlackBox, setting: Setting, losses: Sequence[LossSpec]) -> None:

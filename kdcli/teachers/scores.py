@@ -9,12 +9,24 @@ from kdcli.data import files
 from kdcli.errors import DataError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import ScoresSpec
+from kdcli.recipe.data import DataSpec
 from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _SHOWN = 60
+
+
+def labels(spec: ScoresSpec, data: DataSpec) -> tuple[str, ...]:
+    """The file's columns that aren't texts.
+
+    Raises:
+        DataError: The file can't be read.
+    """
+    texts = (data.text,) if isinstance(data.text, str) else data.text
+    columns = [column for row in files.head([_file(spec)], 1) for column in row]
+    return tuple(column for column in columns if column not in texts)
 
 
 def check(spec: ScoresSpec, setting: Setting) -> None:
@@ -52,11 +64,7 @@ def opened(spec: ScoresSpec, setting: Setting) -> Asking:
 
 
 def _read(spec: ScoresSpec, setting: Setting) -> dict[tuple[str, ...], np.ndarray]:
-    path, labels = Path(spec.file), setting.corpus.labels
-    if not path.is_file() or files.kind(path) is None:
-        raise DataError(
-            f"teacher.file: there is no file {path} of scores.", f"Known: {files.KNOWN}"
-        )
+    path, labels = _file(spec), setting.corpus.labels
     texts = (setting.data.text,) if isinstance(setting.data.text, str) else setting.data.text
     table = files.read([path], texts, labels)
     values = np.empty((len(table), len(labels)))
@@ -77,6 +85,15 @@ def _read(spec: ScoresSpec, setting: Setting) -> dict[tuple[str, ...], np.ndarra
                 "Leave one of the rows.",
             )
     return found
+
+
+def _file(spec: ScoresSpec) -> Path:
+    path = Path(spec.file)
+    if not path.is_file() or files.kind(path) is None:
+        raise DataError(
+            f"teacher.file: there is no file {path} of scores.", f"Known: {files.KNOWN}"
+        )
+    return path
 
 
 def _number(cell: object, label: str, path: Path, row: int) -> float:
