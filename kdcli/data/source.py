@@ -165,6 +165,7 @@ def unlabelled(spec: DataSpec) -> "Dataset":
         DataError: The data set or a column is missing or unusable.
         HubError: The Hub can't be reached.
     """
+    spec = spec.model_copy(update={"label": None, "label_separator": None})
     found = find(spec, [])
     _, name = next(parts_of(spec, found), ("train", next(iter(found))))
     split = _columns(spec, name, found[name])

@@ -88,8 +88,7 @@ class DataSpec(Spec):
     @property
     def of_unlabelled(self) -> "DataSpec":
         """The same of the unlabelled texts: their splits are found by their usual names."""
-        gone = dict.fromkeys(("config", "revision", "label", "label_separator"))
-        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), **gone}
+        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), "config": None, "revision": None}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")

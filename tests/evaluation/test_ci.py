@@ -75,6 +75,7 @@ def evaluation():
     figures = {"accuracy": 0.8, "ece": 0.1, "intervals": {"accuracy": (0.7, 0.9)}, "against": {}}
     return {
         "task": "single_label_classification",
+        "labels_from": "data",
         "examples": {"test": 10},
         "models": [
             {"name": ODD, "reference": None, "settings": None, "parameters": 1e6, "megabytes": 4.0,

@@ -50,6 +50,7 @@ RESULTS = {
     },
     "evaluate": {
         "task": "single_label_classification",
+        "labels_from": "data",
         "machine": "Linux x86_64, 2 processors",
         "threads": 2,
         "interval": {"level": 0.95, "resamples": 1000},
