@@ -39,7 +39,8 @@ def packages() -> Iterator[dict[str, str]]:
 def write(rows: list[tuple[str, list[str]]], folder: Path, *, single: bool = False) -> None:
     """Write the splits, without labels that too few texts have."""
     counts = collections.Counter(label for _, labels in rows for label in labels)
-    kept = [(text, [n for n in labels if counts[n] >= LEAST]) for text, labels in rows]
+    names = {label for label, count in counts.items() if count >= LEAST}
+    kept = [(text, [n for n in labels if n in names]) for text, labels in rows]
     kept = sorted((text, labels) for text, labels in kept if labels)
     random.Random(0).shuffle(kept)
     folder.mkdir(parents=True, exist_ok=True)
