@@ -124,6 +124,11 @@ def _one(
             return called[0]
     if len(likely) == 1:
         return likely[0]
+    if not known:
+        raise DataError(
+            f"{where} has texts and no labels, and no recipe is guessed for these.",
+            "Write one with data.label: null and a teacher that names the labels.",
+        )
     several = f"it may be {_listed(likely)}" if likely else f"none of {_listed(known)} is like one"
     raise DataError(
         f"{where}: which column is the {key} can't be told: {several}.",

@@ -109,6 +109,7 @@ def test_several_labels_a_text_are_seen_and_scores(new, columns, data):
          "which column is the label can't be told: it may be topic, tone. Name"),
         ({"a": range(40), "b": [i / 7 for i in range(40)]},
          "which column is the text can't be told: none of a, b is like one. Name"),
+        ({"text": QUESTIONS}, "has texts and no labels, and no recipe is guessed for these. Write"),
         ({"text": QUESTIONS, "tags": [[{"a": 1}]] * 40},
          "which column is the label can't be told: none of tags is like one. Name"),
     ],
