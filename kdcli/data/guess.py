@@ -62,6 +62,11 @@ def texts(rows: Rows, where: object, label: str | None = None) -> tuple[str, ...
 def label(rows: Rows, where: object, texts: Sequence[str] = ()) -> tuple[str, ...]:
     """The column of the labels, or one of 0 and 1 for each of several; see `texts`."""
     known = [name for name in rows[0] if name not in texts]
+    if not known:
+        raise DataError(
+            f"{where} has texts and no labels, and no recipe is guessed for these.",
+            "Write one with data.label: null and a teacher that names the labels.",
+        )
     likely = [name for name in known if _is_label(rows, name) and name.lower() not in _TEXTS]
     usual = any(name.lower() in _LABELS for name in likely)
     if len(likely) > 1 and not usual and all(_is_yes_or_no(rows, name) for name in likely):
@@ -124,11 +129,6 @@ def _one(
             return called[0]
     if len(likely) == 1:
         return likely[0]
-    if not known:
-        raise DataError(
-            f"{where} has texts and no labels, and no recipe is guessed for these.",
-            "Write one with data.label: null and a teacher that names the labels.",
-        )
     several = f"it may be {_listed(likely)}" if likely else f"none of {_listed(known)} is like one"
     raise DataError(
         f"{where}: which column is the {key} can't be told: {several}.",

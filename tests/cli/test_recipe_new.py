@@ -109,7 +109,6 @@ def test_several_labels_a_text_are_seen_and_scores(new, columns, data):
          "which column is the label can't be told: it may be topic, tone. Name"),
         ({"a": range(40), "b": [i / 7 for i in range(40)]},
          "which column is the text can't be told: none of a, b is like one. Name"),
-        ({"text": QUESTIONS}, "has texts and no labels, and no recipe is guessed for these. Write"),
         ({"text": QUESTIONS, "tags": [[{"a": 1}]] * 40},
          "which column is the label can't be told: none of tags is like one. Name"),
     ],
@@ -120,6 +119,14 @@ def test_what_can_t_be_told_apart_is_asked_for(refuses, tmp_path, columns, says)
     said = refuses("recipe", "new", "--data", tmp_path / "d.json")
     assert says in said
     assert said.endswith("--text COLUMN (twice for a pair) and --label COLUMN.")
+
+
+def test_texts_alone_are_no_data_to_guess_from(refuses, tmp_path):
+    (tmp_path / "d.csv").write_text("text\nhello there\nhow are you\n")
+    assert refuses("recipe", "new", "--data", tmp_path / "d.csv").endswith(
+        "d.csv has texts and no labels, and no recipe is guessed for these. "
+        "Write one with data.label: null and a teacher that names the labels."
+    )
 
 
 def test_what_is_said_by_flags_is_not_guessed(new):
