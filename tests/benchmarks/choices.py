@@ -21,7 +21,13 @@ from typing import Any
 
 from kdcli.models import source
 
-FIGURES = ("accuracy", "in_scope_accuracy", "out_of_scope_recall", "agreement")
+FIGURES = (
+    "accuracy",
+    "accuracy_at_threshold",
+    "in_scope_accuracy",
+    "out_of_scope_recall",
+    "agreement",
+)
 _LABELS = "{kind: cross_entropy}"
 _BOTH = "{kind: soft_targets, weight: 0.5}, {kind: cross_entropy, weight: 0.5}"
 
