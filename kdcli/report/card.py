@@ -63,6 +63,7 @@ def render(
     """
     evaluation = results["evaluate"]
     task = TASKS[evaluation["task"]]
+    by_teacher = " by the teacher's labels" if recipe.data.label is None else ""
     environment = Environment(
         loader=PackageLoader("kdcli.report"),
         undefined=StrictUndefined,
@@ -78,7 +79,7 @@ def render(
         metadata=Markdown(_metadata(recipe, models[tables.STUDENT], task).to_yaml()),
         recipe=recipe,
         task=task,
-        headline=task.title[0].upper() + task.title[1:],
+        headline=task.title[0].upper() + task.title[1:] + by_teacher,
         yaml=_indented(dump(public(recipe.spelt_out(task)))),
         teacher_link=_teacher_link(recipe),
         black_box=None if recipe.black_box is None else public(recipe).teacher.title,

@@ -108,6 +108,8 @@ def test_no_accuracy_is_claimed(made):
     assert "results" not in str(yaml.safe_load(metadata).get("model-index"))
     said = "The texts have no labels: what the teacher says stands for them"
     assert said in text
+    assert "- Accuracy by the teacher's labels: " in text
+    assert "- Accuracy: " not in text
     assert said in (made.path / "report.html").read_text()
 
 
