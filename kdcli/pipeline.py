@@ -51,6 +51,7 @@ def execute(
     allow_pickle: bool = False,
     allow_code: bool = False,
     checkpoint_every: Cadence = Cadence(),
+    looked_at: bool = False,
 ) -> RunFolder:
     """Run the pipeline up to a stage; what is done already for the same inputs is reused.
 
@@ -65,6 +66,7 @@ def execute(
         allow_pickle: Also read weights that are a pickle.
         allow_code: Also run the Python function that the recipe names.
         checkpoint_every: How often training writes one.
+        looked_at: Whether data and models are known to be usable.
 
     Returns:
         The run folder, with the record of every stage up to `until`.
@@ -84,7 +86,8 @@ def execute(
             beforehand = plan(
                 recipe, RunFolder.open(folder), until, fresh=fresh, identities=identities
             )
-            if any(item.reason for item in beforehand if item.stage.name not in ("page", "card")):
+            new = [item.stage.name for item in beforehand if item.reason]
+            if not looked_at and set(new) - {"page", "card"}:
                 from kdcli.stages.inputs import look
 
                 # What can't be used has to be said while the folder is as it was.
@@ -291,6 +294,8 @@ def _other_teachers(
             fresh=fresh,
             checkpoint_every=checkpoint_every,
             allow_pickle=allow_pickle,
+            # With the first, and the recipe's student can't be cut out of each.
+            looked_at=True,
         )
         found.append(beside)
     return tuple(found)

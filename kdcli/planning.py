@@ -127,7 +127,7 @@ def plan(
 
 def needed(stage: Stage, recipe: Recipe) -> list[str]:
     """The stages that one builds on, at first or second hand, in their order."""
-    stages, names = stages_until(stage.name, recipe), set(stage.needs)
+    stages, names = _asked_for(recipe), set(stage.needs)
     for other in reversed(stages):
         if other.name in names:
             names |= set(other.needs)
@@ -135,10 +135,17 @@ def needed(stage: Stage, recipe: Recipe) -> list[str]:
 
 
 def stages_until(name: str, recipe: Recipe) -> Sequence[Stage]:
-    """The stages that a recipe asks for, up to one of them."""
-    stages = [stage for stage in STAGES if stage.when is None or getattr(recipe, stage.when)]
-    names = [stage.name for stage in stages]
-    return stages[: names.index(name) + 1]
+    """The stages that lead to one of them, and itself; the last has all that a recipe asks for."""
+    stages = _asked_for(recipe)
+    if name == stages[-1].name:
+        return stages
+    goal = next(stage for stage in stages if stage.name == name)
+    leading = needed(goal, recipe)
+    return [stage for stage in stages if stage.name in (*leading, name)]
+
+
+def _asked_for(recipe: Recipe) -> list[Stage]:
+    return [stage for stage in STAGES if stage.when is None or getattr(recipe, stage.when)]
 
 
 def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
 from kdcli import pipeline
 from kdcli.data.source import load
@@ -20,12 +20,13 @@ from kdcli.training import signals
 def outputs(tiny_teacher, small_data, tmp_path):
     """What the student would learn from, by the recipe's teacher."""
 
-    def run(folder="run", reporter=None, **teacher):
+    def run(folder="run", reporter=None, student=(), **teacher):
         recipe = Recipe.model_validate(
             {
                 "name": "tiny",
                 "data": {"dataset": str(small_data), "label": "intent"},
                 "teacher": {"model": str(tiny_teacher), **teacher},
+                "student": dict(student),
             }
         )
         made = pipeline.execute(recipe, tmp_path / folder, reporter or Silent(), "outputs")
@@ -101,6 +102,23 @@ def test_several_teachers_are_averaged_by_the_names_of_their_classes(
     # The teacher itself, which the student is cut from, is the first one as it was.
     config = json.loads((run.path / "teacher" / "config.json").read_text())
     assert config["id2label"]["0"] == labels[0]
+
+
+def test_another_teacher_needn_t_be_one_that_the_student_can_be_cut_from(
+    outputs, tiny_teacher, tmp_path
+):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher)
+    config = DistilBertConfig(
+        vocab_size=model.config.vocab_size, dim=16, n_heads=2, hidden_dim=16, n_layers=1,
+        id2label=model.config.id2label, label2id=model.config.label2id,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tiny_teacher).save_pretrained(tmp_path / "other")
+    student = {"keep": [0, 2], "architecture": "distilbert"}
+    both, _ = outputs("both", student=student, also=[{"model": str(tmp_path / "other")}])
+    alone, _ = outputs("alone", student=student)
+    assert not np.allclose(both["train"], alone["train"])
+    assert not (tmp_path / "both-teacher2/student-init").exists()
 
 
 def test_seeds_are_teachers_too_and_nothing_is_done_twice(outputs, tiny_backbone, tmp_path):
