@@ -167,7 +167,7 @@ def test_what_is_no_file_is_said(refuses, tmp_path):
     )
     said = refuses("distill", "clinc_pls")
     assert said.startswith(
-        "There is no recipe clinc_pls: neither a file nor one of ag_news, banking77, clinc_plus"
+        "There is no recipe clinc_pls: neither a file nor one of ag_news, banking77, clinc_best"
     )
     assert said.endswith("Did you mean clinc_plus?")
     assert "too long for a path" in refuses("recipe", "check", LONG)
