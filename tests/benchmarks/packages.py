@@ -51,9 +51,7 @@ def write(rows: list[tuple[str, list[str]]], folder: Path, *, single: bool = Fal
             for text, labels in chosen
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    print(
-        f"{folder}: {len({n for _, labels in rows for n in labels if counts[n] >= LEAST})} labels"
-    )
+    print(f"{folder}: {len(names)} labels")
 
 
 def main() -> None:
