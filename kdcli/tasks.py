@@ -34,6 +34,8 @@ class Task:
         missing: What stands for the label of a text that has none.
         mean: Several models' logits, (models, texts, outputs), and their shares, (models,): the
             logits of the mean of what they say.
+        prior: Of truths, the logits that say of each text what is so of all of them, (outputs,).
+            None where logits of 0 are near enough.
     """
 
     name: Name
@@ -46,6 +48,7 @@ class Task:
     missing: float = -100
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
     log_loss: Callable[[np.ndarray, np.ndarray], float] | None = None
+    prior: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -89,6 +92,16 @@ def _binary_log_loss(logits: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0, logits) - np.where(truth, logits, 0)))
 
 
+def _log_odds(truth: np.ndarray) -> np.ndarray:
+    # Half a text more with each label and half a one without: no odds are endless.
+    found: np.ndarray = logit((truth.sum(0) + 0.5) / (len(truth) + 1))
+    return found
+
+
+def _mean_score(truth: np.ndarray) -> np.ndarray:
+    return truth.mean(keepdims=True)
+
+
 def _mean_of_softmax(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     found: np.ndarray = logsumexp(log_softmax(logits, axis=-1), axis=0, b=shares[:, None, None])
     return found
@@ -125,6 +138,7 @@ MULTI_LABEL = Task(
     _mean_of_sigmoids,
     probabilities=_sigmoid,
     log_loss=_binary_log_loss,
+    prior=_log_odds,
 )
 REGRESSION = Task(
     "regression",
@@ -135,5 +149,6 @@ REGRESSION = Task(
     _ranks_alike,
     _mean_of_scores,
     missing=np.nan,
+    prior=_mean_score,
 )
 TASKS: Mapping[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}

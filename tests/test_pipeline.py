@@ -227,6 +227,19 @@ def test_what_is_refused_leaves_a_finished_run_as_it_was(parts, own, small_data,
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
+def test_no_run_is_made_where_its_files_would_count_as_data(parts, small_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    within = recipe(parts, data={"dataset": str(data), "label": "intent"})
+    with pytest.raises(UsageError, match="lies in that of the data"):
+        pipeline.execute(within, data / "runs/tiny", Silent())
+    assert not (data / "runs").exists()
+    beside = {"train": "train*", "validation": "validation*"}
+    named = recipe(parts, data={**within.data.model_dump(mode="json"), "splits": beside})
+    made = pipeline.execute(named, data / "runs/tiny", Silent(), "student")
+    assert (made.path / "student-init").is_dir()
+
+
 def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp_path):
     changed = recipe(parts, student={"model": str(tiny_backbone)})
     run = pipeline.execute(changed, tmp_path / "r", Silent(), "student")

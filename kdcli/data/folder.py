@@ -60,6 +60,13 @@ def find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
     return _by_pattern(path, spec) or _in_folder(path, spec, notes)
 
 
+def would_hold(spec: DataSpec, place: Path) -> bool:
+    """Whether a file or folder at `place` counts as data: the whole folder is read around it."""
+    path = paths.local(spec.dataset)
+    whole = path.is_dir() and not is_saved(path) and not _by_pattern(path, spec)
+    return whole and place.resolve().is_relative_to(path.resolve())
+
+
 def split_name(split: str | tuple[str, ...]) -> str:
     """What a split is called: its name, or the files that are named for it."""
     return split if isinstance(split, str) else ", ".join(split)

@@ -65,6 +65,17 @@ class Corpus:
         """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
         return targets.truth(split, self.task, places, outputs)
 
+    def prior(self, places: Sequence[int], outputs: int) -> np.ndarray | None:
+        """What the training texts' labels say before a text is read; see `Task.prior`.
+
+        Args:
+            places: For each of the labels' ids the model's output.
+            outputs: How many the model has.
+        """
+        if self.task.prior is None or not self.labelled:
+            return None
+        return self.task.prior(self.truth(self.splits["train"], places, outputs))
+
 
 def identity(spec: DataSpec) -> str:
     """What the data is, for the key of what is made from it; nothing is downloaded.

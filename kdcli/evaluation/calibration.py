@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.calibration import calibration_curve
 
 from kdcli.tasks import SINGLE_LABEL, Task
 
@@ -26,6 +25,9 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, f
         For each bin that holds texts, from the least sure to the surest: mean `confidence`,
         `accuracy`, `texts`.
     """
+    # The temperature, which planning needs too, does without what takes a second to import.
+    from sklearn.calibration import calibration_curve
+
     accuracy, mean = calibration_curve(correct.astype(int), confidence, n_bins=BINS, pos_label=1)
     texts = np.bincount(bins(confidence), minlength=BINS)
     return [

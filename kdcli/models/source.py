@@ -13,6 +13,7 @@ from kdcli.run import file_digest
 from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _PACKAGE = "package:"
@@ -131,6 +132,7 @@ def load_classifier(
     problem_type: str | None = None,
     *,
     fresh_head: bool = False,
+    prior: "np.ndarray | None" = None,
 ) -> "PreTrainedModel":
     """The model in `folder` with its classification head, in float32 and evaluation mode.
 
@@ -141,6 +143,10 @@ def load_classifier(
         problem_type: What its outputs are, as transformers calls it.
         fresh_head: Where it has no head for as many labels, give it one, drawn from torch's random
             generator.
+        prior: What a new head says before it has learnt anything, (outputs,): the bias of its
+            outputs; left out, 0. From 0, where every label seems to be as likely there as not, a
+            rare label's would take thousands of small steps (Lin et al. 2017, "Focal Loss for
+            Dense Object Detection", section 3.3).
 
     Raises:
         ModelError: The weights are missing, broken or no numbers, are no text classifier's, or
@@ -172,6 +178,8 @@ def load_classifier(
             fault = ModelError(f"{weights[0]} holds something other than weights.")
         raise of_machine(error) or fault from error
     _refuse_gaps(folder, model, report, fresh_head=fresh_head)
+    if prior is not None:
+        _start_from(prior, model, report)
     if model.config.pad_token_id is None:
         # Decoders find a text's last token by it.
         model.config.pad_token_id = load_tokenizer(folder).pad_token_id
@@ -313,6 +321,20 @@ def _refuse_gaps(folder: Path, model: Any, report: Mapping[str, Any], *, fresh_h
                 f"In {folder}, {name} holds values that are no finite numbers.",
                 "Take the weights from before the training that broke them.",
             )
+
+
+def _start_from(prior: "np.ndarray", model: Any, report: Mapping[str, Any]) -> None:
+    import torch
+
+    new = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    biases = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name in new and name.endswith("bias") and parameter.shape == prior.shape
+    ]
+    # The outputs' is the last; a pooler's may be as long.
+    for bias in biases[-1:]:
+        bias.data.copy_(torch.as_tensor(prior))
 
 
 def _first_line(error: BaseException) -> str:

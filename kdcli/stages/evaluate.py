@@ -4,8 +4,9 @@ from typing import Any
 
 from kdcli.evaluation import examples
 from kdcli.evaluation.asking import VALIDATION
-from kdcli.evaluation.compare import compare, measurable
+from kdcli.evaluation.compare import compare
 from kdcli.evaluation.document import TEACHER, short, write
+from kdcli.evaluation.splits import measurable
 from kdcli.run import Job
 from kdcli.stages import texts
 from kdcli.teachers import kinds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kdcli import machine
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
-from kdcli.evaluation.compare import measurable
+from kdcli.evaluation.splits import measurable
 from kdcli.models import layers, reshape, source
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe

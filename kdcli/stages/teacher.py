@@ -71,7 +71,11 @@ def fine_tuned(
     folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
     seed = job.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
-    model = source.load_classifier(folder, corpus.labels, corpus.task.name, fresh_head=True)
+    outputs = len(corpus.labels)
+    prior = corpus.prior(range(outputs), outputs)
+    model = source.load_classifier(
+        folder, corpus.labels, corpus.task.name, fresh_head=True, prior=prior
+    )
     tokenizer = source.load_tokenizer(folder)
     parts = ("train", "validation")
     rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)

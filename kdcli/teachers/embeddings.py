@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import normalize
+from torch.nn import functional as F
 
 from kdcli.data.encode import encode, length_limit, lengths
 from kdcli.errors import DataError
@@ -84,7 +83,8 @@ def _means(found: np.ndarray, truth: np.ndarray, labels: int) -> tuple[np.ndarra
     weight, bias = np.zeros((labels, found.shape[1])), np.zeros(labels)
     for label in range(labels):
         if (own := found[truth == label]).size:
-            weight[label] = normalize(own.mean(0, keepdims=True))[0]
+            mean = own.mean(0)
+            weight[label] = mean / np.linalg.norm(mean)
         else:
             bias[label] = np.log(LEAST)
     return weight, bias
@@ -93,6 +93,9 @@ def _means(found: np.ndarray, truth: np.ndarray, labels: int) -> tuple[np.ndarra
 def _regression(
     found: np.ndarray, truth: np.ndarray, labels: int, freedom: float
 ) -> tuple[np.ndarray, np.ndarray]:
+    # Every plan looks at the kinds of teachers, and this takes a second to import.
+    from sklearn.linear_model import LogisticRegression
+
     fitted = LogisticRegression(C=freedom, max_iter=1000).fit(found, truth)
     weight, bias = np.zeros((labels, found.shape[1])), np.full(labels, np.log(LEAST))
     if len(fitted.classes_) > 2:
@@ -128,11 +131,10 @@ class _Embedder:
                 states = self.model(**batch).last_hidden_state
                 found[places] = self._pooled(states, batch["attention_mask"]).numpy()
                 advance(min(start + _BATCH, len(order)), len(order))
-        scaled: np.ndarray = normalize(found)
-        return scaled
+        return found
 
     def _pooled(self, states: "Tensor", mask: "Tensor") -> "Tensor":
-        return states[:, 0] if self.first else mean_pooled(states, mask)
+        return F.normalize(states[:, 0] if self.first else mean_pooled(states, mask))
 
 
 def _takes_first_token(folder: Path) -> bool:

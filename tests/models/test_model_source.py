@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -88,6 +89,21 @@ def test_a_fresh_head_has_the_labels_and_comes_from_the_seed(tiny_backbone):
 def test_a_head_for_other_labels_is_replaced(tiny_teacher):
     model = source.load_classifier(tiny_teacher, ("x", "y"), fresh_head=True)
     assert model.classifier.weight.shape[0] == 2
+
+
+def test_a_new_head_s_outputs_start_from_what_is_known_beforehand(tiny_backbone, tiny_teacher):
+    prior = np.array([-3.0, 0.5])
+    for folder in (tiny_backbone, tiny_teacher):  # without a head, and with one of other labels
+        model = source.load_classifier(folder, ("x", "y"), fresh_head=True, prior=prior)
+        assert model.classifier.bias.tolist() == [-3.0, 0.5]
+
+
+def test_a_trained_head_keeps_its_own_start(tiny_teacher):
+    trained = source.load_classifier(tiny_teacher)
+    names = source.labels_of(trained.config)
+    prior = np.arange(len(names), dtype=float)
+    model = source.load_classifier(tiny_teacher, names, fresh_head=True, prior=prior)
+    assert torch.equal(model.classifier.bias, trained.classifier.bias)
 
 
 def test_a_tokenizer_is_asked_for(own):

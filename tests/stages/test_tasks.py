@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from transformers import AutoConfig, pipeline
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
 from kdcli import pipeline as runs
 from kdcli.errors import RecipeError
@@ -84,10 +84,41 @@ def test_of_scores_likewise(texts, tiny_backbone, tmp_path):
     made = run("score", texts, tiny_backbone, tmp_path)
     found = json.loads((made.path / "evaluation.json").read_text())
     figures = {model["name"]: model["splits"]["test"] for model in found["models"]}
-    assert figures["student"]["fidelity_pearson"] > figures["baseline"]["fidelity_pearson"] + 0.2
+    unlike = {name: 1 - figures[name]["fidelity_pearson"] for name in ("student", "baseline")}
+    assert unlike["student"] < unlike["baseline"] / 2
     assert figures["student"]["spearman"] > 0.7
     (one,) = pipeline("text-classification", str(made.path / "student"))("size size delivery")
     assert one["score"] > 1.5, "a score, and no probability"
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        ([["often"]] * 57 + [["often", "rare"]] * 3 + [[]] * 4, [60 / 64, 3 / 64]),
+        ([1.5] * 32 + [4.5] * 32, [3.0]),
+    ],
+)
+def test_a_new_head_starts_from_what_the_labels_say_on_the_whole(
+    labels, known, tiny_backbone, tmp_path
+):
+    rows = [{"text": f"parcel {i}", "label": label} for i, label in enumerate(labels)]
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / f"data/{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    barely = {"learning_rate": 1e-9, "epochs": 1}
+    recipe = Recipe.model_validate({
+        "name": "start",
+        "data": {"dataset": str(tmp_path / "data")},
+        "teacher": {"model": str(tiny_backbone), "fine_tune": barely},
+        "student": {"model": str(tiny_backbone)},
+        "distill": barely,
+    })  # fmt: skip
+    made = runs.execute(recipe, tmp_path / "run", Silent(), "distill")
+    for name in ("teacher", "student"):
+        model = AutoModelForSequenceClassification.from_pretrained(made.path / name)
+        said = model.classifier.bias.detach()
+        found = said if len(known) == 1 else said.sigmoid()
+        assert found.tolist() == pytest.approx(known, abs=0.01)
 
 
 @pytest.mark.parametrize(
