@@ -46,10 +46,10 @@ _HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "fold
 _UNLABELLED = "data.unlabelled"
 STAGES = (
     Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", besides=(*_HOW_IT_ANSWERS, _UNLABELLED), together=True,
-          costly=True),
+          "kdcli.stages.teacher:run", version=2, besides=(*_HOW_IT_ANSWERS, _UNLABELLED),
+          together=True, costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
-          ("data", "student", "seed"), "kdcli.stages.student:run", version=2,
+          ("data", "student", "seed"), "kdcli.stages.student:run", version=3,
           besides=(_UNLABELLED,)),
     Stage("transfer", "gather texts without labels", "transfer-set", (),
           ("data", "augment", "seed"), "kdcli.stages.transfer:run", when="transfer"),
