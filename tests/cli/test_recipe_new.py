@@ -44,6 +44,8 @@ def test_a_plain_file_s_columns_are_told_and_explained(new, tmp_path):
     assert recipe.evaluate.out_of_scope == "oos"
     assert recipe.teacher.model == "google-bert/bert-base-uncased"
     assert recipe.teacher.fine_tune is not None
+    assert recipe.distill.dropout == 0
+    assert recipe.baseline, "a card says whether the teacher was worth it"
     # 11 words, half as many tokens again, and those at both ends.
     assert recipe.data.max_length == 24
     assert "# 3 labels: oos, price, route" in text
