@@ -72,7 +72,9 @@ def fine_tuned(
     seed = job.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
     outputs = len(corpus.labels)
-    prior = corpus.prior(range(outputs), outputs)
+    # Where labels are weighed to count alike there and not there, odds are even.
+    even = spec.fine_tune.class_weights == "balanced"
+    prior = None if even else corpus.prior(range(outputs), outputs)
     model = source.load_classifier(
         folder, corpus.labels, corpus.task.name, fresh_head=True, prior=prior
     )
