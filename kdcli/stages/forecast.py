@@ -13,6 +13,7 @@ from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.inputs import look
 from kdcli.training.fit import steps
+from kdcli.training.objective import LIVE, needs
 
 _SAMPLE = 512
 # Of the matrix product's speed, what training reaches on the texts of a classifier.
@@ -62,8 +63,19 @@ def forecast(
         passes = spec.epochs * (3 * train + rows["validation"])
         found[stage]["steps"] = steps(train, spec)
         found[stage]["seconds"] = seconds(passes, one.flops_per_token)
+    if recipe.baseline:
+        found["baseline"] = dict(found["distill"])
+    asked = needs(recipe.distill.terms(given.corpus.task)) & LIVE
+    if large is not None and asked:
+        # Hidden states are noted once where there is room; others are asked for in every epoch.
+        times = 1 if asked == {"hidden"} else recipe.distill.epochs
+        told = rows["train"] + rows["validation"] + given.transfer
+        found["distill"]["seconds"] += seconds(times * told, large.flops_per_token)
+    if recipe.control:
+        found["control"] = found["distill"]
     measured = sum(rows.get(part, 0) for part in recipe.evaluate.splits)
-    work = small.flops_per_token + (0 if large is None else large.flops_per_token)
+    work = (1 + recipe.baseline + recipe.control) * small.flops_per_token
+    work += 0 if large is None else large.flops_per_token
     found["evaluate"] = {"seconds": seconds(measured, work)}
     return found
 

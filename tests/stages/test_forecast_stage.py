@@ -53,6 +53,17 @@ def test_steps_follow_rows_batches_and_epochs(parts):
     assert found["distill"]["steps"] == found["teacher"]["steps"] == 3 * 4
 
 
+def test_a_baseline_takes_as_long_and_states_of_the_teacher_longer(parts):
+    plain = forecast(Recipe.model_validate({**parts, "baseline": True}), Silent())
+    assert plain["baseline"]["steps"] == plain["distill"]["steps"]
+    assert plain["baseline"]["seconds"] > 0
+    assert plain["evaluate"]["seconds"] > 0
+    losses = [{"kind": "cross_entropy"}, {"kind": "relations"}]
+    long = {**parts, "distill": {**FIT, "losses": losses}}
+    assert "baseline" not in (found := forecast(Recipe.model_validate(long), Silent()))
+    assert found["distill"]["seconds"] > 1.3 * plain["distill"]["seconds"]
+
+
 def test_a_finished_teacher_takes_no_steps_and_a_longer_run_takes_longer(parts, tiny_teacher):
     finished = {**parts, "teacher": {"model": str(tiny_teacher)}}
     short = forecast(Recipe.model_validate(finished), Silent())
