@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TEACHER = "teacher"
+TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
 COSTS = (
     "parameters",
     "megabytes",

@@ -1,9 +1,10 @@
 """The figures that decide, in a table for 80 columns and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
-from kdcli.evaluation.document import TEACHER, flat, is_share, shown
+from kdcli.evaluation.document import BASELINE, STUDENT, TEACHER, flat, is_share, shown
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 Model = Mapping[str, Any]
@@ -89,6 +90,7 @@ def remarks(evaluation: Mapping[str, Any]) -> list[str]:
     return [
         *([_DECIDED.format(task.title)] if evaluation["labels_from"] == TEACHER else []),
         *(_compared(model, split, task) for split in evaluation["examples"] for model in compared),
+        *_in_vain(models, evaluation["examples"], task),
         *(_refusing(model) for model in models if _setting(model, "operating_point")),
         *(_giving(model) for model in models if _setting(model, "thresholds")),
     ]
@@ -101,18 +103,36 @@ def _compared(model: Model, split: str, task: Task) -> str:
     value, low, high = (_points(task.headline, gap[key]) for key in ("value", "low", "high"))
     in_points = " points" if is_share(task.headline) else f" in {task.title}"
     tested = f"95 % interval {low} to {high}"
-    if "p" in against:
-        p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.2g}"
-        tested += f", McNemar {p}"
     if gap["noise"]:
         verdict = f"{name} and {other} differ within the noise, by {value}{in_points}"
     else:
         side = "above" if gap["value"] > 0 else "below"
         verdict = f"{name} is {value.lstrip('+-')}{in_points} {side} {other}"
-    said = f"{split}: {verdict} ({tested})."
-    if "broken" not in against:
-        return said
-    return f"{said} It breaks {against['broken']:,} texts and repairs {against['repaired']:,}."
+    if "p" not in against:
+        return f"{split}: {verdict} ({tested})."
+    p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.2g}"
+    flips = f"breaks {against['broken']:,} texts and repairs {against['repaired']:,}"
+    if task is MULTI_LABEL:
+        return (
+            f"{split}: {verdict} ({tested}). Right being all of a text's labels, it {flips} "
+            f"(McNemar {p})."
+        )
+    return f"{split}: {verdict} ({tested}, McNemar {p}). It {flips}."
+
+
+def _in_vain(models: list[Model], splits: Iterable[str], task: Task) -> list[str]:
+    """That the labels alone taught more than the teacher, where it is more than noise."""
+    students = [model["splits"] for model in models if model["name"] == STUDENT]
+    for split, student in product(splits, students):
+        gap = student[split]["against"].get(BASELINE, {}).get("differences", {})
+        if (found := gap.get(task.headline)) and found["value"] < 0 and not found["noise"]:
+            below = _points(task.headline, -found["value"]).lstrip("+")
+            return [
+                f"{split}: {task.title} of the student is {below} below the baseline's, which "
+                "learnt from the labels alone: this teacher holds it back. Fine-tune it longer, "
+                "take a better one, or give its losses less weight."
+            ]
+    return []
 
 
 def _refusing(model: Model) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from kdcli.evaluation import examples
 from kdcli.evaluation.asking import VALIDATION
 from kdcli.evaluation.compare import compare
-from kdcli.evaluation.document import TEACHER, short, write
+from kdcli.evaluation.document import BASELINE, STUDENT, TEACHER, short, write
 from kdcli.evaluation.splits import measurable
 from kdcli.run import Job
 from kdcli.stages import texts
@@ -13,9 +13,9 @@ from kdcli.teachers import kinds
 
 _PARTS = {
     TEACHER: "teacher",
-    "student": "distill",
+    STUDENT: "distill",
     "control": "control",
-    "baseline": "baseline",
+    BASELINE: "baseline",
 }
 
 
@@ -42,7 +42,7 @@ def run(job: Job) -> dict[str, Any]:
         truncate=recipe.data.truncate,
         told=told,
     )
-    found = {**measured.document, "apart": examples.apart(measured, "student", TEACHER)}
+    found = {**measured.document, "apart": examples.apart(measured, STUDENT, TEACHER)}
     for model in found["models"]:
         # Paths of this machine mean nothing elsewhere.
         model["path"] = folders[model["name"]].name if model["name"] in folders else ""

@@ -7,7 +7,7 @@ from typing import Any
 from kdcli.errors import UsageError
 from kdcli.evaluation import operating
 from kdcli.evaluation.compare import Comparison, compare
-from kdcli.evaluation.document import TEACHER
+from kdcli.evaluation.document import BASELINE, STUDENT, TEACHER
 from kdcli.models import source
 from kdcli.progress import Reporter
 from kdcli.recipe.load import Override, from_flags, load
@@ -91,7 +91,7 @@ def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
             run = RunFolder.open(path)
             names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
-            for part in (TEACHER, "student", "control", "baseline"):
+            for part in (TEACHER, STUDENT, "control", BASELINE):
                 # Most recipes ask for no more, and a black box is no model to run.
                 if part == "student" or (path / part / "config.json").is_file():
                     _refuse_spoilt(run, part)

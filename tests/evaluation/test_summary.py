@@ -66,6 +66,20 @@ def test_a_difference_beyond_it_is_said_with_its_side(evaluation):
     assert "McNemar p < 0.001" in words
 
 
+@pytest.mark.parametrize(
+    ("gap", "noise", "told"), [(-0.02, False, 1), (-0.02, True, 0), (0.02, False, 0)]
+)
+def test_a_teacher_that_is_worth_less_than_labels_alone_is_told_of(evaluation, gap, noise, told):
+    copy = json.loads(json.dumps(evaluation))
+    for split in copy["examples"]:
+        against = copy["models"][1]["splits"][split]["against"]
+        found = {"value": gap, "low": gap - 0.01, "high": gap + 0.01, "noise": noise}
+        against["baseline"] = {"differences": {"accuracy": found}}
+    words = [said for said in summary.remarks(copy) if "holds it back" in said]
+    assert len(words) == told, "once, not for each split"
+    assert all("2.00 below the baseline's" in said for said in words)
+
+
 def test_a_model_alone_has_no_empty_rows(evaluation):
     alone = {**evaluation, "models": [evaluation["models"][0]]}
     titles = [row[0].strip() for row in summary.rows(alone)]
