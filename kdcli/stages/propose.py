@@ -29,6 +29,12 @@ _EPOCHS = ((20_000, 5), (200_000, 3))
 # By the hidden width: what did well for teacher and student of MiniLM and of BERT-base's size.
 _USUAL_WIDTH = 768
 _RATES = ((512, (1e-4, 3e-4)), (_USUAL_WIDTH, (5e-5, 1e-4)), (math.inf, (2e-5, 5e-5)))
+# What did best in docs/concepts/accuracy.md.
+_LOSSES = [
+    {"kind": "soft_targets", "weight": 0.5, "temperature": 2.0},
+    {"kind": "cross_entropy", "weight": 0.5},
+    {"kind": "hidden_mse", "weight": 3.0},
+]
 _BASELINE = "# The same student, taught by labels alone, to compare with.\nbaseline: true"
 _SHOWN = 6
 
@@ -95,7 +101,7 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     data.add("max_length", length, why)
     head = _Part(["# Written by kd recipe new: what it guessed, and why, stands above the lines."])
     head.add("name", f"kd-{name}"[:96])
-    teacher = _teacher(wanted.teacher, labels.names, len(train), length)
+    teacher = _teacher(wanted.teacher, labels, len(train), length)
     sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, parts)]
     return "\n\n".join(sections) + "\n"
 
@@ -220,7 +226,7 @@ def _at_hand(teacher: str) -> tuple[Any, Any] | None:
         return None
 
 
-def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[str]:
+def _teacher(model: str, labels: guess.Labels, rows: int, length: int) -> list[str]:
     batch = 32 if length <= 128 else 16 if length <= 256 else 8
     epochs = next((passes for most, passes in _EPOCHS if rows < most), 2)
     fit = {"batch_size": batch, "epochs": epochs}
@@ -230,7 +236,7 @@ def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[s
     found = _at_hand(model)
     width = getattr(found[0], "hidden_size", _USUAL_WIDTH) if found else _USUAL_WIDTH
     teachers, students = next(rates for most, rates in _RATES if width <= most)
-    if found and names and set(names) <= set(models.labels_of(found[0])):
+    if found and labels.names and set(labels.names) <= set(models.labels_of(found[0])):
         teacher.lines.append("# It is a classifier of these labels already: nothing to fine-tune.")
     else:
         why = f"For {rows:,} texts of up to {length} tokens, on one GPU."
@@ -239,6 +245,9 @@ def _teacher(model: str, names: Sequence[str], rows: int, length: int) -> list[s
     for key, value in fit.items():
         distill.add(key, value)
     distill.add("dropout", 0, "It costs a third of the time, and the teacher steadies enough.")
+    one_stack = not found[0].is_encoder_decoder if found else model == TEACHER
+    if one_stack and labels.task is not REGRESSION:
+        distill.add("losses", _LOSSES, "Matching the hidden states costs a third more time.")
     student = _Part()
     student.add("drop_every", 2, "Every second layer of the teacher.")
     sections = [teacher.below("teacher"), student.below("student"), distill.below("distill")]

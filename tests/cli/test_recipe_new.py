@@ -45,6 +45,7 @@ def test_a_plain_file_s_columns_are_told_and_explained(new, tmp_path):
     assert recipe.teacher.model == "google-bert/bert-base-uncased"
     assert recipe.teacher.fine_tune is not None
     assert recipe.distill.dropout == 0
+    assert "hidden_mse" in {loss.kind for loss in recipe.distill.losses}
     assert recipe.baseline, "a card says whether the teacher was worth it"
     # 11 words, half as many tokens again, and those at both ends.
     assert recipe.data.max_length == 24
