@@ -65,16 +65,16 @@ class Corpus:
         """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
         return targets.truth(split, self.task, places, outputs)
 
-    def prior(self, places: Sequence[int], outputs: int) -> np.ndarray | None:
+    def prior(self, names: Sequence[str]) -> np.ndarray | None:
         """What the training texts' labels say before a text is read; see `Task.prior`.
 
         Args:
-            places: For each of the labels' ids the model's output.
-            outputs: How many the model has.
+            names: The labels' in the order of the model's outputs.
         """
         if self.task.prior is None or not self.labelled:
             return None
-        return self.task.prior(self.truth(self.splits["train"], places, outputs))
+        places = labels.match_labels(self.labels, names, present=self.present("train"))
+        return self.task.prior(self.truth(self.splits["train"], places, len(names)))
 
 
 def identity(spec: DataSpec) -> str:

@@ -122,11 +122,11 @@ def _compared(model: Model, split: str, task: Task) -> str:
 
 def _in_vain(models: list[Model], splits: Iterable[str], task: Task) -> list[str]:
     """That the labels alone taught more than the teacher, where it is more than noise."""
-    students = [model["splits"] for model in models if model["name"] == STUDENT]
+    students = [model for model in models if model["name"] == STUDENT]
     for split, student in product(splits, students):
-        gap = student[split]["against"].get(BASELINE, {}).get("differences", {})
-        if (found := gap.get(task.headline)) and found["value"] < 0 and not found["noise"]:
-            below = _points(task.headline, -found["value"]).lstrip("+")
+        gap = _gap(student, split, BASELINE, task.headline)
+        if gap is not None and gap["value"] < 0 and not gap["noise"]:
+            below = _points(task.headline, -gap["value"]).lstrip("+")
             return [
                 f"{split}: {task.title} of the student is {below} below the baseline's, which "
                 "learnt from the labels alone: this teacher holds it back. Fine-tune it longer, "
@@ -179,11 +179,16 @@ def _with_interval(figures: Mapping[str, Any], key: str) -> str:
 
 
 def _difference(model: Model, split: str, headline: str) -> str:
-    against = model["splits"][split]["against"].get(model["reference"], {})
-    gap = against.get("differences", {}).get(headline)
+    gap = _gap(model, split, model["reference"], headline)
     if gap is None:
         return ""
     return f"{_points(headline, gap['value'])}{', noise' if gap['noise'] else ''}"
+
+
+def _gap(model: Model, split: str, other: str | None, figure: str) -> Any:
+    """The difference from another model, None where the two aren't compared."""
+    against = model["splits"][split]["against"].get(other, {})
+    return against.get("differences", {}).get(figure)
 
 
 def _calibration(figures: Mapping[str, Any]) -> str:

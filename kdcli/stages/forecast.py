@@ -50,9 +50,9 @@ def forecast(
         "distill": {"parameters": small.parameters},
     }
     fits: dict[str, tuple[FitSpec, Size]] = {"distill": (recipe.distill, small)}
+    told = rows["train"] + rows["validation"] + given.transfer
     # How long a black box takes to answer, nobody knows.
     if large is not None and recipe.white_box is not None:
-        told = rows["train"] + rows["validation"] + given.transfer
         found["teacher"] = {"parameters": large.parameters}
         found["outputs"] = {"seconds": seconds(told, large.flops_per_token)}
         if recipe.white_box.fine_tune is not None:
@@ -69,7 +69,6 @@ def forecast(
     if large is not None and asked:
         # Hidden states are noted once where there is room; others are asked for in every epoch.
         times = 1 if asked == {"hidden"} else recipe.distill.epochs
-        told = rows["train"] + rows["validation"] + given.transfer
         found["distill"]["seconds"] += seconds(times * told, large.flops_per_token)
     if recipe.control:
         found["control"] = found["distill"]

@@ -93,7 +93,7 @@ def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
             for part in (TEACHER, STUDENT, "control", BASELINE):
                 # Most recipes ask for no more, and a black box is no model to run.
-                if part == "student" or (path / part / "config.json").is_file():
+                if part == STUDENT or (path / part / "config.json").is_file():
                     _refuse_spoilt(run, part)
                     folders[f"{prefix}/{part}".lstrip("/")] = source.locate(str(path / part))
         else:

@@ -35,7 +35,6 @@ _LOSSES = [
     {"kind": "cross_entropy", "weight": 0.5},
     {"kind": "hidden_mse", "weight": 3.0},
 ]
-_BASELINE = "# The same student, taught by labels alone, to compare with.\nbaseline: true"
 _SHOWN = 6
 
 
@@ -250,8 +249,10 @@ def _teacher(model: str, labels: guess.Labels, rows: int, length: int) -> list[s
         distill.add("losses", _LOSSES, "Matching the hidden states costs a third more time.")
     student = _Part()
     student.add("drop_every", 2, "Every second layer of the teacher.")
+    baseline = _Part()
+    baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")
     sections = [teacher.below("teacher"), student.below("student"), distill.below("distill")]
-    return [*sections, _BASELINE]
+    return [*sections, "\n".join(baseline.lines)]
 
 
 def _evaluate(labels: guess.Labels, parts: Mapping[str, str]) -> list[str]:

@@ -12,7 +12,6 @@ from transformers import set_seed
 
 from kdcli.data import source as data
 from kdcli.data.encode import encode, length_limit, lengths
-from kdcli.data.labels import match_labels
 from kdcli.errors import UsageError
 from kdcli.models import ablation, layers, reshape, source, surgery, width
 from kdcli.models.forward import collator_for, logits
@@ -57,13 +56,9 @@ def run(job: Job) -> Result:
     else:
         config = source.load_config(folder)
         labels, task = source.labels_of(config), config.problem_type
-    prior = None
-    if spec.model is not None:
-        ids = match_labels(corpus.labels, labels, present=corpus.present("train"))
-        prior = corpus.prior(ids, len(labels))
-    model = source.load_classifier(
-        place, labels, task, fresh_head=spec.model is not None, prior=prior
-    )
+    own = spec.model is not None
+    prior = corpus.prior(labels) if own else None
+    model = source.load_classifier(place, labels, task, fresh_head=own, prior=prior)
     tokenizer = source.load_tokenizer(place)
     narrower = narrowing.plan(
         spec, model, tokenizer, texts.strings(rows) if spec.reads_texts else ()

@@ -71,10 +71,9 @@ def fine_tuned(
     folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
     seed = job.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
-    outputs = len(corpus.labels)
     # Where labels are weighed to count alike there and not there, odds are even.
     even = spec.fine_tune.class_weights == "balanced"
-    prior = None if even else corpus.prior(range(outputs), outputs)
+    prior = None if even else corpus.prior(corpus.labels)
     model = source.load_classifier(
         folder, corpus.labels, corpus.task.name, fresh_head=True, prior=prior
     )

@@ -83,8 +83,7 @@ def _means(found: np.ndarray, truth: np.ndarray, labels: int) -> tuple[np.ndarra
     weight, bias = np.zeros((labels, found.shape[1])), np.zeros(labels)
     for label in range(labels):
         if (own := found[truth == label]).size:
-            mean = own.mean(0)
-            weight[label] = mean / np.linalg.norm(mean)
+            weight[label] = F.normalize(torch.from_numpy(own.mean(0)), dim=0).numpy()
         else:
             bias[label] = np.log(LEAST)
     return weight, bias
