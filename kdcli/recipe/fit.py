@@ -66,3 +66,8 @@ class FitSpec(Spec):
         if self.average is not None and self.keep == "best":
             raise ValueError("takes average or keep: best, not both")
         return self
+
+    def steps(self, rows: int) -> int:
+        """How many optimiser steps it takes on so many texts."""
+        batches = -(-rows // self.batch_size)
+        return -(-batches // self.gradient_accumulation) * self.epochs

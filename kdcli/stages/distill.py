@@ -19,7 +19,7 @@ from kdcli.stages import texts
 from kdcli.stages.fitting import fit
 from kdcli.tasks import Task
 from kdcli.training import remembered, signals, states
-from kdcli.training.fit import steps, versions
+from kdcli.training.fit import versions
 from kdcli.training.hard import hard_labels
 from kdcli.training.objective import LIVE, Objective, Shapes, needs
 
@@ -115,8 +115,8 @@ def _train(
 def _of_as_many_steps(spec: FitSpec, corpus: Corpus) -> FitSpec:
     """The training of a student that learns from fewer texts: in more epochs."""
     alone = len(corpus.splits["train"])
-    epochs = spec.epochs * steps(alone + len(corpus.splits[texts.TRANSFER]), spec)
-    return spec.model_copy(update={"epochs": round(epochs / steps(alone, spec))})
+    epochs = spec.epochs * spec.steps(alone + len(corpus.splits[texts.TRANSFER]))
+    return spec.model_copy(update={"epochs": round(epochs / spec.steps(alone))})
 
 
 def _beside(

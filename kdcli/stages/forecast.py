@@ -12,7 +12,6 @@ from kdcli.progress import Reporter
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.inputs import look
-from kdcli.training.fit import steps
 from kdcli.training.objective import LIVE, needs
 
 _SAMPLE = 512
@@ -61,7 +60,7 @@ def forecast(
         # A training step does three times the work of a forward pass.
         train = rows["train"] + (given.transfer if stage == "distill" else 0)
         passes = spec.epochs * (3 * train + rows["validation"])
-        found[stage]["steps"] = steps(train, spec)
+        found[stage]["steps"] = spec.steps(train)
         found[stage]["seconds"] = seconds(passes, one.flops_per_token)
     if recipe.baseline:
         found["baseline"] = dict(found["distill"])

@@ -205,12 +205,6 @@ def versions() -> dict[str, str]:
     return {title: version(name) for title, name in names.items()}
 
 
-def steps(rows: int, spec: FitSpec) -> int:
-    """How many optimiser steps a fit takes."""
-    batches = -(-rows // spec.batch_size)
-    return -(-batches // spec.gradient_accumulation) * spec.epochs
-
-
 class _Progress(TrainerCallback):
     def __init__(self, reporter: Reporter, log: Path, headline: str) -> None:
         self.reporter, self.log, self.headline = reporter, log, headline
