@@ -11,7 +11,6 @@ from pkgutil import resolve_name
 from typing import Any
 
 from kdcli import processes
-from kdcli.data.folder import would_hold
 from kdcli.errors import MachineError, RecipeError, StoppedError, UsageError, signal_of
 from kdcli.locks import locked, only_one
 from kdcli.planning import (
@@ -79,12 +78,6 @@ def execute(
         raise RecipeError(
             f"teacher.function: {recipe.teacher.function} is code that the recipe has run.",
             "Where you trust it: --allow-code.",
-        )
-    if would_hold(recipe.data, folder):
-        raise UsageError(
-            f"The run's folder {folder} lies in that of the data, {recipe.data.dataset}, where all "
-            "files count as data.",
-            "Name another --output, or the data's files: data.splits.train: train.csv, say.",
         )
     with ExitStack() as held, processes.joined():
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.folder import would_hold
+from kdcli.errors import UsageError
 from kdcli.recipe.black_box import EmbeddingsSpec, ScoresSpec, ZeroShotSpec
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import TeacherSpec
@@ -111,8 +113,15 @@ def plan(
         identities: What the recipe's sources hold, see `identities_of`; looked up where left out.
 
     Raises:
-        KdError: A local model or data set that the recipe names isn't there.
+        KdError: A local model or data set that the recipe names isn't there, or the run's folder
+            lies in that of its data.
     """
+    if would_hold(recipe.data, run.path):
+        raise UsageError(
+            f"The run's folder {run.path} lies in that of the data, {recipe.data.dataset}, where "
+            "all files count as data.",
+            "Name another --output, or the data's files: data.splits.train: train.csv, say.",
+        )
     sources = identities_of(recipe) if identities is None else identities
     planned: dict[str, Planned] = {}
     for stage in stages_until(until, recipe):
