@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kdcli.recipe.base import Revision, Source, Spec
 from kdcli.recipe.black_box import (
@@ -53,16 +53,34 @@ class OneTeacherSpec(Spec):
         return self
 
 
+class AnotherTeacherSpec(OneTeacherSpec):
+    """Another model to learn from, or the first one with another seed."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
+
+
 class TeacherSpec(OneTeacherSpec):
     """The model to learn from, which the student is cut from and compared with."""
 
     source: ClassVar[str | None] = "model"
     kind: Literal["classifier"] = "classifier"
-    also: tuple[OneTeacherSpec, ...] = Field(
+    also: tuple[AnotherTeacherSpec, ...] = Field(
         (),
         description="More teachers, of other seeds or architectures: the student learns from the "
-        "mean of all their probabilities.",
+        "mean of all their probabilities. One that names no model is the first, with another seed.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_again(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("also"), list | tuple):
+            return given
+        first = {k: given[k] for k in ("model", "revision", "fine_tune") if k in given}
+        also = [
+            first | one if isinstance(one, dict) and "seed" in one and "model" not in one else one
+            for one in given["also"]
+        ]
+        return {**given, "also": also}
 
 
 TEACHERS: tuple[type[Spec], ...] = (TeacherSpec, *BLACK_BOXES)

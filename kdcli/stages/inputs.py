@@ -31,6 +31,7 @@ class Inputs:
         corpus: The texts.
         tokenizer: The teacher's, or the student's where the teacher is a black box.
         teacher: None where it is a black box.
+        others: What teaches beside it.
         student: What is to learn.
         transfer: How many texts at most the teacher alone labels.
     """
@@ -38,6 +39,7 @@ class Inputs:
     corpus: Corpus
     tokenizer: "PreTrainedTokenizerBase"
     teacher: "PreTrainedModel | None"
+    others: tuple["PreTrainedModel", ...]
     student: "PreTrainedModel"
     transfer: int
 
@@ -77,13 +79,13 @@ def look(
     terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
     hard.refuse_unfit(recipe.distill, corpus.task, "distill")
     whole, beyond = transfer.beforehand(recipe, corpus, allow_pickle=allow_pickle, weights=weights)
-    teacher, tokenizer = None, None
+    teacher, tokenizer, others = None, None, []
     if not isinstance(recipe.teacher, TeacherSpec):
         setting = Setting(whole, recipe.data, Path(), reporter, allow_pickle)
         kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
         _refuse_too_many(corpus, len(corpus.labels))
     else:
-        (config, tokenizer), *_ = [
+        (config, tokenizer), *others = [
             _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
             for one in (recipe.teacher, *recipe.teacher.also)
         ]
@@ -93,7 +95,7 @@ def look(
         recipe.student, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
     )
     if teacher is None:
-        return Inputs(corpus, own, None, student, beyond)
+        return Inputs(corpus, own, None, (), student, beyond)
     sizes = [source.count_parameters(model) for model in (student, teacher)]
     if sizes[0] >= sizes[1]:
         reporter.say(
@@ -101,7 +103,8 @@ def look(
                 *(size / 1e6 for size in sizes)
             )
         )
-    return Inputs(corpus, tokenizer or own, teacher, student, beyond)
+    beside = tuple(reshape.skeleton(config) for config, _ in others)
+    return Inputs(corpus, tokenizer or own, teacher, beside, student, beyond)
 
 
 def _teacher(

@@ -149,6 +149,24 @@ def test_the_schema_is_for_editors_and_as_strict_as_the_loader():
     assert all(d["additionalProperties"] is False for d in schema["$defs"].values())
 
 
+def test_another_teacher_without_a_model_is_the_first_with_another_seed(written):
+    teacher = "  revision: v1\n  fine_tune: {epochs: 3}\n  folds: 2\n  also: [%s]\n"
+    several = "{seed: 7}, {seed: 8, fine_tune: {epochs: 4}}, {model: a/b, seed: 9}"
+    first = load(written(MINIMAL + teacher % several)).teacher
+    same, longer, other = first.also
+    assert (same.model, same.revision, same.fine_tune) == (
+        first.model,
+        first.revision,
+        first.fine_tune,
+    )
+    assert (same.seed, same.folds, longer.fine_tune.epochs) == (7, None, 4)
+    assert (other.model, other.revision, other.fine_tune) == ("a/b", None, None)
+    with pytest.raises(RecipeError, match=r"teacher\.also\.0\.model is missing"):
+        load(written(MINIMAL + teacher % "{weight: 2}"))
+    another = Recipe.model_json_schema()["$defs"]["AnotherTeacherSpec"]
+    assert "model" not in another.get("required", ())
+
+
 def test_a_pair_has_no_two_ends_and_no_windows():
     data = {"dataset": "x", "text": ["premise", "hypothesis"]}
     for keep in ("head", "tail", None):

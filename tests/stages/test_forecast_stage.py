@@ -64,6 +64,15 @@ def test_a_baseline_takes_as_long_and_states_of_the_teacher_longer(parts):
     assert found["distill"]["seconds"] > 1.2 * found["baseline"]["seconds"]
 
 
+def test_other_teachers_and_folds_are_fine_tuned_too(parts):
+    teacher = parts["teacher"]
+    alone = forecast(Recipe.model_validate(parts), Silent())
+    several = {**parts, "teacher": {**teacher, "folds": 3, "also": [{"seed": 1}, {"seed": 2}]}}
+    found = forecast(Recipe.model_validate(several), Silent())
+    assert found["outputs"]["seconds"] > 2 * alone["teacher"]["seconds"]
+    assert found["teacher"]["steps"] == alone["teacher"]["steps"]
+
+
 def test_a_finished_teacher_takes_no_steps_and_a_longer_run_takes_longer(parts, tiny_teacher):
     finished = {**parts, "teacher": {"model": str(tiny_teacher)}}
     short = forecast(Recipe.model_validate(finished), Silent())

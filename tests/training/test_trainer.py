@@ -214,9 +214,9 @@ def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
 
 
 def test_steps_are_counted_as_the_trainer_counts_them():
-    assert training.steps(15_250, FitSpec(batch_size=48, epochs=5)) == 1590
-    assert training.steps(192, FitSpec(batch_size=16, epochs=3)) == 36
-    assert training.steps(192, FitSpec(batch_size=5, gradient_accumulation=4, epochs=1)) == 10
+    assert FitSpec(batch_size=48, epochs=5).steps(15_250) == 1590
+    assert FitSpec(batch_size=16, epochs=3).steps(192) == 36
+    assert FitSpec(batch_size=5, gradient_accumulation=4, epochs=1).steps(192) == 10
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_steps_are_counted_as_the_trainer_counts_them():
 def test_the_forecast_of_steps_is_what_the_trainer_takes(model, tokenizer, rows, tmp_path, spec):
     rows = rows.select(range(100))
     history = fit(model, tokenizer, rows, tmp_path, epochs=2, **spec)
-    assert history[-1].step == training.steps(100, FitSpec(epochs=2, **spec))
+    assert history[-1].step == FitSpec(epochs=2, **spec).steps(100)
 
 
 def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer, rows, tmp_path):
