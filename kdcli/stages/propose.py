@@ -33,7 +33,7 @@ _RATES = ((512, (1e-4, 3e-4)), (_USUAL_WIDTH, (5e-5, 1e-4)), (math.inf, (2e-5, 5
 _LOSSES = [
     {"kind": "soft_targets", "weight": 0.5, "temperature": 2.0},
     {"kind": "cross_entropy", "weight": 0.5},
-    {"kind": "hidden_mse", "weight": 3.0},
+    {"kind": "hidden_mse", "weight": 10.0},
 ]
 _SHOWN = 6
 
