@@ -16,6 +16,7 @@ from kdcli.locks import locked, only_one
 from kdcli.planning import (
     STAGES,
     Planned,
+    apart_from_data,
     identities_of,
     needed,
     plan,
@@ -82,6 +83,7 @@ def execute(
     with ExitStack() as held, processes.joined():
 
         def begin() -> tuple[RunFolder, list[Planned]]:
+            apart_from_data(recipe, folder)
             identities = identities_of(recipe)
             beforehand = plan(
                 recipe, RunFolder.open(folder), until, fresh=fresh, identities=identities

@@ -95,6 +95,20 @@ def folder_for(recipe: Recipe, output: Path | None = None) -> Path:
     return output if output is not None else Path("runs") / recipe.name
 
 
+def apart_from_data(recipe: Recipe, folder: Path) -> None:
+    """Refuse a run whose files would count as its own data.
+
+    Raises:
+        UsageError: The run's folder lies in that of the data.
+    """
+    if would_hold(recipe.data, folder):
+        raise UsageError(
+            f"The run's folder {folder} lies in that of the data, {recipe.data.dataset}, where "
+            "all files count as data.",
+            "Name another --output, or the data's files: data.splits.train: train.csv, say.",
+        )
+
+
 def plan(
     recipe: Recipe,
     run: RunFolder,
@@ -113,15 +127,8 @@ def plan(
         identities: What the recipe's sources hold, see `identities_of`; looked up where left out.
 
     Raises:
-        KdError: A local model or data set that the recipe names isn't there, or the run's folder
-            lies in that of its data.
+        KdError: A local model or data set that the recipe names isn't there.
     """
-    if would_hold(recipe.data, run.path):
-        raise UsageError(
-            f"The run's folder {run.path} lies in that of the data, {recipe.data.dataset}, where "
-            "all files count as data.",
-            "Name another --output, or the data's files: data.splits.train: train.csv, say.",
-        )
     sources = identities_of(recipe) if identities is None else identities
     planned: dict[str, Planned] = {}
     for stage in stages_until(until, recipe):

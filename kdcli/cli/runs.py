@@ -103,6 +103,7 @@ def _show_plan(
     from kdcli.run import RunFolder
     from kdcli.stages.forecast import forecast
 
+    planning.apart_from_data(recipe, folder)
     planned = planning.plan(recipe, RunFolder.open(folder), until, fresh=fresh)
     expected = forecast(recipe, console, allow_pickle=allow_pickle)
     stages = [

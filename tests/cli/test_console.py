@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,13 @@ def test_a_dry_run_tells_its_plan_and_leaves_nothing(recipe, tmp_path, command):
     assert {stage["reason"] for stage in stages} == {"not done yet"}
     assert stages[0]["steps"] == 8
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_what_the_run_would(recipe, tmp_path, refuses):
+    shutil.copytree(recipe.parent, tmp_path / "data")
+    said = refuses("distill", recipe, "--set", f"data.dataset={tmp_path / 'data'}", "--dry-run",
+                   "--output", tmp_path / "data/runs/tiny")  # fmt: skip
+    assert "lies in that of the data" in said
 
 
 def test_a_dry_run_names_what_a_change_would_redo(first, recipe):
