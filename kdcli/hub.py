@@ -1,10 +1,10 @@
 """The only code that talks to the Hugging Face Hub."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdcli.errors import HubError, ModelError, UsageError
 
@@ -13,6 +13,8 @@ _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 _PICKLES = ["pytorch_model*.bin"]
 # The Hub looks at what it was sent before it answers.
 _LONGER_TO_PUSH = 6
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,26 @@ def cached_model(repo: str, revision: str | None = None) -> Path | None:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+
+
+def from_cache_where_silent(read: Callable[[], _Read]) -> _Read:
+    """What `read` gives, of what the caches hold first where the Hub doesn't answer at all.
+
+    By itself `datasets` asks such a Hub again and again, for half a minute, before it looks there.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception:
+        asked, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            return read()
+        except Exception:
+            pass  # It may answer after all.
+        finally:
+            constants.HF_HUB_OFFLINE = asked
+    return read()
 
 
 def push(

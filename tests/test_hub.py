@@ -1,4 +1,7 @@
-"""A push that fails, at whatever request, is one sentence and changes nothing on the Hub."""
+"""A push that fails, at whatever request, is one sentence and changes nothing on the Hub.
+
+And a Hub that is away keeps nobody waiting for what the caches hold.
+"""
 
 import json
 import os
@@ -7,6 +10,9 @@ import sys
 
 import pytest
 from hub_server import HubServer
+from huggingface_hub import constants
+
+from kdcli.hub import from_cache_where_silent
 
 PUSH = """
 import json, pathlib, sys
@@ -78,3 +84,30 @@ def test_too_many_requests_are_told_to_wait(hub, push):
         assert "wait a few minutes" in push("wmduggan41/busy")["message"]
     finally:
         hub.faults.clear()
+
+
+class Reads:
+    """Notes whether the Hub was to be asked; the cache may hold nothing."""
+
+    def __init__(self, cached):
+        self.cached, self.offline = cached, []
+
+    def __call__(self):
+        self.offline.append(constants.HF_HUB_OFFLINE)
+        if constants.HF_HUB_OFFLINE and not self.cached:
+            raise FileNotFoundError
+        return "texts"
+
+
+@pytest.mark.parametrize(
+    ("away", "cached", "offline"),
+    [(True, True, [True]), (True, False, [True, False]), (False, True, [False])],
+    ids=["away and cached", "away and not cached", "there"],
+)
+def test_the_cache_serves_at_once_where_the_hub_is_away(hub, monkeypatch, away, cached, offline):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if away else hub.endpoint)
+    read = Reads(cached)
+    assert from_cache_where_silent(read) == "texts"
+    assert read.offline == offline
+    assert not constants.HF_HUB_OFFLINE

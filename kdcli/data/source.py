@@ -214,7 +214,9 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
         )
     try:
         with hub.errors(f"the data set {name}"):
-            return load_dataset(name, spec.config, revision=spec.revision)
+            return hub.from_cache_where_silent(
+                lambda: load_dataset(name, spec.config, revision=spec.revision)
+            )
     except KdError:
         raise
     except DatasetNotFoundError as error:
