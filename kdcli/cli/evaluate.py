@@ -101,9 +101,7 @@ def evaluate(
     import json
 
     from kdcli.errors import GateMissedError, UsageError
-    from kdcli.evaluation import document, examples, gates
-    from kdcli.run import write_whole
-    from kdcli.stages import measure
+    from kdcli.evaluation import gates
 
     if json_output and form != "table":
         raise UsageError(f"--json and --format {form} both want standard output.")
@@ -115,6 +113,12 @@ def evaluate(
     ]
     if output is not None:
         _refuse_place("--output", output)
+
+    # After the gates: what they say of a mistake needs none of the seconds that these take.
+    from kdcli.evaluation import document, examples
+    from kdcli.run import write_whole
+    from kdcli.stages import measure
+
     if per_example is not None:
         _refuse_place("--per-example", per_example)
         examples.check(per_example)

