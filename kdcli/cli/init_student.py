@@ -131,7 +131,7 @@ def init_student(
         else None,
     }
     flags = [
-        (f"{key}={value}", f"{flag} {value}")
+        (f"{key}={value}", f"{flag} {str(value).strip('[]')}")
         for (key, flag), value in given.items()
         if value is not None
     ]

@@ -22,7 +22,7 @@ MISTAKES = {
     "no such key": (["distill", "quickstart", "--set", "distill.epohcs=1"], "mean epochs?"),
     "no such column": (["distill", "quickstart", "--set", "data.label=tag"], "tag"),
     "no such split": (["distill", "quickstart", "--set", "data.splits.test=x"], "x"),
-    "a cut": (["init-student", "quickstart", "--keep", "2,1"], "--keep 2,1: student keeps layers in rising"),
+    "a cut": (["init-student", "quickstart", "--keep", "2,1"], "--keep 2,1: student keeps"),
     "drop every layer": (["init-student", MINILM, "--drop-every", "1"], "--drop-every 1"),
     "a layer beyond": (["init-student", MINILM, "--keep", "9"], "6 layers"),
     "no such model": (["init-student", "./nowhere"], "nowhere"),
