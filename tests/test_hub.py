@@ -54,13 +54,15 @@ def push(hub, tmp_path):
 
 # What the client itself tries again for half a minute is left out where the file is sent.
 ANSWERS = {401: 2, 403: 2, 404: 3, 409: 3, 429: 3, 500: 3, None: 3}
-CASES = [("POST", "/api/repos/create", status, code) for status, code in ANSWERS.items()]
-CASES += [("PUT", "/lfs/", status, ANSWERS[status]) for status in (401, 403, 404, 409)]
+CASES = [("POST", "/api/repos/create", status, True) for status in ANSWERS]
+CASES += [("PUT", "/lfs/", status, True) for status in (401, 403, 404, 409)]
+CASES += [("POST", "/commit/", status, new) for status in ANSWERS for new in (True, False)]
 
 
-@pytest.mark.parametrize(("method", "path", "status", "code"), CASES)
-def test_a_push_that_fails_on_the_way_leaves_nothing_behind(hub, push, method, path, status, code):
-    name = f"wmduggan41/{method}-{status}".lower()
+@pytest.mark.parametrize(("method", "path", "status", "new"), CASES)
+def test_a_push_that_fails_on_the_way_changes_nothing(hub, push, method, path, status, new):
+    name = f"wmduggan41/{path.strip('/').rpartition('/')[2]}-{status}-{new}"
+    before = None if new else dict(hub.add_repo("model", name, {"notes.md": b"mine"}).files)
     if status is None:
         hub.drop_next(method, path, times=20)
     else:
@@ -69,12 +71,13 @@ def test_a_push_that_fails_on_the_way_leaves_nothing_behind(hub, push, method, p
         failed = push(name)
     finally:
         hub.faults.clear()
-    assert failed["code"] == code
+    assert failed["code"] == ANSWERS[status]
     assert name in failed["message"]
     assert "The Hub" in failed["message"]
-    if status is not None:  # what was cut was the answer: the repository is there, empty
-        assert ("model", name) not in hub.repos
-    assert push(name)["commit"], "it goes the second time"
+    after = hub.repos.get(("model", name))
+    if status is not None:  # what was cut was the answer: what was asked for is done
+        assert (after and after.files) == before
+    assert push(name)["commit"] or status is None, "it goes the second time"
     assert len([c for c in hub.repo("model", name).commits if "README.md" in c.paths]) == 1
 
 
