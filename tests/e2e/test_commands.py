@@ -75,15 +75,6 @@ def test_the_plan_says_what_a_change_costs(quick, kd):
     assert stages["distill"]["seconds"] > 0
 
 
-def test_a_gate_decides_the_exit_code(quick, kd):
-    done = kd(
-        "evaluate", "runs/kd-quickstart", "--split", "test",
-        "--fail-under", "accuracy=0.01", "--fail-under", "accuracy=0.9999", "--json",
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert len(json.loads(done.stdout)["missed"]) == 1
-
-
 def test_any_model_is_measured_on_any_texts(quick, kd, place):
     texts = place / "mine.csv"
     texts.write_text("said,meant\nwhere is my parcel,track_order\nthe code fails,promo_code\n")

@@ -104,12 +104,12 @@ def hub(tiny_backbone, tmp_path_factory):
 
 
 @pytest.fixture
-def kd(hub, tmp_path):
+def python(hub, tmp_path):
     outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
 
     def run(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "kdcli", *arguments, "--json"],
+            [sys.executable, *arguments],
             cwd=tmp_path,
             env={**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")},
             capture_output=True,
@@ -117,17 +117,33 @@ def kd(hub, tmp_path):
             timeout=240,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return done.stdout
 
     return run
 
 
-@pytest.mark.parametrize("recipe", sorted(SHAPES.keys() - {"go_emotions"}))
-def test_a_recipe_suits_its_data(kd, recipe):
-    plan = kd("distill", recipe, "--dry-run")
-    stages = {stage["stage"]: stage for stage in plan["stages"]}
-    assert stages["teacher"]["steps"] > 0
-    assert 0 < stages["student"]["parameters"] < stages["teacher"]["parameters"]
+@pytest.fixture
+def kd(python):
+    return lambda *arguments: json.loads(python("-m", "kdcli", *arguments, "--json"))
+
+
+PLANS = """
+import sys
+from typer.testing import CliRunner
+from kdcli.cli.app import app
+for recipe in sys.argv[1:]:
+    done = CliRunner().invoke(app, ["distill", recipe, "--dry-run", "--json"])
+    print(" ".join(done.stdout.split()) if done.exit_code == 0 else done.stderr)
+"""
+
+
+def test_the_recipes_suit_their_data(python):
+    recipes = sorted(SHAPES)
+    for recipe, plan in zip(recipes, python("-c", PLANS, *recipes).splitlines(), strict=True):
+        assert plan.startswith("{"), f"{recipe}: {plan}"
+        stages = {stage["stage"]: stage for stage in json.loads(plan)["stages"]}
+        assert stages["teacher"]["steps"] > 0
+        assert 0 < stages["student"]["parameters"] < stages["teacher"]["parameters"]
 
 
 def shortly(*settings):
