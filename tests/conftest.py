@@ -32,6 +32,11 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: tests wait for servers and other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 SPLITS = {"train": 120, "validation": 34, "test": 34}
 
 
