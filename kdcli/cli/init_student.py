@@ -1,6 +1,6 @@
 """`kd init-student`: cut an untrained student out of a model, or out of a recipe's teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,10 +113,10 @@ def init_student(
         raise UsageError(f"--data {data} and --trim-vocab {trim_vocab} are different texts.")
     given = {
         ("student.drop_every", "--drop-every"): drop_every,
-        ("student.keep", "--keep"): f"[{keep}]" if keep is not None else None,
+        ("student.keep", "--keep"): keep,
         ("student.layers", "--layers"): layers,
         ("student.strategy", "--strategy"): strategy,
-        ("student.decoder_keep", "--decoder-keep"): f"[{decoder_keep}]" if decoder_keep else None,
+        ("student.decoder_keep", "--decoder-keep"): decoder_keep or None,
         ("student.decoder_layers", "--decoder-layers"): decoder_layers,
         ("student.heads", "--heads"): heads,
         ("student.ffn", "--ffn"): ffn,
@@ -124,14 +124,18 @@ def init_student(
         ("student.trim_vocab", "--trim-vocab"): "true" if trim_vocab is not None else None,
         ("student.trim_vocab", "--pieces"): pieces,
         ("student.architecture", "--architecture"): architecture,
-        ("data.dataset", "--trim-vocab"): json.dumps(trim_vocab) if trim_vocab else None,
-        ("data.dataset", "--data"): json.dumps(data) if data is not None else None,
-        ("data.text", "--text"): json.dumps(text.split(",") if "," in text else text)
-        if text is not None
-        else None,
+        ("data.dataset", "--trim-vocab"): trim_vocab or None,
+        ("data.dataset", "--data"): data,
+        ("data.text", "--text"): text,
+    }
+    as_yaml: dict[str, Callable[[Any], str]] = {
+        "student.keep": "[{}]".format,
+        "student.decoder_keep": "[{}]".format,
+        "data.dataset": json.dumps,
+        "data.text": lambda names: json.dumps(names.split(",") if "," in names else names),
     }
     flags = [
-        (f"{key}={value}", f"{flag} {str(value).strip('[]')}")
+        (f"{key}={as_yaml.get(key, str)(value)}", f"{flag} {value}")
         for (key, flag), value in given.items()
         if value is not None
     ]

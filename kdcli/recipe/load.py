@@ -248,8 +248,7 @@ def _finish(
         if isinstance(found, Recipe):
             _check_sweep(found, document, name, origins)
         return found
-    # The last one: a flag comes after what it makes void.
-    where = next((origins[path] for path in reversed(origins) if _related(path, found.path)), None)
+    where = _origin(found.path, origins)
     # What is wrong without the overrides as well is the file's own mistake.
     if where is None or mistakes.check(written, model) == found:
         where = f"{name}:{document.line(found.path)}"
@@ -264,8 +263,7 @@ def _check_sweep(
     space = recipe.sweep or {}
     for key, values in space.items():
         path = ("sweep", key)
-        origin = next((origins[p] for p in origins if _related(p, path)), None)
-        where = f"{origin or f'{name}:{document.line(path)}'}: sweep"
+        where = f"{_origin(path, origins) or f'{name}:{document.line(path)}'}: sweep"
         if key.partition(".")[0] not in VARIES:
             raise RecipeError(
                 f"{where}: {key} can't vary.", f"What can begins with {' or '.join(VARIES)}."
@@ -328,6 +326,12 @@ def _default_items(model: type[Spec], path: yaml.Path, written: Mapping[str, Any
         value = getattr(value, str(part), None)
     items = value if isinstance(value, tuple) else ()
     return [item.model_dump() if isinstance(item, BaseModel) else item for item in items]
+
+
+def _origin(path: yaml.Path, origins: Mapping[yaml.Path, str]) -> str | None:
+    """What the user typed that a key's value comes from; None where that is the file."""
+    # The last one: a flag comes after what it makes void.
+    return next((origins[p] for p in reversed([*origins]) if _related(p, path)), None)
 
 
 def _related(one: yaml.Path, other: yaml.Path) -> bool:

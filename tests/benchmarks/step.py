@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Way:
     whole_table: bool = False
     all_tokens: bool = False
     like_lengths: bool = True
-    around: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
     compiled: bool = False
 
 

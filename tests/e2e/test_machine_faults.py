@@ -244,8 +244,9 @@ def test_a_home_that_can_t_be_written(recipe, tmp_path, no_home, expected):
     assert not list(tmp_path.glob("kd-*")), "the cache goes with the command"
 
 
-def test_no_folder_for_temporary_files_is_no_obstacle(recipe, tmp_path):
-    done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env={"TMPDIR": "/proc"})
+@pytest.mark.parametrize("there", ["/proc", "/nowhere"])
+def test_no_folder_for_temporary_files_is_no_obstacle(recipe, tmp_path, there):
+    done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env={"TMPDIR": there})
     assert done.returncode == 0, done.stderr
 
 
