@@ -184,3 +184,9 @@ def _error_number(error: BaseException, text: str) -> int:
     if written and not isinstance(number, int):
         number = int(written[1])
     return number if isinstance(number, int) else 0
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, as a sentence; its class where it has no message."""
+    line = next((part.strip() for part in str(error).splitlines() if part.strip()), "")
+    return (line or type(error).__name__).rstrip(".:")[:300] + "."

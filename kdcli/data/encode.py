@@ -12,6 +12,7 @@ from kdcli import processes
 from kdcli.data import disk, pieces, targets
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
+from kdcli.errors import ModelError
 from kdcli.recipe.data import Keep
 from kdcli.tasks import MULTI_LABEL, REGRESSION, Task
 
@@ -28,30 +29,6 @@ _MANY = 500_000
 _OVERLAP = 4
 # Where tokenizers cut.
 SIDES: Mapping[Keep | None, str] = {"head": "right", "tail": "left"}
-
-
-def length_limit(config: Any, tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> int:
-    """How many tokens of a text the model sees: what is wanted, but no more than it takes."""
-    limits = [tokenizer.model_max_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin number positions from padding_idx + 1 on.
-        roberta_like = config.model_type in _OFFSET_POSITIONS
-        limits.append(positions - (config.pad_token_id + 1 if roberta_like else 0))
-    if wanted is not None:
-        limits.append(wanted)
-    return min(limits)
-
-
-_OFFSET_POSITIONS = {
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "mpnet",
-    "longformer",
-    "xmod",
-    "data2vec",
-}
 
 
 def read(
@@ -81,6 +58,8 @@ def read(
             name: [row if len(row) <= limit else row[: limit - end] + row[-end:] for row in rows]
             for name, rows in whole.items()
         }
+    if keep == "windows" and not tokenizer.is_fast:
+        return _windows(tokenizer, columns, limit)
     if keep == "windows":
         more = {"return_overflowing_tokens": True, "stride": limit // _OVERLAP}
         found = dict(tokenizer(*columns, truncation=True, max_length=limit, **more))
@@ -91,6 +70,27 @@ def read(
         return dict(tokenizer(*columns, truncation=True, max_length=limit))
     finally:
         tokenizer.truncation_side = side
+
+
+def _windows(
+    tokenizer: "PreTrainedTokenizerBase", columns: Sequence[Sequence[str]], limit: int
+) -> dict[str, Any]:
+    """The windows that a tokenizer written in Python can't give by itself."""
+    if len(columns) > 1:
+        raise ModelError(
+            "data.truncate: windows of pairs need a fast tokenizer (tokenizer.json), and this is "
+            f"a {type(tokenizer).__name__}.",
+            "Use head, tail or both.",
+        )
+    room, overlap = limit - tokenizer.num_special_tokens_to_add(), limit // _OVERLAP
+    found: dict[str, Any] = {}
+    for place, text in enumerate(columns[0]):
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for start in range(0, max(1, len(ids) - overlap), room - overlap):
+            window = dict(tokenizer.prepare_for_model(ids[start : start + room]))
+            for name, values in (window | {TEXT_OF: place}).items():
+                found.setdefault(name, []).append(values)
+    return found
 
 
 def encode(
@@ -173,6 +173,41 @@ def count_truncated(
     return cut
 
 
+def sample_columns(split: "Dataset", texts: int = 64) -> list[list[str]]:
+    """Texts evenly spread over a split: a column, or two of pairs."""
+    places = np.linspace(0, len(split) - 1, min(texts, len(split))).round().astype(int)
+    some = split.select(places)
+    return [list(some[name]) for name in pieces.text_columns(split)]
+
+
+def token_rows(encoding: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """What `read` gives, text by text (or window by window)."""
+    return [
+        {name: column[i] for name, column in encoding.items()}
+        for i in range(len(encoding["input_ids"]))
+    ]
+
+
+def batches_of_like_length(
+    lengths: np.ndarray, batch_size: int, *, longest_first: bool = False, equal: bool = False
+) -> list[np.ndarray]:
+    """The rows' places in batches, sorted by length, so that little is padding.
+
+    Args:
+        lengths: Tokens in each row.
+        batch_size: Rows in a batch, at most.
+        longest_first: Whether the longest rows come first, not the shortest.
+        equal: Whether all rows of a batch are of one length, so that nothing is padded.
+    """
+    order = np.argsort(-lengths if longest_first else lengths, kind="stable")
+    ends = np.flatnonzero(np.diff(lengths[order])) + 1 if equal else ()
+    return [
+        run[start : start + batch_size]
+        for run in np.split(order, ends)
+        for start in range(0, len(run), batch_size)
+    ]
+
+
 def lengths(encoded: "Dataset") -> np.ndarray:
     """The number of tokens of each row."""
     import pyarrow.compute as pc
@@ -235,9 +270,10 @@ class Collator:
     """Pads rows of a batch to its longest, and stacks what has no length.
 
     Args:
-        tokenizer: Knows the padding token and side.
+        tokenizer: Knows the padding side, and what fills the gaps of other inputs than token ids.
         inputs: The names that the model's `forward` takes; other token columns are dropped.
         place: For each token id its row in the model's embedding table, where they differ.
+        pad_token_id: The id that the model takes for padding; None is the tokenizer's.
     """
 
     def __init__(
@@ -245,17 +281,24 @@ class Collator:
         tokenizer: "PreTrainedTokenizerBase",
         inputs: Sequence[str],
         place: torch.Tensor | None = None,
+        pad_token_id: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.inputs = set(inputs)
         self.place = place
+        self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: tokens (rows, longest), `labels` (rows,) or (rows, C), logits (rows, C)."""
         columns = [n for n in self.tokenizer.model_input_names if n in rows[0]]
         encoding = self.tokenizer.pad(
-            {name: [row[name] for row in rows] for name in columns}, return_tensors="pt"
+            {name: [row[name] for row in rows] for name in columns},
+            return_tensors="pt",
+            return_attention_mask=True,
         )
+        if self.pad_token_id is not None:
+            gaps = encoding["attention_mask"] == 0
+            encoding["input_ids"] = encoding["input_ids"].masked_fill(gaps, self.pad_token_id)
         batch = {name: t for name, t in encoding.items() if name in self.inputs}
         if self.place is not None:
             batch["input_ids"] = self.place[batch["input_ids"]]

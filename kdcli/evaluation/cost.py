@@ -56,13 +56,21 @@ def flops_per_token(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -
         model: A classifier.
         batch: Its inputs, without padding.
     """
-    # The fused attention kernels of the CPU aren't in the counter's table: it would miss them.
-    with (
-        torch.inference_mode(),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        model(**batch)
+    # The counter hooks the gradients of parameters that modules are given as inputs (DeBERTa's
+    # relative embeddings), which fails where no gradients are computed.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)
+    try:
+        # The fused attention kernels of the CPU aren't in the counter's table: it would miss them.
+        with (
+            torch.inference_mode(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            model(**batch)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
     return float(counter.get_total_flops() / batch["input_ids"].numel())
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kdcli.data.encode import by_text, encode, length_limit, read
+from kdcli.data.encode import by_text, encode, read, sample_columns, token_rows
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.errors import ModelError
 from kdcli.evaluation.states import States
 from kdcli.models import source
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import align_padding, collator_for, padding_note
+from kdcli.models.positions import length_limit
 from kdcli.progress import Reporter, Tally
 from kdcli.recipe.data import Keep
 from kdcli.tasks import REGRESSION, Task
@@ -62,9 +64,7 @@ class Subject:
         """A padded batch of texts (or pairs), or of their windows."""
         columns = [*zip(*texts, strict=True)]
         encoding = read(self.tokenizer, columns, self.limit, self.keep)
-        count = len(encoding["input_ids"])
-        rows = [{name: encoding[name][i] for name in encoding} for i in range(count)]
-        return collator_for(self.model, self.tokenizer)(rows)
+        return collator_for(self.model, self.tokenizer)(token_rows(encoding))
 
     def classify(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
         """The places of the highest outputs, of each text or window."""
@@ -166,7 +166,11 @@ def load(
         model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
         source.refuse_other_task(model.config, corpus.task, name)
         names = _named(name, source.labels_of(model.config), corpus, present, reporter)
-        limit = length_limit(model.config, tokenizer, max_length)
+        limit = length_limit(model, tokenizer, max_length)
+        texts = sample_columns(corpus.splits[splits[0]])
+        align_padding(model, tokenizer, name, texts, limit=limit, keep=truncate)
+        if note := padding_note(model, name):
+            reporter.say(note)
         subjects[name] = Subject(name, folder, model, tokenizer, names, limit, truncate)
     first, *others = subjects.values()
     for other in others:
@@ -213,8 +217,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def sample(split: "Dataset", texts: int) -> list[tuple[str, ...]]:
     """Texts evenly spread over a split, so that an ordered file gives a fair sample."""
-    places = np.linspace(0, len(split) - 1, min(texts, len(split))).round()
-    return texts_of(split.select(places.astype(int)))
+    return list(zip(*sample_columns(split, texts), strict=True))
 
 
 def texts_of(split: "Dataset") -> list[tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """A model's outputs for a whole split."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -8,22 +7,13 @@ import numpy as np
 import torch
 
 from kdcli import processes
-from kdcli.data.encode import TEXT_OF, Collator, by_text, lengths
-from kdcli.models.first_token import first_token_only
+from kdcli.data.encode import TEXT_OF, Collator, batches_of_like_length, by_text, lengths
+from kdcli.models.cls_only import last_layer_cls_only
+from kdcli.models.padding import needs_equal_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def input_names(model: "PreTrainedModel") -> tuple[str, ...]:
-    """What the model's `forward` takes."""
-    return tuple(inspect.signature(model.forward).parameters)
-
-
-def collator_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Collator:
-    """A collator that gives the model what it takes, and nothing else."""
-    return Collator(tokenizer, input_names(model))
+    from transformers import PreTrainedModel
 
 
 def logits(
@@ -51,18 +41,22 @@ def logits(
     model.eval()
     aside = {"label", "labels", TEXT_OF}
     rows = encoded.select_columns([c for c in encoded.column_names if c not in aside])
-    order = np.argsort(-lengths(encoded), kind="stable")
+    # The longest first: what runs out of memory does so at once.
+    batches = batches_of_like_length(
+        lengths(encoded), batch_size, longest_first=True, equal=needs_equal_lengths(model)
+    )
     found: np.ndarray | None = None
-    with torch.inference_mode(), first_token_only(model):
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
+    done = 0
+    with torch.inference_mode(), last_layer_cls_only(model):
+        for places in batches:
             batch = collate(rows.__getitems__(places.tolist()))
             outputs = model(**{name: t.to(model.device) for name, t in batch.items()}).logits
             if found is None:
-                found = np.empty((len(order), outputs.shape[-1]), dtype=np.float32)
+                found = np.empty((len(encoded), outputs.shape[-1]), dtype=np.float32)
             found[places] = outputs.float().cpu().numpy()
             after(places, batch)
-            advance(min(start + batch_size, len(order)), len(order))
+            done += len(places)
+            advance(done, len(encoded))
     assert found is not None, "an empty split is refused where it is loaded"
     return found
 

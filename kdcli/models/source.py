@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import hub, machine, paths, processes
-from kdcli.errors import ModelError, of_machine
+from kdcli.errors import ModelError, first_line, of_machine
 from kdcli.models import files
 from kdcli.run import file_digest
 from kdcli.tasks import REGRESSION, Task
@@ -90,7 +90,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        fault = ModelError(f"{folder}/config.json can't be used: {_first_line(error)}")
+        fault = ModelError(f"{folder}/config.json can't be used: {first_line(error)}")
         raise of_machine(error) or fault from error
     if type(config) not in CLASSIFIERS:
         raise ModelError(
@@ -113,7 +113,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise of_machine(error) or _no_tokenizer(folder, _first_line(error)) from error
+        raise of_machine(error) or _no_tokenizer(folder, first_line(error)) from error
     # Where the files are missing, transformers makes one up that knows its special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise _no_tokenizer(folder, "its files are missing.")
@@ -156,6 +156,8 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    from kdcli.models.padding import reset_attention
+
     config = load_config(folder)
     machine.require_memory(4 * files.count(folder), f"The model in {folder}", "Take a smaller one.")
     weights = files.weights(folder)
@@ -173,16 +175,14 @@ def load_classifier(
             output_loading_info=True,
         )
     except Exception as error:
-        fault = ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}")
+        fault = ModelError(f"The model in {folder} can't be loaded: {first_line(error)}")
         if weights[0].suffix == ".bin":
             fault = ModelError(f"{weights[0]} holds something other than weights.")
         raise of_machine(error) or fault from error
     _refuse_gaps(folder, model, report, fresh_head=fresh_head)
     if prior is not None:
         _start_from(prior, model, report)
-    if model.config.pad_token_id is None:
-        # Decoders find a text's last token by it.
-        model.config.pad_token_id = load_tokenizer(folder).pad_token_id
+    reset_attention(model)
     return model.eval()
 
 
@@ -335,8 +335,3 @@ def _start_from(prior: "np.ndarray", model: Any, report: Mapping[str, Any]) -> N
     # The outputs' is the last; a pooler's may be as long.
     for bias in biases[-1:]:
         bias.data.copy_(torch.as_tensor(prior))
-
-
-def _first_line(error: BaseException) -> str:
-    line = next((part.strip() for part in str(error).splitlines() if part.strip()), "")
-    return (line or type(error).__name__).rstrip(".:")[:300] + "."

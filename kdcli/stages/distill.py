@@ -10,7 +10,7 @@ from kdcli.data.encode import beside, labels_of
 from kdcli.data.source import Corpus
 from kdcli.errors import MendableError
 from kdcli.models import layers, source
-from kdcli.models.forward import collator_for
+from kdcli.models.padding import collator_for
 from kdcli.progress import Tally
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import LossSpec, of_labels

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcli.data.encode import encode, length_limit, lengths
+from kdcli.data.encode import encode, lengths
+from kdcli.models.positions import length_limit
 from kdcli.models.size import Size, size
 from kdcli.progress import Reporter
 from kdcli.recipe.fit import FitSpec
@@ -34,7 +35,7 @@ def forecast(
     large = None if given.teacher is None else size(given.teacher)
     small, model = size(given.student), given.teacher or given.student
     rows = {part: len(split) for part, split in given.corpus.splits.items()}
-    limit = length_limit(model.config, given.tokenizer, recipe.data.max_length)
+    limit = length_limit(model, given.tokenizer, recipe.data.max_length)
     sample = given.corpus.splits["train"].select(range(min(_SAMPLE, rows["train"])))
     tokens = float(np.mean(lengths(encode(sample, given.tokenizer, limit))))
     speed = _operations_a_second() * _SHARE_OF_PEAK

@@ -9,9 +9,9 @@ from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.evaluation.splits import measurable
 from kdcli.models import layers, reshape, source
+from kdcli.models.padding import padding_note
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.student import StudentSpec
 from kdcli.recipe.teacher import OneTeacherSpec, TeacherSpec
 from kdcli.stages import narrowing, texts, transfer
 from kdcli.stages.student import shape
@@ -43,14 +43,14 @@ class Inputs:
     student: "PreTrainedModel"
     transfer: int
 
-    def student_by(self, spec: StudentSpec, *, allow_pickle: bool = False) -> "PreTrainedModel":
+    def student_by(self, recipe: Recipe, *, allow_pickle: bool = False) -> "PreTrainedModel":
         """Another student of this teacher, without weights.
 
         Raises:
             KdError: The teacher can't be cut so, or the pretrained student can't be used.
         """
         return _student(
-            spec,
+            recipe,
             self.teacher,
             self.tokenizer,
             self.corpus,
@@ -90,9 +90,11 @@ def look(
             for one in (recipe.teacher, *recipe.teacher.also)
         ]
         teacher = reshape.skeleton(config)
+        if note := padding_note(teacher, "The teacher"):
+            reporter.say(note)
     measurable(recipe.evaluate, corpus)
     student, own = _student(
-        recipe.student, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
+        recipe, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
     )
     if teacher is None:
         return Inputs(corpus, own, None, (), student, beyond)
@@ -123,10 +125,12 @@ def _teacher(
         hard.refuse_unfit(spec.fine_tune, corpus.task, "teacher.fine_tune")
         source.set_labels(config, corpus.labels, corpus.task.name)
     _refuse_too_many(corpus, config.num_labels)
+    tokenizer = source.load_tokenizer(folder)
     if weights:
         new = () if finished else (corpus.labels, corpus.task.name)
-        source.load_classifier(folder, *new, fresh_head=not finished)
-    return config, source.load_tokenizer(folder)
+        model = source.load_classifier(folder, *new, fresh_head=not finished)
+        texts.align(recipe, corpus, model, tokenizer, f"The teacher {spec.model}")
+    return config, tokenizer
 
 
 def _refuse_too_many(corpus: Corpus, labels: int) -> None:
@@ -140,7 +144,7 @@ def _refuse_too_many(corpus: Corpus, labels: int) -> None:
 
 
 def _student(
-    spec: StudentSpec,
+    recipe: Recipe,
     teacher: "PreTrainedModel | None",
     tokenizer: "PreTrainedTokenizerBase | None",
     corpus: Corpus,
@@ -149,6 +153,7 @@ def _student(
     weights: bool,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """The student without weights, and its tokenizer."""
+    spec = recipe.student
     wanted = texts.strings(corpus.splits["train"]) if spec.reads_texts else ()
     if spec.model is None:
         assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"
@@ -162,6 +167,7 @@ def _student(
         labels, task = source.labels_of(teacher.config), teacher.config.problem_type
     source.set_labels(config, labels, task)
     if weights:
-        source.load_classifier(folder, labels, task, fresh_head=True)
+        model = source.load_classifier(folder, labels, task, fresh_head=True)
+        texts.align(recipe, corpus, model, tokenizer, f"The student {spec.model}")
     narrower = narrowing.plan(spec, reshape.skeleton(config), tokenizer, wanted)
     return reshape.skeleton(narrower.config), tokenizer

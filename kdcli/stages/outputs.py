@@ -8,12 +8,14 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from kdcli import machine, processes
-from kdcli.data.encode import TEACHER_LOGITS, encode, length_limit
+from kdcli.data.encode import TEACHER_LOGITS, encode
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.evaluation.calibration import fit_temperature
 from kdcli.models import source
-from kdcli.models.forward import collator_for, shared_logits
+from kdcli.models.forward import shared_logits
+from kdcli.models.padding import collator_for
+from kdcli.models.positions import length_limit
 from kdcli.progress import Tally
 from kdcli.recipe.black_box import BlackBox
 from kdcli.recipe.teacher import TeacherSpec
@@ -120,7 +122,7 @@ def _ask(
     job: Job,
 ) -> dict[str, np.ndarray]:
     """The model's logits for every text of each split, (rows, classes)."""
-    limit = length_limit(model.config, tokenizer, job.recipe.data.max_length)
+    limit = length_limit(model, tokenizer, job.recipe.data.max_length)
     collate, keep = collator_for(model, tokenizer), job.recipe.data.truncate
     advance = Tally(job.reporter, sum(map(len, splits.values())))
     return {

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from kdcli import paths
-from kdcli.data import encode, files, folder, guess, profile, source
+from kdcli.data import files, folder, guess, profile, source
 from kdcli.errors import DataError, ModelError
+from kdcli.models import reshape
 from kdcli.models import source as models
+from kdcli.models.positions import length_limit
 from kdcli.outside import printable
 from kdcli.recipe import yaml
 from kdcli.recipe.data import DataSpec
@@ -205,7 +207,7 @@ def _max_length(teacher: str, rows: guess.Rows, text: Sequence[str]) -> tuple[in
     pairs = texts[1] if len(texts) > 1 else None
     if found := _at_hand(teacher):
         config, tokenizer = found
-        limit, unit = encode.length_limit(config, tokenizer, None), "tokens"
+        limit, unit = length_limit(reshape.skeleton(config), tokenizer, None), "tokens"
         long = float(np.percentile(profile.in_tokens(tokenizer)(texts[0], pairs)[0], _SHARE_KEPT))
         tokens = long
     else:

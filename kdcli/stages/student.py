@@ -11,11 +11,13 @@ import numpy as np
 from transformers import set_seed
 
 from kdcli.data import source as data
-from kdcli.data.encode import encode, length_limit, lengths
+from kdcli.data.encode import encode, lengths, sample_columns
 from kdcli.errors import UsageError
 from kdcli.models import ablation, layers, reshape, source, surgery, width
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
 from kdcli.models.layers import Layers, Stack
+from kdcli.models.padding import adopt_pad_token, align_padding, collator_for
+from kdcli.models.positions import length_limit
 from kdcli.models.size import size
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import CutSpec
@@ -60,6 +62,7 @@ def run(job: Job) -> Result:
     prior = corpus.prior(labels) if own else None
     model = source.load_classifier(place, labels, task, fresh_head=own, prior=prior)
     tokenizer = source.load_tokenizer(place)
+    texts.align(job.recipe, corpus, model, tokenizer, f"The student {reference}")
     narrower = narrowing.plan(
         spec, model, tokenizer, texts.strings(rows) if spec.reads_texts else ()
     )
@@ -68,6 +71,7 @@ def run(job: Job) -> Result:
         cut = _plan(origin, spec, narrower, job.reporter.advance)
         return cut.result | _write(origin, cut, job.output)
     student, tokenizer = narrowing.apply(narrower, model, tokenizer, origin.batches, head=False)
+    adopt_pad_token(student, tokenizer)
     source.save(student, tokenizer, job.output)
     besides = [*_cut_before(model), *narrowing.describe(narrower)]
     return {
@@ -138,6 +142,10 @@ def cut_out(
     if spec.student.strategy == "measured" or not dry_run:
         set_seed(0)
         model = source.load_classifier(origin, fresh_head=True)
+        align_padding(
+            model, tokenizer, reference, *([] if sample is None else [sample_columns(sample)]),
+            limit=length_limit(model, tokenizer, None),
+        )  # fmt: skip
     if not source.has_head(origin):
         reporter.say(
             f"{reference} has no classification head: the student's is new, and untrained "
@@ -178,7 +186,7 @@ class _Teacher:
         """Some of the texts, in a tokenizer's tokens."""
         assert self.texts is not None
         chosen = self.texts.shuffle(seed=0).select(range(min(_SAMPLE, len(self.texts))))
-        limit = length_limit(self.model.config, tokenizer, self.max_length)
+        limit = length_limit(self.model, tokenizer, self.max_length)
         return encode(chosen, tokenizer, limit)
 
     def batches(
@@ -299,6 +307,7 @@ def _write(teacher: _Teacher, cut: _Cut, output: Path) -> Result:
         cut.narrower, teacher.model, teacher.tokenizer, teacher.batches, head=head
     )
     student = surgery.cut(narrower, cut.keep, cut.architecture)
+    adopt_pad_token(student, tokenizer)
     student.config.kd = dict(cut.provenance)
     source.save(student, tokenizer, output)
     if teacher.texts is None or not head:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.data import encode, labels, pieces, profile, repeats, source, targets
+from kdcli.data import labels, pieces, profile, repeats, source, targets
 from kdcli.errors import ModelError
+from kdcli.models import reshape
 from kdcli.models import source as models
+from kdcli.models.positions import length_limit
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
@@ -145,8 +147,8 @@ def _measure(recipe: Recipe, reporter: Reporter) -> tuple[profile.Count, str, in
         folder = models.at_hand(reader.model, reader.revision)
         if folder is not None:
             tokenizer = models.load_tokenizer(folder)
-            config = models.load_config(folder)
-            limit = encode.length_limit(config, tokenizer, recipe.data.max_length)
+            model = reshape.skeleton(models.load_config(folder))
+            limit = length_limit(model, tokenizer, recipe.data.max_length)
             return profile.in_tokens(tokenizer), "tokens", limit
         why = f"The {who} {reader.model} is not on this disk"
     except ModelError as error:

@@ -42,6 +42,7 @@ def run(job: Job) -> dict[str, Any]:
         folder = source.locate(teacher.model, teacher.revision, allow_pickle=job.allow_pickle)
         model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
         _agree_on_labels(model, corpus, job)
+        texts.align(job.recipe, corpus, model, tokenizer, "The teacher")
     else:
         model, tokenizer, history = fine_tuned(job, "teacher", corpus)
     source.save(model, tokenizer, job.output)
@@ -78,6 +79,7 @@ def fine_tuned(
         folder, corpus.labels, corpus.task.name, fresh_head=True, prior=prior
     )
     tokenizer = source.load_tokenizer(folder)
+    texts.align(job.recipe, corpus, model, tokenizer, "The teacher")
     parts = ("train", "validation")
     rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
     if places is not None:

@@ -13,6 +13,8 @@ from kdcli.data.encode import TEACHER_LOGITS
 from kdcli.data.source import Corpus
 from kdcli.errors import DataError
 from kdcli.models import source as models
+from kdcli.models.padding import align_padding
+from kdcli.models.positions import length_limit
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import MeasureSpec, Recipe
 from kdcli.run import Job
@@ -98,6 +100,23 @@ def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:
     return Setting(corpus, job.recipe.data, folder, job.reporter, job.allow_pickle)
 
 
+def align(
+    recipe: Recipe,
+    corpus: Corpus,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    name: str,
+) -> None:
+    """Make a model read the run's texts in a batch as it reads each alone.
+
+    Raises:
+        ModelError: It can't: see `kdcli.models.padding.align_padding`.
+    """
+    limit = length_limit(model, tokenizer, recipe.data.max_length)
+    some = encode.sample_columns(corpus.splits["train"])
+    align_padding(model, tokenizer, name, some, limit=limit, keep=recipe.data.truncate)
+
+
 def strings(split: "Dataset") -> list[str]:
     """The texts of a split, those of a pair one by one."""
     names = [name for name in ("text", "text_pair") if name in split.column_names]
@@ -121,7 +140,7 @@ def encoded(
         tokenizer.truncation_side = side
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
-    limit = encode.length_limit(model.config, tokenizer, recipe.data.max_length)
+    limit = length_limit(model, tokenizer, recipe.data.max_length)
     names = models.labels_of(model.config)
     rows: dict[str, Any] = {}
     for split in splits:

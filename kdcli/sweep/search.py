@@ -124,7 +124,7 @@ def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:
     for key, values in space.items():
         for value in probes(values) if key.startswith("student") else ():
             try:
-                given.student_by(varied(recipe, {key: value}).student, allow_pickle=allow_pickle)
+                given.student_by(varied(recipe, {key: value}), allow_pickle=allow_pickle)
             except MendableError as error:
                 raise RecipeError(
                     f"sweep: {key}: {json.dumps(value)}: {error.message}", error.hint

@@ -137,7 +137,7 @@ class Worker:
 
     def _shape(self, recipe: Recipe) -> Shape:
         pickle = self.order.allow_pickle
-        student = self.given.student_by(recipe.student, allow_pickle=pickle)
+        student = self.given.student_by(recipe, allow_pickle=pickle)
         counted = size(student)
         depth = getattr(layers.text_config(student.config), "num_hidden_layers", 0)
         return Shape(depth, source.count_parameters(student), counted.flops_per_token)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kdcli.data.encode import encode, length_limit, lengths
+from kdcli.data.encode import batches_of_like_length, encode, lengths, sample_columns
 from kdcli.errors import DataError
 from kdcli.evaluation.calibration import fit_temperature
 from kdcli.models import source
-from kdcli.models.forward import collator_for
+from kdcli.models.padding import align_padding, collator_for, needs_equal_lengths
+from kdcli.models.positions import length_limit
 from kdcli.recipe.black_box import EmbeddingsSpec
 from kdcli.tasks import SINGLE_LABEL
 from kdcli.teachers.asked import LEAST, Advance, Asking, Setting
@@ -111,9 +112,12 @@ class _Embedder:
 
     def __init__(self, spec: EmbeddingsSpec, setting: Setting) -> None:
         folder = source.locate(spec.model, spec.revision, allow_pickle=setting.allow_pickle)
-        self.model = source.load_classifier(folder, ("0", "1"), fresh_head=True).base_model
+        model = source.load_classifier(folder, ("0", "1"), fresh_head=True)
         self.tokenizer = source.load_tokenizer(folder)
-        self.limit = length_limit(self.model.config, self.tokenizer, setting.data.max_length)
+        self.limit = length_limit(model, self.tokenizer, setting.data.max_length)
+        texts = sample_columns(setting.corpus.splits["train"])
+        align_padding(model, self.tokenizer, spec.model, texts, limit=self.limit)
+        self.model = model.base_model
         self.first = _takes_first_token(folder)
 
     def __call__(self, split: "Dataset", advance: Advance = lambda done, total: None) -> np.ndarray:
@@ -121,15 +125,17 @@ class _Embedder:
         rows = encode(split, self.tokenizer, self.limit)
         rows = rows.select_columns([name for name in rows.column_names if name != "label"])
         collate = collator_for(self.model, self.tokenizer)
-        order = np.argsort(-lengths(rows), kind="stable")
+        equal = needs_equal_lengths(self.model)
+        batches = batches_of_like_length(lengths(rows), _BATCH, longest_first=True, equal=equal)
+        done = 0
         found = np.empty((len(rows), self.model.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
-            for start in range(0, len(order), _BATCH):
-                places = order[start : start + _BATCH]
+            for places in batches:
                 batch = collate(rows.__getitems__(places.tolist()))
                 states = self.model(**batch).last_hidden_state
                 found[places] = self._pooled(states, batch["attention_mask"]).numpy()
-                advance(min(start + _BATCH, len(order)), len(order))
+                done += len(places)
+                advance(done, len(rows))
         return found
 
     def _pooled(self, states: "Tensor", mask: "Tensor") -> "Tensor":

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.encode import encode, length_limit
+from kdcli.data.encode import encode, sample_columns
 from kdcli.data.pieces import text_columns
 from kdcli.errors import DataError, ModelError
 from kdcli.models import source
-from kdcli.models.forward import collator_for
 from kdcli.models.forward import logits as logits_of
+from kdcli.models.padding import align_padding, collator_for
+from kdcli.models.positions import length_limit
 from kdcli.recipe.black_box import ZeroShotSpec
 from kdcli.tasks import MULTI_LABEL
 from kdcli.teachers.asked import Advance, Asking, Setting
@@ -54,7 +55,10 @@ def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
     entailed, contradicted = _places(source.labels_of(model.config), spec.model)
     labels = setting.corpus.labels
     hypotheses = [spec.template.format(spec.descriptions.get(n, n)) for n in labels]
-    limit = length_limit(model.config, tokenizer, setting.data.max_length)
+    limit = length_limit(model, tokenizer, setting.data.max_length)
+    some = sample_columns(setting.corpus.splits["train"])[0]
+    pairs_tried = [some, hypotheses[:1] * len(some)]
+    align_padding(model, tokenizer, spec.model, pairs_tried, limit=limit)
     collate = collator_for(model, tokenizer)
 
     def logits(split: "Dataset", advance: Advance) -> np.ndarray:

@@ -15,8 +15,8 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from kdcli import processes
 from kdcli.data.encode import Collator, equal_shares, labels_of, lengths
 from kdcli.errors import MendableError
-from kdcli.models.first_token import first_token_only
-from kdcli.models.forward import input_names
+from kdcli.models.cls_only import last_layer_cls_only
+from kdcli.models.padding import input_names, pad_token_id
 from kdcli.progress import Reporter
 from kdcli.recipe.fit import FitSpec
 from kdcli.run import Cadence
@@ -119,11 +119,12 @@ def fit(
         _smallest_table(models, spec, (train, validation)) as place,
         restraint.frozen(model, spec.freeze),
         restraint.dropout(model, spec.dropout),
-        _first_tokens(models, objective),
+        _cls_only(models, objective),
         _beside(model, objective),
         stop_requests() as request,
     ):
-        collate = Collator(tokenizer, [n for m in models for n in input_names(m)], place)
+        inputs = [name for one in models for name in input_names(one)]
+        collate = Collator(tokenizer, inputs, place, pad_token_id(model))
         average = Average(model, spec.average, checkpoint)
         trainer = TermsTrainer(
             model=model,
@@ -169,12 +170,12 @@ def _smallest_table(
 
 
 @contextmanager
-def _first_tokens(models: Sequence["PreTrainedModel"], objective: Objective) -> Iterator[None]:
+def _cls_only(models: Sequence["PreTrainedModel"], objective: Objective) -> Iterator[None]:
     """Within the block nothing is computed for tokens that neither head nor loss reads."""
     with ExitStack() as held:
         if not objective.needs & LIVE:
             for model in models:
-                held.enter_context(first_token_only(model))
+                held.enter_context(last_layer_cls_only(model))
         yield
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.encode import Collator, lengths
+from kdcli.data.encode import Collator, batches_of_like_length, lengths
+from kdcli.models.padding import needs_equal_lengths
 from kdcli.training.states import tell
 
 if TYPE_CHECKING:
@@ -106,10 +107,10 @@ def write(
         return
     beside = path.with_suffix(".new")
     found = Remembered(beside, tokens, places, teacher.config.hidden_size, "w+")
-    order = np.argsort(tokens, kind="stable")
     teacher.eval()
-    for start in range(0, len(order), _BATCH_SIZE):
-        some = rows.__getitems__(order[start : start + _BATCH_SIZE].tolist())
+    done = 0
+    for batch in batches_of_like_length(tokens, _BATCH_SIZE, equal=needs_equal_lengths(teacher)):
+        some = rows.__getitems__(batch.tolist())
         inputs = {n: t.to(teacher.device) for n, t in collate(some).items() if n != ROW}
         with torch.inference_mode():
             hidden = tell(teacher, inputs, frozenset({"hidden"})).hidden
@@ -118,7 +119,8 @@ def write(
             states = torch.split(hidden[place][real], real.sum(1).tolist())
             for row, own in zip(some, states, strict=True):
                 found.states[number, found.span(row[ROW])] = own.float().cpu().numpy()
-        advance(min(start + _BATCH_SIZE, len(order)), len(order))
+        done += len(batch)
+        advance(done, len(rows))
     found.states.flush()
     beside.replace(path)
 

@@ -12,9 +12,15 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from kdcli import processes
-from kdcli.data.encode import TEACHER_LOGITS, Batches, lengths, like_lengths
+from kdcli.data.encode import (
+    TEACHER_LOGITS,
+    Batches,
+    batches_of_like_length,
+    lengths,
+    like_lengths,
+)
 from kdcli.errors import MendableError
-from kdcli.models.forward import input_names
+from kdcli.models.padding import input_names, needs_equal_lengths
 from kdcli.training.averaging import Average
 from kdcli.training.objective import Objective, total
 from kdcli.training.remembered import told
@@ -90,8 +96,11 @@ class TermsTrainer(Trainer):
             return self._measured()
 
     def _measured(self) -> dict[str, float]:
-        rows = range(len(self.eval_dataset))
-        batches = [rows[i : i + self.batch_size] for i in rows[:: self.batch_size]]
+        rows = lengths(self.eval_dataset)
+        equal = needs_equal_lengths(self.model)
+        batches = [
+            batch.tolist() for batch in batches_of_like_length(rows, self.batch_size, equal=equal)
+        ]
         sums: dict[str, float] = {}
         said: list[tuple[np.ndarray, np.ndarray]] = []
         task = self.objective.task

@@ -19,7 +19,8 @@ from kdcli.data.encode import encode
 from kdcli.data.source import Corpus, load
 from kdcli.evaluation import latency, passes
 from kdcli.evaluation.compare import compare
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import collator_for
 from kdcli.models.source import locate
 from kdcli.progress import Silent, Tally
 from kdcli.recipe.schema import DataSpec, EvaluateSpec

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.data import source as data
-from kdcli.data.encode import encode, length_limit, lengths
+from kdcli.data.encode import encode, lengths
 from kdcli.models import ablation, layers, source
-from kdcli.models.forward import collator_for
 from kdcli.models.layers import Layers, Stack
+from kdcli.models.padding import collator_for
+from kdcli.models.positions import length_limit
 from kdcli.recipe.schema import DataSpec
 
 Batches = Sequence[Mapping[str, Tensor]]
@@ -29,7 +30,7 @@ Batches = Sequence[Mapping[str, Tensor]]
 def batches(model: Any, tokenizer: Any, rows: Any, count: int) -> Batches:
     """Some of the texts, each batch of one length."""
     rows = encode(rows.shuffle(seed=0).select(range(min(count, len(rows)))), tokenizer,
-                  length_limit(model.config, tokenizer, None))  # fmt: skip
+                  length_limit(model, tokenizer, None))  # fmt: skip
     rows = rows.select_columns([name for name in rows.column_names if name != "label"])
     collate, long = collator_for(model, tokenizer), lengths(rows)
     alike = [[i for i, length in enumerate(long) if length == wanted] for wanted in set(long)]

@@ -23,8 +23,8 @@ import torch
 from kdcli.data import source as data
 from kdcli.data.encode import encode, lengths, like_lengths
 from kdcli.models import layers, source, surgery
-from kdcli.models.first_token import first_token_only
-from kdcli.models.forward import collator_for
+from kdcli.models.cls_only import last_layer_cls_only
+from kdcli.models.padding import collator_for
 from kdcli.recipe.load import load
 from kdcli.training import restraint
 from kdcli.training.compact import occurring_rows
@@ -68,7 +68,7 @@ class Steps:
             place = self.held.enter_context(occurring_rows([student], [rows]))
             self.batches = [{**b, "input_ids": place[b["input_ids"]]} for b in batches]
         if not way.all_tokens:
-            self.held.enter_context(first_token_only(student))
+            self.held.enter_context(last_layer_cls_only(student))
         self.model = torch.compile(student, dynamic=True) if way.compiled else student
         self.optimiser = torch.optim.AdamW(student.parameters(), 3e-4, weight_decay=0,
                                            fused=way.fused)  # fmt: skip

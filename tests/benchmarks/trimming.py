@@ -16,9 +16,11 @@ from pathlib import Path
 import torch
 
 from kdcli.data import source as data
-from kdcli.data.encode import encode, length_limit, with_model_labels
+from kdcli.data.encode import encode, with_model_labels
 from kdcli.models import source, vocabulary
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import collator_for
+from kdcli.models.positions import length_limit
 from kdcli.recipe.data import DataSpec
 from kdcli.recipe.load import shipped_folder
 
@@ -34,7 +36,7 @@ def prose() -> list[str]:
 
 def accuracy(model, tokenizer, corpus: data.Corpus, split: str) -> float:
     """The share of a split's texts that the model labels right."""
-    limit = length_limit(model.config, tokenizer, None)
+    limit = length_limit(model, tokenizer, None)
     rows = encode(corpus.splits[split], tokenizer, limit)
     rows = with_model_labels(rows, corpus, source.labels_of(model.config))
     found = logits(model, collator_for(model, tokenizer), rows, 64).argmax(axis=1)

@@ -16,6 +16,7 @@ from kdcli.data.encode import (
     like_lengths,
     padding_share,
 )
+from kdcli.errors import ModelError
 
 
 @pytest.fixture
@@ -176,3 +177,41 @@ def test_a_teacher_s_outputs_go_to_each_window_of_their_text(words):
     outputs = Dataset.from_dict({"teacher_logits": [[0.0], [1.0]]})
     got = beside(found, outputs)
     assert [row[0] for row in got["teacher_logits"]] == [float(t) for t in got["text_of"]]
+
+
+@pytest.fixture(scope="module")
+def bertweet(tmp_path_factory):
+    """A tokenizer that is written in Python, and has no fast twin."""
+    from transformers import BertweetTokenizer
+
+    folder = tmp_path_factory.mktemp("bertweet")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    (folder / "vocab.txt").write_text("".join(f"{c}@@ 1\n{c} 1\n" for c in letters))
+    (folder / "bpe.codes").write_text("#version: 0.2\n")
+    return BertweetTokenizer(str(folder / "vocab.txt"), str(folder / "bpe.codes"))
+
+
+def test_a_slow_tokenizer_gives_the_windows_that_a_fast_one_gives(bertweet, tokenizer):
+    """Of as many tokens, a text has the same windows with both."""
+    long = " ".join("abcdefghijklmnopqrstuvwxyz" * 2)
+    assert not bertweet.is_fast
+    count = len(bertweet(long, add_special_tokens=False)["input_ids"])
+    for texts, limit in ((["a b", long, "c"], 16), ([long], 54), ([long], 55), ([long], 8)):
+        slow, fast = (
+            encode(Dataset.from_dict({"text": texts}), reader, limit, "windows")
+            for reader in (bertweet, tokenizer)
+        )
+        assert slow["text_of"] == fast["text_of"]
+        assert list(map(len, slow["input_ids"])) == list(map(len, fast["input_ids"]))
+    # Put together without what they share, the windows of a text are the text.
+    windows = [ids[1:-1] for ids in slow["input_ids"]]
+    whole = windows[0] + [token for ids in windows[1:] for token in ids[2:]]
+    assert whole == bertweet(long, add_special_tokens=False)["input_ids"]
+    assert count == len(whole) == 52
+
+
+def test_a_slow_tokenizer_gives_pairs_no_windows(bertweet):
+    pairs = Dataset.from_dict({"text": ["a b"], "text_pair": ["c"]})
+    with pytest.raises(ModelError) as refused:
+        encode(pairs, bertweet, 8, "windows")
+    assert "data.truncate" in refused.value.message

@@ -62,3 +62,25 @@ def test_a_weight_that_is_shared_or_seen_from_elsewhere_counts_once():
 
     found = peak_megabytes(Twice(), {"input_ids": torch.rand(1, 256)})
     assert found == pytest.approx(4 * (256 * 256 + 2 * 256) / 1e6)
+
+
+class Scores(torch.nn.Module):
+    """Multiplies what it is given, as DeBERTa's attention does its relative embeddings."""
+
+    def forward(self, states, table):
+        return states @ table.T
+
+
+class Relative(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.scores = torch.nn.Parameter(torch.randn(3, 8)), Scores()
+
+    def forward(self, input_ids):
+        return self.scores(input_ids, self.table)
+
+
+def test_a_parameter_that_a_module_is_given_is_counted():
+    model = Relative()
+    assert flops_per_token(model, {"input_ids": torch.randn(5, 8)}) == 2 * 5 * 8 * 3 / 40
+    assert model.table.requires_grad

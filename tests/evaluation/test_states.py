@@ -15,7 +15,8 @@ from transformers import (
 
 from kdcli.data.encode import encode
 from kdcli.evaluation.states import States
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import collator_for
 
 SMALL = {"num_labels": 5, "vocab_size": 700, "pad_token_id": 0}
 MODELS = {

@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, G
 
 from kdcli.data.encode import encode
 from kdcli.models import source
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import collator_for
 
 
 def test_sorting_and_padding_change_nothing(tiny_teacher, help_desk):

@@ -9,7 +9,7 @@ from kdcli import pipeline
 from kdcli.data.encode import encode
 from kdcli.errors import MendableError, RecipeError
 from kdcli.models import source
-from kdcli.models.forward import collator_for
+from kdcli.models.padding import collator_for
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.training import remembered

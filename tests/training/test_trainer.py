@@ -10,7 +10,8 @@ from datasets import Dataset
 from kdcli.data.encode import beside, encode
 from kdcli.errors import KdError, MendableError
 from kdcli.models import source
-from kdcli.models.forward import collator_for, logits
+from kdcli.models.forward import logits
+from kdcli.models.padding import collator_for
 from kdcli.progress import Silent
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec

@@ -17,7 +17,7 @@ from transformers import (
     XLMForSequenceClassification,
 )
 
-from kdcli.models.first_token import first_token_only
+from kdcli.models.cls_only import last_layer_cls_only
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 64}  # fmt: skip
@@ -54,7 +54,7 @@ def test_the_last_layer_computes_one_token_and_the_logits_stay(model):
     model.eval()
     tokens, whole = rows_computed(model)
     assert tokens == 4
-    with first_token_only(model) as less:
+    with last_layer_cls_only(model) as less:
         assert less
         tokens, logits = rows_computed(model)
     assert tokens == 1
@@ -67,7 +67,7 @@ def test_the_gradients_stay(model):
     found = []
     for less in (False, True):
         model.zero_grad()
-        with first_token_only(model.eval()) if less else torch.enable_grad():
+        with last_layer_cls_only(model.eval()) if less else torch.enable_grad():
             model(**BATCH).logits.square().sum().backward()
         found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(*found)
@@ -75,7 +75,7 @@ def test_the_gradients_stay(model):
 
 def test_the_mode_of_the_model_stays():
     model = READ_ONE[0].train()
-    with first_token_only(model):
+    with last_layer_cls_only(model):
         assert model.training
 
 
@@ -94,7 +94,7 @@ def test_a_head_that_reads_more_gets_all():
     model = RobertaForSequenceClassification(RobertaConfig(**SMALL)).eval()
     model.classifier = MeanHead()
     whole = model(**BATCH).logits
-    with first_token_only(model) as less:
+    with last_layer_cls_only(model) as less:
         assert not less
         torch.testing.assert_close(model(**BATCH).logits, whole)
 
@@ -110,5 +110,5 @@ def test_a_head_that_reads_more_gets_all():
     ids=name,
 )
 def test_another_architecture_is_left_as_it_is(model):
-    with first_token_only(model.eval()) as less:
+    with last_layer_cls_only(model.eval()) as less:
         assert not less

@@ -1,0 +1,55 @@
+"""How many tokens of a text a model can number."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from kdcli.models.layers import text_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What transformers' architectures call the table of their tokens' positions.
+_TABLES = {"position_embeddings", "embed_positions", "position_embed", "pos_emb", "wpe"}
+_POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_seq_len")
+# Tokenizers of models without such a table have 1e30 for their limit, which none can count to.
+_NO_LIMIT = 1_000_000
+
+
+def length_limit(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", wanted: int | None
+) -> int:
+    """The number of tokens of a text that a model sees.
+
+    Args:
+        model: Its weights aren't read, and needn't be there.
+        tokenizer: Its own, which may have a lower limit.
+        wanted: A lower limit that the user sets.
+    """
+    limits = [_NO_LIMIT, tokenizer.model_max_length, *_limits(model)]
+    return int(min(limits if wanted is None else [*limits, wanted]))
+
+
+def position_offset(model: "PreTrainedModel") -> int:
+    """The rows of the position table that come before the first token's; 0 without a table.
+
+    RoBERTa and its kin begin to count after the padding token's id; BART and OPT keep `offset`
+    rows.
+    """
+    return max((before for _, before in _tables(model)), default=0)
+
+
+def _limits(model: "PreTrainedModel") -> list[int]:
+    config = text_config(model.config)
+    stated = [getattr(config, name, None) for name in _POSITIONS]
+    found = [number for number in stated if isinstance(number, int) and number > 0]
+    return [*found, *(rows - before for rows, before in _tables(model))]
+
+
+def _tables(model: "PreTrainedModel") -> Iterator[tuple[int, int]]:
+    """Rows of each table of positions, and how many of them come before the first token's."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES:
+            padding = -1 if module.padding_idx is None else module.padding_idx
+            yield module.num_embeddings, max(getattr(module, "offset", 0), padding + 1)

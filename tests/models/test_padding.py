@@ -1,0 +1,192 @@
+"""A padded batch gives each text the logits that plain transformers gives it alone."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BigBirdConfig,
+    ConvBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+    XLNetConfig,
+)
+
+from kdcli.data.encode import encode, sample_columns
+from kdcli.errors import ModelError
+from kdcli.models import source
+from kdcli.models.forward import logits
+from kdcli.models.padding import adopt_pad_token, align_padding, collator_for
+from kdcli.models.positions import length_limit
+
+WORDS = ["<pad>", *(f"w{i}" for i in range(1, 9))]
+SHORT = ["w1", "w2 w3", "w4 w5 w6 w7", "w8 w1", "w3", "w7 w6 w5 w1", "w2 w8 w2 w4"]
+
+
+def word_tokenizer(words, **settings):
+    """A tokenizer of whole words, which adds nothing to a text."""
+    vocabulary = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "<pad>"))
+    vocabulary.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=vocabulary, pad_token="<pad>", **settings)
+
+
+def saved(config, tokenizer, folder, *, spread=30.0):
+    """A model whose logits differ from text to text, in a folder."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(spread)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def one_by_one(folder, texts):
+    """The reference: plain transformers, each text alone in a model loaded anew."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    kind = getattr(model.config, "attention_type", None)
+    found = []
+    for text in texts:
+        if kind is not None:
+            model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        inputs = tokenizer(text, return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        with torch.no_grad():
+            found.append(model(**inputs).logits[0].numpy())
+    return np.stack(found)
+
+
+def as_kd_reads(folder, texts, batch_size=4):
+    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    split = Dataset.from_dict({"text": texts})
+    limit = length_limit(model, tokenizer, None)
+    align_padding(model, tokenizer, "it", sample_columns(split), limit=limit)
+    encoded = encode(split, tokenizer, limit)
+    return logits(model, collator_for(model, tokenizer), encoded, batch_size), model, tokenizer
+
+
+def agree(found, expected):
+    assert np.abs(expected - expected[0]).max() > 0.05, "the texts are told apart"
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def tiny_gpt2(pad):
+    return GPT2Config(vocab_size=9, n_embd=16, n_layer=2, n_head=2, n_positions=32, num_labels=2,
+                      pad_token_id=pad)  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad", [0, 1, -1, None, 8])
+def test_a_decoder_finds_the_last_token_whatever_it_takes_for_padding(pad, side, tmp_path):
+    tokenizer = word_tokenizer(WORDS, padding_side=side)
+    folder = saved(tiny_gpt2(pad), tokenizer, tmp_path / "gpt2", spread=5.0)
+    found, model, own = as_kd_reads(folder, SHORT)
+    agree(found, one_by_one(folder, SHORT))
+    # Saved after this, it is right in plain transformers' batches where its own padding is.
+    if pad not in {1, 8}:
+        source.save(model, own, tmp_path / "again")
+        own = AutoTokenizer.from_pretrained(tmp_path / "again")
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+        inputs = own(SHORT, padding=True, return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        with torch.no_grad():
+            np.testing.assert_allclose(model(**inputs).logits.numpy(), found, atol=1e-4)
+
+
+def test_the_end_of_text_token_may_be_padding_and_end_each_text(tmp_path):
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = word_tokenizer([*WORDS, "</s>", "<unk>"], eos_token="</s>", unk_token="<unk>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 9)]
+    )
+    tokenizer.pad_token = "</s>"
+    config = LlamaConfig(vocab_size=11, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+                         num_attention_heads=2, pad_token_id=None)  # fmt: skip
+    folder = saved(config, tokenizer, tmp_path / "llama", spread=5.0)
+    found, _, own = as_kd_reads(folder, SHORT)
+    agree(found, one_by_one(folder, SHORT))
+    assert own.pad_token != "</s>"
+
+
+def test_an_architecture_that_pads_on_the_left_keeps_it(tmp_path):
+    config = XLNetConfig(vocab_size=9, d_model=16, n_layer=2, n_head=2, d_inner=32,
+                         pad_token_id=0)  # fmt: skip
+    tokenizer = word_tokenizer(WORDS, padding_side="right")
+    folder = saved(config, tokenizer, tmp_path / "xlnet", spread=5.0)
+    found, _, own = as_kd_reads(folder, SHORT)
+    agree(found, one_by_one(folder, SHORT))
+    assert own.padding_side == "left"
+
+
+@pytest.mark.parametrize("lengths", [(300, 700), (3, 700)], ids=["long", "mixed"])
+def test_sparse_attention_stays_sparse_and_short_texts_are_read_in_full(lengths, tmp_path):
+    random = np.random.default_rng(0)
+    config = BigBirdConfig(vocab_size=9, block_size=8, num_random_blocks=1, num_hidden_layers=3,
+                           hidden_size=32, num_attention_heads=2, intermediate_size=32,
+                           max_position_embeddings=1024)  # fmt: skip
+    folder = saved(config, word_tokenizer(WORDS), tmp_path / "big-bird", spread=8.0)
+    texts = [" ".join(random.choice(WORDS[1:], size)) for size in random.integers(*lengths, 12)]
+    found, model, _ = as_kd_reads(folder, [*texts, "w1 w2", texts[0]])
+    agree(found, one_by_one(folder, [*texts, "w1 w2", texts[0]]))
+    assert model.config.attention_type == "block_sparse"
+
+
+def test_a_convolution_over_the_padding_gets_none(tmp_path):
+    config = ConvBertConfig(vocab_size=9, hidden_size=32, num_hidden_layers=2, intermediate_size=32,
+                            num_attention_heads=2, embedding_size=32)  # fmt: skip
+    folder = saved(config, word_tokenizer(WORDS), tmp_path / "convbert", spread=5.0)
+    found, *_ = as_kd_reads(folder, SHORT)
+    agree(found, one_by_one(folder, SHORT))
+
+
+def test_a_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
+    config = RobertaConfig(vocab_size=9, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+                           num_attention_heads=2, max_position_embeddings=40)  # fmt: skip
+    folder = saved(config, word_tokenizer(WORDS), tmp_path / "model", spread=5.0)
+    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    forward = type(model).forward
+    monkeypatch.setattr(
+        type(model),
+        "forward",
+        lambda self, input_ids=None, **_: forward(self, input_ids=input_ids),
+    )
+    with pytest.raises(ModelError) as refused:
+        align_padding(model, tokenizer, "mine", [SHORT], limit=20)
+    assert refused.value.message.startswith("mine ")
+
+
+def test_texts_beyond_the_position_table_are_refused_by_length(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    folder = saved(tiny_gpt2(0), tokenizer, tmp_path / "gpt2")
+    model = source.load_classifier(folder)
+    with pytest.raises(ModelError) as refused:
+        align_padding(model, tokenizer, "mine", [["w1 " * 50, "w2"]], limit=100)
+    assert "1 to 50 tokens" in refused.value.message
+
+
+def test_a_student_takes_its_tokenizers_padding(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    model = AutoModelForSequenceClassification.from_config(tiny_gpt2(1))
+    adopt_pad_token(model, tokenizer)
+    assert model.config.pad_token_id == 0
+    t5 = T5Config(vocab_size=9, d_model=16, d_kv=8, num_layers=1, num_heads=2, d_ff=32,
+                  pad_token_id=1, eos_token_id=2, decoder_start_token_id=1)  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(t5)
+    adopt_pad_token(model, tokenizer)
+    assert model.config.pad_token_id == 1
+
+
+def test_a_tokenizer_without_tokens_is_refused(tmp_path):
+    folder = saved(tiny_gpt2(0), word_tokenizer(WORDS), tmp_path / "gpt2")
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
+    with pytest.raises(ModelError):
+        align_padding(source.load_classifier(folder), empty, "mine", [SHORT], limit=20)
