@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from kdcli.errors import ModelError
 from kdcli.evaluation import scope
+from kdcli.recipe.data import Keep
 
 FILE = "kd.json"
 
@@ -100,9 +101,23 @@ def threshold(inside: np.ndarray, refuse_at_most: float) -> float:
     return float(np.partition(inside, allowed)[allowed])
 
 
-def write(settings: Settings) -> str:
+@dataclass(frozen=True)
+class Reading:
+    """How a model was trained to read texts.
+
+    Attributes:
+        max_length: Tokens that it sees of a text.
+        truncate: Which, of a longer one; None is as its tokenizer has it.
+    """
+
+    max_length: int | None = None
+    truncate: Keep | None = None
+
+
+def write(settings: Settings, reading: Reading) -> str:
     """The content of `kd.json`."""
-    return json.dumps(asdict(settings), indent=2, ensure_ascii=False) + "\n"
+    content = asdict(settings) | asdict(reading)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def read(folder: Path) -> Settings | None:
@@ -111,14 +126,30 @@ def read(folder: Path) -> Settings | None:
     Raises:
         ModelError: Its `kd.json` is damaged.
     """
+    found = _read(folder)
+    return None if found is None else found[0]
+
+
+def reading(folder: Path) -> Reading:
+    """How the model in `folder` was trained to read texts, as far as it says so.
+
+    Raises:
+        ModelError: Its `kd.json` is damaged.
+    """
+    found = _read(folder)
+    return Reading() if found is None else found[1]
+
+
+def _read(folder: Path) -> tuple[Settings, Reading] | None:
     file = folder / FILE
     if not file.is_file():
         return None
     try:
-        return settings(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return settings(content), _reading(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{file} is damaged: it holds no temperature and threshold.",
+            f"{file} is damaged: it doesn't say how the model is to be used.",
             "Delete it: both are then chosen on validation texts.",
         ) from error
 
@@ -143,6 +174,15 @@ def settings(content: Mapping[str, Any]) -> Settings:
     if made.score not in scope.SCORES or not math.isfinite(made.threshold):
         raise ValueError(made)
     return Settings(temperature, made)
+
+
+def _reading(content: Mapping[str, Any]) -> Reading:
+    length, truncate = content.get("max_length"), content.get("truncate")
+    if not (length is None or (type(length) is int and length > 0)):
+        raise ValueError(length)
+    if truncate not in (None, *get_args(Keep)):
+        raise ValueError(truncate)
+    return Reading(length, truncate)
 
 
 def _thresholds(content: Any) -> dict[str, float] | None:

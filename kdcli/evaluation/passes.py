@@ -12,6 +12,7 @@ from kdcli.data.encode import by_text, encode, read, sample_columns, token_rows
 from kdcli.data.labels import is_generic, match_labels
 from kdcli.data.source import Corpus
 from kdcli.errors import ModelError
+from kdcli.evaluation import operating
 from kdcli.evaluation.states import States
 from kdcli.models import source
 from kdcli.models.forward import logits
@@ -166,12 +167,14 @@ def load(
         model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
         source.refuse_other_task(model.config, corpus.task, name)
         names = _named(name, source.labels_of(model.config), corpus, present, reporter)
-        limit = length_limit(model, tokenizer, max_length)
+        reading = operating.reading(folder)
+        keep = truncate or reading.truncate
+        limit = length_limit(model, tokenizer, max_length or reading.max_length)
         texts = sample_columns(corpus.splits[splits[0]])
-        align_padding(model, tokenizer, name, texts, limit=limit, keep=truncate)
+        align_padding(model, tokenizer, name, texts, limit=limit, keep=keep)
         if note := padding_note(model, name):
             reporter.say(note)
-        subjects[name] = Subject(name, folder, model, tokenizer, names, limit, truncate)
+        subjects[name] = Subject(name, folder, model, tokenizer, names, limit, keep)
     first, *others = subjects.values()
     for other in others:
         _refuse_difference(first, other)

@@ -86,6 +86,10 @@ def _stack(config: Any, part: str, keys: tuple[str, ...], counted: dict[str, set
     if key is None:
         raise _no_stack(config, f"its configuration doesn't say how many {part} layers it has")
     depth = getattr(config, key)
+    try:
+        setattr(config, key, depth)
+    except NotImplementedError:
+        raise _no_stack(config, "the number of its layers follows from other settings") from None
     shared = config.model_type in _SHARED
     number = getattr(config, _SHARED[config.model_type]) if shared else depth
     if shared and number > 1:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _TABLES = {"position_embeddings", "embed_positions", "position_embed", "pos_emb", "wpe"}
 _POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_seq_len")
 # Tokenizers of models without such a table have 1e30 for their limit, which none can count to.
-_NO_LIMIT = 1_000_000
+NO_LIMIT = 1_000_000
 
 
 def length_limit(
@@ -27,7 +27,7 @@ def length_limit(
         tokenizer: Its own, which may have a lower limit.
         wanted: A lower limit that the user sets.
     """
-    limits = [_NO_LIMIT, tokenizer.model_max_length, *_limits(model)]
+    limits = [NO_LIMIT, tokenizer.model_max_length, *_limits(model)]
     return int(min(limits if wanted is None else [*limits, wanted]))
 
 

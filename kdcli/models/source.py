@@ -244,7 +244,15 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
 
     Of several processes that hold the same model, the first writes it.
     """
+    from kdcli.models.positions import NO_LIMIT
+
     if processes.is_first():
+        if tokenizer.is_fast and tokenizer.model_max_length < NO_LIMIT:
+            # Clients that read tokenizer.json alone cut where the model does.
+            side = tokenizer.truncation_side
+            tokenizer.backend_tokenizer.enable_truncation(
+                tokenizer.model_max_length, direction=side
+            )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -99,12 +99,20 @@ def render(
         versions=results["distill"]["versions"],
         losses=[_loss(loss) for loss in recipe.distill.terms(task)],
         labels=labels,
-        final=results["distill"]["history"][-1],
+        final=_kept(recipe, results["distill"]["history"], task),
+        seed=recipe.seed if recipe.distill.seed is None else recipe.distill.seed,
         stages={stage: tables.duration(taken) for stage, taken in seconds.items()},
         whole=tables.duration(sum(seconds.values())),
         papers=[_PAPERS[name] for name in (model_type, dataset_name(recipe)) if name in _PAPERS],
         kd_version=__version__,
     )
+
+
+def _kept(recipe: Recipe, history: Sequence[Mapping[str, Any]], task: Task) -> Mapping[str, Any]:
+    """The epoch whose weights the student has: the last, or the first of the best ones."""
+    if recipe.distill.keep == "last":
+        return history[-1]
+    return max(history, key=lambda epoch: epoch[task.headline])
 
 
 def public(recipe: Recipe) -> Recipe:

@@ -69,6 +69,7 @@ def _train(
     tokenizer = source.load_tokenizer(job.inputs["student"])
     corpus = texts.with_transfer(texts.load(recipe, job.reporter), job)
     corpus = texts.decided(corpus, job)
+    texts.align(recipe, corpus, student, tokenizer, "The student")
     task, terms = corpus.task, terms_of(corpus.task)
     beyond = texts.TRANSFER in corpus.splits
     parts = ["train", "validation"] + [texts.TRANSFER] * (transfer and beyond)

@@ -8,7 +8,7 @@ from kdcli import machine
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.evaluation.splits import measurable
-from kdcli.models import layers, reshape, source
+from kdcli.models import layers, reshape, source, surgery
 from kdcli.models.padding import padding_note
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
@@ -79,13 +79,13 @@ def look(
     terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
     hard.refuse_unfit(recipe.distill, corpus.task, "distill")
     whole, beyond = transfer.beforehand(recipe, corpus, allow_pickle=allow_pickle, weights=weights)
-    teacher, tokenizer, others = None, None, []
+    teacher, tokenizer, others, loaded = None, None, [], None
     if not isinstance(recipe.teacher, TeacherSpec):
         setting = Setting(whole, recipe.data, Path(), reporter, allow_pickle)
         kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
         _refuse_too_many(corpus, len(corpus.labels))
     else:
-        (config, tokenizer), *others = [
+        (config, tokenizer, loaded), *others = [
             _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
             for one in (recipe.teacher, *recipe.teacher.also)
         ]
@@ -94,7 +94,7 @@ def look(
             reporter.say(note)
     measurable(recipe.evaluate, corpus)
     student, own = _student(
-        recipe, teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
+        recipe, loaded or teacher, tokenizer, corpus, allow_pickle=allow_pickle, weights=weights
     )
     if teacher is None:
         return Inputs(corpus, own, None, (), student, beyond)
@@ -105,14 +105,14 @@ def look(
                 *(size / 1e6 for size in sizes)
             )
         )
-    beside = tuple(reshape.skeleton(config) for config, _ in others)
+    beside = tuple(reshape.skeleton(config) for config, *_ in others)
     return Inputs(corpus, tokenizer or own, teacher, beside, student, beyond)
 
 
 def _teacher(
     spec: OneTeacherSpec, recipe: Recipe, corpus: Corpus, *, allow_pickle: bool, weights: bool
-) -> tuple["PretrainedConfig", "PreTrainedTokenizerBase"]:
-    """A teacher's configuration, with the labels it is to have, and its tokenizer."""
+) -> tuple["PretrainedConfig", "PreTrainedTokenizerBase", "PreTrainedModel | None"]:
+    """A teacher's configuration, with the labels it is to have, its tokenizer, and itself."""
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config = source.load_config(folder)
     finished = spec.fine_tune is None
@@ -125,12 +125,12 @@ def _teacher(
         hard.refuse_unfit(spec.fine_tune, corpus.task, "teacher.fine_tune")
         source.set_labels(config, corpus.labels, corpus.task.name)
     _refuse_too_many(corpus, config.num_labels)
-    tokenizer = source.load_tokenizer(folder)
+    tokenizer, model = source.load_tokenizer(folder), None
     if weights:
         new = () if finished else (corpus.labels, corpus.task.name)
         model = source.load_classifier(folder, *new, fresh_head=not finished)
         texts.align(recipe, corpus, model, tokenizer, f"The teacher {spec.model}")
-    return config, tokenizer
+    return config, tokenizer, model
 
 
 def _refuse_too_many(corpus: Corpus, labels: int) -> None:
@@ -159,7 +159,11 @@ def _student(
         assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"
         keep = layers.choose(spec, layers.stacks(teacher))
         narrower = narrowing.plan(spec, teacher, tokenizer, wanted)
-        return shape(spec, teacher, narrower, keep)[1], tokenizer
+        form, student = shape(spec, teacher, narrower, keep)
+        if weights and not narrower.fresh:
+            # Layers that make no model are refused now, not when the teacher has been trained.
+            surgery.cut(teacher, keep, form)
+        return student, tokenizer
     folder = source.locate(spec.model, spec.revision, allow_pickle=allow_pickle)
     config, tokenizer = source.load_config(folder), source.load_tokenizer(folder)
     labels, task = corpus.labels, corpus.task.name

@@ -1,5 +1,6 @@
-"""The student's temperature and threshold, where the commands that use it find them."""
+"""The student's `kd.json`: temperature, threshold, and how it was trained to read texts."""
 
+import json
 from typing import Any
 
 from kdcli.evaluation import operating
@@ -14,5 +15,8 @@ def run(job: Job) -> dict[str, Any]:
     """
     models = {model["name"]: model for model in job.results["evaluate"]["models"]}
     chosen = operating.settings(models["student"]["settings"])
-    job.output.write_text(operating.write(chosen), encoding="utf-8")
+    config = job.inputs["distill"] / "tokenizer_config.json"
+    length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
+    reading = operating.Reading(length, job.recipe.data.truncate)
+    job.output.write_text(operating.write(chosen, reading), encoding="utf-8")
     return {"temperature": chosen.temperature}

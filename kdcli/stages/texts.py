@@ -107,12 +107,20 @@ def align(
     tokenizer: "PreTrainedTokenizerBase",
     name: str,
 ) -> None:
-    """Make a model read the run's texts in a batch as it reads each alone.
+    """Make a model read the run's texts as the recipe says, and in a batch as each alone.
+
+    The tokenizer cuts texts at the recipe's length, and at its end, from now on, also where it is
+    loaded without kd.
 
     Raises:
         ModelError: It can't: see `kdcli.models.padding.align_padding`.
     """
     limit = length_limit(model, tokenizer, recipe.data.max_length)
+    tokenizer.model_max_length = limit
+    if side := encode.SIDES.get(recipe.data.truncate):
+        tokenizer.truncation_side = side
+        # Only what it was made with is saved.
+        tokenizer.init_kwargs["truncation_side"] = side
     some = encode.sample_columns(corpus.splits["train"])
     align_padding(model, tokenizer, name, some, limit=limit, keep=recipe.data.truncate)
 
@@ -132,14 +140,7 @@ def encoded(
     splits: Sequence[str],
     reporter: Reporter,
 ) -> dict[str, "Dataset"]:
-    """Each split in the model's own tokens and label ids; texts that were cut are counted.
-
-    The tokenizer cuts at that end from now on, also where it is loaded without kd.
-    """
-    if side := encode.SIDES.get(recipe.data.truncate):
-        tokenizer.truncation_side = side
-        # Only what it was made with is saved.
-        tokenizer.init_kwargs["truncation_side"] = side
+    """Each split in the model's own tokens and label ids; texts that were cut are counted."""
     limit = length_limit(model, tokenizer, recipe.data.max_length)
     names = models.labels_of(model.config)
     rows: dict[str, Any] = {}

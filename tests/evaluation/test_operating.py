@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 
 from kdcli.errors import ModelError
 from kdcli.evaluation import scope
-from kdcli.evaluation.operating import (
+from kdcli.evaluation.operating import (  # fmt: skip
     FILE,
     OperatingPoint,
+    Reading,
     Settings,
     choose,
     read,
+    reading,
     threshold,
     write,
-)  # fmt: skip
+)
 
 RANDOM = np.random.default_rng(5)
 
@@ -97,15 +99,18 @@ POINT = OperatingPoint("oos", "energy", 1.2345678901234567, 0.02)
 
 @pytest.mark.parametrize("settings", [Settings(1.5), Settings(0.7, POINT)])
 def test_what_is_written_is_read_again(settings, tmp_path):
-    (tmp_path / FILE).write_text(write(settings))
+    how = Reading(20, "windows")
+    (tmp_path / FILE).write_text(write(settings, how))
     assert read(tmp_path) == settings
+    assert reading(tmp_path) == how
 
 
 def test_a_model_that_brings_nothing_brings_nothing(tmp_path):
     assert read(tmp_path) is None
+    assert reading(tmp_path) == Reading()
 
 
-GOOD = json.loads(write(Settings(0.7, POINT)))
+GOOD = json.loads(write(Settings(0.7, POINT), Reading()))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,8 @@ GOOD = json.loads(write(Settings(0.7, POINT)))
         "", "{", "[]", "{}", '"text"', "null", '{"temperature": 0, "operating_point": null}',
         '{"temperature": "x", "operating_point": null}', '{"temperature": 1, "operating_point": 5}',
         json.dumps({**GOOD, "temperature": -1}),
+        json.dumps({**GOOD, "max_length": "20"}),
+        json.dumps({**GOOD, "truncate": "middle"}),
         json.dumps({**GOOD, "operating_point": {**GOOD["operating_point"], "score": "luck"}}),
         json.dumps({**GOOD, "operating_point": {**GOOD["operating_point"], "score": [1]}}),
         '{"temperature": NaN, "operating_point": null}',
