@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+import properties  # noqa: F401 - sets hypothesis up
 import pytest
 import torch
 import typer.testing
