@@ -5,9 +5,8 @@ And a Hub that is away keeps nobody waiting for what the caches hold.
 
 import json
 import os
-import subprocess
-import sys
 
+import forked
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
@@ -42,10 +41,7 @@ def push(hub, tmp_path):
     environment = {**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")}
 
     def run(name):
-        done = subprocess.run(
-            [sys.executable, "-c", PUSH, name, str(folder)],
-            env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = forked.python("-c", PUSH, name, folder, env=environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

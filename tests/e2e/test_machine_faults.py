@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import forked
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -87,7 +88,7 @@ def outcome(run):
 def expected(recipe, tmp_path_factory):
     """What an unbroken run comes to."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    done = kd("distill", recipe, "-o", run)
+    done = forked.kd("distill", recipe, "-o", run)
     assert done.returncode == 0, done.stderr
     return outcome(run)
 
@@ -359,8 +360,8 @@ def test_streams_that_can_t_be_written(recipe, plain, streams, fine, wrong):
 )
 def test_stopped_outside_of_a_training_it_says_how_to_go_on(recipe, plain, tmp_path, number, code):
     run = shutil.copytree(plain, tmp_path / "run")
-    go = command("distill", recipe, "-o", run, "--set", "evaluate.latency_texts=100000")
-    with subprocess.Popen(go, stderr=subprocess.PIPE, text=True) as process:
+    go = ["distill", recipe, "-o", run, "--set", "evaluate.latency_texts=100000"]
+    with forked.start("-m", "kdcli", *go) as process:
         while not process.stderr.readline().startswith("evaluate: measure"):
             assert process.poll() is None
         process.send_signal(number)

@@ -2,10 +2,9 @@
 
 import csv
 import json
-import subprocess
-import sys
 from xml.etree import ElementTree
 
+import forked
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -54,9 +53,7 @@ def test_gates_decide_the_exit_code(run, gates, code):
 
 
 def test_the_process_itself_ends_with_1(run):
-    command = [sys.executable, "-m", "kdcli", "evaluate", str(run), *SPLIT, "--fail-under",
-               "accuracy=0.999"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.kd("evaluate", run, *SPLIT, "--fail-under", "accuracy=0.999")
     assert done.returncode == 1
     assert "test, 284 texts" in done.stdout
     assert "student: test accuracy is 0." in done.stderr

@@ -12,7 +12,6 @@ from kdcli.errors import KdError, RecipeError
 from kdcli.outside import printable
 from kdcli.recipe.load import dump, load, shipped
 
-
 VALID = yaml.safe_load(shipped()["clinc_plus"].read_text())
 VALID["data"] |= {"splits": {"train": "train"}, "validation_fraction": 0.2, "max_length": 64}
 VALID["student"] = {"keep": [0, 2], "architecture": "same", "model": None, "revision": "main"}
