@@ -15,7 +15,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import runpy
 import signal
 import socket
@@ -30,15 +29,16 @@ from pathlib import Path
 
 # What doesn't look at the Hub's variables while it is imported.
 _LIBRARIES = (
-    "matplotlib.figure", "matplotlib.backends.backend_svg", "pandas", "pyarrow.parquet",
+    "jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg", "pandas", "pyarrow.parquet",
     "pydantic", "rich.progress", "sklearn.metrics", "sklearn.model_selection",
     "torch.distributed.tensor", "torch._dynamo", "typer.testing",
 )  # fmt: skip
 # What does look at them: the Hub's address, its cache, whether it is to be asked at all.
 _OF_THE_HUB = (
-    "accelerate", "datasets", "evaluate", "optuna", "transformers.trainer",
+    "accelerate", "datasets", "transformers.trainer",
     "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert",
-    "transformers.models.distilbert.modeling_distilbert", "kdcli",
+    "transformers.models.distilbert.modeling_distilbert", "kdcli.cli.app", "kdcli.pipeline",
+    "kdcli.stages.distill", "kdcli.stages.evaluate", "kdcli.stages.page", "kdcli.stages.inputs",
 )  # fmt: skip
 _VARIABLES = ("DATASETS_", "HF_", "HOME", "TRANSFORMERS_", "XDG_")
 _PATIENCE = 600  # seconds: a machine may have other things to do
@@ -196,11 +196,7 @@ def _serve(server: socket.socket) -> list[str]:
         if "serve" not in request:
             return _become(request, server, *given[1:])
         for name in request["serve"]:
-            module = importlib.import_module(name)
-            if name == "kdcli":
-                for found in pkgutil.walk_packages(module.__path__, "kdcli."):
-                    if found.name != "kdcli.__main__":
-                        importlib.import_module(found.name)
+            importlib.import_module(name)
         gc.freeze()
 
 

@@ -55,7 +55,7 @@ def command(*arguments):
 def kd(*arguments, env=(), within=(), **options):
     environment = {**os.environ, **dict(env)}
     environment = {name: value for name, value in environment.items() if value is not None}
-    options = {"capture_output": True, "text": True, "timeout": 300, **options}
+    options = {"capture_output": True, "text": True, "timeout": 600, **options}
     return subprocess.run([*within, *command(*arguments)], env=environment, **options)
 
 
@@ -264,7 +264,7 @@ def test_nowhere_at_all_for_temporary_files(disk):
 
 
 def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
-    start = time.time()
+    start, begun = time.time(), time.monotonic()
     # Between two runs, and then during one.
     for clock in (lambda: start + 1e8, lambda: start - 1e5 * (time.monotonic() % 1e4)):
         monkeypatch.setattr(time, "time", clock)
@@ -272,7 +272,8 @@ def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
         execute(load(str(recipe)), tmp_path / "run", Silent(), until)
     assert outcome(tmp_path / "run") == expected
     records = json.loads((tmp_path / "run/run.json").read_text())["stages"]
-    assert all(0 <= record["seconds"] < 60 for record in records.values())
+    assert all(record["seconds"] >= 0 for record in records.values())
+    assert sum(record["seconds"] for record in records.values()) <= time.monotonic() - begun
     assert time.localtime().tm_year == int(
         (tmp_path / "run/.holder").read_text().partition("since ")[2][:4]
     )
@@ -389,7 +390,7 @@ app.app = busy
 app.main()
 """
     with pytest.raises(subprocess.CalledProcessError) as stopped:
-        subprocess.run([sys.executable, "-c", script], timeout=30, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", script], timeout=600, check=True, capture_output=True)
     assert b"KeyboardInterrupt" in stopped.value.stderr
 
 
