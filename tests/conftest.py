@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 
-from kdcli.cli.app import _ENVIRONMENT, app
+from kdcli.cli.app import _ENVIRONMENT
 
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
@@ -18,10 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+import helpers
 import properties  # noqa: F401 - sets hypothesis up
 import pytest
 import torch
-import typer.testing
 from datasets import Dataset, disable_progress_bars, load_dataset
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
@@ -134,7 +134,7 @@ def refuses(tmp_path, monkeypatch):
 
     def run(*arguments) -> str:
         before = sorted(tmp_path.rglob("*"))
-        done = typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+        done = helpers.kd(*arguments)
         assert done.exit_code == 2, done.output
         assert done.stdout == ""
         said = done.stderr.removesuffix("\n")

@@ -9,6 +9,7 @@ import forked
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers import Listener
 from safetensors.torch import load_file
 
 from kdcli import pipeline, planning
@@ -21,19 +22,6 @@ from kdcli.run import RunFolder
 FIT = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
 REPORTS = ["page", "card"]
 ALL = ["teacher", "student", "outputs", "distill", "evaluate", "settings", *REPORTS]
-
-
-class Listener(Silent):
-    """Remembers what was told."""
-
-    def __init__(self):
-        self.started, self.said = [], []
-
-    def start(self, stage, doing):
-        self.started.append(stage)
-
-    def say(self, message):
-        self.said.append(message)
 
 
 @pytest.fixture(scope="module")

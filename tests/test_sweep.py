@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import forked
 import pytest
-import typer.testing
 import yaml
 from filelock import FileLock
+from helpers import kd
 
 from kdcli import planning
-from kdcli.cli.app import app
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe.load import from_flags, load, varied
 from kdcli.recipe.schema import Recipe
@@ -56,8 +55,7 @@ def sweep(place, *arguments):
 
 
 def in_process(place, *arguments):
-    line = ["sweep", str(place / "recipe.yaml"), *map(str, arguments)]
-    return typer.testing.CliRunner().invoke(app, line)
+    return kd("sweep", place / "recipe.yaml", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 
 import forked
+import helpers
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.pipeline import execute
 from kdcli.progress import Silent
 from kdcli.recipe.load import load
@@ -410,9 +409,7 @@ NAMES = ("a b", "ünï 模型 [x] {y} *? #h %20 c:d", "-dash/~tilde", "new\nline
 @pytest.mark.parametrize("name", NAMES, ids=["space", "letters", "signs", "control", "long"])
 def test_a_run_folder_of_any_name(recipe, tmp_path, name, expected):
     for again in (False, True):
-        done = CliRunner().invoke(
-            app, ["distill", str(recipe), "-o", str(tmp_path / name), "--json"]
-        )
+        done = helpers.kd("distill", recipe, "-o", tmp_path / name, "--json")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["run"] == str(tmp_path / name)
         assert (done.stderr.count("reused") == 8) == again

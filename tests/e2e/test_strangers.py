@@ -11,14 +11,13 @@ import zipfile
 from pathlib import Path
 
 import forked
+import helpers
 import pytest
 import yaml
 from hub_server import HubServer
 from markdown_it import MarkdownIt
-from typer.testing import CliRunner
 
 import kdcli
-from kdcli.cli.app import app
 from kdcli.errors import RecipeError
 from kdcli.recipe.load import load
 from kdcli.report import notes
@@ -50,7 +49,7 @@ LABELS = [
 def kd(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return helpers.kd
 
 
 @pytest.fixture(scope="module")

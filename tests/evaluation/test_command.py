@@ -2,22 +2,21 @@
 
 import csv
 import json
+from functools import partial
 from xml.etree import ElementTree
 
 import forked
+import helpers
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.evaluation.operating import FILE
 
 SPLIT = ("--split", "test")
 
 
-def kd(*arguments):
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+kd = partial(helpers.kd, "evaluate")
 
 
 @pytest.fixture(scope="module")
