@@ -18,12 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+# The process that hands out the tests to others runs none: fixtures import what is heavy.
 import helpers
 import properties  # noqa: F401 - sets hypothesis up
 import pytest
-import torch
-from datasets import Dataset, disable_progress_bars, load_dataset
-from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
 from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
@@ -42,8 +40,10 @@ SPLITS = {"train": 120, "validation": 34, "test": 34}
 
 
 @pytest.fixture(scope="session")
-def help_desk() -> dict[str, Dataset]:
-    """The data set of the quick start."""
+def help_desk():
+    """The data set of the quick start: a `datasets.Dataset` for each split."""
+    from datasets import disable_progress_bars, load_dataset
+
     disable_progress_bars()
     files = {split: str(shipped_folder() / "quickstart" / f"{split}.csv") for split in SPLITS}
     return load_dataset("csv", data_files=files)
@@ -69,11 +69,13 @@ def small_data(help_desk, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
+def tokenizer(help_desk, tmp_path_factory):
     """A WordPiece tokenizer of 600 pieces: the commonest words, and letters.
 
     What `tokenizers` trains isn't the same twice, and a model on it neither.
     """
+    from transformers import BertTokenizerFast
+
     texts = " ".join(help_desk["train"]["text"]).lower()
     words = Counter(re.findall(r"\w+|[^\w\s]", texts))
     letters = sorted({*"".join(words)})
@@ -87,8 +89,10 @@ def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def config(tokenizer) -> BertConfig:
+def config(tokenizer):
     """A BERT of four narrow layers."""
+    from transformers import BertConfig
+
     return BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -102,6 +106,9 @@ def config(tokenizer) -> BertConfig:
 @pytest.fixture(scope="session")
 def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
     """A folder with a BERT that has no head."""
+    import torch
+    from transformers import BertModel
+
     folder = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
@@ -112,6 +119,9 @@ def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     """A folder with a BERT classifier of the help desk's labels, untrained."""
+    import torch
+    from transformers import BertForSequenceClassification
+
     folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(0)
     classes = {

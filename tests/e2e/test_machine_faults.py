@@ -181,13 +181,23 @@ def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
     assert outcome(run) == expected
 
 
+LIMITED = """
+import resource, runpy, sys
+most = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+runpy.run_module("kdcli", run_name="__main__", alter_sys=True)
+"""
+
+
 # The manifest, the data's cache, a checkpoint.
 @pytest.mark.parametrize("size", [1_000, 20_000, 300_000])
 def test_a_limit_on_the_size_of_files(recipe, tmp_path, expected, size):
     arguments = ("fine-tune-teacher", recipe, "-o", tmp_path / "run", "--checkpoint-every", "3")
     # A cache of its own: what is in it already needs no writing.
     env = {"HF_HOME": str(tmp_path / "cache")}
-    check_error(kd(*arguments, env=env, preexec_fn=limit("FSIZE", size)), 3, "ulimit -f")
+    check_error(
+        forked.python("-c", LIMITED, size, *arguments, env=os.environ | env), 3, "ulimit -f"
+    )
     assert not (tmp_path / "run/teacher").exists()
 
 
