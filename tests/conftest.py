@@ -36,6 +36,15 @@ def pytest_xdist_auto_num_workers():
     return (os.cpu_count() or 1) + 1
 
 
+# Each file is one worker's; these take minutes. Begun last, they would keep one worker busy alone.
+LONG = ("tests/e2e/", "tests/test_sweep.py", "tests/test_pipeline.py", "tests/stages/")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take long first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 SPLITS = {"train": 120, "validation": 34, "test": 34}
 
 
