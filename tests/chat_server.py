@@ -31,8 +31,10 @@ class ChatServer:
 
     def answer(self, text):
         """The message about a text."""
-        if self.say is not None:
-            return self.say(text)
+        return self.number(text) if self.say is None else self.say(text)
+
+    def number(self, text):
+        """The numbers of the labels that the text holds."""
         found = [i for i, label in enumerate(self.labels, 1) if label in text.split()]
         return ", ".join(map(str, found)) or "0"
 
@@ -64,23 +66,25 @@ class ChatServer:
                     served.most_at_once = max(served.most_at_once, served.at_once)
                     fault = served.faults.pop(0) if served.faults else None
                 time.sleep(served.seconds)
-                self.reply(body, fault)
+                status, document = self.reply(body, fault)
+                # Before it is sent: who has an answer may ask again at once.
                 with served.lock:
                     served.at_once -= 1
+                self.send(status, document)
 
             def reply(self, body, fault):
                 if self.path != "/v1/chat/completions":
-                    return self.send(404, {"error": {"message": "no such path"}})
+                    return 404, {"error": {"message": "no such path"}}
                 if served.key and self.headers.get("Authorization") != f"Bearer {served.key}":
-                    return self.send(401, {"error": {"message": "Incorrect API key provided"}})
+                    return 401, {"error": {"message": "Incorrect API key provided"}}
                 if fault is not None:
-                    return self.send(fault, {"error": {"message": "try again"}})
+                    return fault, {"error": {"message": "try again"}}
                 if served.logprobs == "refused" and "logprobs" in body:
-                    return self.send(400, {"error": {"message": "logprobs is not supported"}})
+                    return 400, {"error": {"message": "logprobs is not supported"}}
                 with served.lock:
                     served.asked[json.dumps(body, sort_keys=True)] += 1
                     served.answered += 1
-                return self.send(200, served.completion(body))
+                return 200, served.completion(body)
 
             def send(self, status, document):
                 content = json.dumps(document).encode()

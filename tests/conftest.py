@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 
-from kdcli.cli.app import _ENVIRONMENT, app
+from kdcli.cli.app import _ENVIRONMENT
 
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
@@ -18,11 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+# The process that hands out the tests to others runs none: fixtures import what is heavy.
+import helpers
+import properties  # noqa: F401 - sets hypothesis up
 import pytest
-import torch
-import typer.testing
-from datasets import Dataset, disable_progress_bars, load_dataset
-from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
 from kdcli.outside import printable
 from kdcli.recipe.load import shipped_folder
@@ -37,12 +36,23 @@ def pytest_xdist_auto_num_workers():
     return (os.cpu_count() or 1) + 1
 
 
+# Each file is one worker's; these take minutes. Begun last, they would keep one worker busy alone.
+LONG = ("tests/e2e/", "tests/test_sweep.py", "tests/test_pipeline.py", "tests/stages/")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take long first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 SPLITS = {"train": 120, "validation": 34, "test": 34}
 
 
 @pytest.fixture(scope="session")
-def help_desk() -> dict[str, Dataset]:
-    """The data set of the quick start."""
+def help_desk():
+    """The data set of the quick start: a `datasets.Dataset` for each split."""
+    from datasets import disable_progress_bars, load_dataset
+
     disable_progress_bars()
     files = {split: str(shipped_folder() / "quickstart" / f"{split}.csv") for split in SPLITS}
     return load_dataset("csv", data_files=files)
@@ -68,11 +78,13 @@ def small_data(help_desk, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
+def tokenizer(help_desk, tmp_path_factory):
     """A WordPiece tokenizer of 600 pieces: the commonest words, and letters.
 
     What `tokenizers` trains isn't the same twice, and a model on it neither.
     """
+    from transformers import BertTokenizerFast
+
     texts = " ".join(help_desk["train"]["text"]).lower()
     words = Counter(re.findall(r"\w+|[^\w\s]", texts))
     letters = sorted({*"".join(words)})
@@ -86,8 +98,10 @@ def tokenizer(help_desk, tmp_path_factory) -> BertTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def config(tokenizer) -> BertConfig:
+def config(tokenizer):
     """A BERT of four narrow layers."""
+    from transformers import BertConfig
+
     return BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -101,6 +115,9 @@ def config(tokenizer) -> BertConfig:
 @pytest.fixture(scope="session")
 def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
     """A folder with a BERT that has no head."""
+    import torch
+    from transformers import BertModel
+
     folder = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
@@ -111,6 +128,9 @@ def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
     """A folder with a BERT classifier of the help desk's labels, untrained."""
+    import torch
+    from transformers import BertForSequenceClassification
+
     folder = tmp_path_factory.mktemp("teacher")
     torch.manual_seed(0)
     classes = {
@@ -133,7 +153,7 @@ def refuses(tmp_path, monkeypatch):
 
     def run(*arguments) -> str:
         before = sorted(tmp_path.rglob("*"))
-        done = typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+        done = helpers.kd(*arguments)
         assert done.exit_code == 2, done.output
         assert done.stdout == ""
         said = done.stderr.removesuffix("\n")

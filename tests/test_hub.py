@@ -5,9 +5,8 @@ And a Hub that is away keeps nobody waiting for what the caches hold.
 
 import json
 import os
-import subprocess
-import sys
 
+import forked
 import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
@@ -31,21 +30,22 @@ def hub():
         yield server
 
 
+@pytest.fixture(scope="module")
+def environment(hub, tmp_path_factory):
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    return {**outside, **hub.env(), "HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+
+
 @pytest.fixture
-def push(hub, tmp_path):
+def push(environment, tmp_path):
     """Pushes a small model in a process of its own; what it comes to."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     (folder / "model.safetensors").write_bytes(os.urandom(10_000))
-    outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    environment = {**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")}
 
     def run(name):
-        done = subprocess.run(
-            [sys.executable, "-c", PUSH, name, str(folder)],
-            env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = forked.python("-c", PUSH, name, folder, env=environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,14 +1,8 @@
 """Progress of several passes reads as one."""
 
-from kdcli.progress import Silent, Tally
+from helpers import Listener
 
-
-class Listener(Silent):
-    def __init__(self):
-        self.told = []
-
-    def advance(self, done, total, figures=None):
-        self.told.append((done, total))
+from kdcli.progress import Tally
 
 
 def test_passes_add_up_to_the_whole():

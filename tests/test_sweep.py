@@ -3,17 +3,16 @@
 import json
 import signal
 import sqlite3
-import subprocess
 import sys
 from dataclasses import replace
 
+import forked
 import pytest
-import typer.testing
 import yaml
 from filelock import FileLock
+from helpers import kd
 
 from kdcli import planning
-from kdcli.cli.app import app
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe.load import from_flags, load, varied
 from kdcli.recipe.schema import Recipe
@@ -45,28 +44,18 @@ def place(tiny_backbone, small_data, tmp_path_factory):
     return folder
 
 
-def command(place, *arguments):
-    return [sys.executable, "-m", "kdcli", "sweep", str(place / "recipe.yaml"), *arguments]
-
-
 def start(place, *arguments):
-    return subprocess.Popen(
-        command(place, *arguments), cwd=place, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    return forked.start("-m", "kdcli", "sweep", place / "recipe.yaml", *arguments, cwd=place)
 
 
 def sweep(place, *arguments):
-    done = subprocess.run(
-        command(place, *arguments), cwd=place, capture_output=True, text=True, timeout=500
-    )
+    done = forked.kd("sweep", place / "recipe.yaml", *arguments, cwd=place)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
 def in_process(place, *arguments):
-    line = ["sweep", str(place / "recipe.yaml"), *map(str, arguments)]
-    return typer.testing.CliRunner().invoke(app, line)
+    return kd("sweep", place / "recipe.yaml", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +160,7 @@ def test_another_recipe_is_refused_in_the_same_folder(finished, place):
 def test_two_workers_and_a_second_command_share_the_trials(place):
     arguments = ("--trials", "4", "-o", "shared", "--json")
     with start(place, *arguments, "--workers", "2") as one, start(place, *arguments) as other:
-        said = [process.communicate(timeout=500) for process in (one, other)]
+        said = [process.communicate() for process in (one, other)]
     assert [one.returncode, other.returncode] == [0, 0], said
     documents = [json.loads(out) for out, _ in said]
     assert [trial["number"] for trial in documents[0]["trials"]] == [0, 1, 2, 3]
@@ -190,7 +179,7 @@ def test_ctrl_c_says_how_to_go_on_and_ends_the_helpers(place):
                 break
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-        assert process.wait(timeout=120) == 130, said
+        assert process.wait() == 130, said
     assert "Run the same command again" in said
     assert "Traceback" not in said
     with sqlite3.connect(place / "stopped/sweep.db") as database:

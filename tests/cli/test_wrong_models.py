@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import kd
 from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
@@ -20,9 +21,6 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
     pipeline,
 )
-from typer.testing import CliRunner
-
-from kdcli.cli.app import app
 
 WEIGHTS = "model.safetensors"
 FINE_TUNE = "teacher.fine_tune={epochs: 1, batch_size: 40, learning_rate: 0.001}"
@@ -69,10 +67,6 @@ def commands(recipe, small_data):
         "fine-tune-teacher": lambda model: ["fine-tune-teacher", str(recipe), "--set", FINE_TUNE,
                                             "--set", f"teacher.model={model}"],
     }  # fmt: skip
-
-
-def kd(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def assert_refused(done, says, place):

@@ -4,10 +4,9 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 
+import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -305,14 +304,9 @@ def test_a_loading_script_on_the_hub_is_refused_and_never_run(tmp_path, tiny_tea
     (tmp_path / "here").mkdir()
     with HubServer() as hub:
         hub.add_repo("dataset", "owner/texts", {"texts.py": code, "train.csv": csv().encode()})
-        done = subprocess.run(
-            [sys.executable, "-m", "kdcli", "evaluate", tiny_teacher, "--data", "owner/texts"],
-            cwd=tmp_path / "here",
-            env={**os.environ, **hub.env(), "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        env = {**os.environ, **hub.env(), "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        arguments = ("evaluate", tiny_teacher, "--data", "owner/texts")
+        done = forked.kd(*arguments, cwd=tmp_path / "here", env=env)
     assert done.returncode == 2, done.stderr
     assert "The data set owner/texts can't be read: Dataset scripts are no longer" in done.stderr
     assert not (tmp_path / "ran").exists()

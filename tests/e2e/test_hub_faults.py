@@ -1,10 +1,9 @@
 """A Hub that is away, slow, or breaks off: what the cache holds serves, and a download goes on."""
 
 import os
-import subprocess
-import sys
 from hashlib import sha256
 
+import forked
 import pytest
 from hub_server import HubServer
 from safetensors.torch import load_file
@@ -41,14 +40,8 @@ def kd(hub, tmp_path):
     outside = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
     def run(arguments, **changes):
-        return subprocess.run(
-            [sys.executable, "-m", "kdcli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf"), **changes},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        env = {**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf"), **changes}
+        return forked.kd(*arguments, cwd=tmp_path, env=env)
 
     return run
 

@@ -4,10 +4,9 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from chat_server import ChatServer
@@ -108,14 +107,8 @@ def python(hub, tmp_path):
     outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
 
     def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env={**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        env = {**outside, **hub.env(), "HF_HOME": str(tmp_path / "hf")}
+        done = forked.python(*arguments, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

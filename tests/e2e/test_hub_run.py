@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from datasets import ClassLabel, Dataset
 from hub_server import HubServer
@@ -66,14 +65,8 @@ def kd(hub, place):
     outside = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
 
     def run(*arguments, **changes):
-        return subprocess.run(
-            [sys.executable, "-m", "kdcli", *arguments],
-            cwd=place,
-            env={**outside, **hub.env(), "HF_HOME": str(place / "hf"), **changes},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        env = {**outside, **hub.env(), "HF_HOME": str(place / "hf"), **changes}
+        return forked.kd(*arguments, cwd=place, env=env)
 
     return run
 

@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import forked
+import helpers
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.pipeline import execute
 from kdcli.progress import Silent
 from kdcli.recipe.load import load
@@ -54,7 +54,7 @@ def command(*arguments):
 def kd(*arguments, env=(), within=(), **options):
     environment = {**os.environ, **dict(env)}
     environment = {name: value for name, value in environment.items() if value is not None}
-    options = {"capture_output": True, "text": True, "timeout": 300, **options}
+    options = {"capture_output": True, "text": True, "timeout": 600, **options}
     return subprocess.run([*within, *command(*arguments)], env=environment, **options)
 
 
@@ -87,7 +87,7 @@ def outcome(run):
 def expected(recipe, tmp_path_factory):
     """What an unbroken run comes to."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    done = kd("distill", recipe, "-o", run)
+    done = forked.kd("distill", recipe, "-o", run)
     assert done.returncode == 0, done.stderr
     return outcome(run)
 
@@ -181,13 +181,23 @@ def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
     assert outcome(run) == expected
 
 
+LIMITED = """
+import resource, runpy, sys
+most = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+runpy.run_module("kdcli", run_name="__main__", alter_sys=True)
+"""
+
+
 # The manifest, the data's cache, a checkpoint.
 @pytest.mark.parametrize("size", [1_000, 20_000, 300_000])
 def test_a_limit_on_the_size_of_files(recipe, tmp_path, expected, size):
     arguments = ("fine-tune-teacher", recipe, "-o", tmp_path / "run", "--checkpoint-every", "3")
     # A cache of its own: what is in it already needs no writing.
     env = {"HF_HOME": str(tmp_path / "cache")}
-    check_error(kd(*arguments, env=env, preexec_fn=limit("FSIZE", size)), 3, "ulimit -f")
+    check_error(
+        forked.python("-c", LIMITED, size, *arguments, env=os.environ | env), 3, "ulimit -f"
+    )
     assert not (tmp_path / "run/teacher").exists()
 
 
@@ -263,7 +273,7 @@ def test_nowhere_at_all_for_temporary_files(disk):
 
 
 def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
-    start = time.time()
+    start, begun = time.time(), time.monotonic()
     # Between two runs, and then during one.
     for clock in (lambda: start + 1e8, lambda: start - 1e5 * (time.monotonic() % 1e4)):
         monkeypatch.setattr(time, "time", clock)
@@ -271,7 +281,8 @@ def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
         execute(load(str(recipe)), tmp_path / "run", Silent(), until)
     assert outcome(tmp_path / "run") == expected
     records = json.loads((tmp_path / "run/run.json").read_text())["stages"]
-    assert all(0 <= record["seconds"] < 60 for record in records.values())
+    assert all(record["seconds"] >= 0 for record in records.values())
+    assert sum(record["seconds"] for record in records.values()) <= time.monotonic() - begun
     assert time.localtime().tm_year == int(
         (tmp_path / "run/.holder").read_text().partition("since ")[2][:4]
     )
@@ -359,8 +370,8 @@ def test_streams_that_can_t_be_written(recipe, plain, streams, fine, wrong):
 )
 def test_stopped_outside_of_a_training_it_says_how_to_go_on(recipe, plain, tmp_path, number, code):
     run = shutil.copytree(plain, tmp_path / "run")
-    go = command("distill", recipe, "-o", run, "--set", "evaluate.latency_texts=100000")
-    with subprocess.Popen(go, stderr=subprocess.PIPE, text=True) as process:
+    go = ["distill", recipe, "-o", run, "--set", "evaluate.latency_texts=100000"]
+    with forked.start("-m", "kdcli", *go) as process:
         while not process.stderr.readline().startswith("evaluate: measure"):
             assert process.poll() is None
         process.send_signal(number)
@@ -388,7 +399,7 @@ app.app = busy
 app.main()
 """
     with pytest.raises(subprocess.CalledProcessError) as stopped:
-        subprocess.run([sys.executable, "-c", script], timeout=30, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", script], timeout=600, check=True, capture_output=True)
     assert b"KeyboardInterrupt" in stopped.value.stderr
 
 
@@ -408,9 +419,7 @@ NAMES = ("a b", "ünï 模型 [x] {y} *? #h %20 c:d", "-dash/~tilde", "new\nline
 @pytest.mark.parametrize("name", NAMES, ids=["space", "letters", "signs", "control", "long"])
 def test_a_run_folder_of_any_name(recipe, tmp_path, name, expected):
     for again in (False, True):
-        done = CliRunner().invoke(
-            app, ["distill", str(recipe), "-o", str(tmp_path / name), "--json"]
-        )
+        done = helpers.kd("distill", recipe, "-o", tmp_path / name, "--json")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["run"] == str(tmp_path / name)
         assert (done.stderr.count("reused") == 8) == again

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import yaml
@@ -15,9 +14,10 @@ from datasets import load_from_disk
 from transformers import BertForSequenceClassification
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
-ALONE = [sys.executable, "-m", "kdcli"]
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-TWO = [*LAUNCH, "-m", "kdcli"]
+ALONE = ["-m", "kdcli"]
+# A free port: other tests on this machine may launch as well.
+LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--main_process_port", "0"]
+TWO = [*LAUNCH, "--num_processes", "2", "-m", "kdcli"]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,7 @@ def recipe(tiny_teacher, tokenizer, small_data, tmp_path_factory):
 
 
 def start(launcher, recipe, folder: Path, *flags):
-    command = [*launcher, "distill", str(recipe), "--output", str(folder), *flags]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    return forked.start(*launcher, "distill", recipe, "--output", folder, *flags)
 
 
 def records(folder):
@@ -59,7 +57,7 @@ def finished(recipe, tmp_path_factory):
     for name, launcher in (("alone", ALONE), ("two", TWO)):
         folder = tmp_path_factory.mktemp(name) / "run"
         process = start(launcher, recipe, folder)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         found[name] = (folder, out, err)
     return found
@@ -97,7 +95,7 @@ def test_only_one_of_them_writes_and_speaks(finished):
 
 def test_a_mistake_is_told_once(recipe, tmp_path):
     process = start(TWO, recipe, tmp_path / "run", "--set", "data.label=nothing")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode != 0
     assert err.count("there is no column nothing") == 1
     assert not (tmp_path / "run" / "teacher").exists()
@@ -110,11 +108,9 @@ LONG = ["--set", "teacher.fine_tune.epochs=500", "--checkpoint-every", "20"]
 def training(recipe, tmp_path):
     """Two processes in the middle of a fit, with a checkpoint behind them."""
     process = start(TWO, recipe, tmp_path / "run", *LONG)
-    deadline = time.monotonic() + 100
     while not list(tmp_path.glob("run/.work/teacher/*/checkpoint-*/whole.json")):
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.05)
     yield process
     process.kill()
 
@@ -136,7 +132,7 @@ def worker(launcher, rank):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_ends_all_and_one_alone_can_go_on(training, recipe, tmp_path, rank):
     os.kill(worker(training, rank), signal.SIGKILL)
-    _, err = training.communicate(timeout=100)
+    _, err = training.communicate()
     assert training.returncode != 0
     assert "Another of the 2 processes of this run has ended. Run the same command again" in err
     assert "a bug" not in err
@@ -147,12 +143,12 @@ def test_a_killed_worker_ends_all_and_one_alone_can_go_on(training, recipe, tmp_
         line = process.stderr.readline()
         assert line, "it began anew"
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate()
 
 
 def test_asked_to_stop_they_agree_on_a_step(training, tmp_path):
     training.terminate()
-    _, err = training.communicate(timeout=60)
+    _, err = training.communicate()
     assert training.returncode != 0
     assert err.count("Stopped at step") == 1
     step = int(err.partition("Stopped at step ")[2].split()[0].replace(",", ""))

@@ -6,20 +6,18 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import forked
+import helpers
 import pytest
 import yaml
 from hub_server import HubServer
 from markdown_it import MarkdownIt
-from typer.testing import CliRunner
 
 import kdcli
-from kdcli.cli.app import app
 from kdcli.errors import RecipeError
 from kdcli.recipe.load import load
 from kdcli.report import notes
@@ -51,7 +49,7 @@ LABELS = [
 def kd(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return helpers.kd
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +87,8 @@ def place(tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(place):
-    command = [sys.executable, "-m", "kdcli", "distill", "recipe.yaml", "-o", "run"]
     env = {**os.environ, "HF_TOKEN": TOKEN}
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, encoding="utf-8")
+    done = forked.kd("distill", "recipe.yaml", "-o", "run", cwd=place, env=env)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -231,7 +228,7 @@ LINKS = ("recipe.yaml", "run.json", ".lock", ".holder", ".work", "logs", "studen
 @pytest.mark.parametrize("command", ["distill", "card"])
 def test_a_link_in_a_run_s_folder_is_not_followed(done, place, kd, tmp_path, name, command):
     own = tmp_path / "run"
-    subprocess.run(["cp", "-a", place / "run", own], check=True)
+    shutil.copytree(place / "run", own, symlinks=True)
     outside = tmp_path / "outside"
     inside = own / name
     if inside.exists():
@@ -251,7 +248,7 @@ def test_a_link_in_a_run_s_folder_is_not_followed(done, place, kd, tmp_path, nam
 
 def test_links_in_artifacts_places_are_replaced_themselves(done, place, kd, tmp_path):
     own, outside = tmp_path / "run", tmp_path / "outside"
-    subprocess.run(["cp", "-a", place / "run", own], check=True)
+    shutil.copytree(place / "run", own, symlinks=True)
     outside.mkdir()
     names = ("teacher", "student-init", "teacher-outputs", "evaluation.json")
     for name in names:
@@ -302,18 +299,13 @@ def test_an_archive_leaves_no_file_outside_the_cache(
 ):
     outside = tmp_path / "outside.csv"
     names = ["test.csv", *(["../" * 20 + "up.csv", str(outside)] if climbs else [])]
-    command = [sys.executable, "-m", "kdcli", "evaluate", str(tiny_teacher), "--label", "intent"]
+    command = ["evaluate", tiny_teacher, "--label", "intent", "--data", "owner/packed"]
     with HubServer() as hub:
         archive = {f"test.{kind}": pack(dict.fromkeys(names, ROWS))}
         hub.add_repo("dataset", "owner/packed", archive)
         online = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        done = subprocess.run(
-            [*command, "--data", "owner/packed"],
-            cwd=tmp_path,
-            env={**online, **hub.env(), "HF_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-        )
+        env = {**online, **hub.env(), "HF_HOME": str(tmp_path / "cache")}
+        done = forked.kd(*command, cwd=tmp_path, env=env)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}

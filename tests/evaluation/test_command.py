@@ -2,23 +2,21 @@
 
 import csv
 import json
-import subprocess
-import sys
+from functools import partial
 from xml.etree import ElementTree
 
+import forked
+import helpers
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from kdcli.cli.app import app
 from kdcli.evaluation.operating import FILE
 
 SPLIT = ("--split", "test")
 
 
-def kd(*arguments):
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+kd = partial(helpers.kd, "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +52,7 @@ def test_gates_decide_the_exit_code(run, gates, code):
 
 
 def test_the_process_itself_ends_with_1(run):
-    command = [sys.executable, "-m", "kdcli", "evaluate", str(run), *SPLIT, "--fail-under",
-               "accuracy=0.999"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.kd("evaluate", run, *SPLIT, "--fail-under", "accuracy=0.999")
     assert done.returncode == 1
     assert "test, 284 texts" in done.stdout
     assert "student: test accuracy is 0." in done.stderr

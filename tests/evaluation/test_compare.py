@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import Listener
 from scipy.special import softmax
 from sklearn import metrics as sk
 from transformers import pipeline
@@ -22,16 +23,6 @@ from kdcli.recipe.schema import EvaluateSpec
 
 SPEC = EvaluateSpec(latency_texts=2)
 SCOPE = EvaluateSpec(latency_texts=2, out_of_scope="out_of_scope")
-
-
-class Listener(Silent):
-    """Remembers what was told."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
 
 
 @pytest.fixture(scope="module")

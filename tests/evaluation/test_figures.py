@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from kdcli.evaluation import operating
 from kdcli.evaluation.figures import Answers, Truth
@@ -47,7 +48,7 @@ CASES = {
 
 
 @given(**CASES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_draw_is_of_the_figure_of_its_name(texts, classes, outside, tuned, seed):
     """A resample that has every text once gives the figure itself, to float32's accuracy."""
     truth, mine, other, _ = made(texts, classes, outside, tuned, seed)
@@ -60,7 +61,7 @@ def test_every_draw_is_of_the_figure_of_its_name(texts, classes, outside, tuned,
 
 
 @given(**CASES)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_shares_are_shares(texts, classes, outside, tuned, seed):
     truth, mine, other, points = made(texts, classes, outside, tuned, seed)
     found = figures(truth, mine, other)

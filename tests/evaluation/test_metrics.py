@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy.special import softmax
 from sklearn import metrics as sk
 
@@ -84,7 +85,7 @@ def test_a_perfect_model_and_one_that_knows_nothing():
 
 
 @given(st.permutations(range(6)), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_numbering_of_classes_is_of_no_consequence(order, seed):
     truth, said = np.random.default_rng(seed).integers(0, 6, (2, 60))
     renamed = np.array(order)

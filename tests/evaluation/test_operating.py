@@ -1,10 +1,11 @@
 """The threshold keeps its budget, and travels with the model."""
 
 import json
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.errors import ModelError
@@ -38,19 +39,33 @@ def validation(inside=400, outside=60):
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60),
     st.floats(0, 1, exclude_max=True),
 )
-@settings(deadline=None)
 def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
-    scores = np.array(scores)
-    found = threshold(scores, budget)
-    assert (scores < found).mean() <= budget + 1e-9
+    found = threshold(np.array(scores), budget)
+    assert sum(score < found for score in scores) / len(scores) <= budget
     # No higher one would do: the next score above it is too many.
-    higher = scores[scores > found]
-    if len(higher):
-        assert (scores < higher.min()).sum() > np.floor(budget * len(scores) + 1e-9)
+    higher = [score for score in scores if score > found]
+    if higher:
+        assert sum(score < min(higher) for score in scores) / len(scores) > budget
 
 
-def test_a_whole_number_of_texts_is_not_lost_to_rounding():
-    assert threshold(np.arange(100.0), 0.29) == 29
+@pytest.mark.parametrize("count", [1, 3, 7, 10, 49, 100, 1000, 4999])
+def test_a_whole_number_of_texts_is_not_lost_to_rounding(count):
+    scores = np.arange(float(count))
+    for allowed in range(count):
+        assert threshold(scores, allowed / count) == allowed
+        if allowed:
+            assert threshold(scores, math.nextafter(allowed / count, 0)) == allowed - 1
+
+
+@pytest.mark.parametrize(("count", "budget", "allowed"), [(100, 0.29, 29), (1000, 0.001, 1)])
+def test_a_share_counts_as_it_is_written(count, budget, allowed):
+    assert threshold(np.arange(float(count)), budget) == allowed
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_a_share_just_below_all_does_not_allow_all(count):
+    budget = 0.9999999999999998
+    assert threshold(np.arange(float(count)), budget) == count - 1
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from kdcli.evaluation.scope import SCORES, Mahalanobis, score, separation
 
@@ -28,7 +29,7 @@ def test_every_score_is_higher_in_scope(name):
 
 @pytest.mark.parametrize("name", ["probability", "margin", "entropy"])
 @given(shift=st.floats(-50, 50), seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_adding_a_constant_to_the_logits_changes_nothing(name, shift, seed):
     logits = np.random.default_rng(seed).normal(size=(20, 4))
     assert score(name, logits + shift, 1) == pytest.approx(score(name, logits, 1), abs=1e-9)

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from kdcli.data.source import load
 from kdcli.errors import KdError
@@ -18,7 +19,6 @@ from kdcli.recipe.data import DataSpec
 from kdcli.tasks import SINGLE_LABEL
 
 KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "csv.gz", "jsonl.zst")
-CASES = pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 texts = words.filter(lambda text: text.strip() and "\0" not in text)
@@ -114,8 +114,8 @@ def damaged(draw, kind):
     return content
 
 
-def check(path, cases, contents):
-    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+def check(path, contents):
+    @examples(20)
     @given(contents, st.booleans())
     def run(content, to_train):
         path.write_bytes(content)
@@ -140,12 +140,11 @@ def check(path, cases, contents):
     run()
 
 
-@CASES
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_sound_is_read_as_it_was_written(tmp_path, cases, kind):
+def test_what_is_sound_is_read_as_it_was_written(tmp_path, kind):
     path = tmp_path / f"d.{kind}"
 
-    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+    @examples(20)
     @given(rows)
     def run(rows):
         path.write_bytes(written(kind, ["text", "label"], rows))
@@ -157,20 +156,17 @@ def test_what_is_sound_is_read_as_it_was_written(tmp_path, cases, kind):
     run()
 
 
-@CASES
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_odd_loads_or_one_line_says_why_not(tmp_path, cases, kind):
-    check(tmp_path / f"d.{kind}", cases, odd(kind))
+def test_what_is_odd_loads_or_one_line_says_why_not(tmp_path, kind):
+    check(tmp_path / f"d.{kind}", odd(kind))
 
 
-@CASES
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_damaged_loads_or_one_line_says_why_not(tmp_path, cases, kind):
-    check(tmp_path / f"d.{kind}", cases, damaged(kind))
+def test_what_is_damaged_loads_or_one_line_says_why_not(tmp_path, kind):
+    check(tmp_path / f"d.{kind}", damaged(kind))
 
 
-@CASES
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_bytes_load_or_one_line_says_why_not(tmp_path, cases, kind):
+def test_any_bytes_load_or_one_line_says_why_not(tmp_path, kind):
     pieces = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3)).map(b"".join)
-    check(tmp_path / f"d.{kind}", cases, st.binary() | pieces)
+    check(tmp_path / f"d.{kind}", st.binary() | pieces)

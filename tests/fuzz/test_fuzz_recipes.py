@@ -4,14 +4,13 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from kdcli.errors import KdError, RecipeError
 from kdcli.outside import printable
 from kdcli.recipe.load import dump, load, shipped
-
-CASES = pytest.mark.parametrize("cases", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 
 VALID = yaml.safe_load(shipped()["clinc_plus"].read_text())
 VALID["data"] |= {"splits": {"train": "train"}, "validation_fraction": 0.2, "max_length": 64}
@@ -102,16 +101,15 @@ def encoded(text):
 like_yaml = st.lists(st.sampled_from(PIECES) | st.text(max_size=3)).map("".join).map(encoded)
 
 
-@CASES
 @pytest.mark.parametrize(
     "contents",
     [st.binary() | like_yaml, changed(), spliced()],
     ids=["anything", "changed", "spliced"],
 )
-def test_a_recipe_loads_or_one_line_says_why_not(tmp_path, cases, contents):
+def test_a_recipe_loads_or_one_line_says_why_not(tmp_path, contents):
     path = tmp_path / "recipe.yaml"
 
-    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+    @examples(100)
     @given(contents)
     def run(content):
         path.write_bytes(content)
@@ -132,9 +130,8 @@ parts = st.sampled_from(["0", "1", "-1", "²", "x", "", "losses", "weight", "spl
 dotted = keys | st.lists(keys | parts, max_size=3).map(".".join)
 
 
-@CASES
-def test_an_override_holds_or_one_line_says_why_not(cases):
-    @settings(max_examples=cases, deadline=None, derandomize=cases < 1000, database=None)
+def test_an_override_holds_or_one_line_says_why_not():
+    @examples(100)
     @given(dotted, values.map(str) | st.lists(st.sampled_from(PIECES)).map("".join))
     def run(key, value):
         try:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import Listener
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
@@ -133,14 +134,15 @@ def test_seeds_are_teachers_too_and_nothing_is_done_twice(outputs, tiny_backbone
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run-teacher2"]
 
 
-class Listener(Silent):
-    def __init__(self, broken_at="never"):
-        self.said, self.broken_at = [], broken_at
+class Breaks(Silent):
+    """Is stopped when it is told something."""
 
-    def say(self, text):
-        if text.startswith(self.broken_at):
+    def __init__(self, at):
+        self.at = at
+
+    def say(self, message):
+        if message.startswith(self.at):
             raise KeyboardInterrupt
-        self.said.append(text)
 
 
 def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others(
@@ -150,7 +152,7 @@ def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others
     spec = {"model": str(tiny_backbone), "fine_tune": fit}
     seen, _ = outputs("seen", **spec)
     with pytest.raises(StoppedError):
-        outputs("apart", Listener("Part 3 of 3"), **spec, folds=3)
+        outputs("apart", Breaks("Part 3 of 3"), **spec, folds=3)
     listener = Listener()
     apart, run = outputs("apart", listener, **spec, folds=3)
     assert [text for text in listener.said if text.startswith("Part")] == [

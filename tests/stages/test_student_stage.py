@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from helpers import Listener
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfig
 
@@ -20,17 +21,6 @@ from kdcli.stages.student import describe
 def cut_out(model, student, folder, reporter, *, replace=False, data=None, **options):
     spec = CutSpec(student=student, data=data)
     return stage.cut_out(model, spec, folder, reporter, replace=replace, **options)
-
-
-class Listener(Silent):
-    def __init__(self):
-        self.said, self.told = [], []
-
-    def say(self, message):
-        self.said.append(message)
-
-    def advance(self, done, total, figures=None):
-        self.told.append((done, total))
 
 
 def test_a_student_of_a_classifier_keeps_its_head_and_labels(tiny_teacher, labels, tmp_path):

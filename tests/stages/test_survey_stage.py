@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
-
-from kdcli.cli.app import app
+from helpers import kd
 
 TRAIN = [
     *((f"how do I cook dish {i}", "food") for i in range(30)),
@@ -45,7 +43,7 @@ def recipe(tmp_path):
 
 
 def check(recipe, *more):
-    done = CliRunner().invoke(app, ["data", "check", str(recipe), *more])
+    done = kd("data", "check", recipe, *more)
     assert done.exit_code == 0, done.output
     return done
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from helpers import Listener
 
 from kdcli.data.encode import encode, with_model_labels
 from kdcli.data.source import load
@@ -28,18 +29,16 @@ class Killed(Exception):
     """Stands for a process that is gone between two instructions."""
 
 
-class Breaks(Silent):
+class Breaks(Listener):
     """Acts when a step is reached."""
 
     def __init__(self, step, act):
-        self.step, self.act, self.said = step, act, []
+        super().__init__()
+        self.step, self.act = step, act
 
     def advance(self, done, total, figures=None):
         if done == self.step and figures is None:
             self.act()
-
-    def say(self, message):
-        self.said.append(message)
 
 
 def kill():
