@@ -37,7 +37,7 @@ def kind(path: Path) -> str | None:
 
 
 def read(
-    files: Sequence[Path], texts: Sequence[str], labels: Sequence[str], *, scores: bool = True
+    files: Sequence[Path], texts: Sequence[str], labels: Sequence[str], *, numbers: bool = True
 ) -> "Dataset":
     """The columns of texts and labels in one or several files, as one split.
 
@@ -48,7 +48,7 @@ def read(
         files: All of one kind, compressed or not.
         texts: The texts' columns.
         labels: The labels' columns; none leaves them aside.
-        scores: Whether labels of csv and tsv may be fractions; otherwise 62.10 stays a name.
+        numbers: Whether labels of csv and tsv may be fractions; otherwise 62.10 stays a name.
 
     Raises:
         DataError: A file can't be read, lacks a column, or holds something else than texts and
@@ -62,7 +62,7 @@ def read(
         raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
         table = (
-            _tables(files, keys) if _has_columns(files[0]) else _text(files, keys, scores=scores)
+            _tables(files, keys) if _has_columns(files[0]) else _text(files, keys, numbers=numbers)
         )
         # Otherwise `datasets` makes one of all that the table holds, in memory.
         split = Dataset(table, fingerprint=generate_random_fingerprint())
@@ -147,7 +147,7 @@ def _are_large(files: Sequence[Path]) -> bool:
     return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
 
 
-def _text(files: Sequence[Path], keys: dict[str, str], *, scores: bool) -> "pa.Table":
+def _text(files: Sequence[Path], keys: dict[str, str], *, numbers: bool) -> "pa.Table":
     import pyarrow as pa
 
     flat = kind(files[0]) in (".csv", ".tsv")
@@ -164,7 +164,7 @@ def _text(files: Sequence[Path], keys: dict[str, str], *, scores: bool) -> "pa.T
         if column in lists:
             values = _typed_lists(table[column], kinds[column])
         else:
-            values = _typed(table[column], kinds[column], from_text=flat, scores=scores)
+            values = _typed(table[column], kinds[column], from_text=flat, numbers=numbers)
         table = table.set_column(table.column_names.index(column), column, values)
     return table
 
@@ -241,14 +241,14 @@ def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> Non
 
 
 def _typed(
-    names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool, scores: bool
+    names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool, numbers: bool
 ) -> "pa.ChunkedArray":
     """Labels as numbers or truths, where that is all there is; as names otherwise."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     distinct = pc.unique(names)
-    typed = _from_text(distinct, scores=scores) if from_text else _of_kinds(distinct, kinds)
+    typed = _from_text(distinct, numbers=numbers) if from_text else _of_kinds(distinct, kinds)
     if typed.type == pa.string():
         return names
     places = pc.index_in(names, value_set=distinct)
@@ -276,18 +276,18 @@ def _of_kinds(names: "pa.Array", kinds: set[type]) -> "pa.Array":
         return names
 
 
-def _from_text(names: "pa.Array", *, scores: bool) -> "pa.Array":
+def _from_text(names: "pa.Array", *, numbers: bool) -> "pa.Array":
     import pyarrow as pa
     import pyarrow.compute as pc
 
     written = pc.utf8_trim_whitespace(names)
     try:
-        numbers = written.cast(pa.int64())
+        whole = written.cast(pa.int64())
         # 007 is a name: its zeros count.
-        return numbers if numbers.cast(pa.string()).equals(written) else names
+        return whole if whole.cast(pa.string()).equals(written) else names
     except pa.ArrowInvalid:
         pass
     try:
-        return written.cast(pa.float64()) if scores else names
+        return written.cast(pa.float64()) if numbers else names
     except pa.ArrowInvalid:
         return names

@@ -28,6 +28,7 @@ _NUMBERED = re.compile(r"(.*?)[_-]?(1|a)", re.IGNORECASE)
 _OUT_OF_SCOPE = re.compile(r"oos|ood|out of (scope|domain)|other|none( of (these|the above))?")
 _MOST_WORDS_OF_A_LABEL = 6
 _SEPARATORS = (";", "|", ",")
+_NO_LABEL = ("", "-1", "-1.0", "nan", "[]")
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 _SPARSE, _OFTEN = 4, 5
 
@@ -112,10 +113,12 @@ def labels(rows: Rows, columns: Sequence[str], *, typed: bool = True) -> Labels:
     return Labels(SINGLE_LABEL, _names(found))
 
 
-def are_labelled(rows: Rows, columns: Sequence[str]) -> bool:
-    """Whether any cell says anything; an empty list says: none, and -1 alone: nobody knows."""
-    cells = (row.get(name) for row in rows for name in columns)
-    return any(cell is not None and cell not in ("", -1, "-1") for cell in cells)
+def any_labelled(cells: Iterable[Any]) -> bool:
+    """Whether any of these cells is a label.
+
+    Where all are -1, as in GLUE's test splits, or empty, as in Kaggle's, nobody has labelled them.
+    """
+    return any(cell is not None and str(cell).strip() not in _NO_LABEL for cell in cells)
 
 
 def _items(cell: Any) -> list[Any] | None:

@@ -281,7 +281,8 @@ def _columns(spec: DataSpec, name: str, found: "Found") -> "Dataset":
         )
     place = _places(spec, name, found)
     if isinstance(found, list):
-        found = files.read(found, texts, columns, scores=spec.task != SINGLE_LABEL.name)
+        numbers = spec.label_separator is None and spec.task != SINGLE_LABEL.name
+        found = files.read(found, texts, columns, numbers=numbers)
     for column in wanted.values():
         if column not in found.column_names:
             key = "label" if column in columns else "text"

@@ -93,7 +93,7 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     if not train:
         raise DataError(f"{wanted.data} is empty: it holds no rows.")
     text, columns = _columns(wanted, train)
-    labelled = [of for of in rows.values() if guess.are_labelled(of, columns)]
+    labelled = [of for of in rows.values() if _has_labels(of, columns)]
     typed = not any(_is_all_text(split) for split in found.values())
     labels = guess.labels([row for of in labelled for row in of], columns, typed=typed)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
@@ -114,6 +114,10 @@ def _head(split: Any) -> list[dict[str, Any]]:
     if isinstance(split, list):
         return files.head(split, _LOOKED_AT)
     return files.of_dataset(split, _LOOKED_AT)
+
+
+def _has_labels(rows: guess.Rows, columns: Sequence[str]) -> bool:
+    return guess.any_labelled(row.get(name) for row in rows for name in columns)
 
 
 def _is_all_text(split: Any) -> bool:
@@ -203,7 +207,7 @@ def _splits(
     why = "The parts, as they are called there."
     if "validation" not in parts:
         data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
-    elif "test" in parts and not guess.are_labelled(rows[parts["test"]], columns):
+    elif "test" in parts and not _has_labels(rows[parts["test"]], columns):
         splits["test"] = parts["validation"]
         why = "The test texts have no labels: validation stands in for them."
     data.add("splits", splits, why)
