@@ -207,7 +207,8 @@ def labels_of(config: "PretrainedConfig") -> tuple[str, ...]:
             "Number them anew there, in label2id too.",
         )
     names = tuple(str(found[i]) for i in range(len(found)))
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise ModelError(
             f"{file}: id2label gives two outputs the name {twice!r}.",
             "Give each its own name there, in label2id too.",
