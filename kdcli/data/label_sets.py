@@ -99,7 +99,7 @@ def named(
         }
     for part, split in splits.items():
         _refuse_faults(split, own[part], column, places[part])
-    values = {part: _distinct(split) for part, split in splits.items()}
+    values = {part: pieces.items(split) for part, split in splits.items()}
     names = next(filter(None, own.values()), None) or in_order(
         map(name_of, set().union(*values.values()))
     )
@@ -124,7 +124,7 @@ def _width(splits: Mapping[str, "Dataset"]) -> int:
     import pyarrow.compute as pc
 
     looked_at = [splits["train"]] if "train" in splits else [*splits.values()]
-    if any(flag(value) is None for split in looked_at for value in _distinct(split)):
+    if any(flag(value) is None for split in looked_at for value in pieces.items(split)):
         return 0
     lengths = {
         length
@@ -153,12 +153,6 @@ def _from_flags(split: "Dataset", width: int, column: str, place: Place) -> "Dat
 def _lists(split: "Dataset") -> "Iterator[pa.ChunkedArray]":
     for piece in split.select_columns("label").with_format("arrow").iter(10_000):
         yield piece["label"]
-
-
-def _distinct(split: "Dataset") -> set[Any]:
-    import pyarrow.compute as pc
-
-    return {v for lists in _lists(split) for v in pc.unique(pieces.flat(lists)[1]).to_pylist()}
 
 
 def _coded(split: "Dataset", ids: Mapping[Any, int], names: Sequence[str]) -> "Dataset":

@@ -100,26 +100,26 @@ def _is_text(split: "Dataset") -> bool:
 
 
 def _stripped(split: "Dataset") -> tuple["Dataset", int]:
+    """A split without whitespace around its labels, and how many had some."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    feature = split.features["label"]
-    inner = getattr(feature, "feature", None)
     if _is_text(split):
         if all(value is None or value == value.strip() for value in split.unique("label")):
             return split, 0
-        before = [*pieces.values(split, "label")]
-        after: list[Any] = [value and value.strip() for value in before]
-        return _replaced(split, pa.array(after, pa.string())), _differences(before, after)
-    if getattr(inner, "dtype", "") not in ("string", "large_string"):
+        cells = split.select_columns("label").with_format("arrow")[:]["label"].combine_chunks()
+        trimmed = pc.utf8_trim_whitespace(cells)
+        return _replaced(split, trimmed), pc.sum(pc.not_equal(cells, trimmed)).as_py()
+    inner = getattr(split.features["label"], "feature", None)
+    text = getattr(inner, "dtype", "") in ("string", "large_string")
+    if not text or all(item is None or item == item.strip() for item in pieces.items(split)):
         return split, 0
     before = [*pieces.values(split, "label")]
     after = [row and [item and item.strip() for item in row] for row in before]
-    changed = _differences(before, after)
-    return (_replaced(split, pa.array(after, pa.list_(pa.string()))) if changed else split), changed
-
-
-def _differences(before: Sequence[Any], after: Sequence[Any]) -> int:
-    return sum(one != other for one, other in zip(before, after, strict=True))
+    changed = sum(
+        item is not None and item != item.strip() for row in before if row for item in row
+    )
+    return _replaced(split, pa.array(after, pa.list_(pa.string()))), changed
 
 
 def _replaced(split: "Dataset", labels: Any) -> "Dataset":

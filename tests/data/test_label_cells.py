@@ -169,8 +169,8 @@ def test_whitespace_around_labels_is_no_part_of_them_and_is_counted(read):
     assert names_of(corpus) == ["fee", "fee", "card", "FEE", "fee"]
     assert said(corpus, "Whitespace", "2 labels")
     assert said(corpus, "'FEE'", "'fee'")
-    lists = read("jsonl", train=[["fee ", "card"], ["card", "app"]])
-    assert names_of(lists) == [{"fee", "card"}, {"card", "app"}]
+    lists = read("jsonl", train=[["fee ", "card"], ["card", "app"], []])
+    assert names_of(lists) == [{"fee", "card"}, {"card", "app"}, set()]
     assert said(lists, "Whitespace", "1 label ")
 
 
