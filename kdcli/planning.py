@@ -48,7 +48,7 @@ _HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "fold
 _UNLABELLED = "data.unlabelled"
 STAGES = (
     Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", version=2, besides=(*_HOW_IT_ANSWERS, _UNLABELLED),
+          "kdcli.stages.teacher:run", version=3, besides=(*_HOW_IT_ANSWERS, _UNLABELLED),
           together=True, costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
           ("data", "student", "seed"), "kdcli.stages.student:run", version=3,

@@ -10,7 +10,6 @@ from torch.utils.data import Sampler
 
 from kdcli import processes
 from kdcli.data import disk, pieces, targets
-from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.errors import ModelError
 from kdcli.recipe.data import Keep
@@ -239,7 +238,7 @@ def with_model_labels(encoded: "Dataset", corpus: Corpus, model: Sequence[str]) 
     count = len(corpus.labels)
     there = targets.counts(encoded, corpus.task, count)
     present = [name for name, texts in zip(corpus.labels, there, strict=True) if texts]
-    to_model = match_labels(corpus.labels, model, present=present)
+    to_model = corpus.match(model, present)
     truth = corpus.truth(encoded, to_model, len(model))
     rest = encoded.remove_columns("label")
     if truth.ndim == 1:

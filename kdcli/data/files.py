@@ -36,7 +36,9 @@ def kind(path: Path) -> str | None:
     return suffix if suffix in KINDS else None
 
 
-def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> "Dataset":
+def read(
+    files: Sequence[Path], texts: Sequence[str], labels: Sequence[str], *, numbers: bool = True
+) -> "Dataset":
     """The columns of texts and labels in one or several files, as one split.
 
     A cell of csv or tsv is text, whatever it looks like; only where all its labels are numbers
@@ -46,6 +48,7 @@ def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> 
         files: All of one kind, compressed or not.
         texts: The texts' columns.
         labels: The labels' columns; none leaves them aside.
+        numbers: Whether labels of csv and tsv may be fractions; otherwise 62.10 stays a name.
 
     Raises:
         DataError: A file can't be read, lacks a column, or holds something else than texts and
@@ -58,7 +61,9 @@ def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> 
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
         raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
-        table = _tables(files, keys) if _has_columns(files[0]) else _text(files, keys)
+        table = (
+            _tables(files, keys) if _has_columns(files[0]) else _text(files, keys, numbers=numbers)
+        )
         # Otherwise `datasets` makes one of all that the table holds, in memory.
         split = Dataset(table, fingerprint=generate_random_fingerprint())
     except DataError:
@@ -93,11 +98,15 @@ def of_dataset(split: "Dataset", count: int) -> list[dict[str, Any]]:
     kinds = {name: getattr(kind, "names", None) for name, kind in split.features.items()}
     return [
         {
-            column: names[cell] if (names := kinds[column]) and cell not in (None, -1) else cell
+            column: _name(cell, names) if (names := kinds[column]) else cell
             for column, cell in row.items()
         }
         for row in split.select(range(min(count, len(split)))).to_list()
     ]
+
+
+def _name(cell: int | None, names: Sequence[str]) -> str | None:
+    return None if cell in (None, -1) else names[cell]
 
 
 def place(files: Sequence[Path], row: int) -> str:
@@ -138,7 +147,7 @@ def _are_large(files: Sequence[Path]) -> bool:
     return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
 
 
-def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
+def _text(files: Sequence[Path], keys: dict[str, str], *, numbers: bool) -> "pa.Table":
     import pyarrow as pa
 
     flat = kind(files[0]) in (".csv", ".tsv")
@@ -152,8 +161,10 @@ def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
     for column in labels if len(table) else ():
         _refuse_mixture(files, column, kinds[column])
-        typed = _typed_lists if column in lists else _typed
-        values = typed(table[column], kinds[column], from_text=flat)
+        if column in lists:
+            values = _typed_lists(table[column], kinds[column])
+        else:
+            values = _typed(table[column], kinds[column], from_text=flat, numbers=numbers)
         table = table.set_column(table.column_names.index(column), column, values)
     return table
 
@@ -210,10 +221,14 @@ def _cell(value: Any, column: str, key: str, where: str) -> Any:
 def _list_cell(value: Any, column: str, key: str, where: str) -> Any:
     if value is None:
         return None
-    if not isinstance(value, list) or any(type(item) not in (str, int) for item in value):
+    # Fractions and truths are for lists of 0 and 1.
+    kinds = {type(item) for item in value} if isinstance(value, list) else {None}
+    if not (kinds <= {str, int} or kinds <= {int, float, bool}):
         shown = repr(value)[:40]
         raise DataError(f"{where}: {column} is {shown}, not a list of names or whole numbers.")
-    return [_cell(item, column, key, where) for item in value]
+    return [
+        float(item) if isinstance(item, bool) else _cell(item, column, key, where) for item in value
+    ]
 
 
 def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> None:
@@ -225,28 +240,28 @@ def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> Non
             raise DataError(f"{where}: {column} is {row[column]}, not {_NO_LABEL}.")
 
 
-def _typed(names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool) -> "pa.ChunkedArray":
+def _typed(
+    names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool, numbers: bool
+) -> "pa.ChunkedArray":
     """Labels as numbers or truths, where that is all there is; as names otherwise."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     distinct = pc.unique(names)
-    typed = _from_text(distinct) if from_text else _of_kinds(distinct, kinds)
+    typed = _from_text(distinct, numbers=numbers) if from_text else _of_kinds(distinct, kinds)
     if typed.type == pa.string():
         return names
     places = pc.index_in(names, value_set=distinct)
     return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
 
 
-def _typed_lists(
-    lists: "pa.ChunkedArray", kinds: set[type], *, from_text: bool
-) -> "pa.ChunkedArray":
+def _typed_lists(lists: "pa.ChunkedArray", kinds: set[type]) -> "pa.ChunkedArray":
     """Lists of labels, likewise."""
     import pyarrow as pa
 
-    if kinds != {int}:
+    if not kinds or str in kinds:
         return lists
-    return lists.cast(pa.list_(pa.int64()))
+    return lists.cast(pa.list_(pa.int64() if kinds == {int} else pa.float64()))
 
 
 def _of_kinds(names: "pa.Array", kinds: set[type]) -> "pa.Array":
@@ -261,16 +276,18 @@ def _of_kinds(names: "pa.Array", kinds: set[type]) -> "pa.Array":
         return names
 
 
-def _from_text(names: "pa.Array") -> "pa.Array":
+def _from_text(names: "pa.Array", *, numbers: bool) -> "pa.Array":
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    written = pc.utf8_trim_whitespace(names)
     try:
-        numbers = names.cast(pa.int64())
+        whole = written.cast(pa.int64())
         # 007 is a name: its zeros count.
-        return numbers if numbers.cast(pa.string()).equals(names) else names
+        return whole if whole.cast(pa.string()).equals(written) else names
     except pa.ArrowInvalid:
         pass
     try:
-        return names.cast(pa.float64())
+        return written.cast(pa.float64()) if numbers else names
     except pa.ArrowInvalid:
         return names

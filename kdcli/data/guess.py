@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from kdcli.data import label_sets
+from kdcli.data.label_text import as_list, in_order
+from kdcli.data.labels import name_of
 from kdcli.errors import DataError
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
@@ -24,6 +28,9 @@ _NUMBERED = re.compile(r"(.*?)[_-]?(1|a)", re.IGNORECASE)
 _OUT_OF_SCOPE = re.compile(r"oos|ood|out of (scope|domain)|other|none( of (these|the above))?")
 _MOST_WORDS_OF_A_LABEL = 6
 _SEPARATORS = (";", "|", ",")
+_NO_LABEL = ("", "-1", "-1.0", "nan", "[]")
+_WHOLE = re.compile(r"-?\d+", re.ASCII)
+_SPARSE, _OFTEN = 4, 5
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,13 @@ class Labels:
         task: What is to be learnt.
         names: The labels; of a score none.
         separator: What stands between several in one cell.
+        why: What was decided that the data doesn't tell; then the task has to be stated.
     """
 
     task: Task
     names: tuple[str, ...] = ()
     separator: str | None = None
+    why: str = ""
 
 
 def texts(rows: Rows, where: object, label: str | None = None) -> tuple[str, ...]:
@@ -74,44 +83,78 @@ def label(rows: Rows, where: object, texts: Sequence[str] = ()) -> tuple[str, ..
     return (_one(likely, _LABELS, known, "label", where),)
 
 
-def labels(rows: Rows, columns: Sequence[str]) -> Labels:
+def labels(rows: Rows, columns: Sequence[str], *, typed: bool = True) -> Labels:
     """What the columns of the labels hold.
 
     Args:
-        rows: A sample of the data, from all of its splits.
+        rows: A sample of the data, from all of its splits that have labels.
         columns: One, or one of 0 and 1 for each label.
+        typed: Whether a cell that is text is a name, as in jsonl; in csv a number is text too.
     """
     if len(columns) > 1:
         return Labels(MULTI_LABEL, tuple(columns))
     cells = [row.get(columns[0]) for row in rows]
-    found = [cell for cell in cells if is_labelled(cell)]
-    lists = [cell for cell in found if isinstance(cell, list)]
+    found = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    found = [cell for cell in found if cell is not None and cell != ""]
+    lists = [items for cell in found if (items := _items(cell)) is not None]
+    if lists and label_sets.are_flags(lists):
+        names = tuple(f"LABEL_{i}" for i in range(max(map(len, lists))))
+        why = "Lists of 0 and 1, one for each label, which has no name there."
+        return Labels(MULTI_LABEL, names, why=why)
     if lists:
-        return Labels(MULTI_LABEL, _sorted(item for cell in lists for item in cell))
-    if _are_fractions(found):
-        return Labels(REGRESSION)
+        return Labels(MULTI_LABEL, _names(item for items in lists for item in items))
+    if scores := _floats(found, typed=typed):
+        return _of_floats(found, scores)
     for mark in _SEPARATORS:
         pieces = [[p.strip() for p in str(cell).split(mark)] for cell in found]
-        names = _sorted(piece for of_cell in pieces for piece in of_cell if piece)
+        names = _names(piece for of_cell in pieces for piece in of_cell if piece)
         if any(len(p) > 1 for p in pieces) and len(names) < len(set(map(str, found))):
             return Labels(MULTI_LABEL, names, mark)
-    return Labels(SINGLE_LABEL, _sorted(found))
+    return Labels(SINGLE_LABEL, _names(found))
 
 
-def is_labelled(cell: Any) -> bool:
-    """Whether a cell of the labels' column says anything; an empty list says: none."""
-    return cell is not None and cell not in ("", -1)
+def any_labelled(cells: Iterable[Any]) -> bool:
+    """Whether any of these cells is a label.
+
+    Where all are -1, as in GLUE's test splits, or empty, as in Kaggle's, nobody has labelled them.
+    """
+    return any(cell is not None and str(cell).strip() not in _NO_LABEL for cell in cells)
 
 
-def _are_fractions(cells: Sequence[Any]) -> bool:
+def _items(cell: Any) -> list[Any] | None:
+    return cell if isinstance(cell, list) else as_list(cell)
+
+
+def _floats(cells: Sequence[Any], *, typed: bool) -> list[float]:
+    """Cells as numbers, where all are numbers and one is written with a point."""
+    if typed and any(isinstance(cell, str) for cell in cells):
+        return []
     try:
-        return any(not float(cell).is_integer() for cell in cells)
+        found = [float(cell) for cell in cells]
     except (TypeError, ValueError, OverflowError):
-        return False
+        return []
+    whole = all(isinstance(c, int) or (isinstance(c, str) and _WHOLE.fullmatch(c)) for c in cells)
+    return [] if whole else found
 
 
-def _sorted(labels: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(sorted({str(label) for label in labels}))
+def _of_floats(cells: Sequence[Any], scores: Sequence[float]) -> Labels:
+    values = sorted(set(scores))
+    names = _names(cells)
+    if all(value.is_integer() for value in values):
+        why = "Whole numbers with a point: labels. Where they are scores, write task: regression."
+        return Labels(SINGLE_LABEL, names, why=why)
+    gaps = [b - a for a, b in pairwise(values)]
+    # Grades stand on a scale of even steps; codes leave most of it out.
+    sparse = gaps and values[-1] - values[0] > _SPARSE * len(values) * min(gaps)
+    if sparse and len(scores) >= _OFTEN * len(values):
+        why = "A few fractions, far apart: codes. Where they are scores, write task: regression."
+        return Labels(SINGLE_LABEL, names, why=why)
+    why = f"Fractions: scores. Where they are names, write task: {SINGLE_LABEL}."
+    return Labels(REGRESSION, why=why)
+
+
+def _names(labels: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(in_order(map(name_of, labels)))
 
 
 def out_of_scope(labels: Sequence[str]) -> str | None:
@@ -155,6 +198,8 @@ def _is_text(rows: Rows, column: str) -> bool:
     found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
     if len(found) < len(cells) / 2 or not all(isinstance(c, str | None) for c in cells):
         return False
+    if all(as_list(cell) is not None for cell in found):
+        return False
     words = sum(len(cell.split()) for cell in found) / len(found)
     # Where no spaces are written, a sentence is one word.
     long = sum(map(len, found)) / len(found) >= 20 or any(c > "\u2e80" for c in found[0])
@@ -165,8 +210,8 @@ def _is_label(rows: Rows, column: str) -> bool:
     """A few names or numbers that come again and again, or lists of them."""
     found = [row.get(column) for row in rows]
     cells = [cell for cell in found if cell is not None and cell != ""]
-    if cells and all(isinstance(cell, list) for cell in cells):
-        cells = [item for cell in cells for item in cell]
+    if cells and all(_items(cell) is not None for cell in cells):
+        cells = [item for cell in cells for item in _items(cell) or ()]
     if not cells or not all(isinstance(cell, str | int | float) for cell in cells):
         return False
     if any(isinstance(c, str) and len(c.split()) > _MOST_WORDS_OF_A_LABEL for c in cells):
@@ -176,7 +221,7 @@ def _is_label(rows: Rows, column: str) -> bool:
 
 
 def _is_yes_or_no(rows: Rows, column: str) -> bool:
-    return {str(row.get(column)) for row in rows} <= {"0", "1", "True", "False"}
+    return all(label_sets.flag(row.get(column)) is not None for row in rows)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.data import pieces
-from kdcli.data.labels import Place, is_gap, listed
+from kdcli.data.label_text import as_list, in_order
+from kdcli.data.labels import Place, is_gap, listed, name_of
 from kdcli.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _NONE = "A text without labels has an empty list."
-_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def flag(cell: Any) -> bool | None:
+    """Whether a cell says that a label is there, by 0 and 1 or true and false; None by neither."""
+    return _FLAGS.get(str(cell).strip().casefold())
 
 
 def columns(labels: Sequence[str]) -> list[str]:
@@ -52,6 +58,11 @@ def separated(split: "Dataset", separator: str, column: str, place: Place) -> "D
     for row, cell in enumerate(pieces.values(split, "label")):
         if not isinstance(cell, str | int):
             raise DataError(f"{place(row)}: {column} is {cell!r}, not text.", "Write '' for none.")
+        if as_list(cell) is not None:
+            raise DataError(
+                f"{place(row)}: {column} is {cell}, a list that is written as text.",
+                "It is read as one: leave out data.label_separator.",
+            )
         names = (name.strip() for name in str(cell).split(separator))
         found.append([*dict.fromkeys(filter(None, names))])
     lists = pa.array(found, pa.list_(pa.string()))
@@ -59,50 +70,89 @@ def separated(split: "Dataset", separator: str, column: str, place: Place) -> "D
 
 
 def named(
-    splits: Mapping[str, "Dataset"], column: str, places: Mapping[str, Place]
+    splits: Mapping[str, "Dataset"], column: str, places: Mapping[str, Place], notes: list[str]
 ) -> dict[str, "Dataset"]:
     """Make the column `label` a list of a ClassLabel's ids, the same in every split.
 
-    A ClassLabel stays as it is, names are sorted, and integers are named by their digits.
+    A ClassLabel stays as it is. Otherwise labels are named by what is written, in the order of
+    `in_order`. Lists of one length that hold 0 and 1 only say of each label whether it is there.
 
     Args:
-        splits: Each with `label`: lists of a ClassLabel's ids, of names or of integers.
+        splits: Each with `label`: lists of a ClassLabel's ids, of names, of numbers, or of 0 and 1.
         column: What the user calls the column.
         places: By split, where its rows stand.
+        notes: Told of lists of 0 and 1.
 
     Raises:
-        DataError: A list is missing, or an item of it is no label or there twice.
+        DataError: A list is missing, is of another length where all are of one, or an item of it
+            is no label or there twice.
     """
     own = {part: getattr(split.features["label"].feature, "names", None)
            for part, split in splits.items()}  # fmt: skip
+    if not any(own.values()) and (width := _width(splits)):
+        notes.append(
+            f"{column} holds lists of {width} values, 0 or 1: each says whether a label is there. "
+            f"Without names, the labels are LABEL_0 to LABEL_{width - 1}, or the model's."
+        )
+        return {
+            part: _from_flags(split, width, column, places[part]) for part, split in splits.items()
+        }
     for part, split in splits.items():
         _refuse_faults(split, own[part], column, places[part])
-    values = {part: _distinct(split) for part, split in splits.items()}
-    names = next(filter(None, own.values()), None) or _names(set().union(*values.values()))
+    values = {part: pieces.items(split) for part, split in splits.items()}
+    names = next(filter(None, own.values()), None) or in_order(
+        map(name_of, set().union(*values.values()))
+    )
     ids = {name: i for i, name in enumerate(names)}
     found = {}
     for part, split in splits.items():
         called = own[part]
-        to_ids = {v: ids[called[v] if called else str(v)] for v in values[part]}
+        to_ids = {v: ids[called[v] if called else name_of(v)] for v in values[part]}
         found[part] = _coded(split, to_ids, names)
     return found
 
 
-def _names(values: set[Any]) -> list[str]:
-    if all(isinstance(value, int) for value in values):
-        return [str(i) for i in range(max(values, default=0) + 1)]
-    return sorted({str(value) for value in values})
+def are_flags(lists: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists are multi-hot: all that aren't empty of one length above 1, of 0 and 1."""
+    return len({len(one) for one in lists if one}) == 1 and all(
+        len(one) != 1 and all(flag(item) is not None for item in one) for one in lists
+    )
+
+
+def _width(splits: Mapping[str, "Dataset"]) -> int:
+    """How many flags a list has, by the train split where there is one; 0 where they are sets."""
+    import pyarrow.compute as pc
+
+    looked_at = [splits["train"]] if "train" in splits else [*splits.values()]
+    if any(flag(value) is None for split in looked_at for value in pieces.items(split)):
+        return 0
+    lengths = {
+        length
+        for split in looked_at
+        for lists in _lists(split)
+        for length in pc.unique(pc.list_value_length(lists)).to_pylist()
+        if length
+    }
+    return lengths.pop() if len(lengths) == 1 and 1 not in lengths else 0
+
+
+def _from_flags(split: "Dataset", width: int, column: str, place: Place) -> "Dataset":
+    there = np.empty((len(split), width), dtype=bool)
+    for row, cells in enumerate(pieces.values(split, "label")):
+        flags = [flag(cell) for cell in cells or ()]
+        if len(flags) != width or None in flags:
+            raise DataError(
+                f"{place(row)}: {column} is {str(cells)[:40]}, and train's lists are {width} "
+                "values, 0 or 1: one for each label.",
+                "Write as many, or name the labels that a text has: [] is none.",
+            )
+        there[row] = flags
+    return with_lists(split.remove_columns("label"), there, [f"LABEL_{i}" for i in range(width)])
 
 
 def _lists(split: "Dataset") -> "Iterator[pa.ChunkedArray]":
     for piece in split.select_columns("label").with_format("arrow").iter(10_000):
         yield piece["label"]
-
-
-def _distinct(split: "Dataset") -> set[Any]:
-    import pyarrow.compute as pc
-
-    return {v for lists in _lists(split) for v in pc.unique(pieces.flat(lists)[1]).to_pylist()}
 
 
 def _coded(split: "Dataset", ids: Mapping[Any, int], names: Sequence[str]) -> "Dataset":
@@ -128,12 +178,13 @@ def with_lists(split: "Dataset", there: np.ndarray, names: Sequence[str]) -> "Da
 def _flags(split: "Dataset", standard: str, label: str, place: Place) -> np.ndarray:
     found = np.empty(len(split), dtype=bool)
     for row, cell in enumerate(pieces.values(split, standard)):
-        if str(cell) not in _FLAGS:
+        there = flag(cell)
+        if there is None:
             raise DataError(
                 f"{place(row)}: {label} is {cell!r}, not 0 or 1.",
                 "Name columns of 0 and 1 in data.label, or one column of lists.",
             )
-        found[row] = _FLAGS[str(cell)]
+        found[row] = there
     return found
 
 
@@ -148,11 +199,16 @@ def _refuse_faults(
                 raise DataError(f"{place(row)}: {column} holds a label that is none.", _NONE)
             if names and not 0 <= label < len(names):
                 raise DataError(f"{place(row)}: the label {label} is none of {listed(names)}.")
-            if isinstance(label, int) and label < 0:
+            if isinstance(label, int | float) and label < 0:
                 raise DataError(f"{place(row)}: the label is {label}, and they count from 0.")
+            if isinstance(label, float) and not label.is_integer():
+                raise DataError(
+                    f"{place(row)}: {column} holds {label}, not a name or a whole number.", _NONE
+                )
         if len(set(labels)) < len(labels):
             twice = next(label for label in labels if labels.count(label) > 1)
             raise DataError(
                 f"{place(row)}: {column} holds the label {twice} twice.",
-                "A list names the labels that a text has; 0 and 1 are columns, one a label.",
+                "A list names the labels that a text has, or all lists hold one value for each "
+                "label, 0 or 1.",
             )

@@ -54,6 +54,14 @@ def flat(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
     return np.repeat(np.arange(len(lengths)), lengths), pc.list_flatten(lists)
 
 
+def items(split: "Dataset") -> set[Any]:
+    """What occurs in the labels' lists."""
+    import pyarrow.compute as pc
+
+    pieces = split.select_columns("label").with_format("arrow").iter(_ROWS)
+    return {item for piece in pieces for item in pc.unique(flat(piece["label"])[1]).to_pylist()}
+
+
 def scores(split: "Dataset") -> np.ndarray:
     """The labels where they are numbers, float32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")

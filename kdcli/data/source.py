@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from kdcli.data.files import first_line
 from kdcli.data.tables import no_column
 from kdcli.errors import DataError, KdError, of_machine
 from kdcli.recipe.data import DataSpec
-from kdcli.tasks import SINGLE_LABEL, Task
+from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -46,6 +46,7 @@ class Corpus:
         task: What the labels are.
         labelled: Whether the data has labels of its own; otherwise splits have no column `label`
             before the teacher has been asked.
+        ordered: Whether the data puts its labels in order; False where kd has sorted their names.
     """
 
     splits: dict[str, "Dataset"]
@@ -53,6 +54,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     task: Task = SINGLE_LABEL
     labelled: bool = True
+    ordered: bool = True
 
     def present(self, split: str) -> list[str]:
         """The names of the labels that occur in `split`; all, where it has none."""
@@ -60,6 +62,22 @@ class Corpus:
             return [*self.labels]
         found = targets.counts(self.splits[split], self.task, len(self.labels))
         return [name for name, texts in zip(self.labels, found, strict=True) if texts]
+
+    def match(self, model: Sequence[str], present: Sequence[str] | None = None) -> list[int]:
+        """For each label the model's output; see `kdcli.data.labels.match_labels`.
+
+        Args:
+            model: The names of the model's outputs, in order.
+            present: The labels that need a match; left out, all.
+        """
+        return labels.match_labels(self.labels, model, present=present, ordered=self.ordered)
+
+    def named_by(self, model: Sequence[str]) -> "Corpus":
+        """The same data with the names of a model's outputs, where its own labels have none."""
+        nameless = labels.is_generic(self.labels) and not labels.is_generic(model)
+        if self.task is REGRESSION or not nameless or len(model) != len(self.labels):
+            return self
+        return replace(self, labels=tuple(model))
 
     def truth(self, split: "Dataset", places: Sequence[int], outputs: int) -> np.ndarray:
         """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
@@ -73,7 +91,7 @@ class Corpus:
         """
         if self.task.prior is None or not self.labelled:
             return None
-        places = labels.match_labels(self.labels, names, present=self.present("train"))
+        places = self.match(names, self.present("train"))
         return self.task.prior(self.truth(self.splits["train"], places, len(names)))
 
 
@@ -113,9 +131,9 @@ def load(
     for part, split in splits.items():
         _refuse_empty(split, places[part])
     if named is None:
-        splits, names, task = targets.named(splits, spec, places)
+        splits, names, task, ordered = targets.named(splits, spec, places, notes)
     else:
-        names, task = named
+        (names, task), ordered = named, True
     if task is not SINGLE_LABEL:
         notes.append(f"The task is {task}: {task.words}.")
     if to_train and named is None:
@@ -130,7 +148,8 @@ def load(
             f"{len(splits['train']) + len(splits['validation']):,} training texts were set aside "
             f"({how}, seed {seed})."
         )
-    return Corpus(splits, names, (*notes, *repeats.notes(splits)), task, named is None)
+    every = (*notes, *repeats.notes(splits))
+    return Corpus(splits, names, every, task, named is None, ordered)
 
 
 def read(
@@ -262,7 +281,8 @@ def _columns(spec: DataSpec, name: str, found: "Found") -> "Dataset":
         )
     place = _places(spec, name, found)
     if isinstance(found, list):
-        found = files.read(found, texts, columns)
+        numbers = spec.label_separator is None and spec.task != SINGLE_LABEL.name
+        found = files.read(found, texts, columns, numbers=numbers)
     for column in wanted.values():
         if column not in found.column_names:
             key = "label" if column in columns else "text"

@@ -1,12 +1,12 @@
 """Labels of any task: what they are, by the column that holds them, and as arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
-from kdcli.data import label_sets, labels, pieces
+from kdcli.data import label_sets, label_text, labels, pieces
 from kdcli.data.labels import Place
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataSpec
@@ -19,34 +19,46 @@ _FLOATS = ("float16", "float32", "float64")
 
 
 def named(
-    splits: Mapping[str, "Dataset"], spec: DataSpec, places: Mapping[str, Place]
-) -> tuple[dict[str, "Dataset"], tuple[str, ...], Task]:
+    splits: Mapping[str, "Dataset"],
+    spec: DataSpec,
+    places: Mapping[str, Place],
+    notes: list[str],
+) -> tuple[dict[str, "Dataset"], tuple[str, ...], Task, bool]:
     """Make the column `label` the same in every split, as the task wants it.
 
     Args:
         splits: Each with `label`, as it was found.
         spec: Names the column, and perhaps the task.
         places: By split, where its rows stand.
+        notes: Told how labels were read, where that can be seen in more than one way.
 
     Returns:
         The splits, with a ClassLabel, a list of them, or float32; the labels' names, of a score
-        its column's; the task.
+        its column's; the task; whether the data puts its labels in order, as a ClassLabel does.
 
     Raises:
         DataError: A label is missing or is none, or the task that is stated isn't theirs.
     """
     column = ", ".join(spec.labels)
-    task = _task(splits, spec, column, places)
+    splits = label_text.clean(splits, column, places, notes)
+    task = _task(splits, spec, column, places, notes)
     if task is REGRESSION:
         found = {part: _scores(split, column, places[part]) for part, split in splits.items()}
-        return found, (column,), task
+        return found, (column,), task, True
+    ordered = any(hasattr(_inner(split), "names") for split in splits.values())
     if task is MULTI_LABEL:
-        found = label_sets.named(splits, column, places)
+        found = label_sets.named(splits, column, places, notes)
         names = next(iter(found.values())).features["label"].feature.names
     else:
-        found = labels.name_labels(splits, column, places)
+        found = labels.name_labels(splits, column, places, notes)
         names = next(iter(found.values())).features["label"].names
-    return found, tuple(names), task
+    notes += label_text.alike(names)
+    return found, tuple(names), task, ordered
+
+
+def _inner(split: "Dataset") -> Any:
+    feature = split.features["label"]
+    return getattr(feature, "feature", feature)
 
 
 def truth(split: "Dataset", task: Task, places: Sequence[int], outputs: int) -> np.ndarray:
@@ -134,7 +146,11 @@ def refuse_uniform(train: "Dataset", names: Sequence[str], task: Task, spec: Dat
 
 
 def _task(
-    splits: Mapping[str, "Dataset"], spec: DataSpec, column: str, places: Mapping[str, Place]
+    splits: Mapping[str, "Dataset"],
+    spec: DataSpec,
+    column: str,
+    places: Mapping[str, Place],
+    notes: list[str],
 ) -> Task:
     """What the column holds, or may hold where the recipe says so."""
     features = {part: split.features["label"] for part, split in splits.items()}
@@ -145,15 +161,32 @@ def _task(
     what = "names"
     tasks: tuple[Task, ...] = (SINGLE_LABEL,)
     if lists == {True}:
+        for part, split in splits.items():
+            if hasattr(_inner(split), "feature"):
+                raise DataError(
+                    f"{places[part](0)}: {column} holds lists of lists.",
+                    "A row has one list of labels.",
+                )
         what, tasks = "lists of labels", (MULTI_LABEL,)
     elif any(dtype in _FLOATS for dtype in dtypes):
+        numbers = all(dtype.startswith(("int", "uint", "float")) for dtype in dtypes)
+        if not numbers and spec.task != SINGLE_LABEL.name:
+            raise DataError(
+                f"Column {column} holds fractions in some splits, and names in others.",
+                f"Where they are names, say so: data.task: {SINGLE_LABEL}.",
+            )
         if spec.task is None and all(map(_is_whole, splits.values())):
             part, split = next((p, s) for p, s in splits.items() if features[p].dtype in _FLOATS)
             raise DataError(
                 f"{places[part](0)}: {column} is {split[0]['label']}: is that a score?",
-                f"Say so (data.task: {REGRESSION}), or write labels as names or whole numbers.",
+                f"Say so (data.task: {REGRESSION}), or that it is a label: {SINGLE_LABEL}.",
             )
-        what, tasks = "fractions", (REGRESSION,)
+        what, tasks = "fractions", (REGRESSION, SINGLE_LABEL)
+        if spec.task is None:
+            notes.append(
+                f"{column} holds fractions: they are scores. Where they are the names of labels, "
+                f"say so (data.task: {SINGLE_LABEL})."
+            )
     elif all(dtype.startswith(("int", "uint")) for dtype in dtypes) and not any(
         hasattr(feature, "names") for feature in features.values()
     ):
@@ -169,7 +202,7 @@ def _task(
 
 
 _MENDED = {
-    SINGLE_LABEL.name: "Write each label as a name or a whole number.",
+    SINGLE_LABEL.name: "Write each label as a name or a number.",
     MULTI_LABEL.name: "Say what stands between the labels (data.label_separator), or name one "
     "column of 0 and 1 for each (data.label: [a, b]).",
     REGRESSION.name: "Write each score as a number.",

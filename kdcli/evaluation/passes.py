@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kdcli.data.encode import by_text, encode, read, sample_columns, token_rows
-from kdcli.data.labels import is_generic, match_labels
+from kdcli.data.labels import explain_match
 from kdcli.data.source import Corpus
 from kdcli.errors import ModelError
 from kdcli.evaluation import operating
@@ -189,16 +189,12 @@ def _named(
 ) -> tuple[str, ...]:
     if len(own) < 2 and corpus.task is not REGRESSION:
         raise ModelError(f"{name} has one output only: it is no classifier.")
-    if len(set(own)) < len(own):
-        raise ModelError(f"{name} gives two of its outputs the same label.")
     try:
-        ids = match_labels(corpus.labels, own, present=present)
+        ids = corpus.match(own, present)
     except ModelError as error:
         raise ModelError(f"{name}: {error.message}", error.hint) from error
-    if is_generic(own) and len(own) > 1:
-        reporter.say(
-            f"{name} gives its labels no names: they are matched with the data's in order."
-        )
+    if why := explain_match(corpus.labels, own):
+        reporter.say(f"{name}: its {why}.")
     by_place = {place: corpus.labels[i] for i, place in enumerate(ids) if place >= 0}
     return tuple(by_place.get(place, label) for place, label in enumerate(own))
 

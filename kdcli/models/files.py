@@ -97,6 +97,16 @@ def check(folder: Path) -> None:
         count(folder)
 
 
+def vocabulary(folder: Path) -> int | None:
+    """How many embeddings a model has for tokens, by its configuration; None where it tells none.
+
+    Raises:
+        ModelError: The configuration is damaged.
+    """
+    size = _read(folder / "config.json").get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -123,6 +123,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
                 f"The tokenizer in {folder} has neither padding nor end-of-text token."
             )
         tokenizer.pad_token = tokenizer.eos_token
+    _refuse_missing_rows(folder, tokenizer)
     return tokenizer
 
 
@@ -193,8 +194,52 @@ def has_head(folder: Path) -> bool:
 
 
 def labels_of(config: "PretrainedConfig") -> tuple[str, ...]:
-    """The names of a classifier's outputs, in order."""
-    return tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+    """The names of a classifier's outputs, in order.
+
+    Raises:
+        ModelError: They aren't numbered from 0, or two have one name.
+    """
+    found, file = config.id2label, Path(config.name_or_path, "config.json")
+    if sorted(found) != [*range(len(found))]:
+        raise ModelError(
+            f"{file}: id2label names the outputs {', '.join(map(str, sorted(found)[:5]))}, …, "
+            f"and {len(found)} outputs are numbered from 0 to {len(found) - 1}.",
+            "Number them anew there, in label2id too.",
+        )
+    names = tuple(str(found[i]) for i in range(len(found)))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(
+            f"{file}: id2label gives two outputs the name {twice!r}.",
+            "Give each its own name there, in label2id too.",
+        )
+    return names
+
+
+def _refuse_missing_rows(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """See that the model in `folder` has an embedding for every token that can occur.
+
+    Raises:
+        ModelError: Tokens were added to the tokenizer, and the embeddings weren't resized.
+    """
+    rows = files.vocabulary(folder)
+    if rows is None:
+        return
+    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    if not beyond:
+        return
+    # A special token that the tokenizer doesn't put in itself is for other uses (masks, images).
+    used = {*tokenizer("")["input_ids"], tokenizer.pad_token_id, tokenizer.unk_token_id}
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    spare = ({*tokenizer.all_special_ids} | added) - used
+    token = next((token for token, i in beyond.items() if i not in spare), None)
+    if token is not None:
+        raise ModelError(
+            f"{folder}: the tokenizer's token {token!r} has the id {beyond[token]}, and the model "
+            f"has embeddings for {rows} (vocab_size in config.json).",
+            "Save the model with as many: model.resize_token_embeddings(len(tokenizer)), or its "
+            "own tokenizer files.",
+        )
 
 
 def set_labels(

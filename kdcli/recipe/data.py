@@ -57,7 +57,8 @@ class DataSpec(Spec):
     task: tasks.Name | None = Field(
         None,
         description="What the labels are, as transformers' problem_type. Left out: as the column "
-        "has it: names and whole numbers are one label each, lists are several, fractions scores.",
+        "has it: names and whole numbers are one label each, lists are several, fractions scores. "
+        "single_label_classification makes fractions names.",
     )
     splits: SplitsSpec = SplitsSpec()
     unlabelled: Source | None = Field(

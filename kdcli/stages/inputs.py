@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import machine
-from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.evaluation.splits import measurable
 from kdcli.models import layers, reshape, source, surgery
@@ -120,7 +119,7 @@ def _teacher(
         parts = {"train", "validation", *recipe.evaluate.splits} & corpus.splits.keys()
         used = {label for part in parts for label in corpus.present(part)}
         source.refuse_other_task(config, corpus.task, f"The teacher {spec.model}")
-        match_labels(corpus.labels, source.labels_of(config), present=sorted(used))
+        corpus.match(source.labels_of(config), sorted(used))
     else:
         hard.refuse_unfit(spec.fine_tune, corpus.task, "teacher.fine_tune")
         source.set_labels(config, corpus.labels, corpus.task.name)

@@ -46,6 +46,8 @@ def measure(
     reporter.start("evaluate", f"measure {', '.join(folders)}")
     # Where validation is set aside from train, it has to be the same part as in the run.
     corpus = texts.load(spec, reporter, to_train=of_run)
+    first = next(iter(folders.values()))
+    corpus = corpus.named_by(source.labels_of(source.load_config(first)))
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
         chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})

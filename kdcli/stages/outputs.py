@@ -100,7 +100,7 @@ def _headline(
 
 
 def _truth(corpus: Corpus, names: Sequence[str]) -> np.ndarray:
-    places = match_labels(corpus.labels, names, present=corpus.present("validation"))
+    places = corpus.match(names, corpus.present("validation"))
     return corpus.truth(corpus.splits["validation"], places, len(names))
 
 

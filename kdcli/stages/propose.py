@@ -11,6 +11,7 @@ import numpy as np
 
 from kdcli import paths
 from kdcli.data import files, folder, guess, profile, source
+from kdcli.data.labels import match_labels
 from kdcli.errors import DataError, ModelError
 from kdcli.models import reshape
 from kdcli.models import source as models
@@ -92,7 +93,9 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     if not train:
         raise DataError(f"{wanted.data} is empty: it holds no rows.")
     text, columns = _columns(wanted, train)
-    labels = guess.labels([row for of in rows.values() for row in of], columns)
+    labelled = [of for of in rows.values() if _has_labels(of, columns)]
+    typed = not any(_is_all_text(split) for split in found.values())
+    labels = guess.labels([row for of in labelled for row in of], columns, typed=typed)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
     data = _source(wanted, recipe, len(train))
     _name_text(data, text, given=bool(wanted.text))
@@ -111,6 +114,15 @@ def _head(split: Any) -> list[dict[str, Any]]:
     if isinstance(split, list):
         return files.head(split, _LOOKED_AT)
     return files.of_dataset(split, _LOOKED_AT)
+
+
+def _has_labels(rows: guess.Rows, columns: Sequence[str]) -> bool:
+    return guess.any_labelled(row.get(name) for row in rows for name in columns)
+
+
+def _is_all_text(split: Any) -> bool:
+    """Whether all cells of a split's files are text, numbers too."""
+    return isinstance(split, list) and files.kind(split[0]) in (".csv", ".tsv")
 
 
 def _parts(
@@ -155,14 +167,15 @@ def _name_text(data: _Part, text: Sequence[str], *, given: bool) -> None:
 
 def _name_labels(data: _Part, columns: Sequence[str], labels: guess.Labels) -> None:
     names = labels.names
-    what = "Fractions: a score." if labels.task is REGRESSION else f"{len(names):,} labels: "
+    what = f"{labels.why} " if labels.why else ""
+    what += f"{len(names):,} labels: " if names else ""
     what += ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
     if labels.task is MULTI_LABEL:
         what += "; a text may have any number of them."
     data.add("label", _one_or_all(columns), what)
     if labels.separator is not None:
         data.add("label_separator", labels.separator)
-    if labels.task is not SINGLE_LABEL:
+    if labels.task is not SINGLE_LABEL or labels.why:
         data.add("task", labels.task.name)
 
 
@@ -194,9 +207,7 @@ def _splits(
     why = "The parts, as they are called there."
     if "validation" not in parts:
         data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
-    elif "test" in parts and not any(
-        guess.is_labelled(row.get(name)) for row in rows[parts["test"]] for name in columns
-    ):
+    elif "test" in parts and not _has_labels(rows[parts["test"]], columns):
         splits["test"] = parts["validation"]
         why = "The test texts have no labels: validation stands in for them."
     data.add("splits", splits, why)
@@ -237,7 +248,7 @@ def _teacher(model: str, labels: guess.Labels, rows: int, length: int) -> list[s
     found = _at_hand(model)
     width = getattr(found[0], "hidden_size", _USUAL_WIDTH) if found else _USUAL_WIDTH
     teachers, students = next(rates for most, rates in _RATES if width <= most)
-    if found and labels.names and set(labels.names) <= set(models.labels_of(found[0])):
+    if found and labels.names and _knows(found[0], labels.names):
         teacher.lines.append("# It is a classifier of these labels already: nothing to fine-tune.")
     else:
         why = f"For {rows:,} texts of up to {length} tokens, on one GPU."
@@ -255,6 +266,18 @@ def _teacher(model: str, labels: guess.Labels, rows: int, length: int) -> list[s
     baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")
     sections = [teacher.below("teacher"), student.below("student"), distill.below("distill")]
     return [*sections, "\n".join(baseline.lines)]
+
+
+def _knows(config: Any, names: Sequence[str]) -> bool:
+    """Whether a model is a classifier of these labels."""
+    heads = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in heads):
+        return False
+    try:
+        match_labels(names, models.labels_of(config), ordered=False)
+    except ModelError:
+        return False
+    return True
 
 
 def _evaluate(labels: guess.Labels, parts: Mapping[str, str]) -> list[str]:

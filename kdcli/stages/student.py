@@ -133,7 +133,10 @@ def cut_out(
     built = folder.with_name(f".{folder.name}.new")
     refuse_links(folder, built)
     origin = source.locate(reference, spec.student.revision, allow_pickle=allow_pickle)
-    model = reshape.skeleton(source.load_config(origin))
+    config = source.load_config(origin)
+    if source.has_head(origin):
+        source.labels_of(config)
+    model = reshape.skeleton(config)
     layers.choose(spec.student, layers.stacks(model))
     tokenizer = source.load_tokenizer(origin)
     sample = None if spec.data is None else data.unlabelled(spec.data)

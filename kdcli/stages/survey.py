@@ -50,7 +50,10 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     named, task = sound, SINGLE_LABEL
     names: tuple[str, ...] = ()
     if recipe.data.label is not None:
-        named, names, task = targets.named(sound, recipe.data, places)
+        notes.clear()
+        named, names, task, _ = targets.named(sound, recipe.data, places, notes)
+        for note in notes:
+            reporter.say(note)
     ids = {part: targets.codes(split) for part, split in named.items()}
     keys = {part: repeats.keys(split) for part, split in named.items()}
     count, unit, limit = _measure(recipe, reporter)
@@ -79,9 +82,9 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 def _sound(split: "Dataset", place: labels.Place) -> tuple["Dataset", labels.Place, dict[str, Any]]:
     """The rows that have text and label, where each stands, and what is amiss with the others."""
-    known = hasattr(split.features.get("label"), "names")
     columns = pieces.text_columns(split)
     labelled = "label" in split.column_names
+    known = labelled and labels.has_gap_code(split)
     whole = np.ones(len(split), dtype=bool)
     gaps = np.zeros(len(split), dtype=bool)
     short, row = 0, 0

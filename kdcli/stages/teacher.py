@@ -7,7 +7,7 @@ from transformers import set_seed
 
 from kdcli import processes
 from kdcli.data.encode import labels_of
-from kdcli.data.labels import is_generic, match_labels
+from kdcli.data.labels import explain_match, is_generic
 from kdcli.data.source import Corpus
 from kdcli.models import source
 from kdcli.recipe.black_box import BlackBox
@@ -109,11 +109,9 @@ def _black_box(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
 def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None:
     source.refuse_other_task(model.config, corpus.task, "The teacher")
     names = source.labels_of(model.config)
-    match_labels(corpus.labels, names, present=corpus.present("train"))
-    if is_generic(names) and not is_generic(corpus.labels):
-        if len(names) > 1:
-            job.reporter.say(
-                "The teacher's labels have no names: they are taken in the data's order."
-            )
-        names = corpus.labels
+    places = corpus.match(names, corpus.present("train"))
+    if why := explain_match(corpus.labels, names):
+        job.reporter.say(f"The teacher's {why}.")
+    if is_generic(names) and sorted(places) == [*range(len(names))]:
+        names = tuple(corpus.labels[places.index(output)] for output in range(len(names)))
     source.set_labels(model.config, names, corpus.task.name)

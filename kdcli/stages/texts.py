@@ -10,6 +10,7 @@ from datasets import load_from_disk
 
 from kdcli.data import encode, source, targets
 from kdcli.data.encode import TEACHER_LOGITS
+from kdcli.data.labels import is_generic
 from kdcli.data.source import Corpus
 from kdcli.errors import DataError
 from kdcli.models import source as models
@@ -17,6 +18,7 @@ from kdcli.models.padding import align_padding
 from kdcli.models.positions import length_limit
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import MeasureSpec, Recipe
+from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import Job
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
 from kdcli.teachers import kinds
@@ -25,7 +27,7 @@ from kdcli.training import signals
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 TRANSFER = "transfer"
 _CUT = {
@@ -43,7 +45,10 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     corpus = source.load(recipe.data, recipe.seed, to_train=to_train, named=named)
     for note in corpus.notes:
         reporter.say(note)
-    return corpus
+    own = None if isinstance(recipe, MeasureSpec) else recipe.white_box
+    if own is None or own.fine_tune is not None or not is_generic(corpus.labels):
+        return corpus
+    return corpus.named_by(models.labels_of(_config(own)))
 
 
 def _named_by_teacher(recipe: Recipe | MeasureSpec) -> tuple[tuple[str, ...], Task]:
@@ -58,12 +63,16 @@ def _named_by_teacher(recipe: Recipe | MeasureSpec) -> tuple[tuple[str, ...], Ta
         return kinds.labels(recipe.black_box, recipe.data), stated
     own = recipe.white_box
     assert own is not None
-    # Only the configuration is read here, which can't run code, whatever the weights are.
-    config = models.load_config(models.locate(own.model, own.revision, allow_pickle=True))
+    config = _config(own)
     if recipe.data.task is None:
         usual = REGRESSION if config.num_labels == 1 else SINGLE_LABEL
         stated = TASKS.get(config.problem_type or "", usual)
     return models.labels_of(config), stated
+
+
+def _config(teacher: TeacherSpec) -> "PretrainedConfig":
+    # Only the configuration is read here, which can't run code, whatever the weights are.
+    return models.load_config(models.locate(teacher.model, teacher.revision, allow_pickle=True))
 
 
 def decided(corpus: Corpus, job: Job) -> Corpus:

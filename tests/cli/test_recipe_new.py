@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from typer.testing import CliRunner
 
 from kdcli.cli.app import app
+from kdcli.data import source
 from kdcli.recipe.load import load
 
 QUESTIONS = [f"how do I get from here to place {i} by train" for i in range(40)]
@@ -99,8 +100,67 @@ SEVERAL = "multi_label_classification"
 )  # fmt: skip
 def test_several_labels_a_text_are_seen_and_scores(new, columns, data):
     recipe, _ = new({"text": QUESTIONS, **columns})
+    assert source.load(recipe.data, 0).task.name == data["task"]
     assert {key: getattr(recipe.data, key) for key in data} == data
     assert recipe.evaluate.out_of_scope is None
+
+
+CODES = ["62.01", "47.11", "10.02", "62.10"] * 10
+
+
+@pytest.mark.parametrize(
+    ("cells", "task", "names"),
+    [
+        ([-1, 0, 1, 1] * 10, None, ["-1", "0", "1"]),
+        ([1011, 150_000, 62010, 9] * 10, None, ["9", "1011", "62010", "150000"]),
+        (CODES, "single_label_classification", ["10.02", "47.11", "62.01", "62.10"]),
+        (["1.0", "2.0"] * 20, "single_label_classification", ["1.0", "2.0"]),
+        ([i / 2 for i in range(1, 11)] * 4, "regression", ["label"]),
+        (["['app', 'card']", "['app']", "[]", "['a, b']"] * 10, SEVERAL, ["a, b", "app", "card"]),
+        (['["app"]', '["app", "card"]'] * 20, SEVERAL, ["app", "card"]),
+        (["[0, 1]", "[1, 0]"] * 20, SEVERAL, ["LABEL_0", "LABEL_1"]),
+        (["['app' 'card']", "['app']"] * 20, SEVERAL, ["app", "card"]),
+        (["fee", "fee ", "FEE", "late"] * 10, None, ["FEE", "fee", "late"]),
+        ([f"LABEL_{i}" for i in (0, 2, 10, 1)] * 10, None, [f"LABEL_{i}" for i in (0, 1, 2, 10)]),
+    ],
+)  # fmt: skip
+def test_a_recipe_for_labels_in_csv_is_one_that_loads(tmp_path, monkeypatch, cells, task, names):
+    monkeypatch.chdir(tmp_path)
+    Dataset.from_dict({"text": QUESTIONS, "label": cells}).to_csv("d.csv", index=False)
+    kd("recipe", "new", "--data", "d.csv")
+    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    assert recipe.data.task == task
+    assert recipe.data.label_separator is None
+    assert list(source.load(recipe.data, 0).labels) == names
+    if task != "regression":
+        assert f"{len(names)} labels: {', '.join(names)}" in text
+    elif task:
+        assert f"task: {task}" in text
+
+
+def test_codes_that_jsonl_holds_as_text_are_names(new):
+    recipe, _ = new({"text": QUESTIONS, "label": [f"{i % 7}.5{i % 3}" for i in range(40)]})
+    assert recipe.data.task is None
+    assert len(source.load(recipe.data, 0, to_train=False).labels) == 21
+
+
+def test_columns_of_true_and_false_are_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rude = [str(yes).upper() for yes in YES]
+    Dataset.from_dict({"text": QUESTIONS, "rude": rude, "loud": rude[::-1]}).to_csv("d.csv")
+    kd("recipe", "new", "--data", "d.csv")
+    assert source.load(load("recipe.yaml").data, 0).labels == ("rude", "loud")
+
+
+def test_a_test_split_of_minus_one_alone_has_no_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
+        Dataset.from_dict({"text": QUESTIONS, "label": labels * 20}).to_csv(f"d/{split}.csv")
+    kd("recipe", "new", "--data", "d")
+    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    assert "# 2 labels: 0, 1\n" in text
+    assert source.load(recipe.data, 0).labels == ("0", "1")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -286,9 +287,11 @@ def test_labels_without_names_are_taken_in_order_and_that_is_said(tiny_teacher, 
     (nameless / "config.json").write_text(json.dumps(config))
     listener = Listener()
     folders = {"teacher": tiny_teacher, "nameless": nameless}
-    found = compare(folders, corpus, SPEC, None, listener).document
+    found = compare(folders, replace(corpus, ordered=True), SPEC, None, listener).document
     assert found["models"][1]["splits"]["test"]["agreement"] == 1.0
-    assert any("nameless gives its labels no names" in said for said in listener.said)
+    assert any("nameless: its labels have no names" in said for said in listener.said)
+    with pytest.raises(ModelError, match=r"nameless: .*id2label"):
+        compare(folders, replace(corpus, ordered=False), SPEC, None, listener)
 
 
 def test_a_model_may_know_more_labels_than_the_texts_have(tiny_teacher, corpus):
