@@ -6,8 +6,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.data import disk, tables
-from kdcli.data.rows import COMPRESSIONS, rows
+from kdcli.data import disk, sheets, tables
+from kdcli.data.lines import COMPRESSIONS
+from kdcli.data.rows import has_decimal_comma, rows
 from kdcli.data.tables import no_column
 from kdcli.errors import DataError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _TEXTS = (".csv", ".tsv", ".jsonl", ".json")
-KINDS = (*_TEXTS, *tables.KINDS)
+KINDS = (*_TEXTS, *sheets.KINDS, *tables.KINDS)
 KNOWN = f"{', '.join(KINDS)}; the first four also with {' or '.join(COMPRESSIONS)}."
 
 _ROWS = 10_000
@@ -24,6 +25,8 @@ _ROWS = 10_000
 _LARGE = 32_000_000
 _TIMES_PACKED = 4
 _NO_LABEL = "a name or a whole number"
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_WHOLE = re.compile(r"[-+]?\d+")
 _HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
@@ -36,16 +39,25 @@ def kind(path: Path) -> str | None:
     return suffix if suffix in KINDS else None
 
 
-def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> "Dataset":
+def read(
+    files: Sequence[Path],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    notes: list[str] | None = None,
+    *,
+    numbers: bool = True,
+) -> "Dataset":
     """The columns of texts and labels in one or several files, as one split.
 
-    A cell of csv or tsv is text, whatever it looks like; only where all its labels are numbers
-    are they numbers.
+    A cell of csv, tsv or xlsx is text, whatever it looks like; only where all its labels are
+    numbers are they numbers.
 
     Args:
         files: All of one kind, compressed or not.
         texts: The texts' columns.
         labels: The labels' columns; none leaves them aside.
+        notes: Gets what was recognised of how the files are written; see `kdcli.data.rows`.
+        numbers: Whether labels such as 4,5 may be numbers, and not several labels.
 
     Raises:
         DataError: A file can't be read, lacks a column, or holds something else than texts and
@@ -58,7 +70,11 @@ def read(files: Sequence[Path], texts: Sequence[str], labels: Sequence[str]) -> 
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
         raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
     try:
-        table = _tables(files, keys) if _has_columns(files[0]) else _text(files, keys)
+        table = (
+            _tables(files, keys)
+            if _has_columns(files[0])
+            else _text(files, keys, [] if notes is None else notes, numbers=numbers)
+        )
         # Otherwise `datasets` makes one of all that the table holds, in memory.
         split = Dataset(table, fingerprint=generate_random_fingerprint())
     except DataError:
@@ -85,7 +101,10 @@ def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
     except Exception as error:
         raise _unreadable(files[0], error) from error
     columns = dict.fromkeys(column for row in found for column in row)
-    return [{column: row.get(column) for column in columns} for row in found]
+    cells = {column: [row.get(column) for row in found] for column in columns}
+    if any(map(has_decimal_comma, files)):
+        cells = {column: _with_points(values) or values for column, values in cells.items()}
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
 def of_dataset(split: "Dataset", count: int) -> list[dict[str, Any]]:
@@ -138,20 +157,24 @@ def _are_large(files: Sequence[Path]) -> bool:
     return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
 
 
-def _text(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
+def _text(
+    files: Sequence[Path], keys: dict[str, str], notes: list[str], *, numbers: bool
+) -> "pa.Table":
     import pyarrow as pa
 
-    flat = kind(files[0]) in (".csv", ".tsv")
+    flat = kind(files[0]) in (".csv", ".tsv", *sheets.KINDS)
     labels = [column for column, key in keys.items() if key == "label"]
     lists = [] if flat else [column for column in labels if _holds_lists(files, column)]
     several = {column: pa.list_(pa.string()) for column in lists}
     schema = pa.schema([(column, several.get(column, pa.string())) for column in keys])
     kinds: dict[str, set[type]] = {column: set() for column in labels}
-    batches = _batches(files, keys, kinds, schema)
+    batches = _batches(files, keys, kinds, schema, notes)
     large = _are_large(files)
     table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
     for column in labels if len(table) else ():
         _refuse_mixture(files, column, kinds[column])
+        if numbers and any(map(has_decimal_comma, files)):
+            table = _without_commas(table, column, notes)
         typed = _typed_lists if column in lists else _typed
         values = typed(table[column], kinds[column], from_text=flat)
         table = table.set_column(table.column_names.index(column), column, values)
@@ -169,6 +192,7 @@ def _batches(
     keys: dict[str, str],
     kinds: dict[str, set[type]],
     schema: "pa.Schema",
+    notes: list[str],
 ) -> "Iterator[pa.RecordBatch]":
     """The rows, so many at a time; `kinds` is told those of each column of labels."""
     import pyarrow as pa
@@ -176,7 +200,7 @@ def _batches(
     lists = {field.name for field in schema if pa.types.is_list(field.type)}
     for file in files:
         missing, known = set(keys), list[str]()
-        found = rows(file)
+        found = rows(file, notes)
         while piece := [*islice(found, _ROWS)]:
             known = known or list(piece[0][1])
             columns = []
@@ -223,6 +247,34 @@ def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> Non
     for where, row in chain.from_iterable(map(rows, files)):
         if isinstance(row.get(column), float):
             raise DataError(f"{where}: {column} is {row[column]}, not {_NO_LABEL}.")
+
+
+def _without_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
+    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(table[column])
+    names = distinct.to_pylist()
+    changed = _with_points(names)
+    if changed is None:
+        return table
+    first = next(name for name in names if name and "," in name)
+    notes.append(f"{column}: the comma in {first} is a decimal comma.")
+    places = pc.index_in(table[column], value_set=distinct)
+    return table.set_column(
+        table.column_names.index(column), column, pc.take(pa.array(changed, pa.string()), places)
+    )
+
+
+def _with_points(cells: Sequence[Any]) -> list[Any] | None:
+    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
+    there = [cell for cell in cells if cell]
+    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
+        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE.fullmatch(cell) for cell in there
+    ):
+        return None
+    return [cell and cell.replace(",", ".") for cell in cells]
 
 
 def _typed(names: "pa.ChunkedArray", kinds: set[type], *, from_text: bool) -> "pa.ChunkedArray":

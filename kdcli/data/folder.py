@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli import paths
 from kdcli.data import files
-from kdcli.data.rows import COMPRESSIONS
+from kdcli.data.lines import COMPRESSIONS
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataSpec
 from kdcli.run import file_digest
