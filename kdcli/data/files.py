@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.data import disk, sheets, tables
 from kdcli.data.lines import COMPRESSIONS
 from kdcli.data.rows import has_decimal_comma, rows
-from kdcli.data.tables import no_column
-from kdcli.errors import DataError
+from kdcli.errors import DataError, NoColumnError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -219,7 +218,7 @@ def _batches(
             yield pa.record_batch(columns, schema=schema)
         if missing and known:
             column = next(column for column in keys if column in missing)
-            raise no_column(keys[column], column, file, known)
+            raise NoColumnError(keys[column], column, file, known)
 
 
 def _cell(value: Any, column: str, key: str, where: str) -> Any:

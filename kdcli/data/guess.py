@@ -24,6 +24,7 @@ _NUMBERED = re.compile(r"(.*?)[_-]?(1|a)", re.IGNORECASE)
 _OUT_OF_SCOPE = re.compile(r"oos|ood|out of (scope|domain)|other|none( of (these|the above))?")
 _MOST_WORDS_OF_A_LABEL = 6
 _SEPARATORS = (";", "|", ",")
+_NO_LABEL = ("", "-1", "-1.0", "nan", "[]")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,14 @@ def is_labelled(cell: Any) -> bool:
     return cell is not None and cell not in ("", -1)
 
 
+def any_labelled(cells: Iterable[Any]) -> bool:
+    """Whether any of these cells is a label.
+
+    Where all are -1, as in GLUE's test splits, or empty, as in Kaggle's, nobody has labelled them.
+    """
+    return any(cell is not None and str(cell).strip() not in _NO_LABEL for cell in cells)
+
+
 def _are_fractions(cells: Sequence[Any]) -> bool:
     try:
         return any(not float(cell).is_integer() for cell in cells)
@@ -176,7 +185,7 @@ def _is_label(rows: Rows, column: str) -> bool:
 
 
 def _is_yes_or_no(rows: Rows, column: str) -> bool:
-    return {str(row.get(column)) for row in rows} <= {"0", "1", "True", "False"}
+    return {str(row.get(column)).capitalize() for row in rows} <= {"0", "1", "True", "False"}
 
 
 def _listed(names: Sequence[str]) -> str:

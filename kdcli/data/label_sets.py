@@ -128,12 +128,12 @@ def with_lists(split: "Dataset", there: np.ndarray, names: Sequence[str]) -> "Da
 def _flags(split: "Dataset", standard: str, label: str, place: Place) -> np.ndarray:
     found = np.empty(len(split), dtype=bool)
     for row, cell in enumerate(pieces.values(split, standard)):
-        if str(cell) not in _FLAGS:
+        if (flag := _FLAGS.get(str(cell).capitalize())) is None:
             raise DataError(
                 f"{place(row)}: {label} is {cell!r}, not 0 or 1.",
                 "Name columns of 0 and 1 in data.label, or one column of lists.",
             )
-        found[row] = _FLAGS[str(cell)]
+        found[row] = flag
     return found
 
 

@@ -95,13 +95,18 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     data = _source(wanted, recipe, len(train))
     _name_text(data, text, given=bool(wanted.text))
     _name_labels(data, columns, labels)
-    _splits(data, parts, rows, columns)
+    own: dict[str, str | None] = dict(parts)
+    if "test" in parts and not guess.any_labelled(
+        row.get(name) for row in rows[parts["test"]] for name in columns
+    ):
+        own["test"] = None
+    _splits(data, own)
     length, why = _max_length(wanted.teacher, train, text)
     data.add("max_length", length, why)
     head = _Part(["# Written by kd recipe new: what it guessed, and why, stands above the lines."])
     head.add("name", f"kd-{name}"[:96])
     teacher = _teacher(wanted.teacher, labels, len(train), length)
-    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, parts)]
+    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, own)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -182,22 +187,18 @@ def _stem(data: str) -> str:
     return name.partition(".")[0] if files.kind(Path(name)) else name
 
 
-def _splits(
-    data: _Part,
-    parts: Mapping[str, str],
-    rows: Mapping[str, guess.Rows],
-    columns: Sequence[str],
-) -> None:
-    splits = dict(parts)
-    why = "The parts, as they are called there."
+def _splits(data: _Part, parts: Mapping[str, str | None]) -> None:
     if "validation" not in parts:
         data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
-    elif "test" in parts and not any(
-        guess.is_labelled(row.get(name)) for row in rows[parts["test"]] for name in columns
-    ):
-        splits["test"] = parts["validation"]
-        why = "The test texts have no labels: validation stands in for them."
-    data.add("splits", splits, why)
+    if dict(parts) == {"train": "train"}:
+        return
+    why = "The parts, as they are called there."
+    if parts.get("test", "") is None:
+        why = (
+            "The test texts have no labels: nothing can be measured on them. The finished student "
+            "can label them."
+        )
+    data.add("splits", dict(parts), why)
 
 
 def _max_length(teacher: str, rows: guess.Rows, text: Sequence[str]) -> tuple[int, str]:
@@ -255,9 +256,9 @@ def _teacher(model: str, labels: guess.Labels, rows: int, length: int) -> list[s
     return [*sections, "\n".join(baseline.lines)]
 
 
-def _evaluate(labels: guess.Labels, parts: Mapping[str, str]) -> list[str]:
+def _evaluate(labels: guess.Labels, parts: Mapping[str, str | None]) -> list[str]:
     evaluate = _Part()
-    evaluate.add("splits", ["validation", "test"] if "test" in parts else ["validation"])
+    evaluate.add("splits", ["validation", *(["test"] if parts.get("test") else [])])
     other = guess.out_of_scope(labels.names) if labels.task is SINGLE_LABEL else None
     if other is not None:
         evaluate.add(

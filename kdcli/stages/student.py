@@ -132,7 +132,7 @@ def cut_out(
     model = reshape.skeleton(source.load_config(origin))
     layers.choose(spec.student, layers.stacks(model))
     tokenizer = source.load_tokenizer(origin)
-    sample = None if spec.data is None else data.unlabelled(spec.data)
+    sample = None if spec.data is None else texts.unlabelled(spec.data, reporter)
     strings = None if sample is None else texts.strings(sample)
     narrower = narrowing.plan(spec.student, model, tokenizer, strings)
     if spec.student.strategy == "measured" or not dry_run:

@@ -14,6 +14,7 @@ from kdcli.data.source import Corpus
 from kdcli.errors import DataError
 from kdcli.models import source as models
 from kdcli.progress import Reporter
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.schema import MeasureSpec, Recipe
 from kdcli.run import Job
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
@@ -42,6 +43,15 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     for note in corpus.notes:
         reporter.say(note)
     return corpus
+
+
+def unlabelled(spec: DataSpec, reporter: Reporter) -> "Dataset":
+    """Texts without labels, likewise; see `kdcli.data.source.unlabelled`."""
+    notes: list[str] = []
+    found = source.unlabelled(spec, notes)
+    for note in notes:
+        reporter.say(note)
+    return found
 
 
 def _named_by_teacher(recipe: Recipe | MeasureSpec) -> tuple[tuple[str, ...], Task]:
