@@ -12,6 +12,7 @@ from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOpt
 
 if TYPE_CHECKING:
     from kdcli.evaluation.gates import Check
+    from kdcli.recipe.load import Override
 
 
 def evaluate(
@@ -135,14 +136,13 @@ def evaluate(
         ("evaluate.out_of_scope", "--out-of-scope"): out_of_scope,
         ("evaluate.refuse_at_most", "--refuse-at-most"): refuse_at_most,
     }
-    flags = [
+    flags: list[Override] = [
         (f"{key}={json.dumps(value)}", f"{flag} {value}")
         for (key, flag), value in given.items()
         if value is not None
     ]
-    found = measure.measure(
-        models, [*flags, *(overrides or ())], console, against, allow_pickle=allow_pickle
-    )
+    flags += overrides or ()
+    found = measure.measure(models, flags, console, against, allow_pickle=allow_pickle)
     if output is not None:
         write_whole(output, document.write(found.document))
     if per_example is not None:

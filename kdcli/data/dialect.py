@@ -105,8 +105,8 @@ def _literal(found: Iterator[str], separator: str) -> int | None:
 
     They are text where every line by itself has as many cells as the header has, and some cell
     has a mark in a place where no program that puts cells in quotation marks would write it. What
-    such a program writes ends rows and the lines within a cell in different ways, or has lines
-    with too few cells.
+    such a program writes has lines with too few cells, ends rows and the lines within a cell in
+    different ways, or has doubled marks in a cell that a line end cuts.
     """
     header, usual, odd, first = 0, "", False, None
     for number, line in enumerate(found, start=1):
@@ -121,7 +121,10 @@ def _literal(found: Iterator[str], separator: str) -> int | None:
         if '"' in body:
             for cell in body.split(separator):
                 if '"' in cell:
-                    odd = odd or not _QUOTED.fullmatch(cell)
+                    strange = not _QUOTED.fullmatch(cell)
+                    if strange and '""' in cell:
+                        return None
+                    odd = odd or strange
                     if first is None and cell.startswith('"'):
                         first = number
     return first if odd else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data import disk, sheets, tables
 from kdcli.data.lines import COMPRESSIONS
-from kdcli.data.rows import has_decimal_comma, rows
+from kdcli.data.rows import Row, has_decimal_comma, rows
 from kdcli.errors import DataError, NoColumnError
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def read(
 
     keys = dict.fromkeys(texts, "text") | dict.fromkeys(labels, "label")
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
-        raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
+        raise DataError(
+            f"{files[0]} and {other} are of two kinds, and can't be one split.",
+            "Name the files that are meant: data.splits.",
+        )
     try:
         table = (
             _tables(files, keys)
@@ -85,8 +88,13 @@ def read(
     return split
 
 
-def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
+def head(files: Sequence[Path], count: int, notes: list[str] | None = None) -> list[dict[str, Any]]:
     """The first rows, whole: all columns in each, None where a row lacks one.
+
+    Args:
+        files: All of one kind.
+        count: How many rows.
+        notes: Gets what was recognised of how the files are written.
 
     Raises:
         DataError: A file can't be read; the message names file and line.
@@ -94,7 +102,7 @@ def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
     try:
         if _has_columns(files[0]):
             return of_dataset(tables.head(files[0], count), count)
-        found = [dict(row) for _, row in islice(chain.from_iterable(map(rows, files)), count)]
+        found = [dict(row) for _, row in islice(_rows(files, notes), count)]
     except DataError:
         raise
     except Exception as error:
@@ -118,10 +126,14 @@ def of_dataset(split: "Dataset", count: int) -> list[dict[str, Any]]:
     ]
 
 
+def _rows(files: Sequence[Path], notes: list[str] | None = None) -> Iterator[Row]:
+    return chain.from_iterable(rows(file, notes) for file in files)
+
+
 def place(files: Sequence[Path], row: int) -> str:
     """Where the row of that number, counted from 0, stands: file and line, or file and row."""
     if not _has_columns(files[0]):
-        return next(islice(chain.from_iterable(map(rows, files)), row, None))[0]
+        return next(islice(_rows(files), row, None))[0]
     for file in files:
         count = tables.count(file)
         if row < count:
@@ -182,7 +194,7 @@ def _text(
 
 def _holds_lists(files: Sequence[Path], column: str) -> bool:
     """Whether the first label that is there is a list: the others have to be likewise."""
-    cells = (row.get(column) for _, row in chain.from_iterable(map(rows, files)))
+    cells = (row.get(column) for _, row in _rows(files))
     return isinstance(next((cell for cell in cells if cell is not None), None), list)
 
 
@@ -243,7 +255,7 @@ def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> Non
     """Fractions are scores: names and truths beside them are none."""
     if float not in kinds or kinds <= {int, float, type(None)}:
         return
-    for where, row in chain.from_iterable(map(rows, files)):
+    for where, row in _rows(files):
         if isinstance(row.get(column), float):
             raise DataError(f"{where}: {column} is {row[column]}, not {_NO_LABEL}.")
 

@@ -174,7 +174,7 @@ def _by_name(path: Path) -> dict[str, list[Path]]:
     except FileNotFoundError:
         patterns = {}
     for split, of_split in patterns.items():
-        matched = set()
+        matched: set[Path] = set()
         for pattern in of_split:
             with suppress(FileNotFoundError):
                 matched.update(map(Path, resolve_pattern(pattern, base)))

@@ -83,8 +83,9 @@ def propose(wanted: Wanted, recipe: Path) -> str:
         HubError: The Hub can't be reached for the data.
     """
     spec = DataSpec(dataset=wanted.data, config=wanted.config)
-    found = source.find(spec, [])
-    rows = {name: _head(split) for name, split in found.items()}
+    notes: list[str] = []
+    found = source.find(spec, notes)
+    rows = {name: _head(split, notes) for name, split in found.items()}
     parts = _parts(spec, found, rows)
     train = rows[parts["train"]]
     if not train:
@@ -92,7 +93,7 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     text, columns = _columns(wanted, train)
     labels = guess.labels([row for of in rows.values() for row in of], columns)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
-    data = _source(wanted, recipe, len(train))
+    data = _source(wanted, recipe, len(train), notes)
     _name_text(data, text, given=bool(wanted.text))
     _name_labels(data, columns, labels)
     own: dict[str, str | None] = dict(parts)
@@ -110,9 +111,9 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(split: Any) -> list[dict[str, Any]]:
+def _head(split: Any, notes: list[str]) -> list[dict[str, Any]]:
     if isinstance(split, list):
-        return files.head(split, _LOOKED_AT)
+        return files.head(split, _LOOKED_AT, notes)
     return files.of_dataset(split, _LOOKED_AT)
 
 
@@ -142,10 +143,14 @@ def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], tuple[s
     return text, (wanted.label,) if wanted.label else guess.label(rows, wanted.data, text)
 
 
-def _source(wanted: Wanted, recipe: Path, rows: int) -> _Part:
+def _source(wanted: Wanted, recipe: Path, rows: int, notes: Sequence[str]) -> _Part:
     data = _Part()
     looked_at = f"The first {rows:,} rows" if rows == _LOOKED_AT else f"All {rows:,} rows of train"
-    data.add("dataset", _named_from(wanted.data, recipe), f"{looked_at} were looked at.")
+    data.add(
+        "dataset",
+        _named_from(wanted.data, recipe),
+        " ".join([f"{looked_at} were looked at.", *notes]),
+    )
     if wanted.config is not None:
         data.add("config", wanted.config)
     return data

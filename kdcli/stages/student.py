@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import set_seed
 
-from kdcli.data import source as data
 from kdcli.data.encode import encode, length_limit, lengths
 from kdcli.errors import UsageError
 from kdcli.models import ablation, layers, reshape, source, surgery, width
