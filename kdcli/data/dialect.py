@@ -65,7 +65,9 @@ def _recognise(path: Path, changed: int, size: int) -> Dialect:
         notes.append(f"{path} is read as {encoded.upper()}, by its byte order mark.")
     elif word := western(path):
         encoded = WESTERN
-        notes.append(f"{path} is not UTF-8, and read as Windows-1252: line {word[0]} has {word[1]}")
+        notes.append(
+            f"{path} is not UTF-8, and read as Windows-1252: line {word[0]} has {word[1]!r}."
+        )
     sample = [*islice(lines(path, encoded), _SAMPLE)]
     stated = _STATED.fullmatch(sample[0]) if sample else None
     separator = stated[1] if stated else _separator(sample, usual)

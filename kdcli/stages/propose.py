@@ -146,11 +146,8 @@ def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], tuple[s
 def _source(wanted: Wanted, recipe: Path, rows: int, notes: Sequence[str]) -> _Part:
     data = _Part()
     looked_at = f"The first {rows:,} rows" if rows == _LOOKED_AT else f"All {rows:,} rows of train"
-    data.add(
-        "dataset",
-        _named_from(wanted.data, recipe),
-        " ".join([f"{looked_at} were looked at.", *notes]),
-    )
+    data.lines += [f"# {printable(note)}" for note in notes]
+    data.add("dataset", _named_from(wanted.data, recipe), f"{looked_at} were looked at.")
     if wanted.config is not None:
         data.add("config", wanted.config)
     return data
