@@ -5,7 +5,7 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import DataError, UsageError
+from kdcli.errors import DataError
 
 KINDS = (".xlsx",)
 
@@ -18,13 +18,12 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Hidden sheets and rows without any cell are left out.
 
     Raises:
-        UsageError: openpyxl is not installed.
-        DataError: Several sheets have rows.
+        DataError: Several sheets have rows, or openpyxl is not installed.
     """
     try:
         from openpyxl import load_workbook
     except ImportError as error:
-        raise UsageError(
+        raise DataError(
             f"{path}: Excel's files need openpyxl.", "Install it: pip install 'kdcli[excel]'."
         ) from error
     with path.open("rb") as file:
