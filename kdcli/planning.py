@@ -48,13 +48,13 @@ _HOW_IT_ANSWERS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "fold
 _UNLABELLED = "data.unlabelled"
 STAGES = (
     Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:run", version=2, besides=(*_HOW_IT_ANSWERS, _UNLABELLED),
+          "kdcli.stages.teacher:run", version=3, besides=(*_HOW_IT_ANSWERS, _UNLABELLED),
           together=True, costly=True),
     Stage("student", "cut out the student", "student-init", ("teacher",),
           ("data", "student", "seed"), "kdcli.stages.student:run", version=3,
           besides=(_UNLABELLED,)),
     Stage("transfer", "gather texts without labels", "transfer-set", (),
-          ("data", "augment", "seed"), "kdcli.stages.transfer:run", when="transfer"),
+          ("data", "augment", "seed"), "kdcli.stages.transfer:run", version=2, when="transfer"),
     Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher", "transfer"),
           ("data", "teacher"), "kdcli.stages.outputs:run", version=2, besides=(_UNLABELLED,),
           together=True, costly=True),
@@ -70,13 +70,13 @@ STAGES = (
           besides=("distill.losses", _UNLABELLED), when="baseline", together=True),
     Stage("evaluate", "measure them", "evaluation.json",
           ("teacher", "outputs", "distill", "control", "baseline"), ("data", "evaluate"),
-          "kdcli.stages.evaluate:run", version=3, besides=(_UNLABELLED,)),
+          "kdcli.stages.evaluate:run", version=4, besides=(_UNLABELLED,)),
     Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
           "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),
-          ("name", "card"), "kdcli.stages.page:run"),
+          ("name", "card"), "kdcli.stages.page:run", version=2),
     Stage("card", "write the card", "student/README.md", ("evaluate",),
-          ("name", "card"), "kdcli.stages.card:run", version=2),
+          ("name", "card"), "kdcli.stages.card:run", version=3),
 )  # fmt: skip
 
 

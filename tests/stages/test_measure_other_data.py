@@ -69,7 +69,7 @@ def test_a_flag_overrides_what_the_run_says(run, tmp_path):
     done, _ = kd(run, "--data", tmp_path / "other.csv")
     assert done.exit_code == 2
     assert "no column review" in done.stderr
-    done, found = kd(run, "--data", tmp_path / "other.csv", "--text", "text")
+    done, _ = kd(run, "--data", tmp_path / "other.csv", "--text", "text")
     assert done.exit_code == 0, done.stderr
     done, _ = kd(
         run, "--data", tmp_path / "other.csv", "--text", "text",
