@@ -21,20 +21,19 @@ _MARKS = {
 }
 _BYTES = 1 << 20
 _NON_ASCII = re.compile(r"\S*[^\x00-\x7f]\S*")
-_LETTERS, _FOREIGN = re.compile(r"[^\W\d_]"), re.compile(r"[^\W\d_a-zA-Z]")
 # Signs that stand beside letters in no Western text, and the second bytes of UTF-8's pairs.
 _SIGNS = b"\x82\x84\x86\x87\x88\x89\x8b\x93\x94\x98\x9b\xa2\xa3\xa4\xa5\xa6\xa8\xa9\xac\xae\xaf"
 _SIGNS += b"\xb1\xb2\xb3\xb6\xb8\xb9\xbc\xbd\xbe\xbf\xd7\xf7"
 _SECOND = bytes({*range(0x80, 0xC0)} - {0x81, 0x8D, 0x8F, 0x90, 0x9D})
 # Text of another encoding, read as Windows-1252, has control characters, signs within words,
-# capitals after small letters, or the two halves of what is UTF-8.
+# capitals after small letters, three letters in a row beyond a to z, or the halves of UTF-8.
 _OF_ANOTHER = re.compile(
     r"[\x00-\x08\x0b\x0e-\x1f\x7f]"
     rf"|[^\W\d_][{_SIGNS.decode(WESTERN)}][^\W\d_]"
     r"|[a-zà-öø-ÿ][À-ÖØ-ÞŠŒŽŸ]"
+    r"|[À-ÖØ-öø-ÿŠšŒœŽžŸ]{3}"
     rf"|[ÂÃ][{_SECOND.decode(WESTERN)}]|â€"
 )
-_MOST_FOREIGN = 0.3
 
 
 def opened(path: Path) -> Any:
@@ -85,22 +84,20 @@ def western(path: Path) -> tuple[int, str] | None:
     """The first line and word that are not UTF-8 but Windows-1252; None where there are none.
 
     Windows-1252 gives almost every byte a meaning, so the text has to look like a Western
-    European language: mostly ASCII letters, and no signs within words.
+    European language in every line.
     """
     try:
         if _first_undecodable(path, UTF_8) is None:
             return None
-        first, letters, foreign = None, 0, 0
+        first = None
         for number, line in enumerate(lines(path, WESTERN), start=1):
             if _OF_ANOTHER.search(line):
                 return None
-            letters += len(_LETTERS.findall(line))
-            if found := _NON_ASCII.search(line):
-                foreign += len(_FOREIGN.findall(line))
-                first = first or (number, found[0][:40])
+            if first is None and (found := _NON_ASCII.search(line)):
+                first = number, found[0][:40]
     except (DataError, OSError):
         return None
-    return first if foreign <= _MOST_FOREIGN * letters else None
+    return first
 
 
 def _unreadable(path: Path, number: int, error: OSError) -> DataError:
