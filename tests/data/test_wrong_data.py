@@ -119,7 +119,7 @@ BROKEN = {
     "a Russian code page": ("d.csv", line_12("привет,cat").encode("cp1251"),
                             ":12: is not UTF-8 text. Save it"),
     "Latin-1 in jsonl": ("d.jsonl", line_17('{"text": "é"}').encode("latin-1"), ":17: is not"),
-    "UTF-16 cut short": ("d.csv", csv().encode("utf-16")[:-1], ":42: is not UTF-16 text"),
+    "UTF-16 cut short": ("d.csv", csv().encode("utf-16")[:-1], ":41: is not UTF-16 text"),
     "a NUL": ("d.csv", line_12("a\0b,cat"), ":12: holds a NUL byte"),
     "NULs": ("d.csv", "\0" * 1000, ":1: holds a NUL byte"),
     "a NUL in jsonl": ("d.jsonl", line_17("\0"), ":17: holds a NUL byte"),
