@@ -6,6 +6,7 @@
     │   ├── RecipeError          a recipe or a --set override
     │   ├── UsageError           a flag or an argument
     │   ├── DataError            a data set, a file, a column, a label
+    │   │   └── NoColumnError        a column that the recipe names
     │   ├── ModelError           a teacher, a student, their files
     │   ├── NoSuchParameterError an API that gives no log-probabilities
     │   └── CeilingError         an API's next answer may cost too much
@@ -101,6 +102,24 @@ class UsageError(MendableError):
 
 class DataError(MendableError):
     """A data set can't be used as it is."""
+
+
+class NoColumnError(DataError):
+    """A column that the recipe names isn't there.
+
+    Args:
+        key: The part of the recipe's `data` that names it, `text` or `label`.
+        column: Its name.
+        where: What it is missing from.
+        known: The columns that are there.
+    """
+
+    def __init__(self, key: str, column: str, where: object, known: Sequence[str]) -> None:
+        super().__init__(
+            f"data.{key}: there is no column {column} in {where}.",
+            f"Its columns: {', '.join(known)}.",
+        )
+        self.key, self.known = key, tuple(known)
 
 
 class ModelError(MendableError):

@@ -42,7 +42,14 @@ def is_pattern(reference: str) -> bool:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """The files that a pattern stands for, by name; `**` is any number of folders."""
+    """The files that a pattern stands for, by name; `**` is any number of folders.
+
+    What exists under its own name is meant itself: `[2024]` is no pattern in a folder's name.
+    """
+    if pattern.is_file():
+        return [pattern]
+    base = next((path for path in pattern.parents if path.is_dir()), Path())
+    rest = str(pattern.relative_to(base))
     # Unlike pathlib's, it leaves hidden files aside.
-    found = map(Path, glob.iglob(str(pattern), recursive=True))  # noqa: PTH207
+    found = (base / name for name in glob.iglob(rest, root_dir=base, recursive=True))  # noqa: PTH207
     return sorted(path for path in found if path.is_file())

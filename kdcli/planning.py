@@ -54,7 +54,7 @@ STAGES = (
           ("data", "student", "seed"), "kdcli.stages.student:run", version=3,
           besides=(_UNLABELLED,)),
     Stage("transfer", "gather texts without labels", "transfer-set", (),
-          ("data", "augment", "seed"), "kdcli.stages.transfer:run", when="transfer"),
+          ("data", "augment", "seed"), "kdcli.stages.transfer:run", version=2, when="transfer"),
     Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher", "transfer"),
           ("data", "teacher"), "kdcli.stages.outputs:run", version=3, besides=(_UNLABELLED,),
           together=True, costly=True),
@@ -74,9 +74,9 @@ STAGES = (
     Stage("settings", "note temperature and threshold", "student/kd.json",
           ("distill", "evaluate"), ("data",), "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),
-          ("name", "card"), "kdcli.stages.page:run"),
+          ("name", "card"), "kdcli.stages.page:run", version=2),
     Stage("card", "write the card", "student/README.md", ("evaluate",),
-          ("name", "card"), "kdcli.stages.card:run", version=2),
+          ("name", "card"), "kdcli.stages.card:run", version=3),
 )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption
+from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOption
 
 if TYPE_CHECKING:
     from kdcli.evaluation.gates import Check
+    from kdcli.recipe.load import Override
 
 
 def evaluate(
@@ -24,13 +25,17 @@ def evaluate(
     ],
     data: Annotated[
         str | None,
-        typer.Option(help="A Hub id, a file or a folder. Left out: the run's own data."),
+        typer.Option(
+            help="A Hub id, a file or a folder, read as the run's own data is: columns, task, "
+            "length. Left out: the run's own data."
+        ),
     ] = None,
     config: Annotated[str | None, typer.Option(help="The Hub data set's configuration.")] = None,
     text: Annotated[
         str | None, typer.Option(help="The text's column, or two for pairs: a,b.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="The label's column.")] = None,
+    overrides: SetOption = None,
     split: Annotated[
         list[str] | None,
         typer.Option(help="train, validation or test; may be repeated. Left out: the run's."),
@@ -131,11 +136,12 @@ def evaluate(
         ("evaluate.out_of_scope", "--out-of-scope"): out_of_scope,
         ("evaluate.refuse_at_most", "--refuse-at-most"): refuse_at_most,
     }
-    flags = [
+    flags: list[Override] = [
         (f"{key}={json.dumps(value)}", f"{flag} {value}")
         for (key, flag), value in given.items()
         if value is not None
     ]
+    flags += overrides or ()
     found = measure.measure(models, flags, console, against, allow_pickle=allow_pickle)
     if output is not None:
         write_whole(output, document.write(found.document))

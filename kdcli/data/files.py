@@ -6,17 +6,17 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli.data import disk, tables
-from kdcli.data.rows import COMPRESSIONS, rows
-from kdcli.data.tables import no_column
-from kdcli.errors import DataError
+from kdcli.data import disk, sheets, tables
+from kdcli.data.lines import COMPRESSIONS
+from kdcli.data.rows import Row, has_decimal_comma, rows
+from kdcli.errors import DataError, NoColumnError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
 _TEXTS = (".csv", ".tsv", ".jsonl", ".json")
-KINDS = (*_TEXTS, *tables.KINDS)
+KINDS = (*_TEXTS, *sheets.KINDS, *tables.KINDS)
 KNOWN = f"{', '.join(KINDS)}; the first four also with {' or '.join(COMPRESSIONS)}."
 
 _ROWS = 10_000
@@ -24,6 +24,8 @@ _ROWS = 10_000
 _LARGE = 32_000_000
 _TIMES_PACKED = 4
 _NO_LABEL = "a name or a whole number"
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_WHOLE = re.compile(r"[-+]?\d+")
 _HALF = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
@@ -37,18 +39,24 @@ def kind(path: Path) -> str | None:
 
 
 def read(
-    files: Sequence[Path], texts: Sequence[str], labels: Sequence[str], *, numbers: bool = True
+    files: Sequence[Path],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    notes: list[str] | None = None,
+    *,
+    numbers: bool = True,
 ) -> "Dataset":
     """The columns of texts and labels in one or several files, as one split.
 
-    A cell of csv or tsv is text, whatever it looks like; only where all its labels are numbers
-    are they numbers.
+    A cell of csv, tsv or xlsx is text, whatever it looks like; only where all its labels are
+    numbers are they numbers.
 
     Args:
         files: All of one kind, compressed or not.
         texts: The texts' columns.
         labels: The labels' columns; none leaves them aside.
-        numbers: Whether labels of csv and tsv may be fractions; otherwise 62.10 stays a name.
+        notes: Gets what was recognised of how the files are written; see `kdcli.data.rows`.
+        numbers: Whether labels such as 4,5 and 62.10 may be numbers, and not names.
 
     Raises:
         DataError: A file can't be read, lacks a column, or holds something else than texts and
@@ -59,10 +67,15 @@ def read(
 
     keys = dict.fromkeys(texts, "text") | dict.fromkeys(labels, "label")
     if other := next((file for file in files if kind(file) != kind(files[0])), None):
-        raise DataError(f"{files[0]} and {other} are of two kinds, and can't be one split.")
+        raise DataError(
+            f"{files[0]} and {other} are of two kinds, and can't be one split.",
+            "Name the files that are meant: data.splits.",
+        )
     try:
         table = (
-            _tables(files, keys) if _has_columns(files[0]) else _text(files, keys, numbers=numbers)
+            _tables(files, keys)
+            if _has_columns(files[0])
+            else _text(files, keys, [] if notes is None else notes, numbers=numbers)
         )
         # Otherwise `datasets` makes one of all that the table holds, in memory.
         split = Dataset(table, fingerprint=generate_random_fingerprint())
@@ -75,8 +88,13 @@ def read(
     return split
 
 
-def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
+def head(files: Sequence[Path], count: int, notes: list[str] | None = None) -> list[dict[str, Any]]:
     """The first rows, whole: all columns in each, None where a row lacks one.
+
+    Args:
+        files: All of one kind.
+        count: How many rows.
+        notes: Gets what was recognised of how the files are written.
 
     Raises:
         DataError: A file can't be read; the message names file and line.
@@ -84,13 +102,16 @@ def head(files: Sequence[Path], count: int) -> list[dict[str, Any]]:
     try:
         if _has_columns(files[0]):
             return of_dataset(tables.head(files[0], count), count)
-        found = [dict(row) for _, row in islice(chain.from_iterable(map(rows, files)), count)]
+        found = [dict(row) for _, row in islice(_rows(files, notes), count)]
     except DataError:
         raise
     except Exception as error:
         raise _unreadable(files[0], error) from error
     columns = dict.fromkeys(column for row in found for column in row)
-    return [{column: row.get(column) for column in columns} for row in found]
+    cells = {column: [row.get(column) for row in found] for column in columns}
+    if any(map(has_decimal_comma, files)):
+        cells = {column: _with_points(values) or values for column, values in cells.items()}
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
 def of_dataset(split: "Dataset", count: int) -> list[dict[str, Any]]:
@@ -109,10 +130,14 @@ def _name(cell: int | None, names: Sequence[str]) -> str | None:
     return None if cell in (None, -1) else names[cell]
 
 
+def _rows(files: Sequence[Path], notes: list[str] | None = None) -> Iterator[Row]:
+    return chain.from_iterable(rows(file, notes) for file in files)
+
+
 def place(files: Sequence[Path], row: int) -> str:
     """Where the row of that number, counted from 0, stands: file and line, or file and row."""
     if not _has_columns(files[0]):
-        return next(islice(chain.from_iterable(map(rows, files)), row, None))[0]
+        return next(islice(_rows(files), row, None))[0]
     for file in files:
         count = tables.count(file)
         if row < count:
@@ -147,20 +172,24 @@ def _are_large(files: Sequence[Path]) -> bool:
     return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
 
 
-def _text(files: Sequence[Path], keys: dict[str, str], *, numbers: bool) -> "pa.Table":
+def _text(
+    files: Sequence[Path], keys: dict[str, str], notes: list[str], *, numbers: bool
+) -> "pa.Table":
     import pyarrow as pa
 
-    flat = kind(files[0]) in (".csv", ".tsv")
+    flat = kind(files[0]) in (".csv", ".tsv", *sheets.KINDS)
     labels = [column for column, key in keys.items() if key == "label"]
     lists = [] if flat else [column for column in labels if _holds_lists(files, column)]
     several = {column: pa.list_(pa.string()) for column in lists}
     schema = pa.schema([(column, several.get(column, pa.string())) for column in keys])
     kinds: dict[str, set[type]] = {column: set() for column in labels}
-    batches = _batches(files, keys, kinds, schema)
+    batches = _batches(files, keys, kinds, schema, notes)
     large = _are_large(files)
     table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
     for column in labels if len(table) else ():
         _refuse_mixture(files, column, kinds[column])
+        if numbers and any(map(has_decimal_comma, files)):
+            table = _without_commas(table, column, notes)
         if column in lists:
             values = _typed_lists(table[column], kinds[column])
         else:
@@ -171,7 +200,7 @@ def _text(files: Sequence[Path], keys: dict[str, str], *, numbers: bool) -> "pa.
 
 def _holds_lists(files: Sequence[Path], column: str) -> bool:
     """Whether the first label that is there is a list: the others have to be likewise."""
-    cells = (row.get(column) for _, row in chain.from_iterable(map(rows, files)))
+    cells = (row.get(column) for _, row in _rows(files))
     return isinstance(next((cell for cell in cells if cell is not None), None), list)
 
 
@@ -180,6 +209,7 @@ def _batches(
     keys: dict[str, str],
     kinds: dict[str, set[type]],
     schema: "pa.Schema",
+    notes: list[str],
 ) -> "Iterator[pa.RecordBatch]":
     """The rows, so many at a time; `kinds` is told those of each column of labels."""
     import pyarrow as pa
@@ -187,7 +217,7 @@ def _batches(
     lists = {field.name for field in schema if pa.types.is_list(field.type)}
     for file in files:
         missing, known = set(keys), list[str]()
-        found = rows(file)
+        found = rows(file, notes)
         while piece := [*islice(found, _ROWS)]:
             known = known or list(piece[0][1])
             columns = []
@@ -206,7 +236,7 @@ def _batches(
             yield pa.record_batch(columns, schema=schema)
         if missing and known:
             column = next(column for column in keys if column in missing)
-            raise no_column(keys[column], column, file, known)
+            raise NoColumnError(keys[column], column, file, known)
 
 
 def _cell(value: Any, column: str, key: str, where: str) -> Any:
@@ -235,9 +265,37 @@ def _refuse_mixture(files: Sequence[Path], column: str, kinds: set[type]) -> Non
     """Fractions are scores: names and truths beside them are none."""
     if float not in kinds or kinds <= {int, float, type(None)}:
         return
-    for where, row in chain.from_iterable(map(rows, files)):
+    for where, row in _rows(files):
         if isinstance(row.get(column), float):
             raise DataError(f"{where}: {column} is {row[column]}, not {_NO_LABEL}.")
+
+
+def _without_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
+    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(table[column])
+    names = distinct.to_pylist()
+    changed = _with_points(names)
+    if changed is None:
+        return table
+    first = next(name for name in names if name and "," in name)
+    notes.append(f"{column}: the comma in {first} is a decimal comma.")
+    places = pc.index_in(table[column], value_set=distinct)
+    return table.set_column(
+        table.column_names.index(column), column, pc.take(pa.array(changed, pa.string()), places)
+    )
+
+
+def _with_points(cells: Sequence[Any]) -> list[Any] | None:
+    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
+    there = [cell for cell in cells if cell]
+    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
+        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE.fullmatch(cell) for cell in there
+    ):
+        return None
+    return [cell and cell.replace(",", ".") for cell in cells]
 
 
 def _typed(

@@ -1,14 +1,16 @@
 """From a file, a pattern or a folder on this disk to the files of each split."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli import paths
 from kdcli.data import files
-from kdcli.data.rows import COMPRESSIONS
+from kdcli.data.lines import COMPRESSIONS
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataSpec
 from kdcli.run import file_digest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     # What goes by a split's name: files that we read, or what `datasets` read.
     Found: TypeAlias = list[Path] | Dataset
 
+_SHEETS = (".xls", ".xlsb", ".xlsm", ".ods", ".numbers")
 HINT = (
     "A folder holds files that are called train, validation or test, or that data.splits names: "
     f"{files.KNOWN}"
@@ -96,13 +99,13 @@ def _by_pattern(path: Path, spec: DataSpec) -> dict[str, list[Path]]:
         return {"train": _matched(path, f"data.dataset: no file is like {path}.")}
     stated = {
         part: (split,) if isinstance(split, str) else split
-        for part in ("train", "validation", "test")
-        if part in spec.splits.model_fields_set
-        and (split := getattr(spec.splits, part)) is not None
+        for part, split in spec.splits.stated.items()
+        if split is not None
     }
     if not any(map(_names_files, stated.values())) or is_saved(path):
         return {}
-    found = {}
+    found: dict[str, list[Path]] = {}
+    owners: dict[Path, str] = {}
     for part, patterns in stated.items():
         said = f"data.splits.{part}:"
         if outside := next((p for p in patterns if ".." in Path(p).parts or Path(p).root), None):
@@ -112,6 +115,13 @@ def _by_pattern(path: Path, spec: DataSpec) -> dict[str, list[Path]]:
             for pattern in patterns
             for file in _matched(path / pattern, f"{said} no file in {path} is like {pattern}.")
         ]
+        for file in of_part:
+            if file in owners:
+                raise DataError(
+                    f"{said} {file} is among the files of {owners[file]} already.",
+                    "A file belongs to one split, and once.",
+                )
+            owners[file] = part
         found[split_name(getattr(spec.splits, part))] = of_part
     return found
 
@@ -133,44 +143,82 @@ def is_saved(path: Path) -> bool:
 
 
 def _in_folder(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
-    from datasets import (
-        Dataset,
-        get_dataset_config_names,
-        load_dataset,
-        load_dataset_builder,
-        load_from_disk,
-    )
+    from datasets import Dataset, load_from_disk
 
     if is_saved(path):
         loaded = load_from_disk(str(path))
         return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    card = path / "README.md"
+    if card.is_file() and card.read_bytes().startswith(b"---"):
+        return _by_card(path, spec, notes)
+    if spec.config is not None:
+        notes.append(f"data.config {spec.config} is left aside: the folder {path} has no such one.")
+    return _by_name(path)
+
+
+def _by_name(path: Path) -> dict[str, list[Path]]:
+    """The files of a folder, by the splits that their names, or their folders', stand for."""
+    from datasets.data_files import get_data_patterns, resolve_pattern
+
+    script = path / f"{path.resolve().name}.py"
+    if script.is_file():
+        raise DataError(
+            f"{path} is loaded by a script, {script.name}, and scripts are not run.",
+            "Name its files: data.splits.train: train.csv, say.",
+        )
+    # `datasets` takes the folder's own name for a pattern, too.
+    base = glob.escape(path.resolve().as_posix())
+    found: dict[str, list[Path]] = {}
+    try:
+        patterns = get_data_patterns(base)
+    except FileNotFoundError:
+        patterns = {}
+    for split, of_split in patterns.items():
+        matched: set[Path] = set()
+        for pattern in of_split:
+            with suppress(FileNotFoundError):
+                matched.update(map(Path, resolve_pattern(pattern, base)))
+        # Notes and pictures may lie beside the data, but a split whose files can't be read is said.
+        known = sorted(file for file in matched if files.kind(file) is not None)
+        found[str(split)] = known or ([_known(min(matched))] if of_split != ["**"] else [])
+    found = {split: of_split for split, of_split in found.items() if of_split}
+    if not found:
+        raise DataError(f"{path} holds no data files.", HINT)
+    return found
+
+
+def _by_card(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
+    """What the card of a folder says of its files: where they are, and how they are written."""
+    from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
+
+    if paths.is_pattern(str(path.resolve())):
+        raise DataError(
+            f"{path}: a folder with a data card can't have *, ? or [ in its path.",
+            "Rename it, or delete what README.md has between its lines ---.",
+        )
     config = spec.config
     if config is not None and config not in get_dataset_config_names(str(path)):
         notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
         config = None
     builder = load_dataset_builder(str(path), config)
-    found = {
-        str(split): [_inside(path, file) for file in in_split]
-        for split, in_split in builder.config.data_files.items()
-    }
-    # A card can say more of the files than where they are: how they are written, what labels mean.
-    card = path / "README.md"
-    if card.is_file() and card.read_bytes().startswith(b"---"):
-        # An empty cell or the word "null" is text, not a missing value.
-        options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
-        return load_dataset(str(path), config, **options)
-    return found
+    for file in (file for in_split in builder.config.data_files.values() for file in in_split):
+        _refuse_outside(path, file)
+    # An empty cell or the word "null" is text, not a missing value.
+    options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
+    return load_dataset(str(path), config, **options)
 
 
 def _known(path: Path) -> Path:
+    if path.suffix.lower() in _SHEETS:
+        raise DataError(f"{path} is of no known kind.", "Save it as .xlsx or as CSV.")
     if files.kind(path) is None:
         raise DataError(f"{path} is of no known kind.", f"Known: {files.KNOWN}")
     return path
 
 
-def _inside(folder: Path, file: str) -> Path:
+def _refuse_outside(folder: Path, file: str) -> None:
     # Not following links: in the Hub's cache every file is one.
     path = Path(os.path.normpath(file))
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
-    return _known(path)
+    _known(path)

@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdcli import hub
-from kdcli.data import files, folder, label_sets, labels, pieces, repeats, targets
+from kdcli.data import files, folder, guess, label_sets, labels, pieces, repeats, targets
 from kdcli.data.files import first_line
-from kdcli.data.tables import no_column
-from kdcli.errors import DataError, KdError, of_machine
+from kdcli.errors import DataError, KdError, NoColumnError, of_machine
 from kdcli.recipe.data import DataSpec
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
@@ -47,6 +46,7 @@ class Corpus:
         labelled: Whether the data has labels of its own; otherwise splits have no column `label`
             before the teacher has been asked.
         ordered: Whether the data puts its labels in order; False where kd has sorted their names.
+        sources: By part, the split of the data set that its texts come from.
     """
 
     splits: dict[str, "Dataset"]
@@ -55,6 +55,7 @@ class Corpus:
     task: Task = SINGLE_LABEL
     labelled: bool = True
     ordered: bool = True
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def present(self, split: str) -> list[str]:
         """The names of the labels that occur in `split`; all, where it has none."""
@@ -127,7 +128,7 @@ def load(
         HubError: The Hub can't be reached.
     """
     notes: list[str] = []
-    splits, places = read(spec, notes, to_train=to_train)
+    splits, places, sources = read(spec, notes, to_train=to_train)
     for part, split in splits.items():
         _refuse_empty(split, places[part])
     if named is None:
@@ -142,6 +143,7 @@ def load(
         by_label = named is None and task is SINGLE_LABEL
         set_aside = _cut_by_label if by_label else _cut
         splits |= set_aside(splits["train"], spec, seed)
+        sources["validation"] = f"{sources['train']}, held out"
         how = "stratified by label" if by_label else "at random"
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
@@ -149,13 +151,15 @@ def load(
             f"({how}, seed {seed})."
         )
     every = (*notes, *repeats.notes(splits))
-    return Corpus(splits, names, every, task, named is None, ordered)
+    return Corpus(splits, names, every, task, named is None, ordered, sources)
 
 
 def read(
     spec: DataSpec, notes: list[str], *, to_train: bool = False
-) -> tuple[dict[str, "Dataset"], dict[str, labels.Place]]:
+) -> tuple[dict[str, "Dataset"], dict[str, labels.Place], dict[str, str]]:
     """The splits as they were found, by part: texts may be empty, and labels missing or unnamed.
+
+    A test split without any labels is left out, as there is nothing to measure there.
 
     Args:
         spec: Names the data set, its columns and its splits.
@@ -164,7 +168,8 @@ def read(
 
     Returns:
         The splits, with `text` (and `text_pair`) and, where there are labels, `label`, a list
-        where a text has several; and by part, where its rows stand.
+        where a text has several; by part, where its rows stand; and by part, what the data set
+        calls it.
 
     Raises:
         DataError: The data set, all splits, or a column are missing or unusable.
@@ -181,24 +186,45 @@ def read(
             f"there is {', '.join(found)}.",
             "Say which is which: data.splits.",
         )
-    splits = {part: _columns(spec, name, found[name]) for part, name in parts.items()}
-    return splits, {part: _places(spec, name, found[name]) for part, name in parts.items()}
+    splits, places = {}, {}
+    for part, name in [*parts.items()]:
+        place = _places(spec, name, found[name])
+        try:
+            split = _columns(spec, name, found[name], notes)
+            gaps = part == "test" and _has_no_labels(split)
+        except NoColumnError as error:
+            gaps = part == "test" and error.key == "label"
+            gaps = gaps and set(spec.labels).isdisjoint(error.known)
+            if not gaps:
+                raise
+        if gaps:
+            del parts[part]
+            notes.append(
+                f"The test split {name} of {spec.dataset} has no labels, and is left out: nothing "
+                "can be measured on it. Its texts can be labelled with the finished student."
+            )
+            continue
+        splits[part], places[part] = _with_lists(split, spec, place), place
+    if not splits:
+        raise DataError(f"{spec.dataset} has no labels to measure by.", "Name another: data.label.")
+    return splits, places, parts
 
 
-def unlabelled(spec: DataSpec) -> "Dataset":
+def unlabelled(spec: DataSpec, notes: list[str]) -> "Dataset":
     """The texts of a data set's first split, train where there is one, without their labels.
 
     Args:
         spec: Names the data set, its text columns and its splits.
+        notes: Told what was decided on the way.
 
     Raises:
         DataError: The data set or a column is missing or unusable.
         HubError: The Hub can't be reached.
     """
     spec = spec.model_copy(update={"label": None, "label_separator": None})
-    found = find(spec, [])
+    found = find(spec, notes)
     _, name = next(parts_of(spec, found), ("train", next(iter(found))))
-    split = _columns(spec, name, found[name])
+    split = _columns(spec, name, found[name], notes)
     _refuse_empty(split, _places(spec, name, found[name]))
     return split
 
@@ -249,11 +275,16 @@ def _read_from_hub(spec: DataSpec, notes: list[str]) -> "DatasetDict":
 
 def parts_of(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str, str]]:
     """Which of the splits found plays which part, as (part, split) pairs."""
+    stated = spec.splits.stated
+    taken = {folder.split_name(split) for split in stated.values() if split is not None}
     for part, usual in _PARTS.items():
-        stated = getattr(spec.splits, part)
-        wanted = None if stated is None else folder.split_name(stated)
+        split = stated.get(part)
+        wanted = None if split is None else folder.split_name(split)
+        if wanted is None and part in stated:
+            continue
         if wanted is None:
-            wanted = next((name for name in usual if name in found), None)
+            # What plays another part by the recipe can't be this one, whatever its name.
+            wanted = next((n for n in usual if n in found and n not in taken), None)
         elif wanted not in found and part == "train":
             continue
         elif wanted not in found:
@@ -267,7 +298,7 @@ def parts_of(spec: DataSpec, found: "Mapping[str, Found]") -> Iterator[tuple[str
             yield part, wanted
 
 
-def _columns(spec: DataSpec, name: str, found: "Found") -> "Dataset":
+def _columns(spec: DataSpec, name: str, found: "Found", notes: list[str]) -> "Dataset":
     """A split's texts and labels, under the names that the rest of kd knows them by."""
     texts = (spec.text,) if isinstance(spec.text, str) else spec.text
     columns = spec.labels
@@ -279,26 +310,37 @@ def _columns(spec: DataSpec, name: str, found: "Found") -> "Dataset":
         raise DataError(
             f"Text and label are columns of their own, not {', '.join(texts + columns)}."
         )
-    place = _places(spec, name, found)
     if isinstance(found, list):
         numbers = spec.label_separator is None and spec.task != SINGLE_LABEL.name
-        found = files.read(found, texts, columns, numbers=numbers)
+        found = files.read(found, texts, columns, notes, numbers=numbers)
     for column in wanted.values():
         if column not in found.column_names:
             key = "label" if column in columns else "text"
             where = f"split {name} of {spec.dataset}"
-            raise no_column(key, column, where, found.column_names)
+            raise NoColumnError(key, column, where, found.column_names)
         dtype = getattr(found.features[column], "dtype", "list")
         if column not in columns and dtype not in ("string", "large_string"):
             raise DataError(f"Column {column} of split {name} of {spec.dataset} holds no text.")
     split = found.select_columns(list(wanted.values()))
     # All at once: a pair may be [title, text], and title becomes text.
-    split = split.rename_columns({column: standard for standard, column in wanted.items()})
-    if len(columns) > 1:
-        return label_sets.from_columns(split, columns, place)
+    return split.rename_columns({column: standard for standard, column in wanted.items()})
+
+
+def _with_lists(split: "Dataset", spec: DataSpec, place: labels.Place) -> "Dataset":
+    """A split with lists of labels, where these are several columns or in one cell."""
+    if len(spec.labels) > 1:
+        return label_sets.from_columns(split, spec.labels, place)
     if spec.label_separator is not None:
-        return label_sets.separated(split, spec.label_separator, columns[0], place)
+        return label_sets.separated(split, spec.label_separator, spec.labels[0], place)
     return split
+
+
+def _has_no_labels(split: "Dataset") -> bool:
+    """Whether there are columns of labels, and no cell of them says anything."""
+    columns = [name for name in split.column_names if name not in pieces.text_columns(split)]
+    return bool(columns) and not any(
+        guess.any_labelled(pieces.values(split, name)) for name in columns
+    )
 
 
 def _places(spec: DataSpec, name: str, found: "Found") -> labels.Place:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import disk
-from kdcli.errors import DataError
+from kdcli.errors import DataError, NoColumnError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,13 +73,6 @@ def head(path: Path, rows: int) -> "Dataset":
     return Dataset(_arrow(path).read_all().slice(0, rows))
 
 
-def no_column(key: str, column: str, where: object, known: Sequence[str]) -> DataError:
-    """The error for a column that the recipe names by `key` and that isn't there."""
-    return DataError(
-        f"data.{key}: there is no column {column} in {where}.", f"Its columns: {', '.join(known)}."
-    )
-
-
 def is_parquet(path: Path) -> bool:
     """Whether a file of columns is parquet."""
     return path.suffix.lower() == ".parquet"
@@ -88,7 +81,7 @@ def is_parquet(path: Path) -> bool:
 def _refuse_columns(known: Sequence[str], keys: Mapping[str, str], path: Path) -> None:
     for column, key in keys.items():
         if column not in known:
-            raise no_column(key, column, path, known)
+            raise NoColumnError(key, column, path, known)
         if list(known).count(column) > 1:
             raise DataError(f"{path}: the column {column} is there twice.", "Rename one of them.")
 

@@ -103,6 +103,7 @@ def compare(
         "out_of_scope": None if question.outside is None else spec.out_of_scope,
         "against": against,
         "examples": {split: len(corpus.splits[split]) for split in splits},
+        "sources": {split: corpus.sources.get(split, split) for split in splits},
         "repeated": repeated,
         "models": [
             {

@@ -1,8 +1,8 @@
 """The part `data`: where texts and labels come from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kdcli import tasks
 from kdcli.recipe.base import Revision, Source, Spec
@@ -23,11 +23,38 @@ class SplitsSpec(Spec):
     validation: _Split | _Files | None = Field(
         None,
         description="The split to validate on. Left out: 'validation', 'valid', 'dev' or 'eval' "
-        "where there is one, otherwise a part of train is set aside.",
+        "where there is one, otherwise a part of train is set aside. null: a part of train is set "
+        "aside in any case.",
     )
     test: _Split | _Files | None = Field(
-        None, description="The split to test on. Left out: 'test', where there is one."
+        None,
+        description="The split to test on. Left out: 'test', where there is one with labels. "
+        "null: none.",
     )
+
+    @property
+    def stated(self) -> dict[str, str | tuple[str, ...] | None]:
+        """By part, what the recipe says of it; null differs from nothing."""
+        return {part: getattr(self, part) for part in ("train", "validation", "test")
+                if part in self.model_fields_set}  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_left_out(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return {part: split for part, split in written.items()
+                if split is not None or part in self.model_fields_set}  # fmt: skip
+
+    @model_validator(mode="after")
+    def _each_its_own(self) -> "SplitsSpec":
+        owners: dict[str, str] = {}
+        for part, split in (("train", self.train), *self.stated.items()):
+            for name in (split,) if isinstance(split, str) else split or ():
+                if (other := owners.setdefault(name, part)) != part:
+                    raise ValueError(
+                        f"has {name} as {other} and as {part}: figures of one would be called "
+                        f"those of the other; write {part}: null where there are no other texts"
+                    )
+        return self
 
 
 class DataSpec(Spec):

@@ -76,7 +76,9 @@ def render(
     environment.filters |= {"number": tables.number, "percent": tables.percent, "code": code}
     models = {model["name"]: model for model in evaluation["models"]}
     return environment.get_template("card.md.jinja").render(
-        metadata=Markdown(_metadata(recipe, models[tables.STUDENT], task).to_yaml()),
+        metadata=Markdown(
+            _metadata(recipe, models[tables.STUDENT], task, evaluation.get("sources", {})).to_yaml()
+        ),
         recipe=recipe,
         task=task,
         headline=task.title[0].upper() + task.title[1:] + by_teacher,
@@ -93,6 +95,10 @@ def render(
         student=models[tables.STUDENT],
         others=tables.others(evaluation),
         results={split: tables.results(evaluation, split) for split in evaluation["examples"]},
+        source={
+            split: tables.source(evaluation, split)
+            for split in ("validation", *evaluation["examples"])
+        },
         costs=tables.costs(evaluation),
         remarks=summary.remarks(evaluation),
         history=results["distill"]["history"],
@@ -191,7 +197,9 @@ def _indented(text: str) -> Markdown:
     return Markdown("".join(f"    {printable(line)}\n" for line in text.splitlines()))
 
 
-def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCardData:
+def _metadata(
+    recipe: Recipe, student: Mapping[str, Any], task: Task, sources: Mapping[str, str]
+) -> ModelCardData:
     labelled = recipe.data.label is not None
     on_hub = _is_hub_id(recipe.data.dataset)
     language = recipe.card.language
@@ -211,11 +219,13 @@ def _metadata(recipe: Recipe, student: Mapping[str, Any], task: Task) -> ModelCa
         pipeline_tag=_TASK[0],
         model_name=recipe.name,
         # Agreement with a teacher is no accuracy, and is not to be ranked among them.
-        eval_results=_eval_results(recipe, student, task) if labelled else None,
+        eval_results=_eval_results(recipe, student, task, sources) if labelled else None,
     )  # fmt: skip
 
 
-def _eval_results(recipe: Recipe, student: Mapping[str, Any], task: Task) -> list[EvalResult]:
+def _eval_results(
+    recipe: Recipe, student: Mapping[str, Any], task: Task, sources: Mapping[str, str]
+) -> list[EvalResult]:
     name, config = dataset_name(recipe), recipe.data.config
     return [
         EvalResult(
@@ -224,7 +234,7 @@ def _eval_results(recipe: Recipe, student: Mapping[str, Any], task: Task) -> lis
             dataset_type=recipe.data.dataset if _is_hub_id(recipe.data.dataset) else name,
             dataset_name=name,
             dataset_config=config and printable(config),
-            dataset_split=split,
+            dataset_split=printable(sources.get(split, split)),
             metric_type=kind,
             metric_name=title,
             metric_value=round(float(figures[figure]), 6),

@@ -68,6 +68,7 @@ def render(
         remarks=summary.remarks({**evaluation, "examples": splits}),
         others=tables.others(evaluation),
         splits=splits,
+        source={split: tables.source(evaluation, split) for split in splits},
         results={split: tables.results(evaluation, split) for split in splits},
         every={split: tables.every(evaluation, split) for split in splits},
         costs=tables.costs(evaluation),

@@ -72,6 +72,12 @@ def others(evaluation: Mapping[str, Any]) -> list[str]:
     return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
 
 
+def source(evaluation: Mapping[str, Any], split: str) -> str:
+    """What the data set calls a split, in parentheses; nothing where it calls it the same."""
+    own = evaluation.get("sources", {}).get(split, split)
+    return "" if own == split else f" ({own})"
+
+
 def results(evaluation: Mapping[str, Any], split: str) -> list[Row]:
     """What was measured on a split; a figure that no model has isn't there."""
     figures = {model["name"]: model["splits"][split] for model in evaluation["models"]}

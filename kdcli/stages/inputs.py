@@ -77,7 +77,9 @@ def look(
     corpus = texts.load(recipe, reporter)
     terms.refuse_unfit(recipe.distill.terms(corpus.task), corpus.task)
     hard.refuse_unfit(recipe.distill, corpus.task, "distill")
-    whole, beyond = transfer.beforehand(recipe, corpus, allow_pickle=allow_pickle, weights=weights)
+    whole, beyond = transfer.beforehand(
+        recipe, corpus, reporter, allow_pickle=allow_pickle, weights=weights
+    )
     teacher, tokenizer, others, loaded = None, None, [], None
     if not isinstance(recipe.teacher, TeacherSpec):
         setting = Setting(whole, recipe.data, Path(), reporter, allow_pickle)

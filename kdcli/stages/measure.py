@@ -1,6 +1,6 @@
 """Measuring models outside a pipeline: any folders, side by side, on any texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from kdcli.recipe.load import Override, from_flags, load
 from kdcli.recipe.schema import MeasureSpec
 from kdcli.run import RECIPE, RunFolder
 from kdcli.stages import texts
+from kdcli.tasks import TASKS
 
 
 def measure(
@@ -29,8 +30,8 @@ def measure(
     Args:
         models: Run folders, which stand for their teacher, student and what it is compared with,
             or single models.
-        flags: What the user said of data and evaluation, in a recipe's keys; where no data is
-            named, it is that of the run that a model belongs to.
+        flags: What the user said of data and evaluation, in a recipe's keys. The rest is as in
+            the recipe of the run that a model belongs to: of other data, all but where it lies.
         reporter: Told of every batch.
         against: The model that the others are compared with: one of them, or one more.
         allow_pickle: Whether the models' weights may be a pickle.
@@ -38,9 +39,12 @@ def measure(
     Raises:
         KdError: A model or the data is missing or unusable.
     """
-    of_run = not any(flag[0].startswith("data.dataset") for flag in flags)
+    given = {_key(flag) for flag in flags}
+    of_run = "data.dataset" not in given
     spec = _spec(models, flags, of_run)
     folders = _folders(models, allow_pickle=allow_pickle)
+    if spec.data.task is None and (task := _task(folders.values())):
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"task": task})})
     if against is not None:
         against = _find_or_add(against, folders, allow_pickle=allow_pickle)
     reporter.start("evaluate", f"measure {', '.join(folders)}")
@@ -51,11 +55,13 @@ def measure(
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
         chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
+    if "evaluate.out_of_scope" not in given and chosen.out_of_scope not in corpus.labels:
+        chosen = chosen.model_copy(update={"out_of_scope": None})
     carried = {name: found for name, path in folders.items() if (found := operating.read(path))}
     labels = {s.operating_point.label for s in carried.values() if s.operating_point}
     if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.labels}:
         chosen = chosen.model_copy(update={"out_of_scope": labels.pop()})
-    if any(flag[0].startswith("evaluate.refuse_at_most") for flag in flags):
+    if "evaluate.refuse_at_most" in given:
         carried = {}
     return compare(
         folders,
@@ -71,17 +77,33 @@ def measure(
 
 def _spec(models: Sequence[str], flags: Sequence[Override], of_run: bool) -> MeasureSpec:
     base: dict[str, Any] = {"data": {}, "evaluate": {}}
-    if of_run:
-        recipes = [r for m in models for r in (Path(m) / RECIPE, Path(m).parent / RECIPE)]
-        found = next((recipe for recipe in recipes if recipe.is_file()), None)
-        if found is None:
-            raise UsageError(
-                f"{models[0]} belongs to no run: which texts is it to be measured on?",
-                "Name them: --data DATASET.",
-            )
+    recipes = [r for m in models for r in (Path(m) / RECIPE, Path(m).parent / RECIPE)]
+    found = next((recipe for recipe in recipes if recipe.is_file()), None)
+    if found is not None:
         whole = load(str(found)).model_dump(mode="json")
         base = {key: whole[key] for key in ("seed", "data", "evaluate")}
+    elif of_run:
+        raise UsageError(
+            f"{models[0]} belongs to no run: which texts is it to be measured on?",
+            "Name them: --data DATASET.",
+        )
+    if not of_run:
+        for key in ("dataset", "config", "revision", "splits", "unlabelled"):
+            base["data"].pop(key, None)
+        base["evaluate"].pop("splits", None)
+        if base["data"].get("label", "") is None:  # the run's own texts have none
+            del base["data"]["label"]
     return from_flags(MeasureSpec, flags, base)
+
+
+def _key(flag: Override) -> str:
+    return (flag if isinstance(flag, str) else flag[0]).partition("=")[0]
+
+
+def _task(folders: Iterable[Path]) -> str | None:
+    """What the models are for, where their configurations agree: whole numbers may be scores."""
+    stated = {source.load_config(folder).problem_type for folder in folders}
+    return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
 
 
 def _folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:

@@ -86,8 +86,9 @@ def propose(wanted: Wanted, recipe: Path) -> str:
         HubError: The Hub can't be reached for the data.
     """
     spec = DataSpec(dataset=wanted.data, config=wanted.config)
-    found = source.find(spec, [])
-    rows = {name: _head(split) for name, split in found.items()}
+    notes: list[str] = []
+    found = source.find(spec, notes)
+    rows = {name: _head(split, notes) for name, split in found.items()}
     parts = _parts(spec, found, rows)
     train = rows[parts["train"]]
     if not train:
@@ -97,22 +98,25 @@ def propose(wanted: Wanted, recipe: Path) -> str:
     typed = not any(_is_all_text(split) for split in found.values())
     labels = guess.labels([row for of in labelled for row in of], columns, typed=typed)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
-    data = _source(wanted, recipe, len(train))
+    data = _source(wanted, recipe, len(train), notes)
     _name_text(data, text, given=bool(wanted.text))
     _name_labels(data, columns, labels)
-    _splits(data, parts, rows, columns)
+    own: dict[str, str | None] = dict(parts)
+    if "test" in parts and not _has_labels(rows[parts["test"]], columns):
+        own["test"] = None
+    _splits(data, own)
     length, why = _max_length(wanted.teacher, train, text)
     data.add("max_length", length, why)
     head = _Part(["# Written by kd recipe new: what it guessed, and why, stands above the lines."])
     head.add("name", f"kd-{name}"[:96])
     teacher = _teacher(wanted.teacher, labels, len(train), length)
-    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, parts)]
+    sections = ["\n".join(head.lines), data.below("data"), *teacher, *_evaluate(labels, own)]
     return "\n\n".join(sections) + "\n"
 
 
-def _head(split: Any) -> list[dict[str, Any]]:
+def _head(split: Any, notes: list[str]) -> list[dict[str, Any]]:
     if isinstance(split, list):
-        return files.head(split, _LOOKED_AT)
+        return files.head(split, _LOOKED_AT, notes)
     return files.of_dataset(split, _LOOKED_AT)
 
 
@@ -151,9 +155,10 @@ def _columns(wanted: Wanted, rows: guess.Rows) -> tuple[tuple[str, ...], tuple[s
     return text, (wanted.label,) if wanted.label else guess.label(rows, wanted.data, text)
 
 
-def _source(wanted: Wanted, recipe: Path, rows: int) -> _Part:
+def _source(wanted: Wanted, recipe: Path, rows: int, notes: Sequence[str]) -> _Part:
     data = _Part()
     looked_at = f"The first {rows:,} rows" if rows == _LOOKED_AT else f"All {rows:,} rows of train"
+    data.lines += [f"# {printable(note)}" for note in notes]
     data.add("dataset", _named_from(wanted.data, recipe), f"{looked_at} were looked at.")
     if wanted.config is not None:
         data.add("config", wanted.config)
@@ -197,20 +202,18 @@ def _stem(data: str) -> str:
     return name.partition(".")[0] if files.kind(Path(name)) else name
 
 
-def _splits(
-    data: _Part,
-    parts: Mapping[str, str],
-    rows: Mapping[str, guess.Rows],
-    columns: Sequence[str],
-) -> None:
-    splits = dict(parts)
-    why = "The parts, as they are called there."
+def _splits(data: _Part, parts: Mapping[str, str | None]) -> None:
     if "validation" not in parts:
         data.add("validation_fraction", 0.1, "There is no validation split: a part of train is it.")
-    elif "test" in parts and not _has_labels(rows[parts["test"]], columns):
-        splits["test"] = parts["validation"]
-        why = "The test texts have no labels: validation stands in for them."
-    data.add("splits", splits, why)
+    if dict(parts) == {"train": "train"}:
+        return
+    why = "The parts, as they are called there."
+    if parts.get("test", "") is None:
+        why = (
+            "The test texts have no labels: nothing can be measured on them. The finished student "
+            "can label them."
+        )
+    data.add("splits", dict(parts), why)
 
 
 def _max_length(teacher: str, rows: guess.Rows, text: Sequence[str]) -> tuple[int, str]:
@@ -280,9 +283,9 @@ def _knows(config: Any, names: Sequence[str]) -> bool:
     return True
 
 
-def _evaluate(labels: guess.Labels, parts: Mapping[str, str]) -> list[str]:
+def _evaluate(labels: guess.Labels, parts: Mapping[str, str | None]) -> list[str]:
     evaluate = _Part()
-    evaluate.add("splits", ["validation", "test"] if "test" in parts else ["validation"])
+    evaluate.add("splits", ["validation", *(["test"] if parts.get("test") else [])])
     other = guess.out_of_scope(labels.names) if labels.task is SINGLE_LABEL else None
     if other is not None:
         evaluate.add(

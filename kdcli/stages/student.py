@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import set_seed
 
-from kdcli.data import source as data
 from kdcli.data.encode import encode, lengths, sample_columns
 from kdcli.errors import UsageError
 from kdcli.models import ablation, layers, reshape, source, surgery, width
@@ -139,7 +138,7 @@ def cut_out(
     model = reshape.skeleton(config)
     layers.choose(spec.student, layers.stacks(model))
     tokenizer = source.load_tokenizer(origin)
-    sample = None if spec.data is None else data.unlabelled(spec.data)
+    sample = None if spec.data is None else texts.unlabelled(spec.data, reporter)
     strings = None if sample is None else texts.strings(sample)
     narrower = narrowing.plan(spec.student, model, tokenizer, strings)
     if spec.student.strategy == "measured" or not dry_run:

@@ -39,7 +39,7 @@ def survey(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         HubError: The Hub can't be reached for the data.
     """
     notes: list[str] = []
-    found, places = source.read(recipe.data, notes)
+    found, places, _ = source.read(recipe.data, notes)
     for note in notes:
         reporter.say(note)
     sound: dict[str, Dataset] = {}

@@ -17,6 +17,7 @@ from kdcli.models import source as models
 from kdcli.models.padding import align_padding
 from kdcli.models.positions import length_limit
 from kdcli.progress import Reporter
+from kdcli.recipe.data import DataSpec
 from kdcli.recipe.schema import MeasureSpec, Recipe
 from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import Job
@@ -49,6 +50,15 @@ def load(recipe: Recipe | MeasureSpec, reporter: Reporter, *, to_train: bool = T
     if own is None or own.fine_tune is not None or not is_generic(corpus.labels):
         return corpus
     return corpus.named_by(models.labels_of(_config(own)))
+
+
+def unlabelled(spec: DataSpec, reporter: Reporter) -> "Dataset":
+    """Texts without labels, likewise; see `kdcli.data.source.unlabelled`."""
+    notes: list[str] = []
+    found = source.unlabelled(spec, notes)
+    for note in notes:
+        reporter.say(note)
+    return found
 
 
 def _named_by_teacher(recipe: Recipe | MeasureSpec) -> tuple[tuple[str, ...], Task]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from kdcli.data import augment, pieces, repeats, source
+from kdcli.data import augment, pieces, repeats
 from kdcli.data.source import Corpus
 from kdcli.errors import RecipeError
 from kdcli.models import filling
 from kdcli.models.source import locate
+from kdcli.progress import Reporter
 from kdcli.recipe.augment import AugmentSpec
 from kdcli.recipe.black_box import ScoresSpec
 from kdcli.recipe.schema import Recipe
@@ -33,7 +34,7 @@ def run(job: Job) -> dict[str, Any]:
     recipe, corpus = job.recipe, texts.load(job.recipe, job.reporter)
     parts: dict[str, Dataset] = {}
     if recipe.data.unlabelled is not None:
-        parts["unlabelled"] = source.unlabelled(recipe.data.of_unlabelled)
+        parts["unlabelled"] = texts.unlabelled(recipe.data.of_unlabelled, job.reporter)
     if recipe.augment is not None:
         parts["augmented"] = _altered(recipe.augment, corpus, job)
     kept = _new(parts, corpus)
@@ -48,7 +49,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def beforehand(
-    recipe: Recipe, corpus: Corpus, *, allow_pickle: bool, weights: bool
+    recipe: Recipe, corpus: Corpus, reporter: Reporter, *, allow_pickle: bool, weights: bool
 ) -> tuple[Corpus, int]:
     """The data with its unlabelled texts as split `transfer`; how many there are with altered ones.
 
@@ -72,7 +73,7 @@ def beforehand(
             "Take class_weights: balanced.",
         )
     if recipe.data.unlabelled is not None:
-        unlabelled = source.unlabelled(recipe.data.of_unlabelled)
+        unlabelled = texts.unlabelled(recipe.data.of_unlabelled, reporter)
         rows += len(unlabelled)
         corpus = replace(corpus, splits={**corpus.splits, texts.TRANSFER: unlabelled})
     if spec is not None:

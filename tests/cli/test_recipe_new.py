@@ -217,10 +217,11 @@ def test_the_splits_of_a_saved_data_set_are_those_of_the_recipe(tmp_path, monkey
     kd("recipe", "new", "--data", "d", "--teacher", "distilbert/distilbert-base-uncased")
     recipe = load("recipe.yaml")
     assert recipe.data.splits.model_dump() == {
-        "train": "train", "validation": "dev", "test": "dev"
+        "train": "train", "validation": "dev", "test": None
     }  # fmt: skip
     text = (tmp_path / "recipe.yaml").read_text()
     assert "# The test texts have no labels" in text
+    assert recipe.evaluate.splits == ("validation",)
     assert "# 2 labels: bad, good" in text
     assert recipe.teacher.model == "distilbert/distilbert-base-uncased"
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
+from pydantic import ValidationError
 
 from kdcli.data.source import identity, load
-from kdcli.errors import DataError
+from kdcli.errors import DataError, NoColumnError
 from kdcli.recipe import load as recipes
-from kdcli.recipe.data import DataSpec
+from kdcli.recipe.data import DataSpec, SplitsSpec
 
 ROWS = {
     "text": [f"text number {i}" for i in range(40)],
@@ -120,7 +121,7 @@ def test_splits_that_number_their_labels_differently_agree_by_name(tmp_path):
     [
         (classified([0, -1], ["cat", "dog"]), "d, split test, row 2: there is no label"),
         (classified([0, 1], ["cat", "cow"]), "test, row 2: the label 'cow' is none of cat"),
-        (Dataset.from_dict({"text": ["t"], "label": [None]}).cast_column(
+        (Dataset.from_dict({"text": ["t", "u"], "label": [None, 1]}).cast_column(
             "label", ClassLabel(names=["cat", "dog"])), "d, split test, row 1: there is no label"),
     ],
 )  # fmt: skip
@@ -198,6 +199,138 @@ def test_data_is_known_by_its_content_not_its_place(tmp_path):
     with Path(two).open("a") as file:
         file.write("more,cat\n")
     assert identity(DataSpec(dataset=one)) != identity(DataSpec(dataset=two))
+
+
+UNLABELLED = {
+    "no column": ({"text": ["c"]}, {}),
+    "-1": ({"text": ["c"], "label": [-1]}, {}),
+    "null": ({"text": ["c"], "label": [None]}, {}),
+    "empty": ({"text": ["c"], "label": [""]}, {}),
+    "empty lists": ({"text": ["c"], "label": [[]]}, {"label": ["x"]}),
+    "-1.0": ({"text": ["c"], "label": [-1.0]}, {"label": 0.5}),
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "saved"])
+@pytest.mark.parametrize(("test", "labels"), UNLABELLED.values(), ids=UNLABELLED)
+def test_a_test_split_without_labels_is_left_out_and_said(tmp_path, kind, test, labels):
+    if kind == "csv" and isinstance(labels.get("label"), list):
+        pytest.skip("no lists in csv")
+    train = Dataset.from_dict({"text": ["a", "b"], "label": [labels.get("label", 1), 0]}
+                              if not isinstance(labels.get("label"), list) else
+                              {"text": ["a", "b"], "label": [["x"], []]})  # fmt: skip
+    splits = {"train": train, "test": Dataset.from_dict(test)}
+    folder = tmp_path / "d"
+    if kind == "saved":
+        DatasetDict(splits).save_to_disk(str(folder))
+    for name, split in splits.items() if kind != "saved" else ():
+        folder.mkdir(exist_ok=True)
+        write = split.to_csv if kind == "csv" else split.to_json
+        write(str(folder / f"{name}.{kind}"), **({"index": False} if kind == "csv" else {}))
+    corpus = load(DataSpec(dataset=str(folder)), 0, to_train=False)
+    assert [*corpus.splits] == ["train"]
+    assert any(note.startswith("The test split test of") for note in corpus.notes)
+
+
+def test_a_test_split_that_is_labelled_in_part_is_refused_by_its_row(tmp_path):
+    for name, rows in {"train": "a,x\nb,y\n", "test": "c,x\nd,\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    with pytest.raises(DataError, match=r"test\.csv:3: there is no label"):
+        load(DataSpec(dataset=str(tmp_path)), 0, to_train=False)
+
+
+def test_a_test_split_that_lacks_one_of_several_columns_of_labels_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("text,rude,loud\na,0,1\n")
+    (tmp_path / "test.csv").write_text("text,rude\na,0\n")
+    with pytest.raises(NoColumnError, match="no column loud"):
+        load(DataSpec(dataset=str(tmp_path), label=("rude", "loud")), 0, to_train=False)
+
+
+def test_no_test_split_and_none_that_is_stated_are_two_things(tmp_path):
+    path = saved(tmp_path, **{name: classified([0, 1], ["cat", "dog"]) for name in
+                              ("train", "validation", "test")})  # fmt: skip
+    assert "test" in load(DataSpec(dataset=path), 0).splits
+    spec = DataSpec(dataset=path, splits={"test": None})
+    assert [*load(spec, 0).splits] == ["train", "validation"]
+    # What a run writes down and reads again says the same.
+    for one in (spec, DataSpec(dataset=path)):
+        again = DataSpec.model_validate(one.model_dump(mode="json"))
+        assert again.splits.stated == {"train": "train", **one.splits.stated}
+        assert again == one
+    whole = saved(tmp_path / "whole", **{name: classified([0, 1] * 9, ["cat", "dog"]) for name in
+                                         ("train", "validation")})  # fmt: skip
+    cut = load(DataSpec(dataset=whole, splits={"validation": None}), 0)
+    assert cut.sources == {"train": "train", "validation": "train, held out"}
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"validation": "test", "test": "test"},
+        {"validation": "train"},
+        {"train": ["a.csv", "b.csv"], "test": "b.csv"},
+    ],
+)
+def test_one_split_can_t_play_two_parts(splits):
+    with pytest.raises(ValidationError, match="figures of one would be called"):
+        SplitsSpec.model_validate(splits)
+
+
+def test_a_split_that_plays_another_part_is_no_test_split(tmp_path):
+    path = saved(tmp_path, train=classified([0, 1], ["cat", "dog"]),
+                 test=classified([1, 0], ["cat", "dog"]))  # fmt: skip
+    corpus = load(DataSpec(dataset=path, splits={"validation": "test"}), 0)
+    assert corpus.sources == {"train": "train", "validation": "test"}
+
+
+ODD = ["exports [2024]", "why?", "a*b", "[a-z]"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("kind", ["csv", "parquet", "saved", "one", "folder"])
+def test_what_a_pattern_is_made_of_may_be_in_a_name(tmp_path, kind, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / "exports 2").mkdir()  # what the pattern would fit
+    path = Path(write(tmp_path / name, kind))
+    inside = path.rename(path.with_name(f"{name}{path.suffix if path.is_file() else ''}"))
+    for spec in (DataSpec(dataset=str(inside)), DataSpec(dataset=str(tmp_path / name))):
+        if kind in ("saved", "one", "folder") and spec.dataset == str(tmp_path / name):
+            continue
+        found = load(spec, 0)
+        assert sum(map(len, found.splits.values())) == 40
+        assert identity(spec)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_files_and_patterns_below_an_odd_name_are_found(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    for part in ("part-1", "part-2", "test [1]"):
+        (folder / f"{part}.csv").write_text(f"text,label\n{part} a,x\n{part} b,y\n")
+    pattern = DataSpec(dataset=str(folder / "part-*.csv"))
+    assert len(load(pattern, 0, to_train=False).splits["train"]) == 4
+    splits = {"train": "part-*.csv", "validation": "test [1].csv"}
+    assert len(load(DataSpec(dataset=str(folder), splits=splits), 0).splits["validation"]) == 2
+    (folder / "mine.yaml").write_text("name: m\ndata: {dataset: part-*.csv}\nteacher: {model: t}")
+    assert recipes.load(str(folder / "mine.yaml")).data.dataset == pattern.dataset
+
+
+def test_a_card_in_a_folder_with_an_odd_name_says_so(tmp_path):
+    folder = tmp_path / "[2024]"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,label\na,x\n")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    with pytest.raises(DataError, match="Rename it"):
+        load(DataSpec(dataset=str(folder)), 0)
+
+
+def test_a_file_is_in_one_split_and_once(parts):
+    for splits in (
+        {"train": ["part-*.csv", "part-1.csv"]},
+        {"train": "part-*.csv", "validation": "part-1.csv"},
+    ):
+        with pytest.raises(DataError, match=r"part-1.csv is among the files of train already"):
+            load(DataSpec(dataset=str(parts), splits=splits), 0)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Data larger than memory goes through a file on disk, and comes out the same."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -29,7 +30,8 @@ def data(tmp_path):
 
     def make(kind):
         write(tmp_path / f"d.{kind}", kind)
-        splits = {"train": f"d.{kind}", "validation": f"d.{kind}"}
+        shutil.copy(tmp_path / f"d.{kind}", tmp_path / f"e.{kind}")
+        splits = {"train": f"d.{kind}", "validation": f"e.{kind}"}
         return DataSpec(dataset=str(tmp_path), splits=splits)
 
     return make

@@ -93,6 +93,16 @@ def test_the_model_index_holds_the_measured_figures(documented):
     assert {r.dataset_type for r in documented[1].data.eval_results} == {"clinc/clinc_oos"}
 
 
+def test_figures_stand_under_the_split_that_their_texts_come_from(tmp_path):
+    sources = {"validation": "train, held out", "test": "dev"}
+    results = {**RESULTS, "evaluate": {**RESULTS["evaluate"], "sources": sources}}
+    (tmp_path / "README.md").write_text(written(load("clinc_plus"), results))
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {r.dataset_split for r in card.data.eval_results} == {*sources.values()}
+    assert "### On 5,500 test texts (dev)" in card.text
+    assert "3,100 texts in validation (train, held out)" in card.text
+
+
 def test_the_model_index_of_a_run_holds_the_figures_of_its_evaluation(run):
     found = ModelCard.load(run / "student/README.md").data.eval_results
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
