@@ -45,6 +45,7 @@ class Architecture:
         shortest: How many words a text has at least, as transformers can't read less.
         side: Where the tokenizer pads.
         token_types: Whether the tokenizer gives token types.
+        remembers: Whether reading a text changes what it makes of the next.
         model_type: Where the table's key isn't it.
     """
 
@@ -57,6 +58,7 @@ class Architecture:
     shortest: int = 1
     side: str = "right"
     token_types: bool = False
+    remembers: bool = False
     model_type: str = ""
 
 
@@ -129,7 +131,8 @@ ARCHITECTURES = {
     # Encoders.
     "albert": _bert(embedding_size=8),
     "bert": _bert(),
-    "big_bird": _bert(block_size=4, num_random_blocks=1),
+    # Texts that its blocks don't fill turn its block-sparse attention off, for good.
+    "big_bird": replace(_bert(block_size=4, num_random_blocks=1), remembers=True),
     "camembert": _roberta(),
     "canine": Architecture(
         {"num_hash_buckets": 64, "downsampling_rate": 2, "local_transformer_stride": 8,
@@ -330,7 +333,7 @@ ARCHITECTURES = {
     # Encoder-decoders.
     "bart": _bart(),
     "bigbird_pegasus": Architecture({**_SEQ2SEQ, "block_size": 4, "num_random_blocks": 1},
-                                    tokenizer="t5"),
+                                    tokenizer="t5", remembers=True),
     "mbart": _bart(),
     "mt5": _t5(),
     "mvp": _bart(),
@@ -437,14 +440,24 @@ def build_model(config: Any) -> Any:
 
 
 def spread(model: Any, inputs: Sequence[Mapping[str, Tensor]]) -> None:
-    """Scale a classifier's last layer, so that each of its logits differs by 2 among inputs."""
+    """Change a classifier's last layer, so that its labels differ among inputs."""
     last = [m for m in model.modules() if getattr(m, "out_features", 0) == len(LABELS)][-1]
+    read: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+
+    def logits() -> Tensor:
+        # A copy for each: reading a short text changes BigBird for good.
+        return torch.cat([copy.deepcopy(model)(**one).logits for one in inputs])
+
     with torch.no_grad():
-        logits = torch.cat([copy.deepcopy(model)(**one).logits for one in inputs])
-        scale = 2 / logits.std(0)
-        last.weight.mul_(scale[:, None])
+        logits()
+        hook.remove()
+        # What they have in common is taken away: not every last layer has a bias that could.
+        common = torch.stack([one.reshape(-1, one.shape[-1])[-1] for one in read]).mean(0)
+        last.weight.sub_(torch.outer(last.weight @ common, common) / common.square().sum())
         if last.bias is not None:
-            last.bias.copy_(scale * (last.bias - logits.mean(0)))
+            last.bias.zero_()
+        last.weight.mul_(2 / logits().std(0)[:, None])
 
 
 def some_texts(count: int, seed: int, longest: int = 3 * LIMIT // 2, shortest: int = 1) -> list[str]:
