@@ -17,7 +17,7 @@ from kdcli.errors import KdError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.measure import measure
-from models.architectures import ARCHITECTURES, LABELS, Architecture, save, some_texts
+from models.architectures import LABELS, Architecture, save, some_texts
 
 EQUAL = "equal"
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def reference(folder: Path, texts: Sequence[str], it: Architecture) -> np.ndarra
     """The logits of plain transformers in float32, a text at a time: (texts, labels)."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    most = min(tokenizer.model_max_length, it.limit if it.positions else 10**6)
+    most = min(tokenizer.model_max_length, it.limit if it.positions else 10**9)
     logits = []
     for text in texts:
         inputs = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
@@ -53,7 +53,7 @@ def evaluated(folder: Path, it: Architecture) -> str:
     Raises:
         Wrong: Its logits or its accuracy aren't transformers'.
     """
-    texts = some_texts(_SPLITS["test"] + 4, seed=2, shortest=it.shortest)
+    texts = some_texts(16, seed=2, longest=it.limit, shortest=it.shortest)
     expected = reference(folder, texts, it)
     truth = _almost(expected)
     data = folder.with_name(f"{folder.name}-data")
@@ -88,8 +88,8 @@ def distilled(folder: Path, it: Architecture, **parts: Any) -> str:
         Wrong: The teacher's outputs on disk, or an accuracy, aren't transformers'; or kd refuses
             it when something is written already.
     """
-    texts = {split: some_texts(count, seed=place + 3, shortest=it.shortest)
-             for place, (split, count) in enumerate(_SPLITS.items())}  # fmt: skip
+    texts = {split: some_texts(n, seed=place + 3, longest=it.limit, shortest=it.shortest)
+             for place, (split, n) in enumerate(_SPLITS.items())}  # fmt: skip
     expected = {split: reference(folder, rows, it) for split, rows in texts.items()}
     truth = {split: _almost(logits) for split, logits in expected.items()}
     data = folder.with_name(f"{folder.name}-data")
@@ -155,5 +155,4 @@ def _same(found: float, expected: float, what: str) -> None:
 
 def outcome(step: Callable[..., str], kind: str, folder: Path, **changes: Any) -> str:
     """What becomes of an architecture in a step: `EQUAL`, or why kd refuses it."""
-    save(kind, folder / kind, **changes)
-    return step(folder / kind, ARCHITECTURES[kind])
+    return step(folder / kind, save(kind, folder / kind, **changes))
