@@ -1,4 +1,4 @@
-"""What kd makes of a classifier, beside what plain transformers makes of it, one text at a time."""
+"""What kd makes of a classifier, beside what plain transformers makes of each text alone."""
 
 import copy
 import csv
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import load_from_disk
+from models.architectures import LABELS, Architecture, save, some_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli import pipeline
@@ -17,7 +18,6 @@ from kdcli.errors import KdError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.measure import measure
-from models.architectures import LABELS, Architecture, save, some_texts
 
 EQUAL = "equal"
 TOLERANCE = 1e-4
@@ -108,7 +108,8 @@ def distilled(folder: Path, it: Architecture, **parts: Any) -> str:
         pipeline.execute(Recipe.model_validate(recipe), run, Silent(), "evaluate")
     except KdError as error:
         if run.exists():
-            raise Wrong(f"refused after {sorted(p.name for p in run.iterdir())}: {error}") from error
+            left = sorted(path.name for path in run.iterdir())
+            raise Wrong(f"refused after {left}: {error}") from error
         return str(error)
     outputs = load_from_disk(str(run / "teacher-outputs"))
     for split in ("train", "validation"):
@@ -130,9 +131,7 @@ def _almost(logits: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _write(
-    folder: Path, texts: dict[str, Sequence[str]], labels: dict[str, np.ndarray]
-) -> None:
+def _write(folder: Path, texts: dict[str, Sequence[str]], labels: dict[str, np.ndarray]) -> None:
     folder.mkdir()
     for split, rows in texts.items():
         with (folder / f"{split}.csv").open("w", newline="") as file:

@@ -22,7 +22,9 @@ from transformers import (
 LABELS = ("calm", "glad", "sad")
 LIMIT = 24  # tokens that every model takes
 WORDS = tuple(f"w{i}" for i in range(54))
-# What a tokenizer adds to a text.
+# A tokenizer's special tokens, by the padding token's id: 0 as in BERT, 1 as in RoBERTa.
+_SPECIAL = (["<pad>", "<unk>", "<s>", "</s>"], ["<s>", "<pad>", "</s>", "<unk>"])
+# What it adds to a text.
 TEMPLATES = {
     "encoder": "<s> $A </s>",
     "decoder": "$A",
@@ -105,12 +107,9 @@ def _latent(**config: Any) -> Architecture:
 
 
 _SEQ2SEQ = {"d_model": 16, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-            "num_hidden_layers": None, "num_attention_heads": None,
-            "hidden_size": None, "intermediate_size": None}  # fmt: skip
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}  # fmt: skip
 _T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_decoder_layers": 3,
-       "num_heads": 2, "decoder_start_token_id": 0, "num_hidden_layers": None,
-       "num_attention_heads": None, "hidden_size": None, "intermediate_size": None}  # fmt: skip
+       "num_heads": 2, "decoder_start_token_id": 0}  # fmt: skip
 _SEEING = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
            "intermediate_size": 32, "image_size": 28, "patch_size": 14}  # fmt: skip
 _WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -144,8 +143,7 @@ ARCHITECTURES = {
     "deberta": _bert(relative_attention=True, pos_att_type=["c2p", "p2c"]),
     "deberta-v2": _bert(relative_attention=True, pos_att_type=["c2p", "p2c"]),
     "distilbert": Architecture(
-        {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "hidden_size": None,
-         "num_hidden_layers": None, "num_attention_heads": None, "intermediate_size": None}
+        {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}
     ),
     "electra": _bert(embedding_size=8),
     "ernie": _bert(),
@@ -153,13 +151,12 @@ ARCHITECTURES = {
     "esmc": Architecture({"num_key_value_heads": 2, "head_dim": 8, "mask_token_id": 4}, pad=1),
     "eurobert": Architecture({"num_key_value_heads": 1, "head_dim": 8}),
     "flaubert": Architecture(
-        {"emb_dim": 16, "n_layers": 3, "n_heads": 2, "intermediate_size": None}
+        {"emb_dim": 16, "n_layers": 3, "n_heads": 2}
     ),
     "fnet": _bert(),
     "funnel": Architecture(
-        {"block_sizes": [1, 1, 1], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32,
-         "num_hidden_layers": None, "hidden_size": None, "num_attention_heads": None,
-         "intermediate_size": None, "max_position_embeddings": None},
+        {"block_sizes": [1, 1, 1], "n_head": 2, "d_head": 8, "d_inner": 32,
+         "num_hidden_layers": None},
         token_types=True, positions=False, shortest=4,
     ),
     "gte": Architecture({}, pad=1),
@@ -178,7 +175,8 @@ ARCHITECTURES = {
     "mobilebert": _bert(embedding_size=8, intra_bottleneck_size=8, true_hidden_size=8,
                         num_feedforward_networks=2),
     "modernbert": Architecture(
-        {"local_attention": 4, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3}
+        {"local_attention": 4, "global_attn_every_n_layers": 2, "cls_token_id": 2,
+         "sep_token_id": 3}
     ),
     "mpnet": _roberta(),
     "nomic_bert": _bert(),
@@ -187,15 +185,14 @@ ARCHITECTURES = {
     ),
     "perceiver": Architecture(
         {"d_model": 16, "d_latents": 16, "num_latents": 4, "num_blocks": 1,
-         "num_self_attends_per_block": 2, "num_self_attention_heads": 2,
-         "num_cross_attention_heads": 2, "num_hidden_layers": None, "hidden_size": None,
-         "num_attention_heads": None, "intermediate_size": None}
+         "num_self_attends_per_block": 2, "num_hidden_layers": None, "num_self_attention_heads": 2,
+         "num_cross_attention_heads": 2}
     ),
     "reformer": Architecture(
-        {"attn_layers": ["local", "lsh", "local"], "attention_head_size": 8, "feed_forward_size": 32,
+        {"attn_layers": ["local", "lsh", "local"], "attention_head_size": 8,
+         "feed_forward_size": 32,
          "axial_pos_shape": [4, 6], "axial_pos_embds_dim": [8, 8], "lsh_attn_chunk_length": 4,
-         "local_attn_chunk_length": 4, "num_buckets": 2, "hash_seed": 0, "is_decoder": False,
-         "num_hidden_layers": None, "intermediate_size": None},
+         "local_attn_chunk_length": 4, "num_buckets": 2, "hash_seed": 0, "is_decoder": False},
         tokenizer="t5",
     ),
     "rembert": _bert(input_embedding_size=8, output_embedding_size=8),
@@ -204,21 +201,19 @@ ARCHITECTURES = {
     "roc_bert": _bert(pronunciation_vocab_size=60, pronunciation_embed_dim=8, shape_vocab_size=60,
                       shape_embed_dim=8),
     "roformer": _bert(embedding_size=16),
-    "squeezebert": _bert(embedding_size=16, q_groups=2, k_groups=2, v_groups=2, post_attention_groups=1,
-                         intermediate_groups=2, output_groups=2),
+    "squeezebert": _bert(embedding_size=16, q_groups=2, k_groups=2, v_groups=2,
+                         post_attention_groups=1, intermediate_groups=2, output_groups=2),
     "tapas": Architecture(
         {"type_vocab_sizes": [3, 8, 8, 2, 8, 8, 4], "max_num_rows": 8, "max_num_columns": 8}
     ),
     "ultrabert": Architecture(
         {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 4, "prediction_head_size": 16}
     ),
-    "xlm": Architecture({"emb_dim": 16, "n_layers": 3, "n_heads": 2, "intermediate_size": None}),
+    "xlm": Architecture({"emb_dim": 16, "n_layers": 3, "n_heads": 2}),
     "xlm-roberta": _roberta(),
     "xlm-roberta-xl": _roberta(),
     "xlnet": Architecture(
-        {"n_layer": 3, "d_model": 16, "n_head": 2, "d_inner": 32, "num_hidden_layers": None,
-         "hidden_size": None, "num_attention_heads": None, "intermediate_size": None,
-         "max_position_embeddings": None},
+        {"n_layer": 3, "d_model": 16, "n_head": 2, "d_inner": 32},
         tokenizer="xlnet", positions=False, side="left", token_types=True,
     ),
     "xmod": Architecture({"languages": ["en_XX"], "default_language": "en_XX"}, pad=1, offset=2),
@@ -234,7 +229,7 @@ ARCHITECTURES = {
         sliding_window=4, layer_types=_WINDOWS,
         rope_parameters={kind: {"rope_type": "default", "rope_theta": 1e4} for kind in {*_WINDOWS}},
     ),
-    "ctrl": _decoder(n_embd=16, n_layer=3, n_head=2, dff=32, intermediate_size=None),
+    "ctrl": _decoder(n_embd=16, n_layer=3, n_head=2, dff=32),
     "deepseek_v2": _latent(first_k_dense_replace=1),
     "deepseek_v3": _latent(first_k_dense_replace=1),
     "diffllama": _llama(num_key_value_heads=2),
@@ -267,9 +262,8 @@ ARCHITECTURES = {
     "hunyuan_v1_dense": _llama(),
     "hunyuan_v1_moe": _experts(moe_topk=2),
     "jamba": _experts(attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False,
-                      mamba_d_state=4, mamba_dt_rank=4, head_dim=None),
-    "jetmoe": _experts(kv_channels=8, num_attention_heads=None, num_key_value_heads=2,
-                       head_dim=None),
+                      mamba_d_state=4, mamba_dt_rank=4),
+    "jetmoe": _experts(kv_channels=8, num_attention_heads=None, num_key_value_heads=2),
     "llama": _llama(),
     "minicpm3": _latent(),
     "minimax": _experts(block_size=4, layer_types=["linear_attention", "full_attention"] * 2,
@@ -287,7 +281,7 @@ ARCHITECTURES = {
     "olmo2": _llama(),
     "olmo3": _llama(sliding_window=4, layer_types=_WINDOWS),
     "openai-gpt": _decoder(),
-    "opt": Architecture({"ffn_dim": 32, "word_embed_proj_dim": 8, "intermediate_size": None},
+    "opt": Architecture({"ffn_dim": 32, "word_embed_proj_dim": 8},
                         tokenizer="decoder", pad=1),
     "persimmon": _decoder(),
     "phi": _llama(),
@@ -419,7 +413,7 @@ def build_tokenizer(kind: str, limit: int, **changes: Any) -> Any:
     if it.tokenizer == "qwen2":
         letters = ["<|endoftext|>", "Ġ", "w", *map(str, range(10))]
         return Qwen2Tokenizer(vocab={c: i for i, c in enumerate(letters)}, merges=[], **most)
-    special = ["<pad>", "<unk>", "<s>", "</s>"] if it.pad == 0 else ["<s>", "<pad>", "</s>", "<unk>"]
+    special = _SPECIAL[it.pad]
     vocabulary = {token: i for i, token in enumerate([*special, "<mask>", *WORDS])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

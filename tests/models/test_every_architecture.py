@@ -1,13 +1,10 @@
 """What kd measures of a model is what plain transformers says of each text alone."""
 
-import json
-
 import pytest
 import torch
-from transformers.models.auto import modeling_auto
-
 from models.against_transformers import EQUAL, Wrong, evaluated, outcome
 from models.architectures import ARCHITECTURES, LEFT_OUT, NOT_EVALUATED
+from transformers.models.auto import modeling_auto
 
 UNSET = int(1e30)  # what a tokenizer that knows no limit is saved with
 OFFSET = [kind for kind, it in ARCHITECTURES.items() if it.offset]

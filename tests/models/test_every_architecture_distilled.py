@@ -1,7 +1,6 @@
 """A run's outputs and figures are those of plain transformers, whatever the architecture."""
 
 import pytest
-
 from models.against_transformers import EQUAL, distilled, outcome
 from models.architectures import ARCHITECTURES, NOT_CUT, NOT_EVALUATED
 
