@@ -8,6 +8,8 @@ import json
 import re
 from pathlib import Path
 
+from kdcli.safe_files import write_whole
+
 BEGIN = "<!-- yours: what stands between these marks stays when the card is written again -->"
 END = "<!-- /yours -->"
 
@@ -26,7 +28,7 @@ def collect(card: Path, notes: Path) -> None:
         if match[1].strip()
     ]
     if found:
-        notes.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_whole(notes, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     else:
         notes.unlink(missing_ok=True)
 
