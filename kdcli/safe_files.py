@@ -79,11 +79,11 @@ def is_inside(folder: Path, name: Any) -> bool:
     """
     if not isinstance(name, str) or "\0" in name:
         return False
-    path = Path(os.path.normpath(folder / name))
-    top = folder.resolve()
-    if not path.is_relative_to(os.path.normpath(folder)):
+    path = folder / name
+    # As it is written, and through its links.
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
         return False
-    found = path.resolve()
+    top, found = folder.resolve(), path.resolve()
     if found.is_relative_to(top):
         return True
     for place in (top, *top.parents):
