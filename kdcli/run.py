@@ -57,6 +57,8 @@ class Job:
         reporter: Whom to tell of progress.
         checkpoint_every: How often training writes a checkpoint.
         allow_pickle: Whether the weights of the recipe's models may be a pickle.
+        allow_code: Whether the function that the recipe names may be imported and run.
+        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
     """
 
     recipe: Recipe
@@ -71,6 +73,8 @@ class Job:
     teachers: tuple[Path, ...] = ()
     checkpoint_every: Cadence = Cadence()
     allow_pickle: bool = False
+    allow_code: bool = False
+    allow_endpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

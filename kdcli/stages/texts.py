@@ -96,7 +96,15 @@ def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:
         corpus: The texts.
         folder: The teacher's.
     """
-    return Setting(corpus, job.recipe.data, folder, job.reporter, job.allow_pickle)
+    return Setting(
+        corpus,
+        job.recipe.data,
+        folder,
+        job.reporter,
+        job.allow_pickle,
+        job.allow_code,
+        job.allow_endpoints,
+    )
 
 
 def align(
