@@ -39,6 +39,7 @@ from kdcli.run import (
     RunFolder,
     inventory,
 )
+from kdcli.safe_files import is_inside
 
 
 def execute(
@@ -262,6 +263,28 @@ def write_card(folder: Path, reporter: Reporter) -> Path:
             _run_stage(item, recipe, run, reporter)
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return folder / "student"
+
+
+def files_to_publish(folder: Path) -> dict[str, Path]:
+    """The files of a finished run's student that its stages made, by their path in a repository.
+
+    What else lies in the student's folder stays on this machine.
+
+    Raises:
+        UsageError: The folder is no finished run's.
+    """
+    run, student = RunFolder.open(folder), Path("student")
+    found = {}
+    for stage in STAGES:
+        artifact = Path(stage.artifact)
+        if artifact.parts[:1] != student.parts or stage.name not in run.records:
+            continue
+        for name in run.records[stage.name].files:
+            hidden = any(part.startswith(".") for part in Path(name).parts)
+            if is_inside(folder / artifact, name) and not hidden:
+                path = artifact / name
+                found[path.relative_to(student).as_posix()] = folder / path
+    return found
 
 
 def _say_what_changed(todo: Sequence[Planned], run: RunFolder, reporter: Reporter) -> None:

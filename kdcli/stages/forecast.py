@@ -1,6 +1,7 @@
 """What a run will cost, before it starts: sizes, steps and a rough time; no weights are loaded."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
