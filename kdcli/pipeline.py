@@ -230,8 +230,9 @@ def recipe_of(folder: Path) -> Recipe:
     """The recipe that a run was made with.
 
     Raises:
-        UsageError: The folder is no run's.
+        UsageError: The folder is no run's, or a link lies where kd writes.
     """
+    RunFolder.open(folder)
     if not (folder / RECIPE).is_file():
         raise UsageError(
             f"{folder} is no run: it has no {RECIPE}.", "Start one: kd distill RECIPE."

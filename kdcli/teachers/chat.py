@@ -347,7 +347,8 @@ class Chat:
                 for top in tokens[0].top_logprobs or ()
                 if math.isfinite(top.logprob)
             },
-            certainty=tokens and sum(token.logprob for token in tokens),
+            # What many servers say of a probability of 0 is -9999.
+            certainty=tokens and max(sum(token.logprob for token in tokens), -1e9),
             cost=cost,
         )
 

@@ -15,7 +15,9 @@ from kdcli.recipe import yaml
 from kdcli.recipe.black_box import EndpointSpec, FunctionSpec
 from kdcli.recipe.endpoints import PROVIDERS, host_of, is_loopback
 
-_ALLOWED = re.compile(r"(?P<host>[a-z0-9._:-]+)(=(?P<variable>[A-Za-z_][A-Za-z0-9_]*))?", re.ASCII)
+_ALLOWED = re.compile(
+    r"(?P<host>[a-z0-9._:-]+)(=(?P<variable>[a-z_][a-z0-9_]*))?", re.ASCII | re.IGNORECASE
+)
 _KEY = "allow_endpoints"
 # Servers on this machine that speak OpenAI's protocol take its variable.
 _LOCAL = "OPENAI_API_KEY"
