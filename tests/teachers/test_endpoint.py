@@ -445,10 +445,10 @@ def test_usage_that_can_t_be_true_counts_as_the_most(corpus, usage):
     assert server.answered <= 10
 
 
-def test_a_reply_that_unpacks_to_a_gigabyte_is_refused(corpus):
+def test_a_reply_that_unpacks_to_too_much_is_refused(corpus):
     packed = zlib.compressobj(wbits=31)
     block = bytes(1 << 20)
-    bomb = b"".join(packed.compress(block) for _ in range(400)) + packed.flush()
+    bomb = b"".join(packed.compress(block) for _ in range(100)) + packed.flush()
 
     def raw(handler):
         handler.send_response(200)
@@ -463,7 +463,7 @@ def test_a_reply_that_unpacks_to_a_gigabyte_is_refused(corpus):
         pytest.raises(UsageError, match="more than 8 MiB"),
     ):
         ask(corpus, url)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60 << 10
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
