@@ -10,6 +10,7 @@ from pathlib import Path
 from kdcli.errors import UsageError
 from kdcli.progress import Reporter
 from kdcli.run import RunFolder
+from kdcli.safe_files import write_whole
 
 
 @contextmanager
@@ -28,14 +29,18 @@ def locked(folder: Path) -> Iterator[None]:
         # The system frees the lock of a process that is gone: a stale one can't be.
         lock.acquire(blocking=False)
     except Timeout as error:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        who = (
+            holder.read_text(encoding="utf-8", errors="replace")
+            if holder.is_file()
+            else "another process"
+        )
         raise UsageError(
             f"Another kd is at work in {folder}: {who}.", "Wait for it, or name another --output."
         ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
-        holder.write_text(text, encoding="utf-8")
+        write_whole(holder, text)
         yield
     finally:
         lock.release()

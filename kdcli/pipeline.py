@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from kdcli import processes
-from kdcli.errors import MachineError, RecipeError, StoppedError, UsageError, signal_of
+from kdcli.errors import MachineError, StoppedError, UsageError, signal_of
 from kdcli.locks import locked, only_one
 from kdcli.planning import (
     STAGES,
@@ -24,7 +24,6 @@ from kdcli.planning import (
     stages_until,
 )
 from kdcli.progress import Reporter
-from kdcli.recipe.black_box import FunctionSpec
 from kdcli.recipe.load import dump, load
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import TeacherSpec
@@ -40,6 +39,7 @@ from kdcli.run import (
     RunFolder,
     inventory,
 )
+from kdcli.safe_files import is_inside
 
 
 def execute(
@@ -51,6 +51,7 @@ def execute(
     fresh: bool = False,
     allow_pickle: bool = False,
     allow_code: bool = False,
+    allow_endpoints: Sequence[str] = (),
     checkpoint_every: Cadence = Cadence(),
     looked_at: bool = False,
 ) -> RunFolder:
@@ -66,6 +67,8 @@ def execute(
         fresh: Do everything anew, from no checkpoint.
         allow_pickle: Also read weights that are a pickle.
         allow_code: Also run the Python function that the recipe names.
+        allow_endpoints: Hosts that the recipe's texts may be sent to, each as HOST, or
+            HOST=VARIABLE where that environment variable may be sent too.
         checkpoint_every: How often training writes one.
         looked_at: Whether data and models are known to be usable.
 
@@ -75,11 +78,6 @@ def execute(
     Raises:
         KdError: With what to do about it; stages that were finished stay.
     """
-    if isinstance(recipe.teacher, FunctionSpec) and not allow_code:
-        raise RecipeError(
-            f"teacher.function: {recipe.teacher.function} is code that the recipe has run.",
-            "Where you trust it: --allow-code.",
-        )
     with ExitStack() as held, processes.joined():
 
         def begin() -> tuple[RunFolder, list[Planned]]:
@@ -93,7 +91,13 @@ def execute(
                 from kdcli.stages.inputs import look
 
                 # What can't be used has to be said while the folder is as it was.
-                look(recipe, reporter, allow_pickle=allow_pickle)
+                look(
+                    recipe,
+                    reporter,
+                    allow_pickle=allow_pickle,
+                    allow_code=allow_code,
+                    allow_endpoints=allow_endpoints,
+                )
             held.enter_context(locked(folder))
             run = RunFolder.open(folder)
             todo = plan(recipe, run, until, fresh=fresh, identities=identities)
@@ -129,6 +133,8 @@ def execute(
                     teachers=others,
                     checkpoint_every=checkpoint_every,
                     allow_pickle=allow_pickle,
+                    allow_code=allow_code,
+                    allow_endpoints=tuple(allow_endpoints),
                 )
             except KeyboardInterrupt as error:
                 raise StoppedError(
@@ -158,6 +164,7 @@ def repeat(
     *,
     allow_pickle: bool = False,
     allow_code: bool = False,
+    allow_endpoints: Sequence[str] = (),
     checkpoint_every: Cadence = Cadence(),
 ) -> dict[str, Any]:
     """Train a finished run's student again with other seeds, each in a run folder beside it.
@@ -171,6 +178,8 @@ def repeat(
         seeds: How many there are to be, the run's own included.
         allow_pickle: Also read weights that are a pickle.
         allow_code: Also run the Python function that the recipe names.
+        allow_endpoints: Hosts that the recipe's texts may be sent to, each as HOST, or
+            HOST=VARIABLE where that environment variable may be sent too.
         checkpoint_every: How often training writes a checkpoint.
 
     Returns:
@@ -193,6 +202,7 @@ def repeat(
             "evaluate",
             allow_pickle=allow_pickle,
             allow_code=allow_code,
+            allow_endpoints=allow_endpoints,
             checkpoint_every=checkpoint_every,
         )
         found[seed] = made.records["evaluate"].result
@@ -220,8 +230,9 @@ def recipe_of(folder: Path) -> Recipe:
     """The recipe that a run was made with.
 
     Raises:
-        UsageError: The folder is no run's.
+        UsageError: The folder is no run's, or a link lies where kd writes.
     """
+    RunFolder.open(folder)
     if not (folder / RECIPE).is_file():
         raise UsageError(
             f"{folder} is no run: it has no {RECIPE}.", "Start one: kd distill RECIPE."
@@ -253,6 +264,28 @@ def write_card(folder: Path, reporter: Reporter) -> Path:
             _run_stage(item, recipe, run, reporter)
         shutil.rmtree(folder / WORK, ignore_errors=True)
     return folder / "student"
+
+
+def files_to_publish(folder: Path) -> dict[str, Path]:
+    """The files of a finished run's student that its stages made, by their path in a repository.
+
+    What else lies in the student's folder stays on this machine.
+
+    Raises:
+        UsageError: The folder is no finished run's.
+    """
+    run, student = RunFolder.open(folder), Path("student")
+    found = {}
+    for stage in STAGES:
+        artifact = Path(stage.artifact)
+        if artifact.parts[:1] != student.parts or stage.name not in run.records:
+            continue
+        for name in run.records[stage.name].files:
+            hidden = any(part.startswith(".") for part in Path(name).parts)
+            if is_inside(folder / artifact, name) and not hidden:
+                path = artifact / name
+                found[path.relative_to(student).as_posix()] = folder / path
+    return found
 
 
 def _say_what_changed(todo: Sequence[Planned], run: RunFolder, reporter: Reporter) -> None:
@@ -332,6 +365,8 @@ def _run_stage(
     teachers: tuple[Path, ...] = (),
     checkpoint_every: Cadence = Cadence(),
     allow_pickle: bool = False,
+    allow_code: bool = False,
+    allow_endpoints: tuple[str, ...] = (),
 ) -> None:
     stage = item.stage
     reporter.start(stage.name, stage.doing)
@@ -358,6 +393,8 @@ def _run_stage(
         teachers=teachers,
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
+        allow_code=allow_code,
+        allow_endpoints=allow_endpoints,
     )
 
     def work() -> Mapping[str, Any]:

@@ -9,9 +9,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.errors import MachineError, UsageError
+from pydantic import TypeAdapter
+
+from kdcli.errors import MachineError, UsageError, first_line
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import (
+    bring_to_disk,
+    is_inside,
+    link_or_copy,
+    refuse_links,
+    sync,
+    write_whole,
+)
 
 MANIFEST = "run.json"
 RECIPE = "recipe.yaml"
@@ -19,7 +29,7 @@ SEEDS = "seeds.json"
 NOTES = "notes.json"
 WORK = ".work"
 # Where kd writes by name, and deletes.
-_WRITTEN = (RECIPE, MANIFEST, WORK, "logs", "student", ".lock", ".holder")
+_WRITTEN = (RECIPE, MANIFEST, SEEDS, NOTES, WORK, "logs", "student", ".lock", ".holder")
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Job:
         reporter: Whom to tell of progress.
         checkpoint_every: How often training writes a checkpoint.
         allow_pickle: Whether the weights of the recipe's models may be a pickle.
+        allow_code: Whether the function that the recipe names may be imported and run.
+        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
     """
 
     recipe: Recipe
@@ -61,6 +73,8 @@ class Job:
     teachers: tuple[Path, ...] = ()
     checkpoint_every: Cadence = Cadence()
     allow_pickle: bool = False
+    allow_code: bool = False
+    allow_endpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,16 +129,19 @@ class RunFolder:
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             stages = content.pop("stages")
-            return cls(path, {n: Record(**record) for n, record in stages.items()}, content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            records = TypeAdapter(dict[str, Record]).validate_python(stages)
+            return cls(path, records, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
-                f"{manifest} is damaged: {error}.", "Delete it to start over."
+                f"{manifest} is damaged: {first_line(error)}", "Delete it to start over."
             ) from error
 
     def fault(self, stage: str, artifact: str) -> str | None:
         """What is wrong with a finished stage's artifact; None where it is as it was written."""
         folder = self.path / artifact
         for name, (digest, size) in self.records[stage].files.items():
+            if name and not is_inside(folder, name):
+                return f"{self.path / MANIFEST} names a file that is not in {folder}: {name}"
             file = folder / name if name else folder
             if not file.is_file():
                 return f"{file} is missing"
@@ -173,11 +190,11 @@ class RunFolder:
                     continue
                 build, _ = self.workdir(stage, key)
                 copied = build / artifact
-                shutil.copytree(other.path / artifact, copied, copy_function=_link_or_copy)
+                shutil.copytree(other.path / artifact, copied, copy_function=link_or_copy)
             except (UsageError, OSError):
                 continue
             # The other run may have been at work on it while it was copied.
-            if {n: tuple(f) for n, f in record.files.items()} == inventory(copied):
+            if record.files == inventory(copied):
                 self.publish(stage, artifact, copied, record)
                 return record
         return None
@@ -195,7 +212,7 @@ class RunFolder:
             built.rename(target)
         else:
             built.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
         self.records[stage] = record
         self._write_manifest()
         shutil.rmtree(self.path / WORK / stage)
@@ -216,28 +233,6 @@ class RunFolder:
         self.write_text(MANIFEST, json.dumps({**self.about, "stages": stages}, indent=2) + "\n")
 
 
-def refuse_links(*places: Path) -> None:
-    """Raise where one of the places is a link: what is written there would land elsewhere.
-
-    Raises:
-        UsageError: Naming it.
-    """
-    for place in places:
-        if place.is_symlink():
-            raise UsageError(
-                f"{place} is a link, and kd writes or deletes there.",
-                "Put what it points to in its place, or name another --output.",
-            )
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    # An artifact is replaced and never written to, so that its files can be in two runs.
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def _below(place: Path) -> Iterator[Path]:
     # Not by rglob: another kd may be at work there, and what vanishes meanwhile is no error.
     for folder, folders, files in os.walk(place):
@@ -247,31 +242,6 @@ def _below(place: Path) -> Iterator[Path]:
 def _is_text(name: str) -> bool:
     """Whether a file's name is more than bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file and bring it to the disk: under its name it is whole or absent."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with beside.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def bring_to_disk(path: Path) -> None:
-    """Have a file, or all that is in a folder, outlast a machine that goes down."""
-    for place in [path, *path.rglob("*")]:
-        _sync(place)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def file_digest(path: Path) -> str:

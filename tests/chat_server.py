@@ -20,9 +20,13 @@ class ChatServer:
         seconds: That an answer takes.
         say: What it answers to a text, instead.
         key: What it wants to be shown.
+        raw: Writes the whole answer to a request by itself, given its handler.
     """
 
-    def __init__(self, labels, *, logprobs=True, faults=(), seconds=0.0, say=None, key=None):
+    def __init__(
+        self, labels, *, logprobs=True, faults=(), seconds=0.0, say=None, key=None, raw=None
+    ):
+        self.raw, self.shown = raw, []
         self.labels, self.logprobs, self.faults = labels, logprobs, [*faults]
         self.seconds, self.say, self.key = seconds, say, key
         self.asked, self.answered, self.at = Counter(), 0, []
@@ -62,6 +66,7 @@ class ChatServer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with served.lock:
                     served.at.append(time.monotonic())
+                    served.shown.append(self.headers.get("Authorization"))
                     served.at_once += 1
                     served.most_at_once = max(served.most_at_once, served.at_once)
                     fault = served.faults.pop(0) if served.faults else None
@@ -73,6 +78,8 @@ class ChatServer:
                 self.send(status, document)
 
             def reply(self, body, fault):
+                if served.raw is not None:
+                    return served.raw(self)
                 if self.path != "/v1/chat/completions":
                     return 404, {"error": {"message": "no such path"}}
                 if served.key and self.headers.get("Authorization") != f"Bearer {served.key}":

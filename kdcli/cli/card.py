@@ -51,7 +51,7 @@ def card(
     document: dict[str, Any] = {"run": str(folder), "card": str(student / "README.md")}
     text = f"Card: {student / 'README.md'}"
     if push is not None:
-        files = {path.name: path for path in sorted(student.iterdir()) if path.is_file()}
+        files = pipeline.files_to_publish(folder)
         if dry_run:
             sizes = {name: path.stat().st_size for name, path in files.items()}
             shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())

@@ -7,6 +7,7 @@ import typer
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
     AllowCodeOption,
+    AllowEndpointOption,
     AllowPickleOption,
     CheckpointOption,
     DryRunOption,
@@ -33,6 +34,7 @@ def distill(
     ] = 1,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
+    allow_endpoint: AllowEndpointOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -58,6 +60,7 @@ def distill(
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
         allow_code=allow_code,
+        allow_endpoints=allow_endpoint or (),
         dry_run=dry_run,
         seeds=seeds,
     )

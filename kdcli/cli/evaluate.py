@@ -121,7 +121,7 @@ def evaluate(
 
     # After the gates: what they say of a mistake needs none of the seconds that these take.
     from kdcli.evaluation import document, examples
-    from kdcli.run import write_whole
+    from kdcli.safe_files import write_whole
     from kdcli.stages import measure
 
     if per_example is not None:
@@ -192,11 +192,11 @@ def _show(
 
 def _append(file: str | None, text: str) -> None:
     from kdcli.errors import UsageError
+    from kdcli.safe_files import append
 
     if not file:
         return
     try:
-        with Path(file).open("a", encoding="utf-8") as out:
-            out.write(text)
+        append(Path(file), text)
     except OSError as error:
         raise UsageError(f"GITHUB_STEP_SUMMARY: {file}: {error.strerror}.") from error

@@ -3,6 +3,7 @@
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
     AllowCodeOption,
+    AllowEndpointOption,
     AllowPickleOption,
     CheckpointOption,
     DryRunOption,
@@ -23,6 +24,7 @@ def fine_tune_teacher(
     checkpoint_every: CheckpointOption = None,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
+    allow_endpoint: AllowEndpointOption = None,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -43,6 +45,7 @@ def fine_tune_teacher(
         checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
         allow_code=allow_code,
+        allow_endpoints=allow_endpoint or (),
         dry_run=dry_run,
     )
     if run is None:

@@ -59,6 +59,15 @@ AllowCodeOption = Annotated[
         help="Also run the Python function that the recipe names as its teacher, which you trust.",
     ),
 ]
+AllowEndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-endpoint",
+        metavar="HOST[=VARIABLE]",
+        help="A host that the recipe's texts may be sent to, with its provider's key, or with that "
+        "environment variable. May be repeated.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
 ]

@@ -66,6 +66,7 @@ def new(
     """Look at data, and write a recipe for it with every guess explained."""
     from kdcli.errors import RecipeError, UsageError
     from kdcli.recipe.load import load
+    from kdcli.safe_files import write_whole
     from kdcli.stages.propose import TEACHER, Wanted, propose
 
     columns = tuple(text or ())
@@ -76,7 +77,7 @@ def new(
     written = propose(Wanted(data, config, columns, label, teacher or TEACHER), output)
     if output.exists() and (output.is_dir() or output.read_text(encoding="utf-8") != written):
         raise RecipeError(f"{output} exists.", "Name another file: --output.")
-    output.write_text(written, encoding="utf-8")
+    write_whole(output, written)
     load(str(output))
     following = f"kd data check {output}, then kd distill {output} --dry-run"
     Console().result({}, f"{output}\nNext: {following}")

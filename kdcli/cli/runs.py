@@ -22,6 +22,7 @@ def run_recipe(
     fresh: bool,
     allow_pickle: bool = False,
     allow_code: bool = False,
+    allow_endpoints: Sequence[str] = (),
     dry_run: bool = False,
     checkpoint_every: str | None = None,
     seeds: int = 1,
@@ -42,7 +43,12 @@ def run_recipe(
     first = processes.is_first()
     if dry_run:
         if first:
-            _show_plan(recipe, folder, until, console, fresh=fresh, allow_pickle=allow_pickle)
+            allowed = {
+                "allow_pickle": allow_pickle,
+                "allow_code": allow_code,
+                "allow_endpoints": allow_endpoints,
+            }
+            _show_plan(recipe, folder, until, console, allowed, fresh=fresh)
         return None
     reporter = console if first else Silent()
     run = pipeline.execute(
@@ -53,6 +59,7 @@ def run_recipe(
         fresh=fresh,
         allow_pickle=allow_pickle,
         allow_code=allow_code,
+        allow_endpoints=allow_endpoints,
         checkpoint_every=every,
     )
     if seeds > 1:
@@ -63,6 +70,7 @@ def run_recipe(
             seeds,
             allow_pickle=allow_pickle,
             allow_code=allow_code,
+            allow_endpoints=allow_endpoints,
             checkpoint_every=every,
         )
     return run if first else None
@@ -97,7 +105,13 @@ def show_figures(
 
 
 def _show_plan(
-    recipe: "Recipe", folder: Path, until: str, console: Console, *, fresh: bool, allow_pickle: bool
+    recipe: "Recipe",
+    folder: Path,
+    until: str,
+    console: Console,
+    allowed: Mapping[str, Any],
+    *,
+    fresh: bool,
 ) -> None:
     from kdcli import planning
     from kdcli.run import RunFolder
@@ -105,7 +119,7 @@ def _show_plan(
 
     planning.apart_from_data(recipe, folder)
     planned = planning.plan(recipe, RunFolder.open(folder), until, fresh=fresh)
-    expected = forecast(recipe, console, allow_pickle=allow_pickle)
+    expected = forecast(recipe, console, **allowed)
     stages = [
         {
             "stage": item.stage.name,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli import paths
-from kdcli.data import files
+from kdcli.data import files, saved
 from kdcli.data.lines import COMPRESSIONS
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataSpec
 from kdcli.run import file_digest
+from kdcli.safe_files import is_inside, link_out_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +40,7 @@ def digest(spec: DataSpec) -> str:
     Raises:
         DataError: There are no such files.
     """
-    path = paths.local(spec.dataset)
+    path = _without_links_out(paths.local(spec.dataset))
     # How a file is read depends on its name's end.
     found = hashlib.sha256(_suffix(path).encode())
     for name, file in _content(path, spec):
@@ -57,7 +58,7 @@ def find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
     Raises:
         DataError: There is nothing to be read.
     """
-    path = paths.local(spec.dataset)
+    path = _without_links_out(paths.local(spec.dataset))
     if path.is_file():
         return {"train": [_known(path)]}
     return _by_pattern(path, spec) or _in_folder(path, spec, notes)
@@ -66,8 +67,18 @@ def find(spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
 def would_hold(spec: DataSpec, place: Path) -> bool:
     """Whether a file or folder at `place` counts as data: the whole folder is read around it."""
     path = paths.local(spec.dataset)
-    whole = path.is_dir() and not is_saved(path) and not _by_pattern(path, spec)
+    whole = path.is_dir() and not saved.is_saved(path) and not _by_pattern(path, spec)
     return whole and place.resolve().is_relative_to(path.resolve())
+
+
+def _without_links_out(path: Path) -> Path:
+    """The path; what a link in it brings in from outside would be shown, and published."""
+    if path.is_dir() and (link := link_out_of(path)):
+        raise DataError(
+            f"{link} is a link to a file outside of the data's folder.",
+            "Put the file itself in its place, or name it: data.dataset.",
+        )
+    return path
 
 
 def split_name(split: str | tuple[str, ...]) -> str:
@@ -102,7 +113,7 @@ def _by_pattern(path: Path, spec: DataSpec) -> dict[str, list[Path]]:
         for part, split in spec.splits.stated.items()
         if split is not None
     }
-    if not any(map(_names_files, stated.values())) or is_saved(path):
+    if not any(map(_names_files, stated.values())) or saved.is_saved(path):
         return {}
     found: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
@@ -137,16 +148,11 @@ def _matched(pattern: Path, nothing: str) -> list[Path]:
     return found
 
 
-def is_saved(path: Path) -> bool:
-    """Whether a folder is what `save_to_disk` left."""
-    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-
-
 def _in_folder(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Found]":
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset
 
-    if is_saved(path):
-        loaded = load_from_disk(str(path))
+    if saved.is_saved(path):
+        loaded = saved.load(path)
         return {"train": loaded} if isinstance(loaded, Dataset) else loaded
     card = path / "README.md"
     if card.is_file() and card.read_bytes().startswith(b"---"):
@@ -217,8 +223,7 @@ def _known(path: Path) -> Path:
 
 
 def _refuse_outside(folder: Path, file: str) -> None:
-    # Not following links: in the Hub's cache every file is one.
     path = Path(os.path.normpath(file))
-    if not path.is_relative_to(folder.resolve()):
+    if not is_inside(folder.resolve(), file):
         raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
     _known(path)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from kdcli.errors import UsageError
 from kdcli.evaluation import kinds
+from kdcli.safe_files import replacing
 
 if TYPE_CHECKING:
     from kdcli.evaluation.compare import Comparison
@@ -76,12 +77,12 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _json_lines(found: pa.Table, file: Path) -> None:
-    with file.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.to_pylist())
+def _json_lines(found: pa.Table, file: IO[bytes]) -> None:
+    for row in found.to_pylist():
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-_WRITERS: Mapping[str, Callable[[pa.Table, Path], Any]] = {
+_WRITERS: Mapping[str, Callable[[pa.Table, IO[bytes]], Any]] = {
     ".parquet": pyarrow.parquet.write_table,
     ".csv": pyarrow.csv.write_csv,
     ".jsonl": _json_lines,
@@ -102,6 +103,6 @@ def check(file: Path) -> None:
 
 def write(comparison: "Comparison", file: Path) -> None:
     """Write the table, in the format that the file's ending names: whole or not at all."""
-    beside = file.with_name(f".{file.name}.new")
-    _WRITERS[file.suffix](table(comparison), beside)
-    beside.replace(file)
+    found = table(comparison)
+    with replacing(file) as out:
+        _WRITERS[file.suffix](found, out)

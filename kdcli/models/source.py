@@ -10,6 +10,7 @@ from kdcli import hub, machine, paths, processes
 from kdcli.errors import ModelError, first_line, of_machine
 from kdcli.models import files
 from kdcli.run import file_digest
+from kdcli.safe_files import as_umask_says, link_out_of
 from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
             )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        as_umask_says(folder)
 
 
 def _local(reference: str) -> Path | None:
@@ -308,6 +310,11 @@ def _local(reference: str) -> Path | None:
         return _in_package(reference)
     folder = paths.local(reference)
     if folder.is_dir():
+        if link := link_out_of(folder):
+            raise ModelError(
+                f"{link} is a link to a file outside of the model's folder.",
+                "Put the file itself in its place.",
+            )
         return _checked(folder)
     if folder.exists():
         raise ModelError(f"{reference} is a file; a model is a folder with a config.json.")

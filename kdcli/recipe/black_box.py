@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from kdcli.recipe import endpoints
 from kdcli.recipe.base import Revision, Source, Spec
 
 Gives = Literal["probabilities", "logits"]
@@ -18,12 +19,6 @@ def _a_function(reference: str) -> str:
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", reference):
         raise ValueError("is no module:function")
     return reference
-
-
-def _web_address(url: str) -> str:
-    if not re.match(r"https?://[^/@\s]+(/\S*)?$", url):
-        raise ValueError("is no address such as https://api.example.com/v1, without a password")
-    return url.rstrip("/")
 
 
 def _with_a_place(template: str) -> str:
@@ -117,17 +112,19 @@ class EndpointSpec(DescribedSpec):
     """A language model behind an API that speaks OpenAI's chat completions."""
 
     kind: Literal["endpoint"] = "endpoint"
-    url: Annotated[str, AfterValidator(_web_address)] = Field(
-        description="The API's address up to its version: https://api.example.com/v1."
+    url: Annotated[str, AfterValidator(endpoints.checked)] = Field(
+        description="The API's address up to its version: https://api.example.com/v1. Unless it is "
+        "on this machine, its host has to be allowed: --allow-endpoint HOST."
     )
     model: str = Field(min_length=1, description="What the API calls the model.")
     instructions: str = Field(
         "Classify the text.", description="What the model is asked, before the list of labels."
     )
-    key_variable: str = Field(
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         "OPENAI_API_KEY",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="The environment variable that holds the API's key; never the key itself.",
+        description="The environment variable that holds the API's key, never the key itself; null "
+        "where the API wants none. Another one than the provider's own has to be allowed: "
+        "--allow-endpoint HOST=VARIABLE.",
     )
     votes: int = Field(
         5,
@@ -142,7 +139,9 @@ class EndpointSpec(DescribedSpec):
     retries: int = Field(
         6, ge=0, description="How often a request is tried again: 429, 5xx, no answer."
     )
-    timeout: float = Field(60, gt=0, description="Seconds to wait for an answer.")
+    timeout: float = Field(
+        60, gt=0, description="Seconds within which an answer has to be there as a whole."
+    )
     price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
         None, description="What a million tokens cost, of prompts and of answers."
     )

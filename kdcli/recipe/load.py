@@ -19,6 +19,7 @@ from kdcli.recipe.mistakes import Mistake, SpecT
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import WAYS
 from kdcli.recipe.sweep import VARIES, probes
+from kdcli.safe_files import write_whole
 from kdcli.tasks import SINGLE_LABEL, TASKS
 
 # `key=value`, and what the user typed for it where that wasn't --set.
@@ -159,7 +160,7 @@ def copy_to(reference: str, to: Path | None) -> Path:
     # From the last to the first: a replacement shifts only what follows it.
     for (start, end), absolute in sorted(moved, reverse=True):
         text = text[:start] + json.dumps(absolute, ensure_ascii=False) + text[end:]
-    target.write_text(text, encoding="utf-8")
+    write_whole(target, text)
     return target
 
 

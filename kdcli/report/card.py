@@ -18,7 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdcli import __version__
 from kdcli.evaluation import summary
 from kdcli.outside import printable
+from kdcli.recipe import endpoints
 from kdcli.recipe.base import Spec
+from kdcli.recipe.black_box import EndpointSpec
 from kdcli.recipe.load import dump
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import TeacherSpec
@@ -130,6 +132,8 @@ def public(recipe: Recipe) -> Recipe:
     if isinstance(teacher, TeacherSpec):
         also = tuple(o.model_copy(update={"model": _public(o.model)}) for o in teacher.also)
         places = {**places, "also": also}
+    if isinstance(teacher, EndpointSpec):
+        places = {"url": endpoints.public(teacher.url)}
     parts: dict[str, Spec] = {
         "data": recipe.data.model_copy(update={
             key: _public(source) for key in ("dataset", "unlabelled")

@@ -8,10 +8,14 @@ import json
 import re
 from pathlib import Path
 
+from kdcli.safe_files import write_whole
+
 BEGIN = "<!-- yours: what stands between these marks stays when the card is written again -->"
 END = "<!-- /yours -->"
 
-_NOTE = re.compile(r"<!-- yours\b[^>]*-->\n(.*?)<!-- /yours -->\n?", re.DOTALL)
+# On lines of their own: in the middle of one they are a name that a stranger gave to something.
+_NOTE = re.compile(r"^<!-- yours\b[^>\n]*-->\n(.*?)^<!-- /yours -->$\n?", re.DOTALL | re.MULTILINE)
+_METADATA = re.compile(r"---\n.*?^---$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} .+$", re.MULTILINE)
 
 
@@ -19,14 +23,16 @@ def collect(card: Path, notes: Path) -> None:
     """Put the notes of a card, where there is one, into the file `notes`."""
     if not card.is_file():
         return
-    text = card.read_text(encoding="utf-8", errors="replace")
+    whole = card.read_text(encoding="utf-8", errors="replace")
+    metadata = _METADATA.match(whole)
+    text = whole[metadata.end() :] if metadata else whole
     found = [
         (headings[-1] if (headings := _HEADING.findall(text[: match.start()])) else "", match[1])
         for match in _NOTE.finditer(text)
         if match[1].strip()
     ]
     if found:
-        notes.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_whole(notes, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     else:
         notes.unlink(missing_ok=True)
 

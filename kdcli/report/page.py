@@ -52,7 +52,7 @@ def render(
     environment.filters |= {
         "number": tables.number,
         "percent": tables.percent,
-        "breakable": lambda label: escape(label).replace("_", Markup("_<wbr>")),
+        "breakable": lambda label: escape(printable(str(label))).replace("_", Markup("_<wbr>")),
     }
     names = [model["name"] for model in evaluation["models"]]
     task = TASKS[evaluation["task"]]

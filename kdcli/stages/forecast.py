@@ -1,6 +1,7 @@
 """What a run will cost, before it starts: sizes, steps and a rough time; no weights are loaded."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ _SHARE_OF_PEAK = 0.5
 
 
 def forecast(
-    recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False
+    recipe: Recipe,
+    reporter: Reporter,
+    *,
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+    allow_endpoints: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """By stage: `parameters`, `steps` and expected `seconds`, as far as they apply.
 
@@ -31,7 +37,14 @@ def forecast(
     Raises:
         KdError: The data or a model's configuration is missing or unusable.
     """
-    given = look(recipe, reporter, allow_pickle=allow_pickle, weights=False)
+    given = look(
+        recipe,
+        reporter,
+        allow_pickle=allow_pickle,
+        allow_code=allow_code,
+        allow_endpoints=allow_endpoints,
+        weights=False,
+    )
     large = None if given.teacher is None else size(given.teacher)
     small, model = size(given.student), given.teacher or given.student
     rows = {part: len(split) for part, split in given.corpus.splits.items()}

@@ -1,5 +1,6 @@
 """What a run is given: looked at as a whole before anything is written or trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,13 @@ class Inputs:
 
 
 def look(
-    recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False, weights: bool = True
+    recipe: Recipe,
+    reporter: Reporter,
+    *,
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+    allow_endpoints: Sequence[str] = (),
+    weights: bool = True,
 ) -> Inputs:
     """Everything that a run needs of data and models, as far as it can be known beforehand.
 
@@ -67,6 +74,8 @@ def look(
         recipe: Names them.
         reporter: Told what the user should know of them.
         allow_pickle: Whether the models' weights may be a pickle.
+        allow_code: Whether the recipe's function may be imported.
+        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
         weights: Whether to load the weights too, to see that they are sound.
 
     Raises:
@@ -82,7 +91,15 @@ def look(
     )
     teacher, tokenizer, others, loaded = None, None, [], None
     if not isinstance(recipe.teacher, TeacherSpec):
-        setting = Setting(whole, recipe.data, Path(), reporter, allow_pickle)
+        setting = Setting(
+            whole,
+            recipe.data,
+            Path(),
+            reporter,
+            allow_pickle,
+            allow_code,
+            tuple(allow_endpoints),
+        )
         kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
         _refuse_too_many(corpus, len(corpus.labels))
     else:

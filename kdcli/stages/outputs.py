@@ -20,6 +20,7 @@ from kdcli.progress import Tally
 from kdcli.recipe.black_box import BlackBox
 from kdcli.recipe.teacher import TeacherSpec
 from kdcli.run import Job
+from kdcli.safe_files import replacing
 from kdcli.stages import texts
 from kdcli.stages.teacher import fine_tuned
 from kdcli.tasks import Task
@@ -147,10 +148,8 @@ def _out_of_fold(job: Job, corpus: Corpus) -> np.ndarray:
             model, tokenizer, _ = fine_tuned(alone, f"teacher-fold-{number}", corpus, others)
             logits = _ask(model, tokenizer, {"part": train.select(part)}, job)["part"]
             if processes.is_first():
-                beside = kept.with_suffix(".new")
-                with beside.open("wb") as file:
+                with replacing(kept) as file:
                     np.save(file, logits)
-                beside.replace(kept)
             processes.wait_for_all()
         found[part] = np.load(kept)
     return found

@@ -21,7 +21,8 @@ from kdcli.models.size import size
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import CutSpec
 from kdcli.recipe.student import StudentSpec
-from kdcli.run import Job, refuse_links
+from kdcli.run import Job
+from kdcli.safe_files import refuse_links
 from kdcli.stages import narrowing, texts
 from kdcli.stages.narrowing import Narrowing
 

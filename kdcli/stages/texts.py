@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import load_from_disk
 
-from kdcli.data import encode, source, targets
+from kdcli.data import encode, saved, source, targets
 from kdcli.data.encode import TEACHER_LOGITS
 from kdcli.data.labels import is_generic
 from kdcli.data.source import Corpus
@@ -105,7 +104,7 @@ def with_transfer(corpus: Corpus, job: Job) -> Corpus:
     folder = job.inputs.get("transfer")
     if folder is None:
         return corpus
-    return replace(corpus, splits={**corpus.splits, TRANSFER: load_from_disk(str(folder))})
+    return replace(corpus, splits={**corpus.splits, TRANSFER: saved.load(folder)})
 
 
 def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:
@@ -116,7 +115,15 @@ def setting(job: Job, corpus: Corpus, folder: Path) -> Setting:
         corpus: The texts.
         folder: The teacher's.
     """
-    return Setting(corpus, job.recipe.data, folder, job.reporter, job.allow_pickle)
+    return Setting(
+        corpus,
+        job.recipe.data,
+        folder,
+        job.reporter,
+        job.allow_pickle,
+        job.allow_code,
+        job.allow_endpoints,
+    )
 
 
 def align(

@@ -47,6 +47,7 @@ def space_for(recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False)
     Raises:
         KdError: Data or models are missing or unusable.
     """
+    _refuse_black_box(recipe)
     given = look(recipe, reporter, allow_pickle=allow_pickle, weights=False)
     return _space(recipe.spelt_out(given.corpus.task), given, allow_pickle=allow_pickle)
 
@@ -82,6 +83,7 @@ def search(
     start = time.time()
     require_optuna()
     recipe, folder = order.recipe, order.folder
+    _refuse_black_box(recipe)
     RunFolder.open(folder)
     given = look(recipe, reporter, allow_pickle=order.allow_pickle, weights=False)
     task = given.corpus.task
@@ -113,13 +115,17 @@ def search(
         return _conclude(order, run, given, None if target is None else target.limit, reporter)
 
 
-def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:
-    """What is varied; each student that it names by itself is looked at."""
-    if given.teacher is None:
+def _refuse_black_box(recipe: Recipe) -> None:
+    if recipe.black_box is not None:
         raise RecipeError(
             "teacher: a sweep measures students beside their teacher, and a black box can't be.",
             "Distil with it: kd distill.",
         )
+
+
+def _space(recipe: Recipe, given: Inputs, *, allow_pickle: bool) -> Space:
+    """What is varied; each student that it names by itself is looked at."""
+    assert given.teacher is not None, "a black box is refused before"
     space = space_of(recipe, layers.stacks(given.teacher)[0].depth)
     for key, values in space.items():
         for value in probes(values) if key.startswith("student") else ():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.errors import UsageError
 from kdcli.planning import first_difference
 from kdcli.recipe.sweep import Space
-from kdcli.run import refuse_links
+from kdcli.safe_files import refuse_links
 from kdcli.sweep.space import draw, settings
 from kdcli.sweep.trials import Shape, Trial, worth_keeping
 

@@ -35,6 +35,8 @@ class Setting:
         folder: The teacher's own folder: what fitting leaves there, answering finds.
         reporter: Told what the user should know.
         allow_pickle: Whether weights may be a pickle.
+        allow_code: Whether the recipe's function may be imported and run.
+        allow_endpoints: Where the texts may be sent to; see `kdcli.teachers.consent.key_for`.
     """
 
     corpus: Corpus
@@ -42,6 +44,8 @@ class Setting:
     folder: Path
     reporter: Reporter
     allow_pickle: bool = False
+    allow_code: bool = False
+    allow_endpoints: tuple[str, ...] = ()
 
 
 def as_logits(values: np.ndarray, gives: Gives, task: Task) -> np.ndarray:

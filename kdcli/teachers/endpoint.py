@@ -16,10 +16,12 @@ import numpy as np
 
 from kdcli.errors import DataError, NoSuchParameterError
 from kdcli.evaluation.passes import texts_of
+from kdcli.outside import printable
 from kdcli.recipe.black_box import EndpointSpec
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
 from kdcli.teachers.chat import Answer, Chat
+from kdcli.teachers.consent import key_for
 from kdcli.teachers.kept import Kept, default_file
 
 if TYPE_CHECKING:
@@ -28,15 +30,18 @@ if TYPE_CHECKING:
 _ALTERNATIVES = 20  # the most that the protocol gives
 # Of the first token's probability, what has to be labels' for it to be taken.
 _ENOUGH = 0.5
-_NUMBER = re.compile(r"\d+")
+# No label has a longer one, and Python refuses to read one of 5,000 digits.
+_NUMBER = re.compile(r"(?<!\d)\d{1,9}(?!\d)")
 
 
 def check(spec: EndpointSpec, setting: Setting) -> None:
-    """See that the task is one that it can be asked about.
+    """See that the user allows it, and that the task is one that it can be asked about.
 
     Raises:
+        RecipeError: The user didn't allow the host, or its key.
         DataError: The labels are scores, or a description is of no label.
     """
+    key_for(spec, setting.allow_endpoints)
     if setting.corpus.task is REGRESSION:
         raise DataError("teacher: an endpoint gives labels, and the data has scores.")
 
@@ -47,12 +52,14 @@ def opened(spec: EndpointSpec, setting: Setting) -> Asking:
     Nothing is paid twice.
 
     Raises:
-        MendableError: The key, the address or the model is wrong, or the ceiling is reached.
+        MendableError: The host or the key isn't allowed, the key, the address or the model is
+            wrong, or the ceiling is reached.
         WorldError: The server doesn't answer.
     """
+    key = key_for(spec, setting.allow_endpoints)
     prompt = _Prompt(spec, setting)
     with Kept(default_file()) as kept:
-        chat = Chat(spec, _spent(prompt, setting, kept))
+        chat = Chat(spec, key, _spent(prompt, setting, kept))
         # One text of the run, whichever splits are asked for: its answer is paid once.
         first = texts_of(next(iter(setting.corpus.splits.values())).select([0]))[0]
         votes = _votes(chat, prompt, first, kept)
@@ -88,7 +95,7 @@ class _Prompt:
         self.spec = spec
         self.count, self.several = len(labels), setting.corpus.task is MULTI_LABEL
         listed = "\n".join(
-            f"{number}. {spec.descriptions.get(label, label)}"
+            f"{number}. {_on_one_line(spec.descriptions.get(label, label))}"
             for number, label in enumerate(labels, 1)
         )
         how = (
@@ -132,8 +139,9 @@ class _Prompt:
         found = np.zeros(self.count)
         for token, logarithm in (answer.alternatives or {}).items():
             stripped = token.strip()
-            if stripped.isdecimal() and 1 <= int(stripped) <= self.count:
-                found[int(stripped) - 1] += np.exp(logarithm)
+            number = int(stripped) if _NUMBER.fullmatch(stripped) else 0
+            if 1 <= number <= self.count:
+                found[number - 1] += np.exp(logarithm)
         named = self._named(answer.text)
         # A number of several tokens begins as another one does: its first token says too little.
         whole = len(named) == 1 and found[named[0]] == found.max()
@@ -153,6 +161,11 @@ class _Prompt:
         return found if self.several else found[:1]
 
 
+def _on_one_line(name: str) -> str:
+    """A label as the list can hold it: a line end in it would begin another label's line."""
+    return printable(" ".join(name.split()))
+
+
 def _spent(prompt: _Prompt, setting: Setting, kept: Kept) -> float:
     """What the run's answers have cost so far: those about any of its texts, whenever they came."""
     if prompt.spec.price is None:
@@ -160,7 +173,13 @@ def _spent(prompt: _Prompt, setting: Setting, kept: Kept) -> float:
     texts = {text for split in setting.corpus.splits.values() for text in texts_of(split)}
     ways: list[int | None] = [None, *range(prompt.spec.votes)]
     asked = [_digest(prompt.spec, prompt.body(text, way)) for text in texts for way in ways]
-    return sum(Answer.read(answer).cost for answer in kept.get(asked).values())
+    return sum(answer.cost for answer in _known(kept, asked).values())
+
+
+def _known(kept: Kept, questions: Iterable[str]) -> dict[str, Answer]:
+    """The answers that are kept; what can't be used counts as none, and is asked for again."""
+    found = {question: Answer.read(text) for question, text in kept.get(questions).items()}
+    return {question: answer for question, answer in found.items() if answer is not None}
 
 
 def _votes(chat: Chat, prompt: _Prompt, text: tuple[str, ...], kept: Kept) -> Sequence[int | None]:
@@ -170,13 +189,12 @@ def _votes(chat: Chat, prompt: _Prompt, text: tuple[str, ...], kept: Kept) -> Se
         return votes
     body = prompt.body(text, None)
     key = _digest(chat.spec, body)
-    if (known := kept.get([key]).get(key)) is None:
+    if (answer := _known(kept, [key]).get(key)) is None:
         try:
-            known = chat.ask(body).written()
+            answer = chat.ask(body)
         except NoSuchParameterError:
             return votes
-        kept.put(key, known)
-    answer = Answer.read(known)
+        kept.put(key, answer.written())
     return votes if answer.certainty is None else [None]
 
 
@@ -188,7 +206,7 @@ def _ask_all(
 ) -> dict[str, Answer]:
     """The answer to each request, by its digest: those that are kept, and the others' now."""
     asked = {_digest(chat.spec, body): body for body in bodies}
-    found = {key: Answer.read(text) for key, text in kept.get(asked).items()}
+    found = _known(kept, asked)
     missing = ((key, body) for key, body in asked.items() if key not in found)
     running: dict[Future[Answer], str] = {}
     with ThreadPoolExecutor(chat.spec.concurrency) as pool:

@@ -11,6 +11,7 @@ from kdcli.errors import DataError, RecipeError
 from kdcli.evaluation.passes import texts_of
 from kdcli.recipe.black_box import FunctionSpec
 from kdcli.teachers.asked import Advance, Asking, Setting, as_logits
+from kdcli.teachers.consent import refuse_code
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,8 +23,9 @@ def check(spec: FunctionSpec, setting: Setting) -> None:
     """See that the function is there.
 
     Raises:
-        RecipeError: It isn't.
+        RecipeError: It isn't, or the user doesn't allow code.
     """
+    refuse_code(spec, allow_code=setting.allow_code)
     _import(spec.function)
 
 
@@ -31,8 +33,9 @@ def opened(spec: FunctionSpec, setting: Setting) -> Asking:
     """Import the function: what it gives for the texts, 256 at a time, as logits, (texts, labels).
 
     Raises:
-        RecipeError: It can't be imported, fails, or gives something else.
+        RecipeError: It isn't allowed, can't be imported, fails, or gives something else.
     """
+    refuse_code(spec, allow_code=setting.allow_code)
     function, labels = _import(spec.function), list(setting.corpus.labels)
 
     def logits(split: "Dataset", advance: Advance) -> np.ndarray:

@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 
 from kdcli import processes
 from kdcli.errors import StoppedError
-from kdcli.run import Cadence, bring_to_disk, write_whole
+from kdcli.run import Cadence
+from kdcli.safe_files import bring_to_disk, write_whole
 
 _SEAL = "whole.json"
 _KEPT = 2

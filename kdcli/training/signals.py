@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdcli.data import saved
 from kdcli.data.encode import TEACHER_LOGITS
 from kdcli.tasks import SINGLE_LABEL, Task
 
@@ -51,6 +52,4 @@ def averaged(
 
 def read(folder: Path) -> "DatasetDict":
     """The teacher's outputs as written, memory-mapped."""
-    from datasets import load_from_disk
-
-    return load_from_disk(str(folder))
+    return saved.load(folder)

@@ -19,6 +19,7 @@ from markdown_it import MarkdownIt
 
 import kdcli
 from kdcli.errors import RecipeError
+from kdcli.outside import printable
 from kdcli.recipe.load import load
 from kdcli.report import notes
 from kdcli.run import file_digest
@@ -137,6 +138,12 @@ def test_the_card_s_text_holds_no_more_than_ours(card):
     assert len([token for token in tokens if token.type == "fence"]) == 2
     assert "`` ` ``` fence\\n```\\n" in [c.content for c in inline if c.type == "code_inline"]
     assert "te`a`cher](http:) <i>\\u202e" in [c.content for c in inline if c.type == "code_inline"]
+
+
+def test_the_page_holds_no_character_that_steers(done, place):
+    page = (place / "run/report.html").read_text("utf-8")
+    assert "\\x1b[2J" in page
+    assert printable(page, keep="\n") == page
 
 
 def test_the_terminal_is_not_steered(done, kd):

@@ -90,7 +90,7 @@ WRONG = {
                                ":4: teacher.template has no place for the label"),
     "a password in an address": (TEACHER % "kind: endpoint, model: m, url: 'https://u:p@x/v1'",
                                  ":4: teacher.url is no address .*, without a password"),
-    "a ceiling and no price": (TEACHER % "kind: endpoint, model: m, url: 'http://x', at_most: 3",
+    "a ceiling and no price": (TEACHER % "kind: endpoint, model: m, url: 'https://x', at_most: 3",
                                   ":4: teacher has at_most, and no price to count with"),
     "no function": (TEACHER % "kind: function, function: os.system", ":4: teacher.function is no"),
     "nothing to cut": ("name: x\ndata: {dataset: a/b}\nteacher: {kind: scores, file: x.csv}\n",

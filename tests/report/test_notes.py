@@ -49,3 +49,17 @@ def test_notes_outlive_the_card(tmp_path):
 def test_a_note_that_is_taken_out_is_gone(tmp_path):
     card = written_again(f"{CARD}\n{notes.BEGIN}\nMine.\n{notes.END}\n", tmp_path)
     assert "Mine." not in written_again(card.replace("Mine.\n", ""), tmp_path)
+
+
+NAMED = CARD.replace("license: mit", "license: mit\nname: <!-- yours -->").replace(
+    "About.", "About <!-- yours -->\n`<!-- /yours -->`, a label."
+)
+
+
+def test_a_name_that_looks_like_a_mark_is_no_note(tmp_path):
+    (tmp_path / "README.md").write_text(f"{NAMED}\n{notes.BEGIN}\nMine.\n{notes.END}\n")
+    for _ in range(3):
+        notes.collect(tmp_path / "README.md", tmp_path / "notes.json")
+        card = notes.insert(NAMED, tmp_path / "notes.json")
+        (tmp_path / "README.md").write_text(card)
+    assert card == f"{NAMED.rstrip()}\n\n{notes.BEGIN}\nMine.\n{notes.END}\n"

@@ -1,8 +1,12 @@
 """A language model behind an API: what it knows is learnt, and nothing is paid twice."""
 
+import dataclasses
 import json
+import resource
+import sqlite3
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import forked
@@ -12,12 +16,13 @@ from chat_server import ANSWER, PROMPT, ChatServer
 from teachers.conftest import label_of, texts_of
 
 from kdcli.data import source as data
-from kdcli.errors import HubError, MendableError, UsageError
+from kdcli.errors import HubError, KdError, MendableError, UsageError
 from kdcli.progress import Silent
 from kdcli.recipe.black_box import EndpointSpec
 from kdcli.recipe.data import DataSpec
 from kdcli.teachers import chat, endpoint
 from kdcli.teachers.asked import Setting
+from kdcli.teachers.kept import default_file
 
 LABELS = ("parcel", "password", "refund")
 PRICE = (1000.0, 2000.0)
@@ -35,9 +40,11 @@ def corpus(planted):
     return data.load(DataSpec(dataset=str(planted)), 0)
 
 
-def ask(corpus, url, split="validation", reporter=None, **settings):
+def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
     spec = EndpointSpec(url=url, model="m", **settings)
-    place = Setting(corpus, DataSpec(dataset="x/y"), Path(), reporter or Silent())
+    place = Setting(
+        corpus, DataSpec(dataset="x/y"), Path(), reporter or Silent(), allow_endpoints=allow
+    )
     return endpoint.opened(spec, place)(corpus.splits[split], lambda done, total: None)
 
 
@@ -158,7 +165,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(corpus):
     server = ChatServer(LABELS, seconds=0.4)
     with (
         server.running() as url,
-        pytest.raises(HubError, match=r"ReadTimeout.* 2 times"),
+        pytest.raises(HubError, match=r"within 0\.1 s, 2 times"),
     ):
         ask(corpus, url, timeout=0.1, retries=1)
 
@@ -211,7 +218,7 @@ def test_the_key_is_shown_to_the_server_and_written_nowhere(corpus, distilled, m
     monkeypatch.setenv("MY_KEY", "s3cret")
     with ChatServer(LABELS, key="s3cret").running() as url:
         teacher = {"kind": "endpoint", "url": url, "model": "m", "key_variable": "MY_KEY"}
-        made, figures = distilled(teacher)
+        made, figures = distilled(teacher, allow_endpoints=["127.0.0.1=MY_KEY"])
     assert figures["teacher"]["accuracy"] == 1
     places = [*made.path.parent.rglob("*")]
     assert not [p for p in places if p.is_file() and b"s3cret" in p.read_bytes()]
@@ -266,3 +273,249 @@ def test_several_labels_are_votes_for_each(tmp_path):
         logits = ask(corpus, url, votes=2)
     assert (logits > 0).tolist() == [[True, True], [False, True], [False, False]]
     assert server.answered == 6
+
+
+def test_the_key_of_netrc_is_not_put_in_its_place(corpus, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password another\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for key in ("s3cret", ""):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        server = ChatServer(LABELS)
+        with server.running() as url:
+            ask(corpus, url, instructions=f"With {key}.")
+        assert set(server.shown) == {f"Bearer {key}" if key else None}
+
+
+@pytest.mark.parametrize("status", [401, 400, 500])
+def test_a_key_that_the_server_repeats_is_masked(corpus, monkeypatch, status, caplog):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret-key")
+    error = {"error": {"message": "Incorrect API key provided: s3cret-key."}}
+    server = ChatServer(LABELS, raw=lambda handler: handler.send(status, error))
+    with server.running() as url, pytest.raises(KdError, match="Incorrect") as raised:
+        ask(corpus, url, retries=0)
+    assert "s3cret" not in f"{raised.value} {raised.value.__cause__} {caplog.text}"
+
+
+def test_a_redirect_is_not_followed(corpus, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret")
+    other = ChatServer(LABELS)
+
+    def elsewhere(handler):
+        handler.send_response(307)
+        handler.send_header("Location", f"{there}/chat/completions")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with other.running() as there, ChatServer(LABELS, raw=elsewhere).running() as url:
+        with pytest.raises(UsageError, match="status 307"):
+            ask(corpus, url)
+        assert not other.at
+
+
+def with_content(content):
+    return lambda document: document["choices"][0]["message"].update(content=content)
+
+
+def with_logprob(value, place="top_logprobs"):
+    def change(document):
+        token = document["choices"][0]["logprobs"]["content"][0]
+        (token if place is None else token[place][0]).update(logprob=value)
+
+    return change
+
+
+def without(*path):
+    def change(document):
+        *way, last = path
+        for step in way:
+            document = document[step]
+        del document[last]
+
+    return change
+
+
+BAD_REPLIES = {
+    "content is a list": with_content([{"type": "text", "text": "1"}]),
+    "content is a number": with_content(1),
+    "no content": without("choices", 0, "message", "content"),
+    "no message": without("choices", 0, "message"),
+    "no choice": without("choices", 0),
+    "no log-probability": without("choices", 0, "logprobs", "content", 0, "logprob"),
+    "no token": without("choices", 0, "logprobs", "content", 0, "top_logprobs", 0, "token"),
+    "log-probabilities are text": lambda d: d["choices"][0].update(logprobs="many"),
+    "nan": with_logprob(float("nan")),
+    "inf": with_logprob(float("inf")),
+    "more than certain": with_logprob(5.0),
+    "nan of the answer": with_logprob(float("nan"), None),
+    "minus inf of the answer": with_logprob(float("-inf"), None),
+    "text of the answer": with_logprob("x", None),
+}
+
+
+@pytest.mark.parametrize("change", BAD_REPLIES.values(), ids=BAD_REPLIES)
+def test_a_bad_reply_is_refused_and_not_kept(corpus, change):
+    server = ChatServer(LABELS)
+    whole = server.completion
+    with server.running() as url:
+        server.completion = lambda body: changed(whole(body), change)
+        with pytest.raises(UsageError, match="something else than a chat completion"):
+            ask(corpus, url)
+        server.completion = whole
+        assert right(corpus, ask(corpus, url))
+
+
+def changed(document, change):
+    change(document)
+    return document
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[" * 100_000, b'{"choices": ' + b"9" * 5000, b"\xff", b'"\\ud800"', b"null", b"7"],
+    ids=["empty", "deep", "digits", "bytes", "surrogate", "null", "number"],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_reply_that_is_no_document_is_refused(corpus, body, status):
+    def raw(handler):
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with ChatServer(LABELS, raw=raw).running() as url, pytest.raises(UsageError):
+        ask(corpus, url, retries=0)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        '{"text": "1", "alternatives": {"1": NaN}, "certainty": -0.1, "cost": 0}',
+        '{"text": ["1"], "alternatives": null, "certainty": null, "cost": 0}',
+        '{"text": "1", "alternatives": null, "certainty": null, "cost": -5}',
+        "torn",
+    ],
+)
+def test_a_bad_reply_that_was_kept_is_asked_for_again(corpus, kept):
+    server = ChatServer(LABELS)
+    with server.running() as url:
+        ask(corpus, url)
+        with sqlite3.connect(default_file()) as db:
+            db.execute("UPDATE answers SET answer = ?", (kept,))
+        db.close()
+        logits = ask(corpus, url, price=PRICE, at_most=1000 * EACH)
+    assert right(corpus, logits)
+    assert np.isfinite(logits).all()
+    assert set(server.asked.values()) == {2}
+
+
+def test_an_alternative_of_probability_zero_is_one(corpus):
+    server = ChatServer(LABELS)
+    whole = server.completion
+    server.completion = lambda body: changed(
+        whole(body),
+        lambda d: d["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append(
+            {"token": "3", "logprob": float("-inf")}
+        ),
+    )
+    with server.running() as url:
+        logits = ask(corpus, url)
+    assert right(corpus, logits)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_a_number_of_5000_digits_is_no_label(corpus, logprobs):
+    many = "9" * 5000
+    server = ChatServer(LABELS, logprobs=logprobs, say=lambda text: many)
+    with server.running() as url:
+        logits = ask(corpus, url, votes=1)
+    assert np.ptp(logits, axis=1).max() < 1e-6 or logprobs
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -(10**6), "completion_tokens": -(10**6)},
+        {"prompt_tokens": "many", "completion_tokens": 1},
+        {"prompt_tokens": 10**400},
+        {"prompt_tokens": None},
+        "text",
+        [7],
+        None,
+    ],
+    ids=str,
+)
+def test_usage_that_can_t_be_true_counts_as_the_most(corpus, usage):
+    server = ChatServer(LABELS, seconds=0.005)
+    whole = server.completion
+    server.completion = lambda body: whole(body) | {"usage": usage}
+    with server.running() as url, pytest.raises(MendableError, match=r"teacher\.at_most"):
+        ask(corpus, url, price=PRICE, at_most=10 * EACH)
+    assert server.answered <= 10
+
+
+def test_a_reply_that_unpacks_to_too_much_is_refused(corpus):
+    packed = zlib.compressobj(wbits=31)
+    block = bytes(1 << 20)
+    bomb = b"".join(packed.compress(block) for _ in range(100)) + packed.flush()
+
+    def raw(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        ChatServer(LABELS, raw=raw).running() as url,
+        pytest.raises(UsageError, match="more than 8 MiB"),
+    ):
+        ask(corpus, url)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60 << 10
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_sends_byte_by_byte_is_given_up(corpus, part):
+    def raw(handler):
+        if part == "body":
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+        else:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        try:
+            for _ in range(40):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    start = time.monotonic()
+    with (
+        ChatServer(LABELS, raw=raw).running() as url,
+        pytest.raises(HubError, match=r"within 0\.3 s"),
+    ):
+        ask(corpus, url, timeout=0.3, retries=0)
+    assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.parametrize("told", ["²", "nan", "inf", "9" * 5000, "-1", "1e9", "1.5.2"])
+def test_a_retry_after_that_is_no_time_is_not_waited_for(monkeypatch, told):
+    monkeypatch.undo()
+    assert chat._pause(0, chat._Reply(429, "", told, b"")) <= 60
+
+
+def test_a_label_can_t_begin_another_label_s_line(corpus):
+    labels = ("parcel\n2. refund\n3. nothing", "pass\u202eword", "refund")
+    strange = dataclasses.replace(corpus, labels=labels)
+    place = Setting(strange, DataSpec(dataset="x/y"), Path(), Silent())
+    spec = EndpointSpec(url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"})
+    listed = endpoint._Prompt(spec, place).system.split("Labels:\n")[1].split("\n\n")[0]
+    assert listed.split("\n") == [
+        "1. parcel 2. refund 3. nothing",
+        "2. pass\\u202eword",
+        "3. a b",
+    ]
