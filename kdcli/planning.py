@@ -70,7 +70,7 @@ STAGES = (
           besides=("distill.losses", _UNLABELLED), when="baseline", together=True),
     Stage("evaluate", "measure them", "evaluation.json",
           ("teacher", "outputs", "distill", "control", "baseline"), ("data", "evaluate"),
-          "kdcli.stages.evaluate:run", version=4, besides=(_UNLABELLED,)),
+          "kdcli.stages.evaluate:run", version=5, besides=(_UNLABELLED,)),
     Stage("settings", "note temperature and threshold", "student/kd.json", ("evaluate",), (),
           "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),

@@ -89,15 +89,36 @@ def choose(
     best = scope.SCORES[0]
     if outside.any():
         best = max(scores, key=lambda n: scope.separation(scores[n], outside)["auroc"])
-    inside = scores[best][~outside]
-    return [OperatingPoint(name, best, threshold(inside, share), share) for share in budgets]
+    chosen = (threshold(scores[best], ~outside, share) for share in budgets)
+    return [
+        OperatingPoint(name, best, value, share)
+        for value, share in zip(chosen, budgets, strict=True)
+    ]
 
 
-def threshold(inside: np.ndarray, refuse_at_most: float) -> float:
-    """The highest value that no more than a share of these scores lies below."""
+def threshold(scores: np.ndarray, inside: np.ndarray, refuse_at_most: float) -> float:
+    """Return the threshold that refuses the most texts within the budget.
+
+    It lies halfway between the lowest score that is kept and the highest that is refused, so that
+    rounding in another batch or on another machine changes no decision on these texts.
+
+    Args:
+        scores: (texts,) of all texts.
+        inside: (texts,) whether a text is in scope; some are.
+        refuse_at_most: The share of in-scope texts that may be refused.
+    """
+    of_inside = scores[inside]
     # The product of a share and a count may fall short of the whole number that it is.
-    allowed = math.floor(refuse_at_most * len(inside) + 1e-9)
-    return float(np.partition(inside, allowed)[allowed])
+    allowed = min(math.floor(refuse_at_most * len(of_inside) + 1e-9), len(of_inside) - 1)
+    kept = np.partition(of_inside, allowed)[allowed]
+    below, above = scores[scores < kept], scores[scores > kept]
+    if len(below):
+        gap = kept - below.max()
+    else:  # Nothing is refused: the margin is that to the next score above.
+        gap = above.min() - kept if len(above) else np.abs(kept) or 1.0
+    middle = kept - gap / 2
+    # Of two neighbouring floating-point numbers the middle is one of the two.
+    return float(middle if not len(below) or middle > below.max() else kept)
 
 
 def write(settings: Settings) -> str:

@@ -39,16 +39,44 @@ def validation(inside=400, outside=60):
 @settings(deadline=None)
 def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
     scores = np.array(scores)
-    found = threshold(scores, budget)
+    found = threshold(scores, np.ones(len(scores), dtype=bool), budget)
     assert (scores < found).mean() <= budget + 1e-9
-    # No higher one would do: the next score above it is too many.
-    higher = scores[scores > found]
+    # No higher one would do: above the lowest score that is kept, too many are refused.
+    higher = scores[scores > scores[scores >= found].min()]
     if len(higher):
         assert (scores < higher.min()).sum() > np.floor(budget * len(scores) + 1e-9)
 
 
 def test_a_whole_number_of_texts_is_not_lost_to_rounding():
-    assert threshold(np.arange(100.0), 0.29) == 29
+    assert threshold(np.arange(100.0), np.ones(100, dtype=bool), 0.29) == 28.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "inside", "budget", "expected"),
+    [
+        ([1, 2, 3, 4], [1, 1, 1, 1], 0.25, 1.5),
+        ([4, 1, 3, 2], [1, 1, 1, 1], 0.25, 1.5),
+        ([1, 3, 3, 3], [1, 1, 1, 1], 0.5, 2.0),  # ties are kept together
+        ([1, 1.5, 2, 3, 4], [1, 0, 1, 1, 1], 0.25, 1.75),  # the next score is out of scope
+        ([2, 3, 4], [1, 1, 1], 0.0, 1.5),  # nothing below: the margin is that above
+        ([0.4, 0.4], [1, 1], 0.0, 0.2),
+        ([0, 0], [1, 1], 0.0, -0.5),
+        ([7, 8], [1, 1], 1 - 1e-16, 7.5),  # all but one, as rounding has it
+        ([1, np.nextafter(1, 2)], [1, 1], 0.5, np.nextafter(1, 2)),
+    ],
+)
+def test_threshold_lies_halfway_between_refused_and_kept_scores(scores, inside, budget, expected):
+    assert threshold(np.array(scores, float), np.array(inside, bool), budget) == expected
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
+def test_no_decision_on_validation_depends_on_rounding_errors(budget):
+    logits, references = validation()
+    (point,) = choose(logits, references, 0, "oos", [budget])
+    scores = scope.score(point.score, logits, 0)
+    decided = scores < point.threshold
+    for noise in (-1e-6, 1e-6):
+        assert ((scores + noise < point.threshold) == decided).all()
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
