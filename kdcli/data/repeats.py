@@ -21,10 +21,11 @@ from kdcli.data import pieces, targets
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# What may be written for a minus: hyphens, dashes, and the sign itself.
+_MINUS = "\u2010\u2011\u2012\u2013\u2212"
 # A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
-_OF_NUMBERS = r"(?<!\w)[-‐‑‒–−](?=[.,]?\d)|(?<=\d)[^\w\s](?=\d)|(?<=\d)[%‰]"
+_OF_NUMBERS = rf"(?<!\w)[-{_MINUS}](?=[.,]?\d)|(?<=\d)[^\w\s](?=\d)|(?<=\d)[%‰]"
 _PUNCTUATION = re.compile(rf"({_OF_NUMBERS})|[^\w\s]|_")
-_MINUS = "‐‑‒–−"
 
 
 def notes(splits: Mapping[str, "Dataset"]) -> list[str]:

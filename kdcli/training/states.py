@@ -66,9 +66,9 @@ def tell(model: Any, inputs: Mapping[str, Tensor], needs: frozenset[str]) -> Tol
         if need in needs
     }
     undropped = _BeforeDropout()
-    with _listening(model, "relations" in needs) as heard:
-        with undropped if "attentions" in needs else nullcontext():
-            outputs = model(**inputs, **options)
+    noting = undropped if "attentions" in needs else nullcontext()
+    with _listening(model, "relations" in needs) as heard, noting:
+        outputs = model(**inputs, **options)
     return Told(
         logits=outputs.logits,
         mask=inputs.get("attention_mask"),

@@ -89,7 +89,7 @@ def test_case_punctuation_and_spacing_are_no_difference():
         ("ok", "ok 👍"),
         ("🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏴󠁧󠁢󠁳󠁣󠁴󠁿"),  # England, Scotland
         ("-5 degrees", "5 degrees"),
-        ("−5 degrees", "5 degrees"),
+        ("\u22125 degrees", "5 degrees"),
         ("send 1.5", "send 15"),
         ("at 10:30", "at 1030"),
         ("5%", "5"),
@@ -108,14 +108,14 @@ def test_texts_that_mean_something_else_are_no_repeats(one, other):
     ("one", "other"),
     [
         ("re\u0301sume\u0301", "résumé"),  # composed and not
-        ("ﬁle №５", "File No5"),
+        ("\ufb01le \u2116\uff15", "File No5"),
         ("İstanbul", "istanbul"),
-        ("ΟΔΟΣ", "οδός".replace("ό", "ο")),
+        ("\u039f\u0394\u039f\u03a3", "\u03bf\u03b4\u03bf\u03c2"),
         ("STRASSE", "straße"),
-        ("“What’s up?” …", "whats up"),
+        ("\u201cWhat\u2019s up?\u201d \u2026", "whats up"),
         ("¿Qué?", "qué"),
         ("दिन।", "दिन"),
-        ("−5", "-5"),
+        ("\u22125", "-5"),
         ("co-op", "coop"),
         ("covid-19", "covid19"),
         ("a - 5 apples", "a 5 apples"),

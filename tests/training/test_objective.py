@@ -244,7 +244,13 @@ def test_reading_attention_leaves_the_training_step_as_it_is(one_layer, batch):
 ARCHITECTURES = {
     "albert": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
     "deberta-v2": {"attention_probs_dropout_prob": 0.5, "relative_attention": True},
-    "distilbert": {"attention_dropout": 0.5, "dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 8},
+    "distilbert": {
+        "attention_dropout": 0.5,
+        "dim": 32,
+        "n_heads": 2,
+        "n_layers": 2,
+        "hidden_dim": 8,
+    },
     "electra": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
     "modernbert": {"attention_dropout": 0.5, "pad_token_id": 0},
     "mpnet": {"attention_probs_dropout_prob": 0.5},
