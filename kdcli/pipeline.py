@@ -169,7 +169,8 @@ def repeat(
 ) -> dict[str, Any]:
     """Train a finished run's student again with other seeds, each in a run folder beside it.
 
-    The teacher stays: what is told is how much of the student's figures is chance.
+    The teacher stays: what is told is how much of the student's figures is chance. Each seed draws
+    its own initial weights, where some are drawn at random.
 
     Args:
         recipe: That of the run.
@@ -187,7 +188,7 @@ def repeat(
     """
     from kdcli.evaluation.spread import over_seeds
 
-    first = recipe.seed if recipe.distill.seed is None else recipe.distill.seed
+    first = recipe.student_seed
     run = RunFolder.open(folder)
     found = {first: run.records["evaluate"].result}
     for seed in range(first + 1, first + seeds):

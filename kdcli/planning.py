@@ -56,21 +56,21 @@ STAGES = (
     Stage("transfer", "gather texts without labels", "transfer-set", (),
           ("data", "augment", "seed"), "kdcli.stages.transfer:run", version=2, when="transfer"),
     Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher", "transfer"),
-          ("data", "teacher"), "kdcli.stages.outputs:run", version=3, besides=(_UNLABELLED,),
+          ("data", "teacher"), "kdcli.stages.outputs:run", version=4, besides=(_UNLABELLED,),
           together=True, costly=True),
     Stage("distill", "train the student", "student", ("student", "transfer", "outputs"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:run", besides=(_UNLABELLED,),
-          together=True),
+          ("data", "distill", "seed"), "kdcli.stages.distill:run", version=2,
+          besides=(_UNLABELLED,), together=True),
     Stage("control", "train the student without these texts", "control",
           ("student", "transfer", "outputs"), ("data", "distill", "seed"),
-          "kdcli.stages.distill:run_control", besides=(_UNLABELLED,), when="control",
+          "kdcli.stages.distill:run_control", version=2, besides=(_UNLABELLED,), when="control",
           together=True),
     Stage("baseline", "train the student on labels alone", "baseline", ("student", "transfer"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline",
+          ("data", "distill", "seed"), "kdcli.stages.distill:run_baseline", version=2,
           besides=("distill.losses", _UNLABELLED), when="baseline", together=True),
     Stage("evaluate", "measure them", "evaluation.json",
           ("teacher", "outputs", "distill", "control", "baseline"), ("data", "evaluate"),
-          "kdcli.stages.evaluate:run", version=4, besides=(_UNLABELLED,)),
+          "kdcli.stages.evaluate:run", version=5, besides=(_UNLABELLED,)),
     Stage("settings", "note temperature and threshold", "student/kd.json",
           ("distill", "evaluate"), ("data",), "kdcli.stages.settings:run"),
     Stage("page", "draw the page", "report.html", ("evaluate",),
@@ -170,6 +170,8 @@ def _spec(stage: Stage, recipe: Recipe, identities: Mapping[str, str]) -> dict[s
     for key in stage.besides:
         part, _, name = key.partition(".")
         spec[part].pop(name, None)  # a teacher that is a black box has other keys
+    if stage.name == "student" and recipe.student.drawn:
+        spec["distill"] = {"seed": recipe.student_seed}
     # Where a source lies is of no consequence: what it holds is.
     if "data" in spec:
         spec["data"]["dataset"] = identities["data"]

@@ -8,6 +8,7 @@ import sys
 import forked
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from helpers import Listener
 from safetensors.torch import load_file
@@ -308,6 +309,49 @@ def test_other_seeds_train_the_student_again_and_not_the_teacher(parts, own):
     assert accuracy["std"] == pytest.approx(np.std(values, ddof=1))
     assert json.loads((own / "seeds.json").read_text()) == spread
     assert again(parts, own) == [], "the run itself is as it was"
+
+
+def test_each_seed_draws_its_own_random_initial_weights_and_no_others(parts, tiny_backbone, own):
+    def drawn(seed, **student):
+        one = recipe(parts, student=student, distill={**FIT, "seed": seed})
+        pipeline.execute(one, own, Silent(), "student")
+        weights = load_file(own / "student-init/model.safetensors")
+        (planned,) = (
+            p for p in planning.plan(one, RunFolder.open(own)) if p.stage.name == "student"
+        )
+        return {name: t.numpy().tobytes() for name, t in weights.items()}, planned.key
+
+    def changed(**student):
+        (one, key), (other, other_key) = (drawn(seed, **student) for seed in (3, 4))
+        assert drawn(3, **student) == (one, key), "a seed draws the same again"
+        return {name for name in one if one[name] != other[name]}, key != other_key
+
+    assert changed(keep=[0, 3]) == (set(), False)
+    heads, made_again = changed(model=str(tiny_backbone))
+    # The backbone has no head; its biases start from 0.
+    assert heads == {"classifier.weight"}
+    assert made_again
+    all_weights, made_again = changed(hidden=16, heads=2, keep=[0, 3])
+    assert any("layer.1" in name for name in all_weights)
+    assert any("word_embeddings" in name for name in all_weights)
+    assert made_again
+
+
+def test_the_seed_alone_decides_on_projections(parts, own):
+    losses = [{"kind": "hidden_mse"}]
+    one = recipe(
+        parts, student={"hidden": 16, "heads": 2, "keep": [0, 3]}, distill={**FIT, "losses": losses}
+    )
+    found = []
+    for earlier in (1, 2):
+        pipeline.execute(one, own, Silent(), "outputs")
+        torch.manual_seed(earlier)
+        pipeline.execute(one, own, Silent(), "distill")
+        found.append(load_file(own / "student/model.safetensors"))
+        run = RunFolder.open(own)
+        run.forget(["distill"])
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
 
 
 def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):

@@ -1,12 +1,16 @@
 """Texts that occur more than once: with another label, or in train and where it is measured.
 
-Case, punctuation and the number of spaces make no difference here. A text is known by 64 bits of a
-hash: eight bytes, however long it is. That two of ten million texts are taken for the same by
+Case, punctuation and the number of spaces make no difference here, nor do ways to encode the same
+characters (NFKC). Letters of any script with their marks, digits and symbols do: emoji, currencies,
+a sign before a number, separators within one. A text is known by 64 bits of a hash: eight bytes,
+however long it is. That two of ten million texts are taken for the same by
 chance is as likely as three in a million.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,11 @@ from kdcli.data import pieces, targets
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_PUNCTUATION = re.compile(r"[^\w\s]|_")
+# What may be written for a minus: hyphens, dashes, and the sign itself.
+_MINUS = "\u2010\u2011\u2012\u2013\u2212"
+# A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
+_OF_NUMBERS = rf"(?<!\w)[-{_MINUS}](?=[.,]?\d)|(?<=\d)[^\w\s](?=\d)|(?<=\d)[%‰]"
+_PUNCTUATION = re.compile(rf"({_OF_NUMBERS})|[^\w\s]|_")
 
 
 def notes(splits: Mapping[str, "Dataset"]) -> list[str]:
@@ -122,5 +130,26 @@ def _hash(key: str) -> bytes:
 
 
 def _key(text: str) -> str:
+    folded = text.casefold()
+    if not text.isascii():
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        # Case folding makes İ an i with a dot above it.
+        folded = folded.replace("i\u0307", "i")
     # A text of nothing but punctuation is itself.
-    return " ".join(_PUNCTUATION.sub("", text.casefold()).split()) or text
+    return " ".join(_PUNCTUATION.sub(_kept, folded).split()) or text
+
+
+def _kept(found: re.Match[str]) -> str:
+    if found[1]:
+        return "-" if found[1] in _MINUS else found[1]
+    return found[0] if _means_something(found[0]) else ""
+
+
+@cache
+def _means_something(character: str) -> bool:
+    """Whether a character is more than punctuation and layout."""
+    category = unicodedata.category(character)
+    if category == "Cf":  # invisible; but a flag is told from another by its tags
+        return "\U000e0020" <= character <= "\U000e007f"
+    # How a symbol is drawn (as text, as a picture) is no difference.
+    return category[0] not in "PZ" and category != "Cc" and not "\ufe00" <= character <= "\ufe0f"

@@ -158,6 +158,21 @@ def of_classes(
     ]
 
 
+def ranks(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Return the rank of each reference label, from 0, as `top_k_accuracy_score` counts it.
+
+    Of equal probabilities, that of the highest class id ranks first.
+
+    Args:
+        probabilities: (texts, classes).
+        references: (texts,) class ids.
+    """
+    right = np.take_along_axis(probabilities, references[:, None], axis=1)
+    later = np.arange(probabilities.shape[1]) > references[:, None]
+    found: np.ndarray = ((probabilities > right) | ((probabilities == right) & later)).sum(-1)
+    return found
+
+
 def confusion(predictions: np.ndarray, references: np.ndarray) -> list[tuple[int, int, int]]:
     """The cells of the confusion matrix that aren't 0: (reference id, predicted id, texts).
 

@@ -90,22 +90,39 @@ def choose(
     best = scope.SCORES[0]
     if outside.any():
         best = max(scores, key=lambda n: scope.separation(scores[n], outside)["auroc"])
-    inside = scores[best][~outside]
-    return [OperatingPoint(name, best, threshold(inside, share), share) for share in budgets]
+    chosen = (threshold(scores[best], ~outside, share) for share in budgets)
+    return [
+        OperatingPoint(name, best, value, share)
+        for value, share in zip(chosen, budgets, strict=True)
+    ]
 
 
-def threshold(inside: np.ndarray, refuse_at_most: float) -> float:
-    """Return the highest score that at most a share of the scores lies below.
+def threshold(scores: np.ndarray, inside: np.ndarray, refuse_at_most: float) -> float:
+    """Return the threshold that refuses the most texts within the budget.
+
+    It lies halfway between the lowest score that is kept and the highest that is refused, so that
+    rounding in another batch or on another machine changes no decision on these texts.
 
     Args:
-        inside: (texts,) scores of in-scope texts, at least one.
-        refuse_at_most: The share, from 0 up to but not including 1.
+        scores: (texts,) of all texts.
+        inside: (texts,) whether a text is in scope; some are.
+        refuse_at_most: The share of in-scope texts that may be refused, from 0 up to but not
+            including 1.
     """
-    count = len(inside)
+    of_inside = scores[inside]
+    count = len(of_inside)
     # Compare quotients, not products: 29 / 100 is the number that a person writes as 0.29, but
     # 0.29 * 100 is less than 29.
     allowed = np.count_nonzero(np.arange(1, count) / count <= refuse_at_most)
-    return float(np.partition(inside, allowed)[allowed])
+    kept = np.partition(of_inside, allowed)[allowed]
+    below, above = scores[scores < kept], scores[scores > kept]
+    if len(below):
+        gap = kept - below.max()
+    else:  # Nothing is refused: the margin is that to the next score above.
+        gap = above.min() - kept if len(above) else np.abs(kept) or 1.0
+    middle = kept - gap / 2
+    # Of two neighbouring floating-point numbers the middle is one of the two.
+    return float(middle if not len(below) or middle > below.max() else kept)
 
 
 @dataclass(frozen=True)

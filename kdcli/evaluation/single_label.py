@@ -136,7 +136,7 @@ def _add_probabilities(
         "log_loss": -np.log(np.maximum(right, np.finfo(np.float64).eps)),
         "brier": (probabilities**2).sum(-1) - 2 * right + 1,
     }
-    rank = (probabilities > right[:, None]).sum(-1)
+    rank = metrics.ranks(probabilities, references)
     each |= {f"top_{k}_accuracy": rank < k for k in metrics.TOP}
     rates.update({name + suffix: (each[name], None) for name in points})
     confidence, correct = probabilities.max(-1), predictions == references

@@ -35,6 +35,8 @@ def choose(
 def best(probabilities: np.ndarray, there: np.ndarray) -> float:
     """The threshold of the best F1, halfway between two probabilities; a half where none is there.
 
+    It is 0 where all decisions have to be so, and one of them has a probability of 0.
+
     Lipton et al. 2014, Thresholding Classifiers to Maximize F1 Score (arXiv:1402.1892).
 
     Args:
@@ -47,9 +49,11 @@ def best(probabilities: np.ndarray, there: np.ndarray) -> float:
     certain, right = probabilities[order], np.cumsum(there[order])
     f1 = 2 * right / (np.arange(1, len(order) + 1) + right[-1])
     below = np.append(certain[1:], 0.0)
-    f1[certain == below] = -1.0  # no threshold parts the two
+    f1[:-1][certain[:-1] == certain[1:]] = -1.0  # no threshold parts the two
     last = int(f1.argmax())
-    return float((certain[last] + below[last]) / 2)
+    middle = (certain[last] + below[last]) / 2
+    # Of two neighbouring floating-point numbers the middle may be the lower one.
+    return float(certain[last] if last + 1 < len(order) and middle == below[last] else middle)
 
 
 def given(

@@ -38,7 +38,11 @@ class DistillSpec(FitSpec):
         "soft_targets and cross_entropy, half each; of scores, logits_mse and labels_mse.",
     )
     seed: int | None = Field(
-        None, ge=0, lt=2**32, description="Of the student's training. Left out: the recipe's."
+        None,
+        ge=0,
+        lt=2**32,
+        description="Of the student's training, and of those of its initial weights that are drawn "
+        "at random. Left out: the recipe's.",
     )
 
     @model_validator(mode="after")
@@ -158,6 +162,11 @@ class Recipe(Spec):
     def control(self) -> bool:
         """Whether to show what these texts bring."""
         return self.baseline and self.transfer
+
+    @property
+    def student_seed(self) -> int:
+        """The seed of the student's training and of its random initial weights."""
+        return self.seed if self.distill.seed is None else self.distill.seed
 
     @property
     def white_box(self) -> TeacherSpec | None:

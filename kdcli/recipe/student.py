@@ -76,6 +76,11 @@ class StudentSpec(Spec):
         return bool(self.heads or self.ffn or self.hidden or self.trim_vocab)
 
     @property
+    def drawn(self) -> bool:
+        """Whether some of its initial weights are drawn at random: all, or those of a new head."""
+        return self.hidden is not None or self.model is not None
+
+    @property
     def reads_texts(self) -> bool:
         """Whether what is kept depends on texts."""
         units = self.hidden is None and (self.heads or self.ffn)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datasets import concatenate_datasets
+from transformers import set_seed
 
 from kdcli import processes
 from kdcli.data.encode import beside, labels_of
@@ -87,6 +88,8 @@ def _train(
             states.prepare(model, asked)
     labels = labels_of(rows["train"])
     hard = hard_labels(recipe.distill, labels, student.config.num_labels, task)
+    # Projections are drawn at random: not from where earlier stages have left the generator.
+    set_seed(recipe.student_seed)
     objective = Objective(terms, shapes, hard, task)
     if teacher is not None and asked & LIVE == {"hidden"}:
         teacher, rows, on_disk = _remembered(teacher, tokenizer, rows, objective, job)
@@ -103,7 +106,7 @@ def _train(
         objective=objective,
         teacher=teacher,
         remembered=on_disk,
-        seed=recipe.distill.seed,
+        seed=recipe.student_seed,
     )
     source.save(student, tokenizer, job.output)
     return {

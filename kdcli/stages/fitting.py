@@ -26,7 +26,7 @@ def fit(
     objective: Objective,
     teacher: "PreTrainedModel | None" = None,
     remembered: Remembered | None = None,
-    seed: int | None = None,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Train a stage's model in place; see `kdcli.training.fit.fit`.
 
@@ -42,7 +42,7 @@ def fit(
         objective=objective,
         teacher=teacher,
         remembered=remembered,
-        seed=job.recipe.seed if seed is None else seed,
+        seed=seed,
         scratch=job.scratch,
         log=job.logs / f"{stage}.jsonl",
         reporter=job.reporter,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import machine
+from kdcli.data.folds import folds
 from kdcli.data.source import Corpus
 from kdcli.evaluation.splits import measurable
 from kdcli.models import layers, reshape, source, surgery
@@ -107,6 +108,9 @@ def look(
             _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
             for one in (recipe.teacher, *recipe.teacher.also)
         ]
+        for one in (recipe.teacher, *recipe.teacher.also):
+            if one.folds is not None:
+                folds(corpus.splits["train"], corpus.task, one.folds, recipe.seed)
         teacher = reshape.skeleton(config)
         if note := padding_note(teacher, "The teacher"):
             reporter.say(note)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.model_selection import KFold
 
 from kdcli import machine, processes
 from kdcli.data.encode import TEACHER_LOGITS, encode
+from kdcli.data.folds import folds
 from kdcli.data.labels import match_labels
 from kdcli.data.source import Corpus
 from kdcli.evaluation.calibration import fit_temperature
@@ -138,14 +138,16 @@ def _out_of_fold(job: Job, corpus: Corpus) -> np.ndarray:
     """Each training text answered by a teacher that was fine-tuned on the other parts."""
     spec, train = job.recipe.white_box, corpus.splits["train"]
     assert spec is not None and spec.folds is not None
-    parts = KFold(spec.folds, shuffle=True, random_state=job.recipe.seed)
+    parts = folds(train, corpus.task, spec.folds, job.recipe.seed)
     found = np.empty((len(train), len(corpus.labels)), dtype=np.float32)
-    for number, (others, part) in enumerate(parts.split(np.arange(len(train))), 1):
+    for number, (others, part) in enumerate(parts, 1):
         kept = job.scratch / f"fold-{number}.npy"
         if not kept.exists():
             job.reporter.say(f"Part {number} of {spec.folds} is left out of fine-tuning.")
             alone = replace(job, scratch=job.scratch / f"fold-{number}")
-            model, tokenizer, _ = fine_tuned(alone, f"teacher-fold-{number}", corpus, others)
+            # Nothing of the part is left, neither windows nor labels.
+            rest = replace(corpus, splits={**corpus.splits, "train": train.select(others)})
+            model, tokenizer, _ = fine_tuned(alone, f"teacher-fold-{number}", rest)
             logits = _ask(model, tokenizer, {"part": train.select(part)}, job)["part"]
             if processes.is_first():
                 with replacing(kept) as file:

@@ -48,7 +48,7 @@ def run(job: Job) -> Result:
     spec, folder = job.recipe.student, job.inputs["teacher"]
     corpus = texts.load(job.recipe, job.reporter)
     rows, limit = corpus.splits["train"], job.recipe.data.max_length
-    set_seed(job.recipe.seed)
+    set_seed(job.recipe.student_seed)
     reference, place = job.recipe.teacher.title, folder
     if spec.model is not None:
         reference = spec.model

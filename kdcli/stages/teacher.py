@@ -23,7 +23,6 @@ from kdcli.training.objective import Objective
 ABOUT = "teacher.json"
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -54,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def fine_tuned(
-    job: Job, stage: str, corpus: Corpus, places: "np.ndarray | None" = None
+    job: Job, stage: str, corpus: Corpus
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Any]]]":
     """The recipe's teacher with a head of its own, fine-tuned.
 
@@ -62,7 +61,6 @@ def fine_tuned(
         job: Says which model, and how.
         stage: What the logs call it.
         corpus: The texts.
-        places: The training texts to train on, where it isn't all of them.
 
     Returns:
         Model, tokenizer and the training's table.
@@ -82,8 +80,6 @@ def fine_tuned(
     texts.align(job.recipe, corpus, model, tokenizer, "The teacher")
     parts = ("train", "validation")
     rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
-    if places is not None:
-        rows["train"] = rows["train"].select(places)
     task, labels = corpus.task, labels_of(rows["train"])
     hard = hard_labels(spec.fine_tune, labels, len(corpus.labels), task)
     objective = Objective(of_labels(task), hard=hard, task=task)

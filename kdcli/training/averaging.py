@@ -1,5 +1,6 @@
 """The mean of the weights of a training's last steps."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 _FILE = "average.safetensors"
-# Weights change little from one step to the next: a mean of every fifth costs a fifth.
+# Weights change little from one step to the next: a mean of every fifth costs a fifth. Where so
+# few would be left that the mean says little, more of them count.
 _EVERY = 5
+_AT_LEAST = 5
 
 
 class Average(TrainerCallback):
@@ -24,7 +27,7 @@ class Average(TrainerCallback):
 
     Args:
         model: Whose trained weights they are.
-        share: Of the steps, those up to the last one; None averages nothing.
+        share: Of the steps, those up to the last one, two at least; None averages nothing.
         checkpoint: Where a run that goes on finds the mean so far.
     """
 
@@ -39,8 +42,12 @@ class Average(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take a step's weights into the mean, where it is one of the last."""
+        if self.share is None:
+            return
+        last = max(2, math.ceil(self.share * state.max_steps))
+        every = max(1, min(_EVERY, last // _AT_LEAST))
         left = state.max_steps - state.global_step
-        if self.share is None or left >= self.share * state.max_steps or left % _EVERY:
+        if left >= last or left % every:
             return
         self.count += 1
         for name, weight in self.weights.items():

@@ -42,7 +42,7 @@ class Epoch:
     Attributes:
         epoch: Counted from 1.
         step: Optimiser steps so far.
-        training_loss: Mean over the epoch's steps.
+        training_loss: Mean over the epoch's rows, each as it was when its step was taken.
         training_terms: The same for each weighted term.
         validation_loss: The same loss on validation.
         validation_terms: The same for each weighted term.
@@ -110,7 +110,7 @@ def fit(
     """
     scratch.mkdir(parents=True, exist_ok=True)
     found = processes.from_first(lambda: newest(scratch))
-    checkpoint, memory = found or (None, {"sums": {}, "batches": 0})
+    checkpoint, memory = found or (None, {"sums": {}, "rows": 0})
     if checkpoint is not None:
         reporter.say(f"Going on from {checkpoint.name.replace('-', ' at step ')}.")
     room.refuse_without_room(model, scratch)

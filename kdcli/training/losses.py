@@ -135,7 +135,9 @@ def standardised(logits: Tensor) -> Tensor:
         logits: (batch, classes).
     """
     centred = logits - logits.mean(-1, keepdim=True)
-    return centred / centred.std(-1, keepdim=True).clamp_min(1e-7)
+    if logits.shape[-1] == 1:  # one number has no standard deviation
+        return centred
+    return centred / centred.std(-1, keepdim=True).clamp_min(_above_zero(logits, 1e-7))
 
 
 def logits_mse(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -171,7 +173,12 @@ def decoupled(
         temperature: T, above 0.
         target: The weight of the label's class against all others.
         others: The weight of the other classes among themselves.
+
+    Returns:
+        0, with a gradient of 0, where there is one class only: it has no others.
     """
+    if logits.shape[-1] == 1:
+        return 0 * logits.sum()
     is_target = F.one_hot(labels, logits.shape[-1]).bool()
     log_s, log_t = (F.log_softmax(x / temperature, dim=-1) for x in (logits, teacher_logits))
     binary = [
@@ -233,7 +240,7 @@ def hidden_cosine(hidden: Tensor, teacher_hidden: Tensor, mask: Tensor) -> Tenso
         teacher_hidden: The teacher's, (batch, tokens, width).
         mask: (batch, tokens).
     """
-    return _token_mean(1 - F.cosine_similarity(hidden, teacher_hidden, dim=-1), mask)
+    return _token_mean(1 - _cosine(hidden, teacher_hidden), mask)
 
 
 def attention(attentions: Tensor, teacher_attentions: Tensor, mask: Tensor) -> Tensor:
@@ -282,7 +289,9 @@ def contrastive(pooled: Tensor, teacher_pooled: Tensor, temperature: float) -> T
         teacher_pooled: The teacher's, (batch, width).
         temperature: τ, divides the cosines.
     """
-    student, teacher = (F.normalize(x, dim=-1) for x in (pooled, teacher_pooled))
+    student, teacher = (
+        F.normalize(x, dim=-1, eps=_above_zero(x, 1e-12)) for x in (pooled, teacher_pooled)
+    )
     own = torch.arange(len(pooled), device=pooled.device)
     return F.cross_entropy(student @ teacher.T / temperature, own)
 
@@ -301,7 +310,16 @@ def mean_pooled(hidden: Tensor, mask: Tensor) -> Tensor:
 def _pearson(left: Tensor, right: Tensor) -> Tensor:
     """The correlation of each row."""
     left, right = (x - x.mean(-1, keepdim=True) for x in (left, right))
-    return F.cosine_similarity(left, right, dim=-1)
+    return _cosine(left, right)
+
+
+def _cosine(left: Tensor, right: Tensor) -> Tensor:
+    return F.cosine_similarity(left, right, dim=-1, eps=_above_zero(left, 1e-8))
+
+
+def _above_zero(values: Tensor, usual: float) -> float:
+    """The least to divide by: float16 rounds what is usual to 0, and overflows beyond 65,504."""
+    return torch.finfo(torch.float16).eps if values.dtype == torch.float16 else usual
 
 
 def _token_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from kdcli.errors import ModelError
 
@@ -20,6 +22,7 @@ _PARTS = {
     "keys": {"key", "k_lin", "k_proj", "key_proj", "k"},
     "values": {"value", "v_lin", "v_proj", "value_proj", "v"},
 }
+_ROUNDING = 0.01  # of a sum of probabilities, in bfloat16
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
@@ -31,7 +34,7 @@ class Told:
         logits: (batch, classes).
         mask: (batch, tokens), 1 where there is a token.
         hidden: The embeddings' output and each layer's, (batch, tokens, width).
-        attentions: Each layer's, (batch, heads, tokens, tokens).
+        attentions: Each layer's before dropout, (batch, heads, tokens, tokens).
         relations: `queries`, `keys` and `values` of each layer, (batch, tokens, width).
     """
 
@@ -49,6 +52,10 @@ def tell(model: Any, inputs: Mapping[str, Tensor], needs: frozenset[str]) -> Tol
         model: A classifier, perhaps in a wrapper that spreads it over devices.
         inputs: What its `forward` takes.
         needs: Which of `hidden`, `attentions` and `relations` to keep.
+
+    Raises:
+        ModelError: The model trains with attention dropout, and keeps the probabilities before it
+            to itself.
     """
     options = {
         option: True
@@ -58,15 +65,52 @@ def tell(model: Any, inputs: Mapping[str, Tensor], needs: frozenset[str]) -> Tol
         )
         if need in needs
     }
-    with _listening(model, "relations" in needs) as heard:
+    undropped = _BeforeDropout()
+    noting = undropped if "attentions" in needs else nullcontext()
+    with _listening(model, "relations" in needs) as heard, noting:
         outputs = model(**inputs, **options)
     return Told(
         logits=outputs.logits,
         mask=inputs.get("attention_mask"),
         hidden=outputs.hidden_states if "hidden" in needs else (),
-        attentions=outputs.attentions if "attentions" in needs else (),
+        attentions=[*map(undropped.of, outputs.attentions)] if "attentions" in needs else (),
         relations={part: [found[i] for i in sorted(found)] for part, found in heard.items()},
     )
+
+
+class _BeforeDropout(TorchFunctionMode):
+    """Within the block, remembers what dropout was applied to.
+
+    What transformers returns as attention is what is left after dropout: with a rate of 0.1, a
+    tenth of the probabilities is 0, and their divergence from the teacher's is mostly noise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inputs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is F.dropout:
+            dropped = args[0] if args else (kwargs or {})["input"]
+            if dropped.ndim == 4:
+                # The output is kept as well: its id stays its own.
+                self._inputs[id(output)] = dropped, output
+        return output
+
+    def of(self, attention: Tensor) -> Tensor:
+        """Return a layer's attention as it was before dropout."""
+        if id(attention) in self._inputs:
+            return self._inputs[id(attention)][0]
+        if (attention.sum(-1) - 1).abs().max() > _ROUNDING:
+            raise ModelError(
+                "distill.losses: attention: the student keeps its attention before dropout to "
+                "itself.",
+                "Train without dropout (distill.dropout: 0), or use relations or hidden_mse.",
+            )
+        return attention
 
 
 def prepare(model: "PreTrainedModel", needs: frozenset[str]) -> None:

@@ -45,7 +45,7 @@ def start(
         names: As transformers calls the trackers.
         folder: For TensorBoard's files, of this fit alone.
         checkpoint: What the fit goes on from, where it doesn't begin.
-        memory: The sums of the loss's terms since the last log, and over how many batches.
+        memory: The sums of the loss's terms since the last log, and over how many rows.
     """
     trackers: list[TrainerCallback] = []
     for name in names:
@@ -82,9 +82,9 @@ class _Within(TrainerCallback):
         an_epoch = state.max_steps // round(args.num_train_epochs)
         if state.global_step % max(1, an_epoch // _AN_EPOCH):
             return
-        batches = self.memory["batches"] - self.before["batches"]
+        rows = self.memory["rows"] - self.before["rows"]
         terms = {
-            f"step_loss/{name}": (value - self.before["sums"].get(name, 0.0)) / batches
+            f"step_loss/{name}": (value - self.before["sums"].get(name, 0.0)) / rows
             for name, value in self.memory["sums"].items()
         }
         self._note()
@@ -93,4 +93,4 @@ class _Within(TrainerCallback):
             tracker.on_log(args, state, control, logs=logs, **more)
 
     def _note(self) -> None:
-        self.before = {"sums": dict(self.memory["sums"]), "batches": self.memory["batches"]}
+        self.before = {"sums": dict(self.memory["sums"]), "rows": self.memory["rows"]}

@@ -40,7 +40,8 @@ class TermsTrainer(Trainer):
     average: Average
     batch_size: int  # over all processes
     shares: np.ndarray | None  # of an epoch's draws for each row; None where each is taken once
-    memory: dict[str, Any]  # since the last log: the batches, and the sum of each term over them
+    memory: dict[str, Any]  # since the last log: the rows, and the sum of each term over them
+    _place_in_step: tuple[int, int] = (-1, 0)  # an optimiser step, and which of its batches
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -60,8 +61,9 @@ class TermsTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The sum of the terms, as far as this process answers for it."""
-        logits, terms = self._forward(model, inputs)
+        logits, terms = self._forward(model, inputs, self.state.global_step)
         values, share = _over_processes(terms, len(logits))
+        rows, share_of_step = self._next_batch()
         if not all(map(math.isfinite, values.values())):
             raise MendableError(
                 f"The loss is {sum(values.values())} at step {self.state.global_step + 1} "
@@ -77,17 +79,17 @@ class TermsTrainer(Trainer):
             )
         sums = self.memory["sums"]
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-        self.memory["batches"] += 1
-        return loss * share
+            sums[name] = sums.get(name, 0.0) + value * rows
+        self.memory["rows"] += rows
+        return loss * (share * share_of_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Note an epoch's figures, each term apart."""
         if "loss" in logs:
             # The Trainer's own mean forgets what was before a checkpoint.
-            sums, batches = self.memory["sums"], self.memory["batches"]
-            logs |= _named("loss", {name: value / batches for name, value in sums.items()})
-            self.memory |= {"sums": {}, "batches": 0}
+            sums, rows = self.memory["sums"], self.memory["rows"]
+            logs |= _named("loss", {name: value / rows for name, value in sums.items()})
+            self.memory |= {"sums": {}, "rows": 0}
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -110,7 +112,8 @@ class TermsTrainer(Trainer):
         ):
             batch = self._prepare_inputs(inputs)
             with torch.no_grad(), self.compute_loss_context_manager():
-                logits, terms = self._forward(self.model, batch)
+                # The loss is that of the step before, whose settings it was taken with.
+                logits, terms = self._forward(self.model, batch, self.state.global_step - 1)
             # A mean over texts: the last batch may be a short one.
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(logits)
@@ -134,12 +137,14 @@ class TermsTrainer(Trainer):
         self.control: Any = handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _forward(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits, and the weighted terms of the loss."""
+    def _forward(
+        self, model: Any, inputs: dict[str, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and the weighted terms of the loss at a step, counted from 0."""
         asked = self.objective.needs
         student = tell(model, _for(self.model, inputs), asked)
         teacher = self._told(inputs, student) if asked else student
-        progress = self.state.global_step / max(self.state.max_steps, 1)
+        progress = step / max(self.state.max_steps - 1, 1)
         return student.logits, self.objective(student, teacher, inputs["labels"], progress)
 
     def _told(self, inputs: dict[str, Tensor], student: Told) -> Told:
@@ -161,19 +166,41 @@ class TermsTrainer(Trainer):
             pin_memory=torch.cuda.is_available(),
         )
 
+    @property
+    def _rows_a_step(self) -> int:
+        """The rows of an optimiser step, over all processes; an epoch's last may have fewer."""
+        return self.batch_size * self.args.gradient_accumulation_steps
+
+    def _place_in_epoch(self) -> tuple[int, int]:
+        """The present epoch, counted from 0, and where in its order the present step begins."""
+        steps = -(-len(self.train_dataset) // self._rows_a_step)
+        epoch, step = divmod(self.state.global_step, steps)
+        return epoch, step * self._rows_a_step
+
     def _order(self) -> np.ndarray:
         """The order of the rows in the present epoch."""
-        together = self.batch_size * self.args.gradient_accumulation_steps
+        epoch, _ = self._place_in_epoch()
         rows = lengths(self.train_dataset)
-        epoch = self.state.global_step // -(-len(rows) // together)
-        return like_lengths(rows, together, self.args.seed, epoch, self.shares)
+        return like_lengths(rows, self._rows_a_step, self.args.seed, epoch, self.shares)
 
     def _rows_of_this_step(self) -> list[int]:
         """The rows of the present optimiser step on all processes, counted from 1."""
-        order = self._order()
-        together = self.batch_size * self.args.gradient_accumulation_steps
-        start = self.state.global_step % -(-len(order) // together) * together
-        return sorted(int(row) + 1 for row in order[start : start + together])
+        _, start = self._place_in_epoch()
+        return sorted(int(row) + 1 for row in self._order()[start : start + self._rows_a_step])
+
+    def _next_batch(self) -> tuple[int, float]:
+        """The rows of the batch that is computed now, and what it counts for in its step.
+
+        The Trainer takes a step's batches to be alike, and divides their sum by their number: one
+        with fewer rows than another has to count for less, where 1 is its due among equals.
+        """
+        step, number = self._place_in_step
+        number = number + 1 if step == self.state.global_step else 0
+        self._place_in_step = (self.state.global_step, number)
+        _, start = self._place_in_epoch()
+        of_step = min(self._rows_a_step, len(self.train_dataset) - start)
+        rows = min(self.batch_size, of_step - number * self.batch_size)
+        return rows, rows * -(-of_step // self.batch_size) / of_step
 
 
 def _over_processes(terms: Mapping[str, Tensor], rows: int) -> tuple[dict[str, float], float]:

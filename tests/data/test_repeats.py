@@ -3,6 +3,7 @@
 import random
 import time
 
+import pytest
 from datasets import Dataset
 
 from kdcli.data import repeats
@@ -77,6 +78,56 @@ def test_case_punctuation_and_spacing_are_no_difference():
     again, otherwise = repeats.of_train(split, train)
     assert again.tolist() == [True, True, True, True, False, False]
     assert otherwise.tolist() == [False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("दिन", "दीन"),  # day, poor: only a vowel sign differs
+        ("สวย", "ส่วย"),  # beautiful, tribute: a tone mark
+        ("ok 👍", "ok 👎"),
+        ("ok", "ok 👍"),
+        ("🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🏴󠁧󠁢󠁳󠁣󠁴󠁿"),  # England, Scotland
+        ("-5 degrees", "5 degrees"),
+        ("\u22125 degrees", "5 degrees"),
+        ("send 1.5", "send 15"),
+        ("at 10:30", "at 1030"),
+        ("5%", "5"),
+        ("$5", "€5"),
+        ("a < b", "a > b"),
+        ("C++", "C"),
+        ("résumé", "resume"),
+    ],
+)
+def test_texts_that_mean_something_else_are_no_repeats(one, other):
+    first, second = repeats.keys(Dataset.from_dict({"text": [one, other]}))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("re\u0301sume\u0301", "résumé"),  # composed and not
+        ("\ufb01le \u2116\uff15", "File No5"),
+        ("İstanbul", "istanbul"),
+        ("\u039f\u0394\u039f\u03a3", "\u03bf\u03b4\u03bf\u03c2"),
+        ("STRASSE", "straße"),
+        ("\u201cWhat\u2019s up?\u201d \u2026", "whats up"),
+        ("¿Qué?", "qué"),
+        ("दिन।", "दिन"),
+        ("\u22125", "-5"),
+        ("co-op", "coop"),
+        ("covid-19", "covid19"),
+        ("a - 5 apples", "a 5 apples"),
+        ("snake_case", "snakecase"),
+        ("soft\u00adhyphen \u200bhere\ufeff", "softhyphen here"),
+        ("❤️", "❤"),
+        ("a\u00a0b\u3000c", "a b c"),
+    ],
+)
+def test_texts_that_are_written_otherwise_are_repeats(one, other):
+    first, second = repeats.keys(Dataset.from_dict({"text": [one, other]}))
+    assert first == second
 
 
 def test_a_text_with_two_labels_in_train_is_known_by_both():

@@ -40,32 +40,64 @@ def validation(inside=400, outside=60):
     st.floats(0, 1, exclude_max=True),
 )
 def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
-    found = threshold(np.array(scores), budget)
+    scores = np.array(scores)
+    found = threshold(scores, np.ones(len(scores), dtype=bool), budget)
     assert sum(score < found for score in scores) / len(scores) <= budget
-    # No higher one would do: the next score above it is too many.
-    higher = [score for score in scores if score > found]
-    if higher:
-        assert sum(score < min(higher) for score in scores) / len(scores) > budget
+    # No higher one would do: above the lowest score that is kept, too many are refused.
+    higher = scores[scores > scores[scores >= found].min()]
+    if len(higher):
+        assert sum(score < higher.min() for score in scores) / len(scores) > budget
+
+
+def refused(count, budget):
+    scores = np.arange(float(count))
+    return (scores < threshold(scores, np.ones(count, dtype=bool), budget)).sum()
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10, 49, 100, 1000, 4999])
 def test_a_whole_number_of_texts_is_not_lost_to_rounding(count):
-    scores = np.arange(float(count))
-    for allowed in range(count):
-        assert threshold(scores, allowed / count) == allowed
+    for allowed in range(0, count, max(1, count // 100)):
+        assert refused(count, allowed / count) == allowed
         if allowed:
-            assert threshold(scores, math.nextafter(allowed / count, 0)) == allowed - 1
+            assert refused(count, math.nextafter(allowed / count, 0)) == allowed - 1
 
 
 @pytest.mark.parametrize(("count", "budget", "allowed"), [(100, 0.29, 29), (1000, 0.001, 1)])
 def test_a_share_counts_as_it_is_written(count, budget, allowed):
-    assert threshold(np.arange(float(count)), budget) == allowed
+    assert refused(count, budget) == allowed
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
 def test_a_share_just_below_all_does_not_allow_all(count):
-    budget = 0.9999999999999998
-    assert threshold(np.arange(float(count)), budget) == count - 1
+    assert refused(count, 0.9999999999999998) == count - 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "inside", "budget", "expected"),
+    [
+        ([1, 2, 3, 4], [1, 1, 1, 1], 0.25, 1.5),
+        ([4, 1, 3, 2], [1, 1, 1, 1], 0.25, 1.5),
+        ([1, 3, 3, 3], [1, 1, 1, 1], 0.5, 2.0),  # ties are kept together
+        ([1, 1.5, 2, 3, 4], [1, 0, 1, 1, 1], 0.25, 1.75),  # the next score is out of scope
+        ([2, 3, 4], [1, 1, 1], 0.0, 1.5),  # nothing below: the margin is that above
+        ([0.4, 0.4], [1, 1], 0.0, 0.2),
+        ([0, 0], [1, 1], 0.0, -0.5),
+        ([7, 8], [1, 1], 1 - 1e-16, 7.5),  # all but one, as rounding has it
+        ([1, np.nextafter(1, 2)], [1, 1], 0.5, np.nextafter(1, 2)),
+    ],
+)
+def test_threshold_lies_halfway_between_refused_and_kept_scores(scores, inside, budget, expected):
+    assert threshold(np.array(scores, float), np.array(inside, bool), budget) == expected
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
+def test_no_decision_on_validation_depends_on_rounding_errors(budget):
+    logits, references = validation()
+    (point,) = choose(logits, references, 0, "oos", [budget])
+    scores = scope.score(point.score, logits, 0)
+    decided = scores < point.threshold
+    for noise in (-1e-6, 1e-6):
+        assert ((scores + noise < point.threshold) == decided).all()
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])

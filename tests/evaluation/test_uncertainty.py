@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import binom, norm
 from sklearn import metrics as sk
 
 from kdcli.evaluation import metrics
 from kdcli.evaluation.calibration import expected_error, reliability
+from kdcli.evaluation.figures import Answers, Truth
+from kdcli.evaluation.single_label import figures
 from kdcli.evaluation.uncertainty import Resamples, interval, mcnemar
 
 RANDOM = np.random.default_rng(7)
@@ -38,6 +41,21 @@ def test_drawing_every_text_once_gives_the_figures_themselves():
     rates = whole.rates({"all": (confidence, None), "some": (confidence, outside)})
     assert rates["all"] == pytest.approx(confidence.mean())
     assert rates["some"] == pytest.approx(confidence[outside].mean())
+
+
+def test_resampled_figures_break_ties_as_the_figures_do():
+    texts, classes = 400, 7
+    truth = RANDOM.integers(0, classes, texts)
+    logits = RANDOM.integers(0, 2, (texts, classes)) * 900.0  # ties, and probabilities of 0
+    whole = Truth(truth, tuple("abcdefg"), None, Whole(texts))
+    found = figures(whole, Answers(logits, None))
+    probabilities = softmax(logits, axis=-1)
+    for k in (3, 5):
+        point = sk.top_k_accuracy_score(truth, probabilities, k=k, labels=range(classes))
+        assert found.points[f"top_{k}_accuracy"] == point
+    assert len({found.points[f"top_{k}_accuracy"] for k in (3, 5)}) == 2
+    for name, draws in found.draws.items():
+        assert draws[0] == pytest.approx(found.points[name], rel=1e-5), name
 
 
 def test_every_draw_has_as_many_texts():

@@ -1,6 +1,7 @@
 """The teacher is asked about every text, and its answers stay beside their texts."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Dist
 
 from kdcli import pipeline
 from kdcli.data.source import load
-from kdcli.errors import MachineError, ModelError, StoppedError
+from kdcli.errors import DataError, MachineError, ModelError, StoppedError
 from kdcli.progress import Silent
 from kdcli.recipe.schema import Recipe
+from kdcli.stages import outputs as outputs_stage
+from kdcli.stages import teacher as teacher_stage
 from kdcli.training import signals
 
 
@@ -164,6 +167,79 @@ def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others
     np.testing.assert_array_equal(seen["validation"], apart["validation"])
     # No two of the four models are the same, so no text has the answer of the one that knows it.
     assert np.abs(seen["train"] - apart["train"]).max(-1).min() > 1e-3
+
+
+@pytest.fixture
+def folded(tiny_backbone, tmp_path, monkeypatch):
+    """The window rows that each fold's teacher is trained on, and the texts that it answers."""
+
+    def run(rows, folds, **data):
+        columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
+        (tmp_path / "data").mkdir()
+        for split in ("train", "validation"):
+            lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in rows)
+            (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines))
+        trained, answered, ask = [], [], outputs_stage._ask
+        monkeypatch.setattr(teacher_stage, "fit", lambda *_, rows, **__: trained.append(rows) or [])
+        monkeypatch.setattr(
+            outputs_stage, "_ask", lambda m, t, s, j: answered.append(s) or ask(m, t, s, j)
+        )
+        recipe = Recipe.model_validate(
+            {
+                "name": "folds",
+                "data": {"dataset": str(tmp_path / "data"), **data},
+                "teacher": {"model": str(tiny_backbone), "fine_tune": {}, "folds": folds},
+            }
+        )
+        pipeline.execute(recipe, tmp_path / "run", Silent(), "outputs")
+        texts = [[*splits["part"]["text"]] for splits in answered if "part" in splits]
+        return [rows["train"] for rows in trained[1:]], texts
+
+    return run
+
+
+def test_no_window_of_a_text_is_in_the_fold_that_answers_it(folded, tokenizer):
+    random = np.random.default_rng(0)
+    words = [w for w in tokenizer.vocab if len(w) > 3 and w.isalpha()]
+    texts = [" ".join(random.choice(words, random.integers(5, 40))) for _ in range(24)]
+    found = folded([(text, i % 2) for i, text in enumerate(texts)], 3, max_length=12,
+                   truncate="windows")  # fmt: skip
+
+    def windows(some):
+        plain = tokenizer(
+            list(some), truncation=True, max_length=12, stride=3, return_overflowing_tokens=True
+        )
+        return sorted(map(tuple, plain["input_ids"]))
+
+    assert sorted(chain.from_iterable(found[1])) == sorted(texts)
+    for trained, answered in zip(*found, strict=True):
+        assert sorted(map(tuple, trained["input_ids"])) == windows({*texts} - {*answered})
+
+
+def test_folds_keep_repeats_together_and_have_every_label(folded, tokenizer):
+    words = sorted(w for w in tokenizer.vocab if len(w) > 3 and w.isalpha())[:40]
+    # Each text twice, told apart by case and punctuation; two labels are rare.
+    labels = ["a", "a", "b", "b", *(["c", "d"] * 18)]
+    rows = [
+        row for w, y in zip(words, labels, strict=True) for row in ((w, y), (f"{w.upper()}!", y))
+    ]
+    trained, answered = folded(rows, 4)
+    texts, label_of = [text for text, _ in rows], dict(rows)
+    assert sorted(chain.from_iterable(answered)) == sorted(texts)
+    for training, held_out in zip(trained, answered, strict=True):
+        seen = {*texts} - {*held_out}
+        assert len(training) == len(seen)
+        plain = [{t.lower().strip("!") for t in some} for some in (seen, held_out)]
+        assert not plain[0] & plain[1]
+        assert {*training["labels"]} == {0, 1, 2, 3}
+        common = [sum(label_of[t] == y for t in held_out) for y in "cd"]
+        assert all(8 <= count <= 10 for count in common)
+
+
+def test_fewer_different_texts_than_folds_are_refused_before_anything_is_written(folded, tmp_path):
+    with pytest.raises(DataError, match=r"teacher\.folds: train has 2 different texts"):
+        folded([("stop", "a"), ("Stop!", "a"), ("go", "b"), ("go.", "b")], 3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_calibrated_only_the_scale_is_another(outputs):

@@ -129,6 +129,56 @@ def test_correlation_is_free_in_what_it_ignores(student, teacher):
     assert correlation(student, teacher) > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("constant", ["student", "teacher", "both"])
+def test_logits_that_are_all_alike_give_finite_losses_and_gradients(
+    student, teacher, dtype, constant
+):
+    if constant != "teacher":
+        student = torch.full_like(student, 0.7)
+    if constant != "student":
+        teacher = torch.full_like(teacher, -0.3)
+    student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
+    mask = torch.ones(2, 3)
+    hidden, teacher_hidden = ((0 * x).view(2, 3, 5) for x in (student, teacher))
+    values = {
+        "correlation": correlation(student, teacher),
+        "standardised": losses.soft_targets(
+            losses.standardised(student), losses.standardised(teacher), 2.0
+        ),
+        "contrastive": losses.contrastive(0 * student, 0 * teacher, 0.1),
+        "hidden_cosine": losses.hidden_cosine(hidden, teacher_hidden, mask),
+    }
+    for name, value in values.items():
+        assert value.isfinite(), name
+        (gradient,) = torch.autograd.grad(value, student, retain_graph=True)
+        assert gradient.isfinite().all(), name
+
+
+def test_correlation_in_float16_is_that_of_numpy(student, teacher):
+    parts = []
+    p, q = (softmax(x.numpy() / 2, axis=-1) for x in (student, teacher))
+    for a, b in ((p, q), (p.T, q.T)):
+        parts.append(np.mean([1 - np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
+    assert correlation(student, teacher).item() == pytest.approx(4 * sum(parts))
+    assert correlation(student.half(), teacher.half()).item() == pytest.approx(
+        4 * sum(parts), rel=0.02
+    )
+
+
+def test_of_one_class_there_is_nothing_to_learn():
+    student, teacher = random(6, 1).requires_grad_(), random(6, 1, seed=1)
+    alone = torch.zeros(6, dtype=torch.long)
+    for value in (
+        decoupled(student, teacher, alone),
+        losses.soft_targets(losses.standardised(student), losses.standardised(teacher), 2.0),
+        losses.soft_targets(student, teacher, 2.0),
+        losses.cross_entropy(student, alone),
+    ):
+        assert value == 0
+        assert not torch.autograd.grad(value, student)[0].any()
+
+
 def test_one_text_has_no_other_to_correlate_with(student, teacher):
     assert torch.isfinite(correlation(student[:1], teacher[:1]))
 

@@ -3,9 +3,14 @@
 import pytest
 import torch
 from pydantic import TypeAdapter
-from transformers import BertForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kdcli.errors import RecipeError
+from kdcli.errors import ModelError, RecipeError
 from kdcli.models import source, surgery
 from kdcli.recipe.fit import FitSpec
 from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
@@ -197,3 +202,88 @@ def test_balanced_weights_count_the_labels_that_there_are():
     found = [hard_labels(balanced, labels.numpy(), 2) for labels in (some, whole)]
     torch.testing.assert_close(found[0].weights, found[1].weights)
     assert [one.everywhere for one in found] == [False, True]
+
+
+@pytest.fixture(scope="module")
+def one_layer(config):
+    """A BERT of one layer, with dropout of attention alone: its attention reads what is whole."""
+    settings = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.0, "num_labels": 5}
+    dropout = {"attention_probs_dropout_prob": 0.5}
+    torch.manual_seed(0)
+    return BertForSequenceClassification(
+        type(config)(**{**config.to_dict(), **settings, **dropout, "attn_implementation": "eager"})
+    )
+
+
+def test_attention_of_a_model_in_training_equals_its_own(one_layer, batch):
+    objective = Objective([spec("attention")], Shapes(32, 32, (0,), 1))
+    with torch.no_grad():
+        teacher = told(one_layer.eval(), batch)
+    student = told(one_layer.train(), batch)
+    value = objective(student, teacher, torch.tensor([0, 1]))["attention"]
+    assert value.abs() < 1e-6
+    layer = one_layer.bert.encoder.layer[0].attention.self
+    states_ = one_layer.bert.embeddings(batch["input_ids"])
+    heads = [part(states_).view(2, -1, 2, 16).transpose(1, 2) for part in (layer.query, layer.key)]
+    scores = heads[0] @ heads[1].transpose(-1, -2) / 4
+    gaps = batch["attention_mask"][:, None, None, :] == 0
+    expected = scores.masked_fill(gaps, -torch.inf).softmax(-1)
+    torch.testing.assert_close(student.attentions[0], expected)
+    (gradient,) = torch.autograd.grad(student.attentions[0].square().sum(), layer.query.weight)
+    assert gradient.any()
+
+
+def test_reading_attention_leaves_the_training_step_as_it_is(one_layer, batch):
+    logits = []
+    for asked in (frozenset(), frozenset({"attentions"})):
+        torch.manual_seed(3)
+        logits.append(states.tell(one_layer.train(), batch, asked).logits)
+    assert torch.equal(*logits)
+
+
+ARCHITECTURES = {
+    "albert": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
+    "deberta-v2": {"attention_probs_dropout_prob": 0.5, "relative_attention": True},
+    "distilbert": {
+        "attention_dropout": 0.5,
+        "dim": 32,
+        "n_heads": 2,
+        "n_layers": 2,
+        "hidden_dim": 8,
+    },
+    "electra": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
+    "modernbert": {"attention_dropout": 0.5, "pad_token_id": 0},
+    "mpnet": {"attention_probs_dropout_prob": 0.5},
+    "roberta": {"attention_probs_dropout_prob": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_attention_in_training_is_what_it_is_before_dropout(kind, batch, config):
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    common = {n: getattr(config, n) for n in names} | {"vocab_size": config.vocab_size}
+    common |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    made = AutoConfig.for_model(kind, **common | ARCHITECTURES[kind])
+    model = AutoModelForSequenceClassification.from_config(made, attn_implementation="eager")
+    found = states.tell(model.train(), batch, frozenset({"attentions"})).attentions
+    mask = batch["attention_mask"].bool()
+    for attention in found:
+        sums = attention.sum(-1).transpose(1, 2)[mask]
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+class Bare(torch.nn.Module):
+    """Returns attention that it has changed after dropout."""
+
+    def forward(self, input_ids, output_attentions):
+        probabilities = torch.full((1, 1, 4, 4), 0.25)
+        dropped = torch.nn.functional.dropout(probabilities, 0.5, training=self.training) * 1
+        return SequenceClassifierOutput(logits=torch.zeros(1, 2), attentions=(dropped,))
+
+
+def test_attention_that_can_only_be_had_after_dropout_is_refused():
+    inputs, asked = {"input_ids": torch.zeros(1, 4)}, frozenset({"attentions"})
+    assert states.tell(Bare().eval(), inputs, asked).attentions[0].sum() == 4
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match=r"distill\.dropout"):
+        states.tell(Bare().train(), inputs, asked)

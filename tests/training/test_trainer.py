@@ -274,6 +274,47 @@ def test_frozen_layers_stay_as_they_are(model, tokenizer, rows, tmp_path):
     assert [name for name in moved if ".layer.1." in name]
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_each_row_counts_alike_in_a_step_and_in_the_logged_loss(
+    still, tokenizer, rows, tmp_path, accumulation
+):
+    rows = rows.select([*range(192), *range(48)])
+    batch = collator_for(still, tokenizer)(rows.__getitems__(list(range(240))))
+    loss = torch.nn.functional.cross_entropy(still(**batch).logits, batch["labels"])
+    (expected,) = torch.autograd.grad(loss, still.classifier.weight)
+    gradients = []
+    still.classifier.weight.register_hook(gradients.append)
+    (row,) = fit(
+        still, tokenizer, rows, tmp_path,
+        epochs=1, batch_size=100, gradient_accumulation=accumulation, learning_rate=1e-12,
+    )  # fmt: skip
+    assert len(gradients) == 3
+    assert row.training_loss == pytest.approx(loss.item(), rel=1e-5)
+    if accumulation == 3:
+        torch.testing.assert_close(sum(gradients), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_ramp_goes_from_its_start_at_the_first_step_to_its_end_at_the_last(
+    model, tokenizer, rows, tmp_path, monkeypatch
+):
+    seen = {True: [], False: []}
+    objective = Objective([CrossEntropySpec()])
+    forward = objective.forward
+
+    def noted(student, teacher, labels, progress):
+        seen[model.training].append(progress)
+        return forward(student, teacher, labels, progress)
+
+    monkeypatch.setattr(objective, "forward", noted)
+    fit(
+        model, tokenizer, rows, tmp_path,
+        objective=objective, epochs=2, batch_size=32, validation=rows.select(range(32)),
+    )  # fmt: skip
+    assert seen[True] == pytest.approx(np.linspace(0, 1, 12))
+    # An epoch is measured with the settings of its last step.
+    assert seen[False] == [seen[True][5], seen[True][11]] == [pytest.approx(5 / 11), 1]
+
+
 class Weights(Silent):
     """Remembers a model's weights after each step."""
 
@@ -285,14 +326,20 @@ class Weights(Silent):
             self.steps.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
 
 
+@pytest.mark.parametrize(
+    ("average", "epochs", "last", "every"),
+    [(0.5, 1, 5, 1), (0.5, 2, 10, 2), (0.5, 5, 25, 5), (0.01, 1, 2, 1)],
+)
 def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
-    model, tokenizer, rows, tmp_path
+    model, tokenizer, rows, tmp_path, average, epochs, last, every
 ):
     seen = Weights(model)
-    history = fit(model, tokenizer, rows, tmp_path, reporter=seen, average=0.5, epochs=2)
-    taken = [seen.steps[i] for i in range(len(seen.steps) // 2, len(seen.steps))]
-    taken = taken[::-1][::5]
-    assert len(taken) > 1
+    history = fit(
+        model, tokenizer, rows, tmp_path,
+        reporter=seen, average=average, epochs=epochs, batch_size=20,
+    )  # fmt: skip
+    assert len(seen.steps) == 10 * epochs
+    taken = seen.steps[-last:][::-1][::every]
     for name, weight in model.named_parameters():
         if "word_embeddings" in name:  # while it trains, the table holds only the rows in use
             continue
