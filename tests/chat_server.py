@@ -26,7 +26,7 @@ class ChatServer:
     def __init__(
         self, labels, *, logprobs=True, faults=(), seconds=0.0, say=None, key=None, raw=None
     ):
-        self.raw, self.shown = raw, []
+        self.raw, self.shown, self.requests = raw, [], []
         self.labels, self.logprobs, self.faults = labels, logprobs, [*faults]
         self.seconds, self.say, self.key = seconds, say, key
         self.asked, self.answered, self.at = Counter(), 0, []
@@ -61,6 +61,10 @@ class ChatServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def parse_request(self):
+                served.requests.append(self.raw_requestline)
+                return super().parse_request()
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

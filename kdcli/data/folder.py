@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import yaml
+
 from kdcli import paths
 from kdcli.data import files, saved
 from kdcli.data.lines import COMPRESSIONS
-from kdcli.errors import DataError
+from kdcli.errors import DataError, first_line
 from kdcli.recipe.data import DataSpec
 from kdcli.run import file_digest
 from kdcli.safe_files import is_inside, link_out_of
@@ -202,6 +204,11 @@ def _by_card(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Foun
             f"{path}: a folder with a data card can't have *, ? or [ in its path.",
             "Rename it, or delete what README.md has between its lines ---.",
         )
+    # To name the files, datasets already fetches what has an address or lies in another folder.
+    for card in (path / "README.md", path / ".huggingface.yaml"):
+        for name in _named_in(card):
+            if "://" in name or "::" in name or not is_inside(path, name):
+                raise DataError(f"{card} names a file outside its folder: {name}.")
     config = spec.config
     if config is not None and config not in get_dataset_config_names(str(path)):
         notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
@@ -212,6 +219,30 @@ def _by_card(path: Path, spec: DataSpec, notes: list[str]) -> "Mapping[str, Foun
     # An empty cell or the word "null" is text, not a missing value.
     options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
     return load_dataset(str(path), config, **options)
+
+
+def _named_in(card: Path) -> Iterator[str]:
+    """Every text under `configs` in a card's metadata: names of files and folders among them."""
+    if not card.is_file():
+        return
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if card.suffix == ".md":
+        text = text.removeprefix("---").partition("\n---")[0]
+    try:
+        found = yaml.load(
+            text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+        )
+    except yaml.YAMLError as error:
+        raise DataError(f"{card}: its metadata are no YAML: {first_line(error)}") from error
+    yield from _texts(found.get("configs") if isinstance(found, dict) else None)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _known(path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import ModelError
+from kdcli.safe_files import is_inside
 
 # Where weights are looked for: the first that is there holds them, or lists the files that do.
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -86,6 +87,15 @@ def check(folder: Path) -> None:
                 "comes with a model.",
                 "Take a model that transformers knows by itself.",
             )
+    # transformers opens such a file, and a student would be saved with what is in it. The path of
+    # the machine that the model was made on mostly leads nowhere here, and is left alone.
+    for key, name in _read(folder / "tokenizer_config.json").items():
+        names_file = key in ("vocab", "merges") or key.endswith("_file")
+        if names_file and isinstance(name, str) and _leads_elsewhere(folder, name):
+            raise ModelError(
+                f"{folder / 'tokenizer_config.json'} names a file outside of its folder: "
+                f"{key}: {name}."
+            )
     if config.get("quantization_config"):
         raise ModelError(
             f"{folder} is quantised (quantization_config in its config.json): such weights can "
@@ -105,6 +115,14 @@ def vocabulary(folder: Path) -> int | None:
     """
     size = _read(folder / "config.json").get("vocab_size")
     return size if isinstance(size, int) else None
+
+
+def _leads_elsewhere(folder: Path, name: str) -> bool:
+    try:
+        there = Path(name).exists()
+    except (OSError, ValueError):
+        return False  # no path at all
+    return there and not is_inside(folder, str(Path(name).absolute()))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -223,6 +223,50 @@ def test_a_data_folder_s_link_brings_nothing_in(here):
         folder.digest(DataSpec(dataset="theirs"))
 
 
+CARDS = [
+    "data_files: http://{host}/x.csv",
+    "data_files: [{{split: train, path: 'http://{host}/x.csv'}}]",
+    "data_files: {{train: 'zip://x.csv::http://{host}/x.zip'}}",
+    "data_files: ../private/*",
+    "data_dir: ../private",
+    "data_files: {private}/precious",
+]
+
+
+@pytest.mark.parametrize("named", CARDS)
+@pytest.mark.parametrize("file", ["README.md", ".huggingface.yaml"])
+def test_a_data_card_fetches_nothing(here, reached, named, file):
+    server = ChatServer(())
+    private = here.parent / "private"
+    (private / "train.csv").write_text("text,label\nsecret,a\nsecret two,b\n")
+    with server.running() as url:
+        card = named.format(host=url.split("/")[2], private=private)
+        Path("theirs").mkdir()
+        Path("theirs/README.md").write_text("---\nlicense: mit\n---\n")
+        text = f"configs:\n- config_name: default\n  {card}\n"
+        text = f"---\n{text}---\n" if file == "README.md" else text
+        (Path("theirs") / file).write_text(text)
+        said = refused(here, "recipe", "new", "--data", "theirs")
+    assert file in said
+    assert not server.requests
+    assert not reached
+
+
+@pytest.mark.parametrize("key", ["vocab", "merges", "vocab_file", "tokenizer_file"])
+def test_a_tokenizer_reads_no_file_of_another_folder(here, tiny_backbone, key):
+    shutil.copytree(tiny_backbone, "theirs")
+    settings = json.loads(Path("theirs/tokenizer_config.json").read_text())
+    (here / "mine.txt").write_text(SECRET)
+    for name in (here.parent / "private/precious", "../private/precious", "mine.txt"):
+        Path("theirs/tokenizer_config.json").write_text(json.dumps({**settings, key: str(name)}))
+        with pytest.raises(ModelError, match=key):
+            source.locate("theirs")
+    # The path of the machine that the model was made on.
+    made_there = {**settings, key: "/home/elsewhere/vocab.txt"}
+    Path("theirs/tokenizer_config.json").write_text(json.dumps(made_there))
+    source.locate("theirs")
+
+
 def test_a_model_folder_s_link_brings_nothing_in(here, tiny_backbone):
     shutil.copytree(tiny_backbone, "theirs")
     (here / "theirs/added.txt").symlink_to("../../private/precious")
