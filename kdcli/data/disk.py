@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# From so many decoded bytes on, rows go through a file.
+_LARGE = 32_000_000
+
 
 def new_file() -> Path:
     """An empty file in the cache of `datasets` (HF_DATASETS_CACHE), mapped and then forgotten."""
@@ -31,14 +34,30 @@ def forget(file: Path) -> None:
         file.unlink()
 
 
-def mapped(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"]) -> "pa.Table":
-    """A table on disk, of which memory holds what is being read."""
+def table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"]) -> "pa.Table":
+    """Collect batches in a table: in memory, or where they are large, on disk.
+
+    What counts are the decoded bytes, as they come: a file of a few hundred KB may hold gigabytes.
+    Of a table on disk, memory holds what is being read.
+    """
     import pyarrow as pa
 
+    left = iter(batches)
+    kept: list[pa.RecordBatch] = []
+    size = 0
+    for batch in left:
+        kept.append(batch)
+        size += batch.nbytes
+        if size >= _LARGE:
+            break
+    else:
+        return pa.Table.from_batches(kept, schema)
     file = new_file()
     try:
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in batches:
+            while kept:
+                writer.write_batch(kept.pop(0))
+            for batch in left:
                 writer.write_batch(batch)
         return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
     finally:

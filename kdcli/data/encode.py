@@ -26,6 +26,7 @@ _BATCHES_SORTED_TOGETHER = 50
 _MANY = 500_000
 # Windows share a quarter of their tokens with the one before.
 _OVERLAP = 4
+_TOKENISED_TOGETHER = 1_000
 # Where tokenizers cut.
 SIDES: Mapping[Keep | None, str] = {"head": "right", "tail": "left"}
 
@@ -122,6 +123,8 @@ def encode(
     how: dict[str, Any] = {"batched": True, "with_indices": True}
     # What a text has besides is given to each of its windows.
     how["remove_columns"] = split.column_names if windows else texts
+    # A tokenizer reads to the end even of a text that is cut.
+    how["batch_size"] = pieces.rows_at_a_time(split.select_columns(texts), _TOKENISED_TOGETHER)
     if len(split) < _MANY:
         found = split.map(tokenise, keep_in_memory=True, **how)
     else:

@@ -1,7 +1,7 @@
 """The columns of texts and labels in files on this disk."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,9 @@ _TEXTS = (".csv", ".tsv", ".jsonl", ".json")
 KINDS = (*_TEXTS, *sheets.KINDS, *tables.KINDS)
 KNOWN = f"{', '.join(KINDS)}; the first four also with {' or '.join(COMPRESSIONS)}."
 
+# Rows that are read at a time, and characters in them, about.
 _ROWS = 10_000
-# From so many bytes on, files go through one on disk, and not through memory.
-_LARGE = 32_000_000
-_TIMES_PACKED = 4
+_CHARACTERS = 4_000_000
 _NO_LABEL = "a name or a whole number"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _WHOLE = re.compile(r"[-+]?\d+")
@@ -163,13 +162,7 @@ def _has_columns(file: Path) -> bool:
 def _tables(files: Sequence[Path], keys: dict[str, str]) -> "pa.Table":
     import pyarrow as pa
 
-    large = _are_large(files)
-    return pa.concat_tables([tables.read(file, keys, on_disk=large) for file in files])
-
-
-def _are_large(files: Sequence[Path]) -> bool:
-    packed = dict.fromkeys(COMPRESSIONS, _TIMES_PACKED)
-    return sum(f.stat().st_size * packed.get(f.suffix.lower(), 1) for f in files) >= _LARGE
+    return pa.concat_tables([tables.read(file, keys) for file in files])
 
 
 def _text(
@@ -183,9 +176,7 @@ def _text(
     several = {column: pa.list_(pa.string()) for column in lists}
     schema = pa.schema([(column, several.get(column, pa.string())) for column in keys])
     kinds: dict[str, set[type]] = {column: set() for column in labels}
-    batches = _batches(files, keys, kinds, schema, notes)
-    large = _are_large(files)
-    table = disk.mapped(schema, batches) if large else pa.Table.from_batches(batches, schema)
+    table = disk.table(schema, _batches(files, keys, kinds, schema, notes))
     for column in labels if len(table) else ():
         _refuse_mixture(files, column, kinds[column])
         if numbers and any(map(has_decimal_comma, files)):
@@ -218,7 +209,7 @@ def _batches(
     for file in files:
         missing, known = set(keys), list[str]()
         found = rows(file, notes)
-        while piece := [*islice(found, _ROWS)]:
+        for piece in _pieces(found):
             known = known or list(piece[0][1])
             columns = []
             for column, key in keys.items():
@@ -237,6 +228,20 @@ def _batches(
         if missing and known:
             column = next(column for column in keys if column in missing)
             raise NoColumnError(keys[column], column, file, known)
+
+
+def _pieces(found: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in lists, each bounded in rows and in characters."""
+    piece: list[Row] = []
+    characters = 0
+    for where, row in found:
+        piece.append((where, row))
+        characters += sum(len(cell) for cell in row.values() if isinstance(cell, str))
+        if len(piece) >= _ROWS or characters >= _CHARACTERS:
+            yield piece
+            piece, characters = [], 0
+    if piece:
+        yield piece
 
 
 def _cell(value: Any, column: str, key: str, where: str) -> Any:

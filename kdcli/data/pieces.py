@@ -10,12 +10,31 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS = 10_000
+_BYTES = 4_000_000
 
 
 def lists(split: "Dataset", *columns: str) -> Iterator[tuple[list[Any], ...]]:
-    """Some columns of every row, as Python's values, ten thousand rows at a time."""
-    for piece in split.select_columns(list(columns)).with_format("arrow").iter(_ROWS):
-        yield tuple(piece[column].to_pylist() for column in columns)
+    """Some columns of every row, as Python's values, some thousand rows at a time."""
+    some = split.select_columns(list(columns)).with_format("arrow")
+    for rows in some.iter(rows_at_a_time(some, _ROWS)):
+        for piece in _bounded(rows):
+            yield tuple(piece[column].to_pylist() for column in columns)
+
+
+def rows_at_a_time(split: "Dataset", most: int) -> int:
+    """How many rows of a split hold a few MB, between 1 and `most`."""
+    a_row = split.data.nbytes / max(1, split.data.num_rows)
+    return int(min(most, max(1, _BYTES // max(1, a_row))))
+
+
+def _bounded(rows: "pa.Table") -> "Iterator[pa.Table]":
+    """Halves of rows, and halves of these, that hold a few MB each: some are longer than most."""
+    if rows.num_rows < 2 or rows.nbytes <= _BYTES:
+        yield rows
+        return
+    half = rows.num_rows // 2
+    for part in (rows.slice(0, half), rows.slice(half)):
+        yield from _bounded(part)
 
 
 def values(split: "Dataset", column: str) -> Iterator[Any]:

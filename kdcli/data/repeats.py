@@ -21,11 +21,9 @@ from kdcli.data import pieces, targets
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
 # What may be written for a minus: hyphens, dashes, and the sign itself.
-_MINUS = "\u2010\u2011\u2012\u2013\u2212"
-# A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
-_OF_NUMBERS = rf"(?<!\w)[-{_MINUS}](?=[.,]?\d)|(?<=\d)[^\w\s](?=\d)|(?<=\d)[%‰]"
-_PUNCTUATION = re.compile(rf"({_OF_NUMBERS})|[^\w\s]|_")
+_MINUS = "-\u2010\u2011\u2012\u2013\u2212"
 
 
 def notes(splits: Mapping[str, "Dataset"]) -> list[str]:
@@ -140,9 +138,22 @@ def _key(text: str) -> str:
 
 
 def _kept(found: re.Match[str]) -> str:
-    if found[1]:
-        return "-" if found[1] in _MINUS else found[1]
-    return found[0] if _means_something(found[0]) else ""
+    """What a character that is no letter, digit or space is replaced by."""
+    character, text, place = found[0], found.string, found.start()
+    before, after = text[max(0, place - 1) : place], text[place + 1 : place + 3]
+    number = after[:1].isdecimal() or (after[:1] in {".", ","} and after[1:].isdecimal())
+    # A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
+    if before.isdecimal():
+        own = after[:1].isdecimal() or character in "%\u2030"
+    else:
+        own = character in _MINUS and number and not _is_of_a_word(before)
+    if own:
+        return "-" if character in _MINUS else character
+    return character if _means_something(character) else ""
+
+
+def _is_of_a_word(character: str) -> bool:
+    return bool(character) and unicodedata.category(character)[0] in "LNM"
 
 
 @cache

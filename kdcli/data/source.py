@@ -135,6 +135,7 @@ def load(
         splits, names, task, ordered = targets.named(splits, spec, places, notes)
     else:
         (names, task), ordered = named, True
+        targets.refuse_one_label(names, task)
     if task is not SINGLE_LABEL:
         notes.append(f"The task is {task}: {task.words}.")
     if to_train and named is None:

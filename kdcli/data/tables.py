@@ -1,6 +1,6 @@
 """The columns of parquet and Arrow files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 KINDS = (".parquet", ".arrow")
 
 
-def read(path: Path, keys: Mapping[str, str], *, on_disk: bool = False) -> "pa.Table":
+# Parquet packs a text that repeats as often as it likes: few rows at a time bound what is decoded.
+_ROWS = 256
+_TOGETHER = 10_000
+_BYTES = 8_000_000
+
+
+def read(path: Path, keys: Mapping[str, str]) -> "pa.Table":
     """Some columns of a file.
 
     Args:
         path: Parquet, or Arrow in either of its forms (stream or file).
         keys: By column, what the recipe calls it: `text` or `label`.
-        on_disk: Whether parquet's columns go into a file that memory maps; Arrow is one.
+
+    Returns:
+        Of parquet, in memory or mapped from a file: see `kdcli.data.disk.table`. Arrow is mapped.
 
     Raises:
         DataError: A column is missing, or there twice.
@@ -34,12 +42,9 @@ def read(path: Path, keys: Mapping[str, str], *, on_disk: bool = False) -> "pa.T
 
         with pq.ParquetFile(path) as file:
             _refuse_columns(file.schema_arrow.names, keys, path)
-            if on_disk:
-                kept = [file.schema_arrow.field(column) for column in keys]
-                batches = (batch.select(list(keys)) for batch in file.iter_batches(columns=[*keys]))
-                table = disk.mapped(pa.schema(kept, file.schema_arrow.metadata), batches)
-            else:
-                table = file.read(columns=list(keys))
+            kept = [file.schema_arrow.field(column) for column in keys]
+            schema = pa.schema(kept, file.schema_arrow.metadata)
+            table = disk.table(schema, _batches(file, schema))
     else:
         reader = _arrow(path)
         _refuse_columns(reader.schema.names, keys, path)
@@ -48,6 +53,22 @@ def read(path: Path, keys: Mapping[str, str], *, on_disk: bool = False) -> "pa.T
     # bytes for text that are none.
     table.validate(full=True)
     return table
+
+
+def _batches(file: Any, schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    """The rows of a parquet file in batches that are bounded in rows and decoded bytes."""
+    import pyarrow as pa
+
+    kept: list[pa.RecordBatch] = []
+    size = 0
+    for batch in file.iter_batches(_ROWS, columns=schema.names):
+        kept.append(batch.select(schema.names))
+        size += batch.nbytes
+        if len(kept) * _ROWS >= _TOGETHER or size >= _BYTES:
+            yield from pa.Table.from_batches(kept).combine_chunks().to_batches()
+            kept, size = [], 0
+    if kept:
+        yield from pa.Table.from_batches(kept).combine_chunks().to_batches()
 
 
 def count(path: Path) -> int:

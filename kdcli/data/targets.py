@@ -145,6 +145,19 @@ def refuse_uniform(train: "Dataset", names: Sequence[str], task: Task, spec: Dat
         )
 
 
+def refuse_one_label(names: Sequence[str], task: Task) -> None:
+    """Refuse a teacher that has one label for all texts: its probability is always 1.
+
+    Raises:
+        DataError: There is one label, and each text has it.
+    """
+    if task is SINGLE_LABEL and len(names) < 2:
+        raise DataError(
+            f"The teacher has one label only ({', '.join(names)}), and each text gets it.",
+            f"Take a teacher of several labels, or where it gives scores: data.task: {REGRESSION}.",
+        )
+
+
 def _task(
     splits: Mapping[str, "Dataset"],
     spec: DataSpec,

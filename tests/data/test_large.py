@@ -1,13 +1,18 @@
 """Data larger than memory goes through a file on disk, and comes out the same."""
 
+import gzip
 import json
 import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, config
 
-from kdcli.data import encode, files, source
+from kdcli.data import disk, encode, files, source
 from kdcli.recipe.data import DataSpec
 
 ROWS = [(f"text number {i} of many, and rather long " * 3, i % 3) for i in range(20_000)]
@@ -41,7 +46,7 @@ def data(tmp_path):
 def test_texts_are_on_disk_and_the_same(data, monkeypatch, kind):
     spec = data(kind)
     whole = source.load(spec, 0, to_train=False)
-    monkeypatch.setattr(files, "_LARGE", 0)
+    monkeypatch.setattr(disk, "_LARGE", 0)
     before = pa.total_allocated_bytes()
     corpus = source.load(spec, 0, to_train=False)
     held = pa.total_allocated_bytes() - before
@@ -53,6 +58,60 @@ def test_texts_are_on_disk_and_the_same(data, monkeypatch, kind):
         assert corpus.splits[part].features == split.features
         assert corpus.splits[part]["text"][:] == split["text"][:]
         assert corpus.splits[part]["label"][:] == split["label"][:]
+
+
+@contextmanager
+def anonymous_memory():
+    """Within the block, notes by how many bytes memory grows that is no file's."""
+
+    def now():
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+    def watch():
+        while not done.wait(0.002):
+            grown.append(now() - before)
+
+    done, before = threading.Event(), now()
+    grown = [0]
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield grown
+    finally:
+        done.set()
+        watcher.join()
+
+
+DECODED = 100_000_000
+LONG = "manywords" * 4_000
+COUNT = DECODED // len(LONG)
+
+
+def write_packed(path):
+    """A small file of texts that repeat; little is in memory at a time."""
+    row = json.dumps({"text": LONG, "label": "1"}) + "\n"
+    if path.suffix == ".parquet":
+        repeated = pa.DictionaryArray.from_arrays(pa.array([0] * COUNT, pa.int32()), [LONG])
+        columns = {"text": repeated, "label": ["1"] * COUNT}
+        pq.write_table(pa.table(columns), path, store_schema=False)
+    else:
+        with gzip.open(path, "wt", compresslevel=1) as file:
+            file.writelines(row for _ in range(COUNT))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("name", ["d.parquet", "d.jsonl.gz"])
+def test_what_a_small_file_decodes_to_is_not_held_in_memory(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(disk, "_LARGE", 8_000_000)
+    write_packed(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < DECODED / 100
+    spec = DataSpec(dataset=str(tmp_path), splits={"test": name})
+    with anonymous_memory() as grown:
+        corpus = source.load(spec, 0, to_train=False)
+    assert max(grown) < 0.6 * DECODED
+    assert len(corpus.splits["test"]) == COUNT
+    assert corpus.splits["test"][COUNT - 1] == {"text": LONG, "label": 0}
 
 
 def test_tokens_are_on_disk_and_the_same(data, monkeypatch, tokenizer):
@@ -69,7 +128,7 @@ def test_tokens_are_on_disk_and_the_same(data, monkeypatch, tokenizer):
 
 def test_no_file_stays_behind(data, monkeypatch, tokenizer, tmp_path):
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(files, "_LARGE", 0)
+    monkeypatch.setattr(disk, "_LARGE", 0)
     monkeypatch.setattr(encode, "_MANY", 0)
     split = source.load(data("csv"), 0, to_train=False).splits["train"].select(range(100))
     encode.encode(split, tokenizer, 64)
@@ -77,7 +136,7 @@ def test_no_file_stays_behind(data, monkeypatch, tokenizer, tmp_path):
 
 
 def test_a_broken_row_far_into_a_large_file_is_said_by_its_line(data, monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "_LARGE", 0)
+    monkeypatch.setattr(disk, "_LARGE", 0)
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     spec = data("csv")
     with (tmp_path / "d.csv").open("a") as file:
