@@ -8,7 +8,8 @@ import yaml
 from transformers import pipeline
 
 from kdcli import pipeline as runs
-from kdcli.errors import KdError, RecipeError
+from kdcli.errors import DataError, KdError, RecipeError
+from kdcli.models import source
 from kdcli.progress import Silent
 from kdcli.recipe.load import dump, load, varied
 from kdcli.recipe.schema import Recipe
@@ -169,6 +170,18 @@ def test_what_needs_labels_is_refused(recipe_of, teacher, more, says):
 def test_a_teacher_without_labels_of_its_own_is_refused(recipe_of, tmp_path, teacher, says):
     with pytest.raises(KdError, match=says):
         runs.execute(recipe_of(teacher), tmp_path / "run", Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_one_label_is_refused_before_anything_is_written(
+    recipe_of, tiny_backbone, tokenizer, tmp_path
+):
+    model = source.load_classifier(
+        tiny_backbone, ("only",), "single_label_classification", fresh_head=True
+    )
+    source.save(model, tokenizer, tmp_path / "one")
+    with pytest.raises(DataError, match=r"one label only \(only\)"):
+        runs.execute(recipe_of({"model": str(tmp_path / "one")}), tmp_path / "run", Silent())
     assert not (tmp_path / "run").exists()
 
 
