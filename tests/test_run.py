@@ -38,7 +38,10 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     publish(RunFolder.open(tmp_path))
     build = tmp_path / ".work/teacher/build/teacher"
     assert {(str(build), False), (str(build / "a.txt"), False)} <= {*synced}
-    assert synced[-2:] == [(str(tmp_path), True), (str(tmp_path / ".run.json.new"), True)]
+    folder, manifest = synced[-2:]
+    assert folder == (str(tmp_path), True)
+    assert Path(manifest[0]).parent == tmp_path
+    assert manifest[1]
 
 
 def test_a_new_artifact_takes_the_old_one_s_place(tmp_path):
