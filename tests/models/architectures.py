@@ -366,10 +366,13 @@ ARCHITECTURES = {
 NOT_EVALUATED = {"canine": "padded batch"}
 NOT_CUT = {
     "big_bird": "attention.seed",
+    "bigbird_pegasus": "self_attn.seed",
     "esm": "parameters in other places",
     "esmc": "depends on their place",
     "flaubert": "no single stack",
     "funnel": "block_sizes",
+    "lilt": "depends on their place",
+    "perceiver": "doesn't say how many",
     "xlm": "no single stack",
 }
 # There is no comparing with these.
