@@ -37,6 +37,11 @@ def kind(path: Path) -> str | None:
     return suffix if suffix in KINDS else None
 
 
+def holds_text_alone(path: Path) -> bool:
+    """Whether every cell of such a file is text, numbers too."""
+    return kind(path) in (".csv", ".tsv", *sheets.KINDS)
+
+
 def read(
     files: Sequence[Path],
     texts: Sequence[str],
@@ -170,7 +175,7 @@ def _text(
 ) -> "pa.Table":
     import pyarrow as pa
 
-    flat = kind(files[0]) in (".csv", ".tsv", *sheets.KINDS)
+    flat = holds_text_alone(files[0])
     labels = [column for column, key in keys.items() if key == "label"]
     lists = [] if flat else [column for column in labels if _holds_lists(files, column)]
     several = {column: pa.list_(pa.string()) for column in lists}

@@ -95,7 +95,9 @@ def propose(wanted: Wanted, recipe: Path) -> str:
         raise DataError(f"{wanted.data} is empty: it holds no rows.")
     text, columns = _columns(wanted, train)
     labelled = [of for of in rows.values() if _has_labels(of, columns)]
-    typed = not any(_is_all_text(split) for split in found.values())
+    typed = not any(
+        isinstance(split, list) and files.holds_text_alone(split[0]) for split in found.values()
+    )
     labels = guess.labels([row for of in labelled for row in of], columns, typed=typed)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(wanted.data)).strip("-.") or "data"
     data = _source(wanted, recipe, len(train), notes)
@@ -122,11 +124,6 @@ def _head(split: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 def _has_labels(rows: guess.Rows, columns: Sequence[str]) -> bool:
     return guess.any_labelled(row.get(name) for row in rows for name in columns)
-
-
-def _is_all_text(split: Any) -> bool:
-    """Whether all cells of a split's files are text, numbers too."""
-    return isinstance(split, list) and files.kind(split[0]) in (".csv", ".tsv")
 
 
 def _parts(

@@ -138,6 +138,15 @@ def test_a_recipe_for_labels_in_csv_is_one_that_loads(tmp_path, monkeypatch, cel
         assert f"task: {task}" in text
 
 
+def test_fractions_in_a_sheet_are_guessed_as_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = {"text": QUESTIONS, "label": [i / 2 for i in range(1, 11)] * 4}
+    Dataset.from_dict(rows).to_pandas().to_excel("d.xlsx", index=False)
+    kd("recipe", "new", "--data", "d.xlsx")
+    recipe = load("recipe.yaml")
+    assert recipe.data.task == source.load(recipe.data, 0).task.name == "regression"
+
+
 def test_codes_that_jsonl_holds_as_text_are_names(new):
     recipe, _ = new({"text": QUESTIONS, "label": [f"{i % 7}.5{i % 3}" for i in range(40)]})
     assert recipe.data.task is None
