@@ -229,9 +229,7 @@ def _named_in(card: Path) -> Iterator[str]:
     if card.suffix == ".md":
         text = text.removeprefix("---").partition("\n---")[0]
     try:
-        found = yaml.load(
-            text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        )
+        found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise DataError(f"{card}: its metadata are no YAML: {first_line(error)}") from error
     yield from _texts(found.get("configs") if isinstance(found, dict) else None)

