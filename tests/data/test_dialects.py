@@ -244,7 +244,7 @@ def test_a_workbook_s_cells_are_text_as_excel_shows_them(tmp_path):
     }
 
 
-@pytest.mark.parametrize(("column", "labels"), [("id", "012345"), ("flag", ["FALSE", "TRUE"])])
+@pytest.mark.parametrize(("column", "labels"), [("id", "12345"), ("flag", ["FALSE", "TRUE"])])
 def test_a_workbook_is_data(tmp_path, column, labels):
     pd.DataFrame(BOOK).to_excel(tmp_path / "d.xlsx", index=False)
     corpus = load(DataSpec(dataset=str(tmp_path / "d.xlsx"), label=column), 0, to_train=False)

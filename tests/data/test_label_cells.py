@@ -7,10 +7,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from kdcli.data.source import load
 from kdcli.errors import DataError
-from kdcli.progress import Silent
 from kdcli.recipe.data import DataSpec
-from kdcli.recipe.schema import Recipe
-from kdcli.stages.survey import survey
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 ONE = SINGLE_LABEL.name
@@ -74,12 +71,11 @@ def test_minus_one_beside_other_numbers_is_a_label_and_that_is_said(read):
     assert said(corpus, "-1")
 
 
-def test_a_split_of_minus_one_alone_has_no_labels(read, tmp_path):
-    with pytest.raises(DataError, match=r"test.csv:2: there is no label.*data\.splits\.test"):
-        read(train=[0, 1, 0], test=[-1, -1])
-    recipe = {"name": "x", "data": {"dataset": str(tmp_path)}, "teacher": {"model": "a/b"}}
-    found = survey(Recipe.model_validate(recipe), Silent())
-    assert found["splits"]["test"]["unlabelled"]["texts"] == 2
+def test_a_split_of_minus_one_alone_has_no_labels(read):
+    corpus = read(train=[0, 1, 0], test=[-1, -1])
+    assert "test" not in corpus.splits
+    assert corpus.labels == ("0", "1")
+    assert said(corpus, "test", "no labels")
 
 
 FRACTIONS = ["62.01", "62.10", "47.11", "62.01"]
@@ -164,11 +160,12 @@ def test_a_separator_for_lists_that_are_written_as_text_is_refused(read):
         read(train=[str(row) for row in LISTS], separator=",")
 
 
-def test_whitespace_around_labels_is_no_part_of_them_and_is_counted(read):
+def test_whitespace_around_labels_is_no_part_of_them_and_is_counted(read, tmp_path):
     corpus = read(train=["fee", "fee ", "\u00a0card", "FEE", "fee"])
     assert names_of(corpus) == ["fee", "fee", "card", "FEE", "fee"]
     assert said(corpus, "Whitespace", "2 labels")
     assert said(corpus, "'FEE'", "'fee'")
+    (tmp_path / "train.csv").unlink()
     lists = read("jsonl", train=[["fee ", "card"], ["card", "app"], []])
     assert names_of(lists) == [{"fee", "card"}, {"card", "app"}, set()]
     assert said(lists, "Whitespace", "1 label ")

@@ -274,18 +274,21 @@ FOLDERS = {
                           "Save it as .xlsx or as CSV."),
     "gzip": ({"d/train.csv.gz": "a"}, "d/train.csv.gz:1: can't be read on: "),
     "texts alone": ({"d/train.txt": "a\nb\n"}, "d/train.txt is of no known kind. Known: .csv"),
-    "a broken card": ({"d/train.csv": csv(), "d/README.md": "---\na: [\n---\n"}, "d can't be read"),
+    "a broken card": ({"d/train.csv": csv(), "d/README.md": "---\na: [\n---\n"},
+                      "d/README.md: its metadata are no YAML"),
     "a card that leads out": ({"train.csv": csv(), "d/README.md":
                                "---\nconfigs: [{config_name: a, data_files: ../train.csv}]\n---\n"},
                               "d/README.md names a file outside its folder: .*train.csv"),
     "a card that leads away": ({"d/train.csv": csv(), "d/README.md":
                                 "---\nconfigs: [{config_name: a, data_files: "
-                                "'http://127.0.0.1:9/train.csv'}]\n---\n"}, "d can't be read: "),
+                                "'http://127.0.0.1:9/train.csv'}]\n---\n"},
+                               "d/README.md names a file outside its folder: http"),
     "a broken split": ({"d/train.csv": csv(), "d/test.csv": csv() + "a\n"}, "d/test.csv:42: the"),
     "a split without text": ({"d/train.csv": csv(), "d/test.csv": csv(header="a,label")},
                              "data.text: there is no column text in .*d/test.csv.*: a, label."),
-    "a broken data set": ({"d/state.json": "{}"}, "d can't be read: "),
-    "a split of no data set": ({"d/dataset_dict.json": "{"}, "d can't be read: "),
+    "a broken data set": ({"d/state.json": "{}"}, "d/state.json is damaged"),
+    "a split of no data set": ({"d/dataset_dict.json": "{"},
+                               "d/dataset_dict.json is damaged"),
 }  # fmt: skip
 
 
