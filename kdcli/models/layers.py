@@ -84,7 +84,9 @@ def repeats(config: Any) -> int:
 def _stack(config: Any, part: str, keys: tuple[str, ...], counted: dict[str, set[int]]) -> Stack:
     key = next((key for key in keys if isinstance(getattr(config, key, None), int)), None)
     if key is None:
-        raise _no_stack(config, f"its configuration doesn't say how many {part} layers it has")
+        raise _no_stack(
+            config, "its configuration doesn't say how many " + f"{part} layers it has".lstrip()
+        )
     depth = getattr(config, key)
     try:
         setattr(config, key, depth)

@@ -145,15 +145,15 @@ def reset_attention(model: "PreTrainedModel") -> None:
     all that follow: its answers would depend on the order of the texts.
     """
     if _attends_in_blocks(model.config):
-        model.base_model.register_forward_pre_hook(
-            lambda module, inputs: module.set_attention_type("block_sparse")
-        )
+        base = model.base_model
+        module = base if hasattr(base, "set_attention_type") else base.encoder
+        module.register_forward_pre_hook(lambda it, inputs: it.set_attention_type("block_sparse"))
 
 
 def _attends_in_blocks(config: Any) -> bool:
     # BigBird's last block of tokens sees the whole text, and it would be padding (Zaheer et al.
     # 2020, arXiv:2007.14062, section 2).
-    return config.model_type == "big_bird" and config.attention_type == "block_sparse"
+    return getattr(config, "attention_type", None) == "block_sparse"
 
 
 def pad_token_id(model: "PreTrainedModel") -> int | None:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from kdcli.models.layers import text_config
 
 if TYPE_CHECKING:
@@ -50,6 +48,9 @@ def _limits(model: "PreTrainedModel") -> list[int]:
 def _tables(model: "PreTrainedModel") -> Iterator[tuple[int, int]]:
     """Rows of each table of positions, and how many of them come before the first token's."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in _TABLES:
-            padding = -1 if module.padding_idx is None else module.padding_idx
-            yield module.num_embeddings, max(getattr(module, "offset", 0), padding + 1)
+        weight = getattr(module, "weight", None)
+        # I-BERT's tables are no torch.nn.Embedding.
+        if name.rpartition(".")[2] in _TABLES and weight is not None and weight.dim() == 2:
+            padding = getattr(module, "padding_idx", None)
+            after = 0 if padding is None else padding + 1
+            yield len(weight), max(getattr(module, "offset", 0), after)

@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BigBirdConfig,
+    BigBirdPegasusConfig,
     ConvBertConfig,
     GPT2Config,
     LlamaConfig,
@@ -102,12 +103,7 @@ def test_a_decoder_finds_the_last_token_whatever_it_takes_for_padding(pad, side,
 
 
 def test_the_end_of_text_token_may_be_padding_and_end_each_text(tmp_path):
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = word_tokenizer([*WORDS, "</s>", "<unk>"], eos_token="</s>", unk_token="<unk>")
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 9)]
-    )
+    tokenizer = with_end(WORDS)
     tokenizer.pad_token = "</s>"
     config = LlamaConfig(vocab_size=11, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
                          num_attention_heads=2, pad_token_id=None)  # fmt: skip
@@ -138,6 +134,30 @@ def test_sparse_attention_stays_sparse_and_short_texts_are_read_in_full(lengths,
     found, model, _ = as_kd_reads(folder, [*texts, "w1 w2", texts[0]])
     agree(found, one_by_one(folder, [*texts, "w1 w2", texts[0]]))
     assert model.config.attention_type == "block_sparse"
+
+
+def with_end(words):
+    """A tokenizer of whole words that ends each text with </s>, the last word's id plus 1."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = word_tokenizer([*words, "</s>", "<unk>"], eos_token="</s>", unk_token="<unk>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", len(words))]
+    )
+    return tokenizer
+
+
+def test_so_does_that_of_an_encoder_decoder(tmp_path):
+    random = np.random.default_rng(0)
+    each = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
+    sizes = {f"{part}_{name}": each[name] for part in ("encoder", "decoder") for name in each}
+    config = BigBirdPegasusConfig(vocab_size=11, d_model=32, block_size=8, num_random_blocks=1,
+                                  max_position_embeddings=256, pad_token_id=0, eos_token_id=9,
+                                  **sizes)  # fmt: skip
+    folder = saved(config, with_end(WORDS), tmp_path / "pegasus", spread=5.0)
+    texts = [" ".join(random.choice(WORDS[1:], size)) for size in random.integers(3, 150, 10)]
+    found, *_ = as_kd_reads(folder, texts)
+    agree(found, one_by_one(folder, texts))
 
 
 def test_a_convolution_over_the_padding_gets_none(tmp_path):

@@ -9,6 +9,7 @@ from transformers import (
     BloomConfig,
     Data2VecTextConfig,
     GPT2Config,
+    IBertConfig,
     LukeConfig,
     MarkupLMConfig,
     MPNetConfig,
@@ -27,6 +28,7 @@ SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_atten
 NUMBERED = [
     BertConfig(**SMALL),
     RobertaConfig(**SMALL),
+    IBertConfig(**SMALL),
     RobertaConfig(**SMALL | {"pad_token_id": 5}),
     MPNetConfig(**SMALL),
     Data2VecTextConfig(**SMALL),
