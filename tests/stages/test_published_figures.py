@@ -98,7 +98,7 @@ def shown(name, value):
 
 
 SCORES = {"Spearman's correlation", "Pearson's correlation", "Mean absolute error",
-          "Root mean squared error", "Out-of-scope AUROC"}  # fmt: skip
+          "Root mean squared error"}  # fmt: skip
 
 
 def expected(logits, config, lines, settings):
@@ -126,7 +126,7 @@ def expected(logits, config, lines, settings):
             "Average precision, macro": metrics.average_precision_score(there, chances),
         }  # fmt: skip
         tuned = chances >= [settings["thresholds"][name] for name in names]
-        for kind in ("micro", "macro"):
+        for kind in ("micro", "macro", "samples"):
             title = f"{kind.title()} F1"
             options = {"average": kind, "zero_division": 0}
             figures[title] = metrics.f1_score(there, given, **options)
@@ -137,6 +137,10 @@ def expected(logits, config, lines, settings):
     figures = {
         "Accuracy": metrics.accuracy_score(truth, given),
         "Macro F1": metrics.f1_score(truth, given, average="macro", zero_division=0),
+        "Calibration error": calibration_error(logits, truth),
+        "Calibration error, with its temperature": calibration_error(
+            logits / settings["temperature"], truth
+        ),
     }
     if (point := settings["operating_point"]) is not None:
         outside = names.index(point["label"])
@@ -156,9 +160,22 @@ def expected(logits, config, lines, settings):
             "Accuracy, refusing": (refusing == truth).mean(),
             "In-scope accuracy, refusing": (refusing == truth)[known].mean(),
             "Out-of-scope recall, refusing": (refusing == outside)[~known].mean(),
+            "Out-of-scope AUROC": metrics.roc_auc_score(known, values),
             "In-scope texts refused": (refusing == outside)[known].mean(),
         }
     return figures
+
+
+def calibration_error(logits, truth):
+    """Guo et al. 2017, equation 3, with 15 bins."""
+    chances = softmax(logits, axis=-1)
+    sure, right = chances.max(-1), chances.argmax(-1) == truth
+    bins = np.ceil(sure * 15)
+    return sum(abs((right - sure)[bins == b].sum()) for b in range(1, 16)) / len(truth)
+
+
+# What the student's folder alone doesn't give: these are of its teacher, or of the training texts.
+OF_OTHERS = re.compile("teacher|in train too")
 
 
 def on_card(card, split):
@@ -197,6 +214,8 @@ def test_each_figure_is_that_of_the_published_folder(made):
     for split in ("validation", "test"):
         logits, config = logits_alone(student, texts[split], pairs)
         figures = expected(logits, config, texts[split], settings)
+        for found in (on_card(card, split), on_page(page, split)):
+            assert not [t for t in found.keys() - figures.keys() if not OF_OTHERS.search(t)]
         for title, value in figures.items():
             assert on_card(card, split)[title] == shown(title, value), (split, title)
             assert on_page(page, split)[title] == shown(title, value), (split, title)
