@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 # float32 logits by about 1e-6; a wrong padding moves them by far more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _TEXTS_TRIED = 4
-# Architectures that mix tokens without regard to the attention mask: by convolution (ConvBERT,
-# Nystromformer, YOSO), pooling (Funnel), Fourier transform (FNet), the next token's embedding
-# (MobileBERT), or by choosing among chunks or tokens of which some are padding.
+# Architectures that mix tokens without regard to the attention mask: by convolution (CANINE,
+# ConvBERT, Nystromformer, YOSO), pooling (Funnel), Fourier transform (FNet), the next token's
+# embedding (MobileBERT), or by choosing among chunks or tokens of which some are padding.
 _READ_PADDING = {
     "axk2",
+    "canine",
     "convbert",
     "fnet",
     "funnel",
