@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from models.against_transformers import EQUAL, Wrong, evaluated, outcome
 from models.architectures import ARCHITECTURES, LEFT_OUT, NOT_EVALUATED
+from packaging.version import Version
 from transformers.models.auto import modeling_auto
 
 UNSET = int(1e30)  # what a tokenizer that knows no limit is saved with
