@@ -29,7 +29,8 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _TEXTS_TRIED = 4
 # Architectures that mix tokens without regard to the attention mask: by convolution (CANINE,
 # ConvBERT, Nystromformer, YOSO), pooling (Funnel), Fourier transform (FNet), the next token's
-# embedding (MobileBERT), or by choosing among chunks or tokens of which some are padding.
+# embedding (MobileBERT), or by choosing among chunks or tokens of which some are padding. T5Gemma's
+# head reads one token further where there is padding than where there is none.
 _READ_PADDING = {
     "axk2",
     "canine",
@@ -39,6 +40,8 @@ _READ_PADDING = {
     "mobilebert",
     "nystromformer",
     "reformer",
+    "t5gemma",
+    "t5gemma2",
     "yoso",
 }
 # Texts for a model that comes without any.

@@ -367,14 +367,27 @@ NOT_EVALUATED: dict[str, str] = {}
 NOT_CUT = {
     "big_bird": "attention.seed",
     "bigbird_pegasus": "self_attn.seed",
+    "canine": "vocab_size",
+    "diffllama": "depends on their place",
     "esm": "parameters in other places",
     "esmc": "depends on their place",
     "flaubert": "no single stack",
     "funnel": "number of its layers",
     "jamba": "parameters in other places",
     "lilt": "depends on their place",
+    "minicpm3": "depends on their place",
+    "minimax": "depends on a layer's place",
     "perceiver": "doesn't say how many",
+    "qwen3_5": "can't read a text",
+    "qwen3_5_text": "can't read a text",
+    "qwen3_next": "can't read a text",
+    "reformer": "can't read a text",
+    "squeezebert": "depends on their place",
+    "t5gemma": "no single stack",
+    "t5gemma2": "no single stack",
     "xlm": "no single stack",
+    "zamba": "can't read a text",
+    "zamba2": "can't read a text",
 }
 # There is no comparing with these.
 LEFT_OUT = {
