@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,10 +105,12 @@ def look(
         kinds.check(recipe.teacher, setting, recipe.distill.terms(corpus.task))
         _refuse_too_many(corpus, len(corpus.labels))
     else:
-        (config, tokenizer, loaded), *others = [
-            _teacher(one, recipe, corpus, allow_pickle=allow_pickle, weights=weights)
-            for one in (recipe.teacher, *recipe.teacher.also)
-        ]
+        seen = partial(
+            _teacher, recipe=recipe, corpus=corpus, allow_pickle=allow_pickle, weights=weights
+        )
+        config, tokenizer, loaded = seen(recipe.teacher)
+        # Only the teacher that is cut stays in memory.
+        others = [seen(one)[0] for one in recipe.teacher.also]
         for one in (recipe.teacher, *recipe.teacher.also):
             if one.folds is not None:
                 folds(corpus.splits["train"], corpus.task, one.folds, recipe.seed)
@@ -127,7 +130,7 @@ def look(
                 *(size / 1e6 for size in sizes)
             )
         )
-    beside = tuple(reshape.skeleton(config) for config, *_ in others)
+    beside = tuple(reshape.skeleton(config) for config in others)
     return Inputs(corpus, tokenizer or own, teacher, beside, student, beyond)
 
 
