@@ -10,22 +10,22 @@ from kdcli.errors import HubError, ModelError, UsageError
 
 _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 # A pickle can run code when it is loaded.
-_PICKLES = ["pytorch_model*.bin"]
+_PICKLE_FILES = ["pytorch_model*.bin"]
 # The Hub looks at what it was sent before it answers.
-_LONGER_TO_PUSH = 6
+_PUSH_TIMEOUT_FACTOR = 6
 
-_Read = TypeVar("_Read")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Published:
+class PushResult:
     """Where a push went: the repository's page, and the commit (None where nothing changed)."""
 
     url: str
     commit: str | None
 
 
-def download_model(repo: str, revision: str | None = None, *, pickled: bool = False) -> Path:
+def download_model(repo: str, revision: str | None = None, *, allow_pickle: bool = False) -> Path:
     """Fetch a model's configuration, tokenizer and weights into the Hub cache.
 
     Where the Hub can't be reached, what the cache holds of that revision has to do.
@@ -33,7 +33,7 @@ def download_model(repo: str, revision: str | None = None, *, pickled: bool = Fa
     Args:
         repo: A Hub id; an old name without owner is followed to where it moved.
         revision: Branch, tag or commit; None is `main`.
-        pickled: Whether to fetch pickled weights too.
+        allow_pickle: Whether to fetch pickled weights too.
 
     Returns:
         The folder of the snapshot; whether it holds weights is not looked at.
@@ -44,18 +44,18 @@ def download_model(repo: str, revision: str | None = None, *, pickled: bool = Fa
     """
     from huggingface_hub import snapshot_download
 
-    with errors(f"the model {repo}"):
+    with translate_hub_errors(f"the model {repo}"):
         folder = snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=[*_MODEL_FILES, *_PICKLES] if pickled else _MODEL_FILES,
+            allow_patterns=[*_MODEL_FILES, *_PICKLE_FILES] if allow_pickle else _MODEL_FILES,
             # What lies in folders is the same model in other forms, such as ONNX.
             ignore_patterns="*/*",
         )
         return Path(folder)
 
 
-def cached_model(repo: str, revision: str | None = None) -> Path | None:
+def cached_model_folder(repo: str, revision: str | None = None) -> Path | None:
     """What the Hub cache holds of a model, without asking the Hub; None where that is nothing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -66,7 +66,7 @@ def cached_model(repo: str, revision: str | None = None) -> Path | None:
         return None
 
 
-def from_cache_where_silent(read: Callable[[], _Read]) -> _Read:
+def read_with_cache_fallback(read: Callable[[], _Result]) -> _Result:
     """What `read` gives, of what the caches hold first where the Hub doesn't answer at all.
 
     By itself `datasets` asks such a Hub again and again, for half a minute, before it looks there.
@@ -86,7 +86,7 @@ def from_cache_where_silent(read: Callable[[], _Read]) -> _Read:
     return read()
 
 
-def push(
+def push_to_hub(
     repo: str,
     files: Mapping[str, Path],
     message: str,
@@ -94,7 +94,7 @@ def push(
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
-) -> Published:
+) -> PushResult:
     """Create the model repository if need be, and commit `files` in one commit.
 
     Args:
@@ -117,7 +117,7 @@ def push(
         for name, path in sorted(files.items())
     ]
     api = HfApi()
-    with errors(f"the repository {repo}", patience=_LONGER_TO_PUSH):
+    with translate_hub_errors(f"the repository {repo}", timeout_factor=_PUSH_TIMEOUT_FACTOR):
         existed = api.repo_exists(repo)
         if not existed:
             api.create_repo(repo, private=private)
@@ -130,7 +130,7 @@ def push(
             )
         except BaseException as error:
             if not existed:
-                _withdraw(api, repo)
+                _delete_new_empty_repo(api, repo)
             # The client asks the Hub about README.md before it sends anything.
             if "Invalid metadata" in str(error):
                 *_, reason = str(error).strip().splitlines()
@@ -140,10 +140,10 @@ def push(
                 ) from error
             raise
         url = commit.pr_url or f"{api.endpoint}/{repo}"
-        return Published(url, commit.oid if commit.oid != before else None)
+        return PushResult(url, commit.oid if commit.oid != before else None)
 
 
-def _withdraw(api: Any, repo: str) -> None:
+def _delete_new_empty_repo(api: Any, repo: str) -> None:
     """Take a repository back that was made for a commit which then failed."""
     with suppress(Exception):
         names = {file.rfilename for file in api.model_info(repo).siblings or ()}
@@ -153,53 +153,53 @@ def _withdraw(api: Any, repo: str) -> None:
 
 
 @contextmanager
-def errors(what: str, *, patience: int = 1) -> Iterator[None]:
-    """Turn what the Hub's client raises about `what` into one sentence with a way out.
+def translate_hub_errors(resource: str, *, timeout_factor: int = 1) -> Iterator[None]:
+    """Turn what the Hub's client raises about `resource` into one sentence with a way out.
 
-    Within the block a silent Hub is waited for `patience` times as long as for a download.
+    Within the block a silent Hub is waited for `timeout_factor` times as long as for a download.
     """
     from huggingface_hub import errors as hf
 
     try:
-        with _bounded(patience):
+        with _default_request_timeout(timeout_factor):
             yield
     except hf.GatedRepoError as error:
         raise ModelError(
-            f"Access to {what} is restricted.", "Ask for it on its page, then: hf auth login."
+            f"Access to {resource} is restricted.", "Ask for it on its page, then: hf auth login."
         ) from error
     except hf.RepositoryNotFoundError as error:
-        if error.response is not None and error.response.status_code == 401 and _no_token():
+        if error.response is not None and error.response.status_code == 401 and _has_no_token():
             hint = "Where it is private, log in: hf auth login."
         else:
             hint = "Check the spelling, and that your token may see it."
-        raise ModelError(f"The Hub knows nothing of {what}.", hint) from error
+        raise ModelError(f"The Hub knows nothing of {resource}.", hint) from error
     except hf.RevisionNotFoundError as error:
-        raise ModelError(f"The Hub has no such revision of {what}.") from error
+        raise ModelError(f"The Hub has no such revision of {resource}.") from error
     except hf.HfHubHTTPError as error:
-        raise _refusal(what, error) from error
+        raise _error_from_http_status(resource, error) from error
     except hf.LocalTokenNotFoundError as error:
         raise UsageError("There is no Hub token.", "Log in: hf auth login.") from error
     except hf.HFValidationError as error:
         raise UsageError(
-            f"{what.capitalize()} is neither a folder that exists nor a Hub id."
+            f"{resource.capitalize()} is neither a folder that exists nor a Hub id."
         ) from error
     except Exception as error:
         # Where the Hub failed, the client looks into its cache and tells of that alone, and of an
         # upload it tells the file alone.
         cause = error.__cause__
         if isinstance(cause, hf.HfHubHTTPError):
-            raise _refusal(what, cause) from error
+            raise _error_from_http_status(resource, cause) from error
         if not _is_unreachable(error) and not (cause and _is_unreachable(cause)):
             raise
-        raise _silence(what, error) from error
+        raise _error_from_no_answer(resource, error) from error
 
 
 @contextmanager
-def _bounded(patience: int) -> Iterator[None]:
+def _default_request_timeout(timeout_factor: int) -> Iterator[None]:
     """Within the block no call waits for ever, as those of the client do that name no time."""
     from huggingface_hub import constants, get_session
 
-    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT * patience
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT * timeout_factor
 
     def bound(request: Any) -> None:
         times = request.extensions["timeout"]
@@ -213,41 +213,41 @@ def _bounded(patience: int) -> Iterator[None]:
         hooks.remove(bound)
 
 
-def _refusal(what: str, error: Any) -> UsageError | HubError:
+def _error_from_http_status(resource: str, error: Any) -> UsageError | HubError:
     status = getattr(error.response, "status_code", None)
     if status in (401, 403):
         return UsageError(
-            f"The Hub refuses {what} ({status}): the token is missing, wrong, or may not do that.",
+            f"The Hub refuses {resource} ({status}): the token is missing, wrong, or may not do that.",
             "Log in with one that may: hf auth login.",
         )
     reason = getattr(error, "server_message", None) or f"HTTP {status}"
     wait = "wait a few minutes, then " if status == 429 else ""
     return HubError(
-        f"The Hub failed on {what}: {reason}.",
+        f"The Hub failed on {resource}: {reason}.",
         f"Nothing is lost: {wait}run the same command again.",
     )
 
 
-def _silence(what: str, error: BaseException) -> HubError:
+def _error_from_no_answer(resource: str, error: BaseException) -> HubError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return HubError(
-            f"HF_HUB_OFFLINE is set, and {what} can't be had without the Hub.", "Unset it."
+            f"HF_HUB_OFFLINE is set, and {resource} can't be had without the Hub.", "Unset it."
         )
     if "Timeout" in f"{type(error).__name__} {type(error.__cause__).__name__}":
         return HubError(
-            f"The Hub didn't answer in time for {what}.",
+            f"The Hub didn't answer in time for {resource}.",
             "Run the same command again, with more seconds of patience where need be: "
             "HF_HUB_DOWNLOAD_TIMEOUT=60.",
         )
     return HubError(
-        f"The Hub can't be reached for {what}.",
+        f"The Hub can't be reached for {resource}.",
         "Check the network (and HF_ENDPOINT), then run the same command again.",
     )
 
 
-def _no_token() -> bool:
+def _has_no_token() -> bool:
     from huggingface_hub import get_token
 
     return get_token() is None

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from kdcli.errors import UsageError
 
-_PATTERN = re.compile(r"[*?\[]")
-_NEVER = {errno.ENAMETOOLONG: "is too long for a path", errno.ELOOP: "is a link to itself"}
+_GLOB_CHARACTERS = re.compile(r"[*?\[]")
+_INVALID_PATH_ERRORS = {
+    errno.ENAMETOOLONG: "is too long for a path",
+    errno.ELOOP: "is a link to itself",
+}
 
 
-def local(reference: str, base: Path = Path()) -> Path:
+def expand_local_path(reference: str, base: Path = Path()) -> Path:
     """The path that a person wrote, `~` expanded; nothing need be there.
 
     Args:
@@ -31,17 +34,17 @@ def local(reference: str, base: Path = Path()) -> Path:
     except ValueError as error:
         raise UsageError(f"{reference}: no path holds such a character.") from error
     except OSError as error:
-        if error.errno in _NEVER:
-            raise UsageError(f"{reference} {_NEVER[error.errno]}.") from error
+        if error.errno in _INVALID_PATH_ERRORS:
+            raise UsageError(f"{reference} {_INVALID_PATH_ERRORS[error.errno]}.") from error
     return path
 
 
-def is_pattern(reference: str) -> bool:
+def is_glob(reference: str) -> bool:
     """Whether what a person wrote may stand for several files, as `part-*.csv` does."""
-    return _PATTERN.search(reference) is not None
+    return _GLOB_CHARACTERS.search(reference) is not None
 
 
-def matching(pattern: Path) -> list[Path]:
+def expand_glob(pattern: Path) -> list[Path]:
     """The files that a pattern stands for, by name; `**` is any number of folders.
 
     What exists under its own name is meant itself: `[2024]` is no pattern in a folder's name.

@@ -7,36 +7,36 @@ from typing import Protocol
 class Reporter(Protocol):
     """Who is told of progress: a terminal, a log, nobody."""
 
-    def start(self, stage: str, doing: str) -> None:
-        """A stage begins; `doing` says in a few words what it does."""
+    def start(self, stage: str, description: str) -> None:
+        """A stage begins; `description` says in a few words what it does."""
 
-    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
-        """`done` of `total` units of the present stage are through; `figures` are its latest."""
+    def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        """`done` of `total` units of the present stage are through; `metrics` are its latest."""
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """A stage is over, `seconds` after it began."""
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """A fact that the user should know, in one sentence."""
 
 
-class Silent:
+class SilentReporter:
     """Tells nobody: for use as a library, and in tests."""
 
-    def start(self, stage: str, doing: str) -> None:
+    def start(self, stage: str, description: str) -> None:
         """Do nothing."""
 
-    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+    def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Do nothing."""
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """Do nothing."""
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Do nothing."""
 
 
-class Tally:
+class ProgressCounter:
     """Adds up the progress of several passes that make one stage.
 
     Args:
@@ -45,10 +45,10 @@ class Tally:
     """
 
     def __init__(self, reporter: Reporter, total: int) -> None:
-        self.reporter, self.total, self.before = reporter, total, 0
+        self.reporter, self.total, self.finished = reporter, total, 0
 
-    def __call__(self, done: int, rows: int) -> None:
-        """`done` of the `rows` units of the present pass are through."""
-        self.reporter.advance(self.before + done, self.total)
-        if done == rows:
-            self.before += rows
+    def __call__(self, done: int, pass_total: int) -> None:
+        """`done` of the `pass_total` units of the present pass are through."""
+        self.reporter.advance(self.finished + done, self.total)
+        if done == pass_total:
+            self.finished += pass_total

@@ -16,11 +16,11 @@ from kdcli.errors import UsageError
 
 # Windows has no such flags, and its users need a right of their own to make links.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file for writing in binary; it takes the name `path` when the block ends well.
 
     The file is created beside `path` under a name that nobody can foresee, brought to the disk,
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     the umask.
     """
     beside = path.with_name(f".kd-{secrets.token_hex(8)}.new")
-    with os.fdopen(os.open(beside, _NEW, 0o666), "wb") as file:
+    with os.fdopen(os.open(beside, _CREATE_FLAGS, 0o666), "wb") as file:
         try:
             yield file
             file.flush()
@@ -40,13 +40,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file and bring it to the disk: under its name it is whole or absent."""
-    with replacing(path) as file:
+    with open_atomically(path) as file:
         file.write(text.encode())
 
 
-def append(path: Path, text: str) -> None:
+def append_text(path: Path, text: str) -> None:
     """Append to a text file, created where it is missing.
 
     Raises:
@@ -57,7 +57,7 @@ def append(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def refuse_links(*places: Path) -> None:
+def refuse_symlinks(*places: Path) -> None:
     """Raise where one of the places is a link: what is written there would land elsewhere.
 
     Raises:
@@ -92,7 +92,7 @@ def is_inside(folder: Path, name: Any) -> bool:
     return False
 
 
-def link_out_of(folder: Path) -> Path | None:
+def find_escaping_symlink(folder: Path) -> Path | None:
     """The first link below `folder` that leads out of it; None where there is none."""
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -102,7 +102,7 @@ def link_out_of(folder: Path) -> Path | None:
     return None
 
 
-def link_or_copy(source: str, target: str) -> None:
+def hardlink_or_copy(source: str, target: str) -> None:
     """Give a regular file a second name where it is this user's own, and copy it elsewhere.
 
     Its owner could still write to a file of two names after it was checked.
@@ -112,7 +112,7 @@ def link_or_copy(source: str, target: str) -> None:
     """
     try:
         os.link(source, target, follow_symlinks=False)
-        if _is_own_file(os.lstat(target)):
+        if _is_own_regular_file(os.lstat(target)):
             return
         Path(target).unlink()
     except (OSError, NotImplementedError):
@@ -126,18 +126,18 @@ def link_or_copy(source: str, target: str) -> None:
             shutil.copyfileobj(file, copy)
 
 
-def _is_own_file(found: os.stat_result) -> bool:
+def _is_own_regular_file(found: os.stat_result) -> bool:
     own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
     return own and stat.S_ISREG(found.st_mode)
 
 
-def as_umask_says(folder: Path) -> None:
+def apply_umask(folder: Path) -> None:
     """Give every file below `folder` the mode that a new one gets there.
 
     The writer of safetensors makes its files unreadable to all others, whatever the umask.
     """
     new = folder / f".kd-{secrets.token_hex(8)}.new"
-    os.close(os.open(new, _NEW, 0o666))
+    os.close(os.open(new, _CREATE_FLAGS, 0o666))
     mode = stat.S_IMODE(new.stat().st_mode)
     new.unlink()
     for place, _, files in os.walk(folder):
@@ -147,13 +147,13 @@ def as_umask_says(folder: Path) -> None:
                 path.chmod(mode)
 
 
-def bring_to_disk(path: Path) -> None:
+def fsync_tree(path: Path) -> None:
     """Have a file, or all that is in a folder, outlast a machine that goes down."""
     for place in [path, *path.rglob("*")]:
-        sync(place)
+        fsync_path(place)
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Bring one file or a folder's list of names to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -6,12 +6,12 @@ import shutil
 import tempfile
 from collections import Counter
 
-from kdcli.cli.app import _ENVIRONMENT
+from kdcli.cli.app import _LIBRARY_ENVIRONMENT
 
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ |= _ENVIRONMENT
+os.environ |= _LIBRARY_ENVIRONMENT
 # A sum depends on how many threads share it: what is compared bit for bit, here and in processes
 # that a test starts, has one. Tiny models gain nothing from a second.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -23,8 +23,8 @@ import helpers
 import properties  # noqa: F401 - sets hypothesis up
 import pytest
 
-from kdcli.outside import printable
-from kdcli.recipe.load import shipped_folder
+from kdcli.recipe.loading import shipped_recipes_folder
+from kdcli.sanitize import printable
 
 
 def pytest_unconfigure():
@@ -54,7 +54,9 @@ def help_desk():
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
-    files = {split: str(shipped_folder() / "quickstart" / f"{split}.csv") for split in SPLITS}
+    files = {
+        split: str(shipped_recipes_folder() / "quickstart" / f"{split}.csv") for split in SPLITS
+    }
     return load_dataset("csv", data_files=files)
 
 

@@ -3,7 +3,7 @@
 from typer.testing import CliRunner, Result
 
 from kdcli.cli.app import app
-from kdcli.progress import Silent
+from kdcli.progress import SilentReporter
 
 
 def kd(*arguments: object) -> Result:
@@ -11,7 +11,7 @@ def kd(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-class Listener(Silent):
+class Listener(SilentReporter):
     """Keeps what it is told.
 
     Attributes:

@@ -11,7 +11,7 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import constants
 
-from kdcli.hub import from_cache_where_silent
+from kdcli.hub import read_with_cache_fallback
 
 PUSH = """
 import json, pathlib, sys
@@ -111,6 +111,6 @@ def test_the_cache_serves_at_once_where_the_hub_is_away(hub, monkeypatch, away, 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if away else hub.endpoint)
     read = Reads(cached)
-    assert from_cache_where_silent(read) == "texts"
+    assert read_with_cache_fallback(read) == "texts"
     assert read.offline == offline
     assert not constants.HF_HUB_OFFLINE

@@ -13,12 +13,12 @@ from filelock import FileLock
 from helpers import Listener
 from safetensors.torch import load_file
 
-from kdcli import pipeline, planning
 from kdcli.errors import DataError, ModelError, RecipeError, UsageError
-from kdcli.progress import Silent
-from kdcli.recipe.load import dump
+from kdcli.pipeline import planning, runner
+from kdcli.pipeline.run_folder import RunFolder
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.run import RunFolder
 
 FIT = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
 REPORTS = ["page", "card"]
@@ -46,14 +46,14 @@ def recipe(parts, **changes):
 def finished(parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     listener = Listener()
-    pipeline.execute(recipe(parts), folder, listener)
+    runner.run_pipeline(recipe(parts), folder, listener)
     assert listener.started == ALL
     return folder
 
 
 def again(parts, folder, **changes):
     listener = Listener()
-    pipeline.execute(recipe(parts, **changes), folder, listener)
+    runner.run_pipeline(recipe(parts, **changes), folder, listener)
     return listener.started
 
 
@@ -75,7 +75,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
 def test_a_tracker_that_isn_t_there_is_told_before_any_work(parts, tmp_path):
     listener = Listener()
     with pytest.raises(RecipeError, match="no tracker 'nope'"):
-        pipeline.execute(recipe(parts, report_to=["nope"]), tmp_path / "run", listener)
+        runner.run_pipeline(recipe(parts, report_to=["nope"]), tmp_path / "run", listener)
     assert listener.started == []
     assert not (tmp_path / "run/recipe.yaml").exists()
 
@@ -115,10 +115,10 @@ def test_a_change_redoes_what_depends_on_it(parts, own, changes, redone):
 
 def test_the_plan_names_the_key_that_changed(parts, own):
     changed = recipe(parts, seed=4)
-    reasons = [p.reason for p in planning.plan(changed, RunFolder.open(own))]
+    reasons = [p.reason for p in planning.plan_stages(changed, RunFolder.open(own))]
     assert reasons[0] == "seed was 3, is 4"
     assert all(reasons)
-    assert not any(p.reason for p in planning.plan(recipe(parts), RunFolder.open(own)))
+    assert not any(p.reason for p in planning.plan_stages(recipe(parts), RunFolder.open(own)))
 
 
 @pytest.mark.parametrize("fault", ["was changed", "is missing"])
@@ -126,10 +126,10 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
     weights = own / "teacher/model.safetensors"
     content = weights.read_bytes()
     weights.unlink() if fault == "is missing" else weights.write_bytes(content[:-1])
-    plan = planning.plan(recipe(parts), RunFolder.open(own))
+    plan = planning.plan_stages(recipe(parts), RunFolder.open(own))
     assert [p.reason for p in plan[:2]] == [f"{weights} {fault}", "teacher is done again"]
     listener = Listener()
-    pipeline.execute(recipe(parts), own, listener)
+    runner.run_pipeline(recipe(parts), own, listener)
     assert f"Stage teacher is done again: {weights} {fault}." in listener.said
     assert listener.started == ALL
     assert weights.read_bytes() == content
@@ -145,7 +145,7 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
     ],
 )  # fmt: skip
 def test_a_reason_names_the_key_and_both_values(parts, finished, changes, reason):
-    plan = planning.plan(recipe(parts, **changes), RunFolder.open(finished))
+    plan = planning.plan_stages(recipe(parts, **changes), RunFolder.open(finished))
     assert next(p.reason for p in plan if p.reason) == reason
 
 
@@ -156,12 +156,12 @@ def test_a_lost_card_is_all_that_is_written(parts, own):
 
 def test_fresh_does_everything(parts, own):
     listener = Listener()
-    pipeline.execute(recipe(parts), own, listener, "student", fresh=True)
+    runner.run_pipeline(recipe(parts), own, listener, "student", fresh=True)
     assert listener.started == ["teacher", "student"]
 
 
 def test_the_same_seed_gives_the_same_student_bit_for_bit(parts, finished, tmp_path):
-    pipeline.execute(recipe(parts), tmp_path / "twin", Silent(), "distill")
+    runner.run_pipeline(recipe(parts), tmp_path / "twin", SilentReporter(), "distill")
     one, two = (
         load_file(folder / "student/model.safetensors") for folder in (finished, tmp_path / "twin")
     )
@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_student_bit_for_bit(parts, finished, tmp_p
 
 def test_another_seed_gives_another_student(parts, finished, tmp_path):
     # Else the test above would pass where nothing is random, or nothing is trained.
-    pipeline.execute(recipe(parts, seed=4), tmp_path / "other", Silent(), "distill")
+    runner.run_pipeline(recipe(parts, seed=4), tmp_path / "other", SilentReporter(), "distill")
     one, two = (
         load_file(folder / "student/model.safetensors") for folder in (finished, tmp_path / "other")
     )
@@ -189,7 +189,9 @@ def test_the_data_may_move(parts, own, small_data, tmp_path):
 
 def test_a_finished_classifier_is_taken_as_it_is(parts, finished, tmp_path):
     teacher = {"model": str(finished / "teacher")}
-    run = pipeline.execute(recipe(parts, teacher=teacher), tmp_path / "r", Silent(), "teacher")
+    run = runner.run_pipeline(
+        recipe(parts, teacher=teacher), tmp_path / "r", SilentReporter(), "teacher"
+    )
     assert run.records["teacher"].result["history"] == []
     one, two = (load_file(f / "teacher/model.safetensors") for f in (finished, tmp_path / "r"))
     assert all(one[name].equal(two[name]) for name in one)
@@ -204,19 +206,19 @@ def test_labels_the_teacher_doesn_t_know_are_refused(parts, finished, tmp_path):
         data={"dataset": str(data), "label": "intent"},
     )
     with pytest.raises(ModelError, match="the data has a, b, the model cancel_order"):
-        pipeline.execute(wrong, tmp_path / "r", Silent())
+        runner.run_pipeline(wrong, tmp_path / "r", SilentReporter())
 
 
 def test_what_is_refused_leaves_a_finished_run_as_it_was(parts, own, small_data, tmp_path):
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
     with pytest.raises(DataError, match="no label oos"):
-        pipeline.execute(recipe(parts, evaluate={"out_of_scope": "oos"}), own, Silent())
+        runner.run_pipeline(recipe(parts, evaluate={"out_of_scope": "oos"}), own, SilentReporter())
     broken = shutil.copytree(small_data, tmp_path / "broken")
     with (broken / "train.csv").open("a") as file:
         file.write("a text without a label\n")
     wrong = recipe(parts, data={"dataset": str(broken), "label": "intent"})
     with pytest.raises(DataError, match=r"train\.csv:122: the number of cells is 1"):
-        pipeline.execute(wrong, own, Silent())
+        runner.run_pipeline(wrong, own, SilentReporter())
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
@@ -225,17 +227,17 @@ def test_no_run_is_made_where_its_files_would_count_as_data(parts, small_data, t
     shutil.copytree(small_data, data)
     within = recipe(parts, data={"dataset": str(data), "label": "intent"})
     with pytest.raises(UsageError, match="lies in that of the data"):
-        pipeline.execute(within, data / "runs/tiny", Silent())
+        runner.run_pipeline(within, data / "runs/tiny", SilentReporter())
     assert not (data / "runs").exists()
     beside = {"train": "train*", "validation": "validation*"}
     named = recipe(parts, data={**within.data.model_dump(mode="json"), "splits": beside})
-    made = pipeline.execute(named, data / "runs/tiny", Silent(), "student")
+    made = runner.run_pipeline(named, data / "runs/tiny", SilentReporter(), "student")
     assert (made.path / "student-init").is_dir()
 
 
 def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp_path):
     changed = recipe(parts, student={"model": str(tiny_backbone)})
-    run = pipeline.execute(changed, tmp_path / "r", Silent(), "student")
+    run = runner.run_pipeline(changed, tmp_path / "r", SilentReporter(), "student")
     config = json.loads((run.path / "student-init/config.json").read_text())
     assert len(config["id2label"]) == 17
 
@@ -244,10 +246,10 @@ def test_a_run_beside_it_lends_its_teacher(parts, own):
     listener = Listener()
     beside = own.parent / "beside"
     changed = recipe(parts, distill={**FIT, "learning_rate": 2e-3}, student={"keep": [1, 2]})
-    pipeline.execute(changed, beside, listener)
+    runner.run_pipeline(changed, beside, listener)
     assert listener.started == ["student", "distill", *ALL[4:]]
     assert any("Another run has done stage teacher" in message for message in listener.said)
-    assert not any(p.reason for p in planning.plan(changed, RunFolder.open(beside)))
+    assert not any(p.reason for p in planning.plan_stages(changed, RunFolder.open(beside)))
     # A copy, not a link: what becomes of one is nothing to the other.
     shutil.rmtree(own)
     assert again(parts, beside, student={"keep": [1, 2]}) == ALL[3:]
@@ -257,13 +259,13 @@ def test_a_spoilt_teacher_is_not_taken_over(parts, own):
     weights = own / "teacher/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     listener = Listener()
-    pipeline.execute(recipe(parts), own.parent / "beside", listener, "teacher")
+    runner.run_pipeline(recipe(parts), own.parent / "beside", listener, "teacher")
     assert listener.started == ["teacher"]
 
 
 def test_two_runs_at_once_fine_tune_one_teacher(parts, tmp_path):
     file = tmp_path / "tiny.yaml"
-    file.write_text(dump(recipe(parts)))
+    file.write_text(dump_recipe(recipe(parts)))
     command = ["-m", "kdcli", "fine-tune-teacher", file, "-o"]
     # Processes: what transformers changes while it loads a model, it changes for all threads.
     runs = [forked.start(*command, tmp_path / n) for n in "01"]
@@ -295,7 +297,7 @@ def test_a_baseline_is_the_same_student_taught_by_labels_alone(parts, own):
 
 def test_other_seeds_train_the_student_again_and_not_the_teacher(parts, own):
     listener = Listener()
-    spread = pipeline.repeat(recipe(parts), own, listener, 3)
+    spread = runner.repeat_with_seeds(recipe(parts), own, listener, 3)
     assert listener.started == ["student", "distill", "evaluate"] * 2
     assert spread["seeds"] == [3, 4, 5]
     accuracy = spread["models"]["student"]["test"]["accuracy"]
@@ -314,10 +316,10 @@ def test_other_seeds_train_the_student_again_and_not_the_teacher(parts, own):
 def test_each_seed_draws_its_own_random_initial_weights_and_no_others(parts, tiny_backbone, own):
     def drawn(seed, **student):
         one = recipe(parts, student=student, distill={**FIT, "seed": seed})
-        pipeline.execute(one, own, Silent(), "student")
+        runner.run_pipeline(one, own, SilentReporter(), "student")
         weights = load_file(own / "student-init/model.safetensors")
         (planned,) = (
-            p for p in planning.plan(one, RunFolder.open(own)) if p.stage.name == "student"
+            p for p in planning.plan_stages(one, RunFolder.open(own)) if p.stage.name == "student"
         )
         return {name: t.numpy().tobytes() for name, t in weights.items()}, planned.key
 
@@ -344,12 +346,12 @@ def test_the_seed_alone_decides_on_projections(parts, own):
     )
     found = []
     for earlier in (1, 2):
-        pipeline.execute(one, own, Silent(), "outputs")
+        runner.run_pipeline(one, own, SilentReporter(), "outputs")
         torch.manual_seed(earlier)
-        pipeline.execute(one, own, Silent(), "distill")
+        runner.run_pipeline(one, own, SilentReporter(), "distill")
         found.append(load_file(own / "student/model.safetensors"))
         run = RunFolder.open(own)
-        run.forget(["distill"])
+        run.forget_stages(["distill"])
     for name, tensor in found[0].items():
         assert torch.equal(tensor, found[1][name]), name
 
@@ -358,7 +360,7 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
     card = own / "student/README.md"
     mine = "<!-- yours -->\nAsk *us* before use.\n<!-- /yours -->\n"
     card.write_text(card.read_text().replace("## Results", f"{mine}\n## Results", 1))
-    pipeline.write_card(own, Silent())
+    runner.rewrite_reports(own, SilentReporter())
     assert card.read_text().count("Ask *us* before use.") == 1
     again(parts, own, student={"keep": [1, 2]})
     section = card.read_text().partition("## How to use it")[2].partition("## Results")[0]
@@ -374,26 +376,26 @@ def test_who_holds_a_run_is_said(parts, own):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match=f"process {other.pid} on .*, since 20"):
-            pipeline.execute(recipe(parts), own, Silent())
+            runner.run_pipeline(recipe(parts), own, SilentReporter())
         other.kill()
     assert again(parts, own) == [], "the lock of a dead process is no obstacle"
 
 
 def test_one_run_at_a_time(parts, own):
     with FileLock(own / ".lock"), pytest.raises(UsageError, match="Another kd is at work"):
-        pipeline.execute(recipe(parts), own, Silent())
+        runner.run_pipeline(recipe(parts), own, SilentReporter())
 
 
 def test_the_card_is_written_again_only_where_the_run_is_whole(own):
     (own / "evaluation.json").write_text("{}")
     with pytest.raises(UsageError, match="was changed"):
-        pipeline.write_card(own, Silent())
+        runner.rewrite_reports(own, SilentReporter())
 
 
 def test_a_run_that_hardly_began_has_no_card(own):
     (own / "run.json").write_text('{"stages": {}}')
     with pytest.raises(UsageError, match="stage teacher: not done yet"):
-        pipeline.write_card(own, Silent())
+        runner.rewrite_reports(own, SilentReporter())
 
 
 def test_the_latest_run_is_the_one_worked_on_last(tmp_path):
@@ -404,15 +406,15 @@ def test_the_latest_run_is_the_one_worked_on_last(tmp_path):
         manifest = tmp_path / name / "run.json"
         manifest.touch()
         os.utime(manifest, (1e9 - age, 1e9 - age))
-    assert pipeline.latest_run(tmp_path).name == "new"
+    assert runner.find_latest_run(tmp_path).name == "new"
     with pytest.raises(UsageError, match="no run"):
-        pipeline.latest_run(tmp_path / "nowhere")
+        runner.find_latest_run(tmp_path / "nowhere")
 
 
 def test_the_forecast_counts_what_will_be(parts, finished):
-    from kdcli.stages.forecast import forecast
+    from kdcli.pipeline.run_estimate import estimate_run
 
-    expected = forecast(recipe(parts), Silent())
+    expected = estimate_run(recipe(parts), SilentReporter())
     made = RunFolder.open(finished).records
     for stage in ("teacher", "student", "distill"):
         assert expected[stage]["parameters"] == made[stage].result["parameters"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.run import Record, RunFolder, inventory, stage_key
+from kdcli.pipeline.run_folder import RunFolder, StageRecord, file_digests, stage_cache_key
 
 
 def publish(run, content="weights", key="k"):
@@ -14,7 +14,7 @@ def publish(run, content="weights", key="k"):
     built = build / "teacher"
     built.mkdir()
     (built / "a.txt").write_text(content)
-    record = Record(key, {"seed": 1}, inventory(built), {"parameters": 3}, 1.5)
+    record = StageRecord(key, {"seed": 1}, file_digests(built), {"parameters": 3}, 1.5)
     run.publish("teacher", "teacher", built, record)
 
 
@@ -23,7 +23,7 @@ def test_what_is_published_is_found_again(tmp_path):
     again = RunFolder.open(tmp_path / "run")
     assert again.records["teacher"].key == "k"
     assert again.records["teacher"].result == {"parameters": 3}
-    assert again.fault("teacher", "teacher") is None
+    assert again.artifact_problem("teacher", "teacher") is None
 
 
 def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_a_spoilt_file_is_named(tmp_path, spoil, says):
     run = RunFolder.open(tmp_path)
     publish(run)
     spoil(tmp_path / "teacher/a.txt")
-    assert run.fault("teacher", "teacher") == f"{tmp_path / 'teacher/a.txt'} {says}"
+    assert run.artifact_problem("teacher", "teacher") == f"{tmp_path / 'teacher/a.txt'} {says}"
 
 
 def test_opening_writes_nothing(tmp_path):
@@ -88,6 +88,6 @@ def test_a_damaged_manifest_is_said_with_the_way_out(tmp_path, content):
 
 
 def test_keys_tell_apart_what_differs():
-    assert stage_key("a", 1, {"x": 1.0}) == stage_key("a", 1, {"x": 1.0})
-    assert stage_key("a", 1, {"x": 1.0}) != stage_key("a", 2, {"x": 1.0})
-    assert stage_key("a", 1, {"x": 1.0}) != stage_key("a", 1, {"x": 2.0})
+    assert stage_cache_key("a", 1, {"x": 1.0}) == stage_cache_key("a", 1, {"x": 1.0})
+    assert stage_cache_key("a", 1, {"x": 1.0}) != stage_cache_key("a", 2, {"x": 1.0})
+    assert stage_cache_key("a", 1, {"x": 1.0}) != stage_cache_key("a", 1, {"x": 2.0})

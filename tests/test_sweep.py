@@ -12,14 +12,14 @@ import yaml
 from filelock import FileLock
 from helpers import kd
 
-from kdcli import planning
 from kdcli.errors import RecipeError, UsageError
-from kdcli.recipe.load import from_flags, load, varied
+from kdcli.pipeline import planning
+from kdcli.pipeline.run_folder import RunFolder
+from kdcli.recipe.loading import config_from_overrides, load_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
-from kdcli.run import RunFolder
-from kdcli.sweep import frontier, space, study, trials
-from kdcli.sweep.frontier import Point
-from kdcli.sweep.trials import Shape, Trial
+from kdcli.sweep import optuna_study, pareto, search_space, trials
+from kdcli.sweep.pareto import TimedModel
+from kdcli.sweep.trials import StudentSize, Trial
 from kdcli.tasks import SINGLE_LABEL
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
@@ -108,10 +108,12 @@ def test_what_nobody_would_choose_is_deleted(finished):
 def test_the_chosen_recipe_runs_without_training_again(finished):
     folder, *_, document = finished
     chosen = document["chosen"]
-    recipe = load(str(folder / "best.yaml"))
+    recipe = load_recipe(str(folder / "best.yaml"))
     assert recipe.distill.learning_rate == chosen["settings"]["distill.learning_rate"]
     assert recipe.student.layers == chosen["settings"]["student.layers"]
-    planned = planning.plan(recipe, RunFolder.open(folder / chosen["name"].replace(" ", "-")))
+    planned = planning.plan_stages(
+        recipe, RunFolder.open(folder / chosen["name"].replace(" ", "-"))
+    )
     reused = [item.stage.name for item in planned if item.reason is None]
     assert reused == ["teacher", "student", "outputs", "distill"]
     assert chosen["accuracy"] == max(point["accuracy"] for point in document["timed"][1:])
@@ -219,7 +221,7 @@ MISTAKES = {
 @pytest.mark.parametrize("wrong", MISTAKES)
 def test_a_wrong_space_is_one_sentence(place, wrong):
     with pytest.raises(RecipeError, match=r"sweep") as refused:
-        load(str(place / "recipe.yaml"), [wrong])
+        load_recipe(str(place / "recipe.yaml"), [wrong])
     assert MISTAKES[wrong] in str(refused.value)
 
 
@@ -257,8 +259,8 @@ def test_without_optuna_one_sentence_says_how_to_get_it(place, refuses, monkeypa
 
 
 def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place):
-    recipe = load(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
-    usual = space.space_of(recipe.spelt_out(SINGLE_LABEL), 12)
+    recipe = load_recipe(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
+    usual = search_space.default_or_stated_space(recipe.with_default_losses(SINGLE_LABEL), 12)
     assert usual["student.layers"] == (3, 4, 6, 8)
     assert list(usual) == [
         "distill.learning_rate", "distill.losses.0.temperature", "distill.losses.0.weight",
@@ -266,7 +268,7 @@ def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place
     ]  # fmt: skip
     for key, values in usual.items():
         for value in (values.low, values.high) if key.startswith("distill") else values:
-            varied(recipe, {key: value})
+            recipe_for_trial(recipe, {key: value})
 
 
 def test_models_to_choose_from_count_from_the_recipe_s_file(place, tmp_path, tiny_backbone):
@@ -274,11 +276,11 @@ def test_models_to_choose_from_count_from_the_recipe_s_file(place, tmp_path, tin
     written = json.loads((place / "recipe.yaml").read_text())
     written["sweep"] = {"student.model": ["./small", "some/where"]}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-    choices = load(str(tmp_path / "recipe.yaml")).sweep["student.model"]
+    choices = load_recipe(str(tmp_path / "recipe.yaml")).sweep["student.model"]
     assert choices == (str(tiny_backbone.resolve()), "some/where")
 
 
-SMALL, LARGE = Shape(1, 10, 10.0), Shape(2, 20, 20.0)
+SMALL, LARGE = StudentSize(1, 10, 10.0), StudentSize(2, 20, 20.0)
 
 
 def tried(number, accuracy, shape=SMALL, epochs=None):
@@ -289,12 +291,12 @@ def test_a_trial_is_pruned_by_those_no_larger_alone():
     smaller = [tried(n, 0.5 + n / 100) for n in range(4)]
     larger = [replace(trial, shape=LARGE, number=trial.number + 4) for trial in smaller]
     own = Trial(9, "running", {}, SMALL, {1: 0.5})
-    assert trials.hopeless(own, 1, 0.5, smaller)
-    assert not trials.hopeless(own, 1, 0.5, larger)
-    assert trials.hopeless(replace(own, shape=LARGE), 1, 0.5, smaller)
-    assert not trials.hopeless(own, 1, 0.53, smaller)
-    assert not trials.hopeless(own, 1, 0.1, smaller[:3]), "too few to know"
-    assert not trials.hopeless(own, 2, 0.1, smaller), "none of them got so far"
+    assert trials.should_prune(own, 1, 0.5, smaller)
+    assert not trials.should_prune(own, 1, 0.5, larger)
+    assert trials.should_prune(replace(own, shape=LARGE), 1, 0.5, smaller)
+    assert not trials.should_prune(own, 1, 0.53, smaller)
+    assert not trials.should_prune(own, 1, 0.1, smaller[:3]), "too few to know"
+    assert not trials.should_prune(own, 2, 0.1, smaller), "none of them got so far"
 
 
 def test_kept_is_what_no_other_beats():
@@ -306,35 +308,35 @@ def test_kept_is_what_no_other_beats():
         tried(4, 0.95, LARGE),
     ]
     found.append(Trial(5, "pruned", {}, SMALL))
-    assert [trial.number for trial in trials.worth_keeping(found)] == [1, 4]
+    assert [trial.number for trial in trials.non_dominated_trials(found)] == [1, 4]
 
 
 def test_the_frontier_forgives_noise_in_time_and_nothing_else():
     points = {
         p.name: p
         for p in (
-            Point("teacher", 0.95, 10.0, 100.0, 1),
-            Point("a", 0.90, 5.0, 50.0, 1),
-            Point("b", 0.89, 4.9, 50.0, 1),
-            Point("c", 0.88, 4.0, 60.0, 1),
-            Point("d", 0.87, 6.0, 40.0, 1),
-            Point("e", 0.86, 6.0, 45.0, 1),
+            TimedModel("teacher", 0.95, 10.0, 100.0, 1),
+            TimedModel("a", 0.90, 5.0, 50.0, 1),
+            TimedModel("b", 0.89, 4.9, 50.0, 1),
+            TimedModel("c", 0.88, 4.0, 60.0, 1),
+            TimedModel("d", 0.87, 6.0, 40.0, 1),
+            TimedModel("e", 0.86, 6.0, 45.0, 1),
         )
     }
-    best = frontier.frontier(points)
+    best = pareto.pareto_frontier(points)
     assert [point.name for point in best] == ["a", "c", "d"]
-    assert frontier.chosen(best, None).name == "a"
-    assert frontier.chosen(best, 0.88).name == "c"
-    assert frontier.chosen(best, 0.91) is None
+    assert pareto.choose_student(best, None).name == "a"
+    assert pareto.choose_student(best, 0.88).name == "c"
+    assert pareto.choose_student(best, 0.91) is None
 
 
 def test_starting_over_waits_for_nobody_and_disturbs_nobody(tmp_path):
     (tmp_path / "trial-1").mkdir()
     (tmp_path / "sweep.db").touch()
     with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="at work"):
-        study.start_over(tmp_path)
+        optuna_study.delete_sweep_files(tmp_path)
     assert (tmp_path / "trial-1").is_dir()
-    study.start_over(tmp_path)
+    optuna_study.delete_sweep_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == []
 
 
@@ -342,25 +344,25 @@ def test_a_folder_of_any_name_can_hold_the_study(tmp_path):
     folder = tmp_path / "a ?b#c%20d&e=f"
     folder.mkdir()
     varies = {"distill.epochs": (1, 2)}
-    study.Study(folder, varies, 0).begin({"a": 1}, {})
-    again = study.Study(folder, varies, 0)
-    claim = again.claim(1)
+    optuna_study.SweepStudy(folder, varies, 0).start_or_resume({"a": 1}, {})
+    again = optuna_study.SweepStudy(folder, varies, 0)
+    claim = again.claim_trial(1)
     assert (folder / "sweep.db").stat().st_size
-    assert claim.settings["distill.epochs"] in (1, 2)
-    assert again.claim(1) is None, "the only trial is at work"
+    assert claim.hyperparameters["distill.epochs"] in (1, 2)
+    assert again.claim_trial(1) is None, "the only trial is at work"
     claim.lock.release()
-    taken_up = again.claim(1)
-    assert taken_up.settings == claim.settings
-    again.given_up(taken_up, "it is bad")
+    taken_up = again.claim_trial(1)
+    assert taken_up.hyperparameters == claim.hyperparameters
+    again.prune_or_fail_trial(taken_up, "it is bad")
     assert [(t.state, t.why) for t in again.trials()] == [("failed", "it is bad")]
 
 
 def test_a_space_goes_through_the_file_and_back(place):
-    recipe = load(str(place / "recipe.yaml"))
-    assert from_flags(Recipe, [], recipe.model_dump(mode="json")) == recipe
+    recipe = load_recipe(str(place / "recipe.yaml"))
+    assert config_from_overrides(Recipe, [], recipe.model_dump(mode="json")) == recipe
 
 
 def test_the_target_is_a_gate_on_validation():
-    assert frontier.target_of("validation.accuracy=0.5").limit == 0.5
+    assert pareto.parse_target("validation.accuracy=0.5").limit == 0.5
     with pytest.raises(UsageError):
-        frontier.target_of("accuracy.low=0.5")
+        pareto.parse_target("accuracy.low=0.5")

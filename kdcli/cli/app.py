@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdcli import __version__, processes
+from kdcli import __version__, distributed
 from kdcli.cli import (
     card,
     data,
@@ -26,24 +26,24 @@ from kdcli.cli import (
     fine_tune_teacher,
     init_student,
     recipe,
-    stopping,
+    signals,
     sweep,
 )
-from kdcli.cli.console import Console, open_streams
+from kdcli.cli.console import Console, prepare_standard_streams
 from kdcli.errors import (
-    ELSEWHERE,
-    GateMissedError,
+    ELSEWHERE_HINT,
+    ExternalError,
+    GateFailedError,
     KdError,
-    MachineError,
-    StoppedError,
+    ResourceError,
+    RunInterruptedError,
     UsageError,
-    WorldError,
-    of_machine,
-    signal_of,
+    as_resource_error,
+    signal_number_of,
 )
 
 # What the libraries below would otherwise write between our lines, or do unasked.
-_ENVIRONMENT = {
+_LIBRARY_ENVIRONMENT = {
     "DATASETS_VERBOSITY": "critical",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -62,12 +62,12 @@ app = typer.Typer(
 )
 
 
-def _bounded(command: Callable[..., None]) -> Callable[..., None]:
+def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with every error turned into a sentence and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
-        _prepare_libraries()
+        _configure_libraries()
         warnings.simplefilter("ignore")
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
@@ -75,21 +75,21 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, typer.Exit | typer.TyperException):
                 raise
-            known = _known(error)
+            known = _to_kd_error(error)
             # A missed gate comes after the result: that is the document.
-            as_json = bool(options.get("json_output")) and not isinstance(known, GateMissedError)
+            as_json = bool(options.get("json_output")) and not isinstance(known, GateFailedError)
             # Of several processes each meets what is wrong with the recipe: the first one tells.
-            if processes.is_first() or isinstance(known, WorldError):
-                Console(json_output=as_json).error(known)
+            if distributed.is_main_process() or isinstance(known, ExternalError):
+                Console(json_output=as_json).print_error(known)
             raise typer.Exit(known.exit_code) from error
 
     return run
 
 
-def _prepare_libraries() -> None:
-    for name, value in _ENVIRONMENT.items():
+def _configure_libraries() -> None:
+    for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if _cache_can_be_written():
+    if _is_hf_cache_writable():
         return
     # Local data and models need no cache that lasts; a download says that it has no place to go.
     with suppress(OSError):
@@ -99,7 +99,7 @@ def _prepare_libraries() -> None:
             os.environ.setdefault(name, scratch)
 
 
-def _cache_can_be_written() -> bool:
+def _is_hf_cache_writable() -> bool:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         home = Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser()
@@ -109,75 +109,78 @@ def _cache_can_be_written() -> bool:
     return os.access(there, os.W_OK | os.X_OK)
 
 
-def _known(error: BaseException) -> KdError:
+def _to_kd_error(error: BaseException) -> KdError:
     if isinstance(error, KdError):
         return error
     if isinstance(error, KeyboardInterrupt):
         hint = "Run the same command again to go on."
-        return StoppedError("Stopped.", hint, signal_of(error))
-    if shortage := of_machine(error):
+        return RunInterruptedError("Stopped.", hint, signal_number_of(error))
+    if shortage := as_resource_error(error):
         return shortage
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{str(error.filename)[:40]}… is too long for a name.")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return MachineError(f"{where}{error.strerror}.", ELSEWHERE)
+        return ResourceError(f"{where}{error.strerror}.", ELSEWHERE_HINT)
     if os.environ.get("KD_TRACEBACK"):
         traceback.print_exception(error)
     summary = str(error).strip().partition("\n")[0].rstrip(".")
-    return MachineError(
+    return ResourceError(
         f"kd met something that it doesn't know: {type(error).__name__}: {summary}.",
         "This is a bug: please report it with what KD_TRACEBACK=1 prints.",
     )
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        Console().result({}, f"kd {__version__}")
+def _print_version_and_exit(requested: bool) -> None:
+    if requested:
+        Console().print_result({}, f"kd {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _main(
+def _root_callback(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version_and_exit, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-app.command("distill")(_bounded(distill.distill))
-app.command("fine-tune-teacher")(_bounded(fine_tune_teacher.fine_tune_teacher))
-app.command("sweep")(_bounded(sweep.sweep))
-app.command("init-student")(_bounded(init_student.init_student))
-app.command("evaluate")(_bounded(evaluate.evaluate))
-app.command("card")(_bounded(card.card))
+app.command("distill")(_with_error_handling(distill.distill))
+app.command("fine-tune-teacher")(_with_error_handling(fine_tune_teacher.fine_tune_teacher))
+app.command("sweep")(_with_error_handling(sweep.sweep))
+app.command("init-student")(_with_error_handling(init_student.init_student))
+app.command("evaluate")(_with_error_handling(evaluate.evaluate))
+app.command("card")(_with_error_handling(card.card))
 
-recipes = typer.Typer(help="Find, show, copy, check and write recipes.", no_args_is_help=True)
-recipes.command("list")(_bounded(recipe.list_))
-recipes.command("show")(_bounded(recipe.show))
-recipes.command("copy")(_bounded(recipe.copy))
-recipes.command("new")(_bounded(recipe.new))
-recipes.command("check")(_bounded(recipe.check))
-recipes.command("schema")(_bounded(recipe.schema))
-app.add_typer(recipes, name="recipe")
+recipe_app = typer.Typer(help="Find, show, copy, check and write recipes.", no_args_is_help=True)
+recipe_app.command("list")(_with_error_handling(recipe.list_recipes))
+recipe_app.command("show")(_with_error_handling(recipe.show_recipe))
+recipe_app.command("copy")(_with_error_handling(recipe.copy_recipe))
+recipe_app.command("new")(_with_error_handling(recipe.create_recipe))
+recipe_app.command("check")(_with_error_handling(recipe.check_recipe))
+recipe_app.command("schema")(_with_error_handling(recipe.print_recipe_schema))
+app.add_typer(recipe_app, name="recipe")
 
-of_data = typer.Typer(help="Look at the texts and labels of a recipe.", no_args_is_help=True)
-of_data.command("check")(_bounded(data.check))
-app.add_typer(of_data, name="data")
+data_app = typer.Typer(help="Look at the texts and labels of a recipe.", no_args_is_help=True)
+data_app.command("check")(_with_error_handling(data.check_data))
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:
     """Run the command line; what the console script `kd` calls."""
-    open_streams()
+    prepare_standard_streams()
     try:
-        with stopping.heard():
-            processes.leave(app(prog_name="kd", standalone_mode=False))
+        with signals.handle_stop_signals():
+            distributed.exit_process(app(prog_name="kd", standalone_mode=False))
     except typer.TyperException as error:
         message = error.format_message()
         if message:  # without arguments it is the help, which is shown already
             place = getattr(getattr(error, "ctx", None), "command_path", "kd")
             sentence = message if message.endswith((".", "?")) else f"{message}."
             mistake = UsageError(sentence, f"See {place} --help.")
-            Console(json_output="--json" in sys.argv).error(mistake)
+            Console(json_output="--json" in sys.argv).print_error(mistake)
         sys.exit(UsageError.exit_code)

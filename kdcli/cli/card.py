@@ -37,8 +37,9 @@ def card(
     quiet: QuietOption = False,
 ) -> None:
     """Write the card of a run, and publish it with the student in one commit."""
-    from kdcli import hub, pipeline
+    from kdcli import hub
     from kdcli.errors import UsageError
+    from kdcli.pipeline import runner
 
     if push is None and (dry_run or revision or create_pr or private):
         raise UsageError(
@@ -46,23 +47,25 @@ def card(
             "Name where to publish: --push OWNER/NAME.",
         )
     console = Console(json_output=json_output, quiet=quiet)
-    folder = run if run is not None else pipeline.latest_run(Path("runs"))
-    student = pipeline.write_card(folder, console)
+    folder = run if run is not None else runner.find_latest_run(Path("runs"))
+    student = runner.rewrite_reports(folder, console)
     document: dict[str, Any] = {"run": str(folder), "card": str(student / "README.md")}
     text = f"Card: {student / 'README.md'}"
     if push is not None:
-        files = pipeline.files_to_publish(folder)
+        files = runner.files_to_publish(folder)
         if dry_run:
             sizes = {name: path.stat().st_size for name, path in files.items()}
             shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
             card_text = (student / "README.md").read_text(encoding="utf-8")
             document = {**document, "repository": push, "files": sizes, "text": card_text}
-            console.result(document, f"{card_text}\nTo {push} would go (bytes, file):\n{shown}")
+            console.print_result(
+                document, f"{card_text}\nTo {push} would go (bytes, file):\n{shown}"
+            )
             return
-        published = hub.push(
+        published = hub.push_to_hub(
             push, files, message, private=private or None, revision=revision, create_pr=create_pr
         )
         document |= {"url": published.url, "commit": published.commit}
         done = "Published" if published.commit else "Nothing has changed at"
         text += f"\n{done}: {published.url}"
-    console.result(document, text)
+    console.print_result(document, text)

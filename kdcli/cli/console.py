@@ -12,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdcli.errors import GateMissedError, KdError, MachineError
-from kdcli.outside import printable
+from kdcli.errors import GateFailedError, KdError, ResourceError
+from kdcli.sanitize import printable
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
     from rich.text import Text
 
-_SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_PROGRESS_LINES = 15.0
 _PLAIN_WIDTH = 120
 # The other figures come at an epoch's end; a live line of 80 columns has no room for both losses.
-_LOSS, _LONG = "loss", "validation loss"
+_LOSS_METRIC, _VALIDATION_LOSS_METRIC = "loss", "validation loss"
 
 
 class Console:
@@ -34,141 +34,150 @@ class Console:
         quiet: No progress and no notes.
     """
 
-    _live: "ClassVar[Console | None]" = None  # the one whose line has to end before an error
+    _active_console: "ClassVar[Console | None]" = (
+        None  # the one whose line has to end before an error
+    )
 
     def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
         self.json_output, self.quiet = json_output, quiet
-        self._said: set[str] = set()
+        self._shown_notes: set[str] = set()
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._stage, self._doing, self._started, self._last_line = "", "", 0.0, 0.0
-        self._figures: dict[str, float] = {}
+        self._progress_task: TaskID | None = None
+        self._stage, self._description, self._started_at, self._last_line_at = "", "", 0.0, 0.0
+        self._metrics: dict[str, float] = {}
 
-    def start(self, stage: str, doing: str) -> None:
+    def start(self, stage: str, description: str) -> None:
         """Begin a stage's line."""
-        self._stage, self._doing, self._figures = stage, printable(doing), {}
-        self._started = self._last_line = time.monotonic()
+        self._stage, self._description, self._metrics = stage, printable(description), {}
+        self._started_at = self._last_line_at = time.monotonic()
         if self.quiet:
             return
-        if not _is_live(sys.stderr):
-            self._line(f"{stage}: {doing}")
+        if not _is_interactive_terminal(sys.stderr):
+            self._print_line(f"{stage}: {description}")
             return
-        self._progress = _bar(_rich(sys.stderr))
-        self._task = self._progress.add_task(f"{stage:<8}", total=None, figures=self._doing)
+        self._progress = _make_progress_bar(_make_rich_console(sys.stderr))
+        self._progress_task = self._progress.add_task(
+            f"{stage:<8}", total=None, figures=self._description
+        )
         self._progress.start()
-        Console._live = self
+        Console._active_console = self
 
-    def advance(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+    def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Move the stage's line on."""
-        self._figures |= figures or {}
+        self._metrics |= metrics or {}
         if self.quiet:
             return
-        if self._progress is not None and self._task is not None:
-            short = {k: v for k, v in self._figures.items() if k != _LONG}
+        if self._progress is not None and self._progress_task is not None:
+            short = {k: v for k, v in self._metrics.items() if k != _VALIDATION_LOSS_METRIC}
             self._progress.update(
-                self._task, completed=done, total=total, figures=_figures(short) or self._doing
+                self._progress_task,
+                completed=done,
+                total=total,
+                figures=_format_metrics(short) or self._description,
             )
             return
         now = time.monotonic()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES or _headlines(figures):
-            self._last_line = now
-            left = (now - self._started) / max(done, 1) * (total - done)
-            self._line(
+        if now - self._last_line_at >= _SECONDS_BETWEEN_PROGRESS_LINES or _without_losses(metrics):
+            self._last_line_at = now
+            left = (now - self._started_at) / max(done, 1) * (total - done)
+            self._print_line(
                 f"{self._stage}: {done:,} of {total:,} ({100 * done // total} %)"
-                f"{_comma(_figures(self._figures))}, {duration(left)} left"
+                f"{_with_leading_comma(_format_metrics(self._metrics))}, {format_duration(left)} left"
             )
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """End a stage's line."""
-        self._close()
+        self._close_progress()
         if self.quiet:
             return
-        how = "reused" if outcome == "reused" else f"{outcome} in {duration(seconds)}"
-        last = _figures(_headlines(self._figures))
-        self._line(f"{stage}: {how}{_comma(last)}", mark="✓")
-        self._figures = {}
+        how = "reused" if outcome == "reused" else f"{outcome} in {format_duration(seconds)}"
+        last = _format_metrics(_without_losses(self._metrics))
+        self._print_line(f"{stage}: {how}{_with_leading_comma(last)}", prefix="✓")
+        self._metrics = {}
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """A note, once however often it comes up."""
-        if self.quiet or message in self._said:
+        if self.quiet or message in self._shown_notes:
             return
-        self._said.add(message)
-        self._line(message, mark="·")
+        self._shown_notes.add(message)
+        self._print_line(message, prefix="·")
 
-    def error(self, error: KdError) -> None:
+    def print_error(self, error: KdError) -> None:
         """An error: a sentence, and the way out."""
-        if Console._live is not None:
-            Console._live._close()
+        if Console._active_console is not None:
+            Console._active_console._close_progress()
         if self.json_output:
             document = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            with suppress(MachineError):
-                _deliver(json.dumps({"error": document}))
-        self._tell("Error:", str(error), style="bold red")
-        for line in error.missed if isinstance(error, GateMissedError) else ():
-            self._tell("", line)
+            with suppress(ResourceError):
+                _write_to_stdout(json.dumps({"error": document}))
+        self._print_to_stderr("Error:", str(error), style="bold red")
+        for line in error.failed_gates if isinstance(error, GateFailedError) else ():
+            self._print_to_stderr("", line)
 
-    def result(self, document: Any, text: str = "") -> None:
+    def print_result(self, document: Any, plain_text: str = "") -> None:
         """The command's result: the document with --json, the text otherwise."""
-        self._close()
+        self._close_progress()
         if self.json_output:
             # All that is not ASCII as \u…: any stream takes that, and none is steered by it.
-            _deliver(json.dumps(document, indent=2))
-        elif text:
-            _deliver(printable(text, keep="\n\t"))
+            _write_to_stdout(json.dumps(document, indent=2))
+        elif plain_text:
+            _write_to_stdout(printable(plain_text, keep="\n\t"))
 
-    def table(
+    def print_table(
         self,
         document: Any,
         title: str,
         header: Sequence[str],
         rows: Sequence[Sequence[str]],
-        after: str = "",
+        footer: str = "",
     ) -> None:
         """A result that is a table: its first column is text, the others are figures."""
-        self._close()
+        self._close_progress()
         if self.json_output:
-            self.result(document)
+            self.print_result(document)
             return
         from rich import box
         from rich.table import Table
 
         # As Text: none of it is markup.
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        table.title = _text(title) if title else None
+        table.title = _to_rich_text(title) if title else None
         for i, name in enumerate(header):
-            table.add_column(_text(name), justify="right" if i else "left", overflow="fold")
+            table.add_column(_to_rich_text(name), justify="right" if i else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(_text, row))
-        console = _rich(sys.stdout)
+            table.add_row(*map(_to_rich_text, row))
+        console = _make_rich_console(sys.stdout)
         with console.capture() as shown:
             console.print(table)
-        _deliver(shown.get() + printable(after, keep="\n"))
+        _write_to_stdout(shown.get() + printable(footer, keep="\n"))
 
-    def _close(self) -> None:
+    def _close_progress(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-            self._progress = self._task = None
-            Console._live = None
+            self._progress = self._progress_task = None
+            Console._active_console = None
 
-    def _line(self, text: str, mark: str = "") -> None:
-        self._tell(mark if _is_live(sys.stderr) else "", text)
+    def _print_line(self, text: str, prefix: str = "") -> None:
+        self._print_to_stderr(prefix if _is_interactive_terminal(sys.stderr) else "", text)
 
-    def _tell(self, mark: str, text: str, style: str = "") -> None:
+    def _print_to_stderr(self, prefix: str, text: str, style: str = "") -> None:
         line = printable(text)
         try:
-            if _is_live(sys.stderr):
-                console = self._progress.console if self._progress else _rich(sys.stderr)
-                words = _text(mark, style), _text(f" {line}" if mark else line)
+            if _is_interactive_terminal(sys.stderr):
+                console = (
+                    self._progress.console if self._progress else _make_rich_console(sys.stderr)
+                )
+                words = _to_rich_text(prefix, style), _to_rich_text(f" {line}" if prefix else line)
                 console.print(*words, sep="", soft_wrap=True)
             else:
                 # Without rich: an error may be that there is no memory to import it.
-                _write(sys.stderr, f"{mark} {line}".lstrip())
+                _write_and_flush(sys.stderr, f"{prefix} {line}".lstrip())
         except OSError:
             # That nobody listens is no reason to stop.
-            _silence(sys.stderr)
+            _redirect_to_devnull(sys.stderr)
 
 
-def open_streams() -> None:
+def prepare_standard_streams() -> None:
     """Give the process standard streams that take whatever is written to them.
 
     A closed one is opened on nothing, so that no other file gets its place; and what a stream's
@@ -182,13 +191,13 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def _silence(stream: Any) -> None:
+def _redirect_to_devnull(stream: Any) -> None:
     """Lead a stream that can't be written into nothing; so goes what is still in its buffer."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -199,14 +208,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _is_live(stream: Any) -> bool:
+def _is_interactive_terminal(stream: Any) -> bool:
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
-def _rich(stream: Any) -> "RichConsole":
+def _make_rich_console(stream: Any) -> "RichConsole":
     from rich.console import Console as RichConsole
 
-    live = _is_live(stream)
+    live = _is_interactive_terminal(stream)
     plain = not live or bool(os.environ.get("NO_COLOR"))
     return RichConsole(
         file=stream,
@@ -219,7 +228,7 @@ def _rich(stream: Any) -> "RichConsole":
     )
 
 
-def _bar(console: "RichConsole") -> "Progress":
+def _make_progress_bar(console: "RichConsole") -> "Progress":
     from rich.progress import (
         BarColumn,
         Progress,
@@ -240,35 +249,39 @@ def _bar(console: "RichConsole") -> "Progress":
     )
 
 
-def _headlines(figures: Mapping[str, float] | None) -> dict[str, float]:
-    return {name: value for name, value in (figures or {}).items() if name not in (_LOSS, _LONG)}
+def _without_losses(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in (metrics or {}).items()
+        if name not in (_LOSS_METRIC, _VALIDATION_LOSS_METRIC)
+    }
 
 
-def _figures(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+def _format_metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
-def _comma(text: str) -> str:
+def _with_leading_comma(text: str) -> str:
     return f", {text}" if text else ""
 
 
-def _text(text: str, style: str = "") -> "Text":
+def _to_rich_text(text: str, style: str = "") -> "Text":
     from rich.text import Text
 
     return Text(printable(text), style)
 
 
-def _deliver(text: str) -> None:
+def _write_to_stdout(text: str) -> None:
     """Write a result, whose loss is an error; but for a reader who has gone."""
     try:
-        _write(sys.stdout, text)
+        _write_and_flush(sys.stdout, text)
     except BrokenPipeError:
-        _silence(sys.stdout)
+        _redirect_to_devnull(sys.stdout)
     except OSError as error:
-        _silence(sys.stdout)
-        raise MachineError(f"Standard output can't be written: {error.strerror}.") from error
+        _redirect_to_devnull(sys.stdout)
+        raise ResourceError(f"Standard output can't be written: {error.strerror}.") from error
 
 
-def _write(stream: Any, text: str) -> None:
+def _write_and_flush(stream: Any, text: str) -> None:
     stream.write(text if text.endswith("\n") else text + "\n")
     stream.flush()

@@ -4,7 +4,7 @@ from kdcli.cli.console import Console
 from kdcli.cli.options import JsonOption, QuietOption, RecipeArgument, SetOption
 
 
-def check(
+def check_data(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     json_output: JsonOption = False,
@@ -16,14 +16,14 @@ def check(
     """
     import textwrap
 
-    from kdcli.data import findings
-    from kdcli.recipe.load import load
-    from kdcli.stages.survey import survey
+    from kdcli.api.data_check import check_data
+    from kdcli.data.checks import data_report
+    from kdcli.recipe.loading import load_recipe
 
     console = Console(json_output=json_output, quiet=quiet)
-    document = survey(load(recipe, overrides or ()), console)
-    remarks = findings.remarks(document)
+    document = check_data(load_recipe(recipe, overrides or ()), console)
+    remarks = data_report.data_warnings(document)
     after = "\n".join(textwrap.fill(line, 80) for line in remarks) or "All is well."
     header = ["", *document["splits"]]
     document |= {"remarks": remarks}
-    console.table(document, "", header, findings.rows(document), after)
+    console.print_table(document, "", header, data_report.summary_table_rows(document), after)

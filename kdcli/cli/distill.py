@@ -9,7 +9,7 @@ from kdcli.cli.options import (
     AllowCodeOption,
     AllowEndpointOption,
     AllowPickleOption,
-    CheckpointOption,
+    CheckpointEveryOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -25,7 +25,7 @@ def distill(
     overrides: SetOption = None,
     output: OutputOption = None,
     fresh: FreshOption = False,
-    checkpoint_every: CheckpointOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -45,9 +45,9 @@ def distill(
     """
     import json
 
-    from kdcli.cli.runs import run_recipe, show_figures
-    from kdcli.evaluation.spread import rows as spread_rows
-    from kdcli.run import SEEDS
+    from kdcli.cli.common import run_recipe, show_evaluation_table
+    from kdcli.evaluation.uncertainty.seed_variance import seed_table_rows as spread_rows
+    from kdcli.pipeline.run_folder import SEEDS_FILE
 
     console = Console(json_output=json_output, quiet=quiet)
     run = run_recipe(
@@ -73,9 +73,9 @@ def distill(
         f"Next: kd card {run.path} --push OWNER/NAME"
     )
     if seeds > 1:
-        spread = json.loads((run.path / SEEDS).read_text(encoding="utf-8"))
+        spread = json.loads((run.path / SEEDS_FILE).read_text(encoding="utf-8"))
         document["over_seeds"] = spread
         if not json_output:
             header = [f"mean ± deviation, {seeds} seeds", *spread["models"]]
-            console.table(None, "", header, spread_rows(spread))
-    show_figures(evaluation, document, run.path.name, console, after)
+            console.print_table(None, "", header, spread_rows(spread))
+    show_evaluation_table(evaluation, document, run.path.name, console, after)

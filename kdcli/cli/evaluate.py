@@ -11,8 +11,8 @@ from kdcli.cli.console import Console
 from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOption
 
 if TYPE_CHECKING:
-    from kdcli.evaluation.gates import Check
-    from kdcli.recipe.load import Override
+    from kdcli.evaluation.ci.quality_gates import GateResult
+    from kdcli.recipe.loading import Override
 
 
 def evaluate(
@@ -91,7 +91,7 @@ def evaluate(
             help="Write each text with each model's label here: .parquet, .csv or .jsonl.",
         ),
     ] = None,
-    form: Annotated[
+    output_format: Annotated[
         Literal["table", "github", "junit"],
         typer.Option(
             "--format",
@@ -105,28 +105,28 @@ def evaluate(
     """Measure any classifiers on the same texts: what they get right, and what they cost."""
     import json
 
-    from kdcli.errors import GateMissedError, UsageError
-    from kdcli.evaluation import gates
+    from kdcli.errors import GateFailedError, UsageError
+    from kdcli.evaluation.ci import quality_gates
 
-    if json_output and form != "table":
-        raise UsageError(f"--json and --format {form} both want standard output.")
+    if json_output and output_format != "table":
+        raise UsageError(f"--json and --format {output_format} both want standard output.")
     console = Console(json_output=json_output, quiet=quiet)
     held = [
-        *(gates.parse("--fail-under", text) for text in fail_under or ()),
-        *(gates.parse("--fail-over", text) for text in fail_over or ()),
-        *(gates.parse("--max-drop", text) for text in max_drop or ()),
+        *(quality_gates.parse_quality_gate("--fail-under", text) for text in fail_under or ()),
+        *(quality_gates.parse_quality_gate("--fail-over", text) for text in fail_over or ()),
+        *(quality_gates.parse_quality_gate("--max-drop", text) for text in max_drop or ()),
     ]
     if output is not None:
-        _refuse_place("--output", output)
+        _check_output_file("--output", output)
 
     # After the gates: what they say of a mistake needs none of the seconds that these take.
-    from kdcli.evaluation import document, examples
-    from kdcli.safe_files import write_whole
-    from kdcli.stages import measure
+    from kdcli.api import model_evaluation
+    from kdcli.evaluation.output import evaluation_json, per_example_export
+    from kdcli.safe_files import write_text_atomically
 
     if per_example is not None:
-        _refuse_place("--per-example", per_example)
-        examples.check(per_example)
+        _check_output_file("--per-example", per_example)
+        per_example_export.check_per_example_format(per_example)
     given = {
         ("data.dataset", "--data"): data,
         ("data.config", "--config"): config,
@@ -142,36 +142,41 @@ def evaluate(
         if value is not None
     ]
     flags += overrides or ()
-    found = measure.measure(models, flags, console, against, allow_pickle=allow_pickle)
+    found = model_evaluation.evaluate_models(
+        models, flags, console, against, allow_pickle=allow_pickle
+    )
     if output is not None:
-        write_whole(output, document.write(found.document))
+        write_text_atomically(output, evaluation_json.format_evaluation_json(found.evaluation))
     if per_example is not None:
-        examples.write(found, per_example)
-    checks = gates.check(held, found.document)
+        per_example_export.write_per_example_file(found, per_example)
+    checks = quality_gates.check_quality_gates(held, found.evaluation)
     missed = [str(check) for check in checks if not check.passed]
-    _show(found.document, checks, form, console)
+    _show_evaluation_and_gates(found.evaluation, checks, output_format, console)
     if missed:
-        raise GateMissedError(f"{len(missed)} of {len(checks)} gates were missed:", missed)
+        raise GateFailedError(f"{len(missed)} of {len(checks)} gates were missed:", missed)
 
 
-def _refuse_place(flag: str, file: Path) -> None:
+def _check_output_file(flag: str, path: Path) -> None:
     """A file that can't be written is said before there is anything to write."""
     from kdcli.errors import UsageError
 
-    if file.is_dir():
-        raise UsageError(f"{flag} {file} is a folder, not a file.")
-    if not file.parent.is_dir():
-        raise UsageError(f"{flag} {file}: there is no folder {file.parent}.")
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder, not a file.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}.")
 
 
-def _show(
-    evaluation: Mapping[str, Any], checks: "Sequence[Check]", form: str, console: Console
+def _show_evaluation_and_gates(
+    evaluation: Mapping[str, Any],
+    checks: "Sequence[GateResult]",
+    output_format: str,
+    console: Console,
 ) -> None:
-    from kdcli.cli.runs import show_figures
-    from kdcli.evaluation import ci
+    from kdcli.cli.common import show_evaluation_table
+    from kdcli.evaluation.ci import formats
 
-    if form == "junit":
-        console.result({}, ci.junit(checks))
+    if output_format == "junit":
+        console.print_result({}, formats.junit_xml(checks))
         return
     gates = [
         {
@@ -184,19 +189,21 @@ def _show(
         for check in checks
     ]
     missed = [str(check) for check in checks if not check.passed]
-    show_figures(evaluation, {**evaluation, "gates": gates, "missed": missed}, "", console)
-    if form == "github":
-        console.result({}, ci.annotations(checks))
-        _append(os.environ.get("GITHUB_STEP_SUMMARY"), ci.step_summary(evaluation, checks))
+    show_evaluation_table(evaluation, {**evaluation, "gates": gates, "missed": missed}, "", console)
+    if output_format == "github":
+        console.print_result({}, formats.github_annotations(checks))
+        _append_step_summary(
+            os.environ.get("GITHUB_STEP_SUMMARY"), formats.github_step_summary(evaluation, checks)
+        )
 
 
-def _append(file: str | None, text: str) -> None:
+def _append_step_summary(path: str | None, text: str) -> None:
     from kdcli.errors import UsageError
-    from kdcli.safe_files import append
+    from kdcli.safe_files import append_text
 
-    if not file:
+    if not path:
         return
     try:
-        append(Path(file), text)
+        append_text(Path(path), text)
     except OSError as error:
-        raise UsageError(f"GITHUB_STEP_SUMMARY: {file}: {error.strerror}.") from error
+        raise UsageError(f"GITHUB_STEP_SUMMARY: {path}: {error.strerror}.") from error

@@ -5,7 +5,7 @@ from kdcli.cli.options import (
     AllowCodeOption,
     AllowEndpointOption,
     AllowPickleOption,
-    CheckpointOption,
+    CheckpointEveryOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -21,7 +21,7 @@ def fine_tune_teacher(
     overrides: SetOption = None,
     output: OutputOption = None,
     fresh: FreshOption = False,
-    checkpoint_every: CheckpointOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
     allow_endpoint: AllowEndpointOption = None,
@@ -30,8 +30,8 @@ def fine_tune_teacher(
     quiet: QuietOption = False,
 ) -> None:
     """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
-    from kdcli.cli.runs import run_recipe
-    from kdcli.evaluation.document import shown
+    from kdcli.cli.common import run_recipe
+    from kdcli.evaluation.output.evaluation_json import format_metric
     from kdcli.tasks import TASKS
 
     console = Console(json_output=json_output, quiet=quiet)
@@ -55,10 +55,10 @@ def fine_tune_teacher(
     task = TASKS[result["task"]]
     rows = [
         [str(e["epoch"]), str(e["step"]), f"{e['training_loss']:.4f}",
-         f"{e['validation_loss']:.4f}", shown(task.headline, e[task.headline])]
+         f"{e['validation_loss']:.4f}", format_metric(task.primary_metric, e[task.primary_metric])]
         for e in result["history"]
     ]  # fmt: skip
-    header = ["epoch", "step", "training loss", "validation loss", task.title]
+    header = ["epoch", "step", "training loss", "validation loss", task.primary_metric_title]
     document = {"run": str(run.path), "teacher": str(folder), **result}
     after = f"Teacher: {folder}\nNext: kd distill {recipe}"
-    console.table(document, "", header, rows, after)
+    console.print_table(document, "", header, rows, after)

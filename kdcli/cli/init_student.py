@@ -17,11 +17,11 @@ from kdcli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kdcli.recipe.load import Override
+    from kdcli.recipe.loading import Override
 
 # Ways to say which layers: one that is asked for takes the place of the recipe's own.
-_CUTS = ("drop_every", "keep", "layers", "model", "decoder_keep", "decoder_layers")
-_WIDTHS = {
+_LAYER_SELECTION_KEYS = ("drop_every", "keep", "layers", "model", "decoder_keep", "decoder_layers")
+_WIDTH_TITLES = {
     "hidden": "hidden states",
     "heads": "attention heads",
     "ffn": "feed-forward neurons",
@@ -100,10 +100,10 @@ def init_student(
     import json
 
     from kdcli.errors import UsageError
-    from kdcli.recipe.load import is_recipe
+    from kdcli.recipe.loading import is_recipe_reference
 
     console = Console(json_output=json_output, quiet=quiet)
-    if trim_vocab is not None and is_recipe(model):
+    if trim_vocab is not None and is_recipe_reference(model):
         raise UsageError(
             "A recipe trims the vocabulary to its own training texts, not to --trim-vocab "
             f"{trim_vocab}.",
@@ -140,13 +140,13 @@ def init_student(
         if value is not None
     ]
     changes: list[Override] = [*(overrides or ()), *flags]
-    build = _from_recipe if is_recipe(model) else _from_model
+    build = _init_student_from_recipe if is_recipe_reference(model) else _init_student_from_model
     build(model, changes, output, console, fresh=fresh, dry_run=dry_run, allow_pickle=allow_pickle)
 
 
-def _from_recipe(
+def _init_student_from_recipe(
     recipe: str,
-    changes: "list[Override]",
+    overrides: "list[Override]",
     output: Path | None,
     console: Console,
     *,
@@ -154,15 +154,17 @@ def _from_recipe(
     dry_run: bool,
     allow_pickle: bool,
 ) -> None:
-    from kdcli.cli.runs import run_recipe
+    from kdcli.cli.common import run_recipe
 
-    named = {c[0].partition("=")[0] for c in changes if isinstance(c, tuple)}
+    named = {c[0].partition("=")[0] for c in overrides if isinstance(c, tuple)}
     cleared = []
-    if named & {f"student.{key}" for key in _CUTS}:
-        cleared = [f"student.{key}=null" for key in _CUTS] + ["student.strategy=spaced"]
+    if named & {f"student.{key}" for key in _LAYER_SELECTION_KEYS}:
+        cleared = [f"student.{key}=null" for key in _LAYER_SELECTION_KEYS] + [
+            "student.strategy=spaced"
+        ]
     run = run_recipe(
         recipe,
-        [*cleared, *changes],
+        [*cleared, *overrides],
         output,
         console,
         until="student",
@@ -173,13 +175,13 @@ def _from_recipe(
     if run is not None:
         result = dict(run.records["student"].result)
         if "speedup" in result and not console.json_output:
-            _show(result, recipe, console)
-        _finish(run.path / "student-init", result, console)
+            _show_size_comparison(result, recipe, console)
+        _show_created_student(run.path / "student-init", result, console)
 
 
-def _from_model(
+def _init_student_from_model(
     model: str,
-    changes: "list[Override]",
+    overrides: "list[Override]",
     output: Path | None,
     console: Console,
     *,
@@ -187,53 +189,59 @@ def _from_model(
     dry_run: bool,
     allow_pickle: bool,
 ) -> None:
-    from kdcli.recipe.load import from_flags
-    from kdcli.recipe.schema import CutSpec
-    from kdcli.stages.student import cut_out
+    from kdcli.recipe.loading import config_from_overrides
+    from kdcli.recipe.schema import InitStudentCommandConfig
+    from kdcli.stages.student_init import create_untrained_student
 
     def show(plan: dict[str, Any]) -> None:
         if dry_run or not console.json_output:
-            _show(plan, model, console)
+            _show_size_comparison(plan, model, console)
 
-    spec = from_flags(CutSpec, changes)
+    spec = config_from_overrides(InitStudentCommandConfig, overrides)
     folder = output or Path(f"{model.rstrip('/').rpartition('/')[2]}-student")
-    result = cut_out(
+    result = create_untrained_student(
         model,
         spec,
         folder,
         console,
-        replace=fresh,
+        overwrite=fresh,
         dry_run=dry_run,
-        show=show,
+        show_summary=show,
         allow_pickle=allow_pickle,
     )
     if not dry_run:
-        _finish(folder, result, console)
+        _show_created_student(folder, result, console)
 
 
-def _show(plan: Mapping[str, Any], name: str, console: Console) -> None:
+def _show_size_comparison(
+    comparison: Mapping[str, Any], teacher_name: str, console: Console
+) -> None:
     """Model and student side by side."""
-    models = (plan["teacher"], plan)
+    models = (comparison["teacher"], comparison)
     rows = [
-        [key.replace("_", " "), str(plan["teacher"][key]), ", ".join(map(str, plan[key]))]
+        [
+            key.replace("_", " "),
+            str(comparison["teacher"][key]),
+            ", ".join(map(str, comparison[key])),
+        ]
         for key in ("layers", "decoder_layers")
-        if key in plan
+        if key in comparison
     ]
     rows += [
         [words, *(f"{m[key]:,}" for m in models)]
-        for key, words in _WIDTHS.items()
-        if key in plan and plan[key] != plan["teacher"][key]
+        for key, words in _WIDTH_TITLES.items()
+        if key in comparison and comparison[key] != comparison["teacher"][key]
     ]
     rows += [
         ["parameters", *(f"{m['parameters'] / 1e6:.2f} M" for m in models)],
         ["weights", *(f"{m['megabytes']:.1f} MB" for m in models)],
         ["work for a token", *(f"{m['flops_per_token'] / 1e6:.1f} MFLOP" for m in models)],
-        ["expected speed-up", "", f"{plan['speedup']:.2f} times"],
+        ["expected speed-up", "", f"{comparison['speedup']:.2f} times"],
     ]
-    console.table(plan, "", ["", name, "student"], rows)
+    console.print_table(comparison, "", ["", teacher_name, "student"], rows)
 
 
-def _finish(folder: Path, result: Mapping[str, Any], console: Console) -> None:
+def _show_created_student(folder: Path, result: Mapping[str, Any], console: Console) -> None:
     lines = [result["origin"]]
     if "agreement" in result:
         lines.append(
@@ -241,4 +249,4 @@ def _finish(folder: Path, result: Mapping[str, Any], console: Console) -> None:
             "its teacher does."
         )
     lines.append(f"{result['parameters'] / 1e6:.2f} M parameters: {folder}")
-    console.result({"student": str(folder), **result}, "\n".join(lines))
+    console.print_result({"student": str(folder), **result}, "\n".join(lines))

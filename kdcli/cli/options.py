@@ -37,7 +37,7 @@ SweepOutputOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Start over: reuse nothing of an earlier run.")
 ]
-CheckpointOption = Annotated[
+CheckpointEveryOption = Annotated[
     str | None,
     typer.Option(
         "--checkpoint-every",

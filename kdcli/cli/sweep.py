@@ -8,7 +8,7 @@ import typer
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
     AllowPickleOption,
-    CheckpointOption,
+    CheckpointEveryOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -45,7 +45,7 @@ def sweep(
     overrides: SetOption = None,
     output: SweepOutputOption = None,
     fresh: FreshOption = False,
-    checkpoint_every: CheckpointOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
     allow_pickle: AllowPickleOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
@@ -56,38 +56,38 @@ def sweep(
     Validation accuracy against latency and size. The same command goes on where it was stopped,
     and may be started several times at once.
     """
-    from kdcli import processes
-    from kdcli.cli.runs import cadence
-    from kdcli.errors import GateMissedError, UsageError
-    from kdcli.recipe.load import load
-    from kdcli.sweep import frontier, search
-    from kdcli.sweep.space import described
-    from kdcli.sweep.work import Order
+    from kdcli import distributed
+    from kdcli.cli.common import parse_checkpoint_interval
+    from kdcli.errors import GateFailedError, UsageError
+    from kdcli.recipe.loading import load_recipe
+    from kdcli.sweep import pareto, search
+    from kdcli.sweep.search_space import space_to_json
+    from kdcli.sweep.worker import SweepConfig
 
     console = Console(json_output=json_output, quiet=quiet)
-    held = frontier.target_of(target)
-    every = cadence(checkpoint_every)
-    if processes.count() > 1:
+    held = pareto.parse_target(target)
+    every = parse_checkpoint_interval(checkpoint_every)
+    if distributed.world_size() > 1:
         raise UsageError("kd sweep isn't started by a launcher.", "Use --workers N.")
-    read = load(recipe, overrides or ())
-    folder = search.folder_for(read, output)
-    space = search.space_for(read, console, allow_pickle=allow_pickle) if dry_run else {}
+    read = load_recipe(recipe, overrides or ())
+    folder = search.sweep_folder_path(read, output)
+    space = search.load_search_space(read, console, allow_pickle=allow_pickle) if dry_run else {}
     if dry_run:
-        _show_space(str(folder), described(space), console)
+        _show_search_space(str(folder), space_to_json(space), console)
         return
-    order = Order(read, space, folder, trials, None, allow_pickle, every)
-    found = search.search(
-        order, console, minutes=minutes, workers=workers, target=held, fresh=fresh
+    order = SweepConfig(read, space, folder, trials, None, allow_pickle, every)
+    found = search.run_sweep(
+        order, console, max_minutes=minutes, workers=workers, target=held, fresh=fresh
     )
-    _show(found, read, console)
+    _show_sweep_result(found, read, console)
     if held is not None and found["chosen"] is None:
         best = found["frontier"][0]
-        reached = f"{best['name']}: validation {held.figure} is {best['accuracy']:.4f}"
+        reached = f"{best['name']}: validation {held.metric} is {best['accuracy']:.4f}"
         figure = f"{reached}, under {held.limit:g}"
-        raise GateMissedError(f"No student holds --target {target}; the best:", [figure])
+        raise GateFailedError(f"No student holds --target {target}; the best:", [figure])
 
 
-def _show_space(folder: str, space: Mapping[str, Any], console: Console) -> None:
+def _show_search_space(folder: str, space: Mapping[str, Any], console: Console) -> None:
     rows = [
         [
             key,
@@ -97,39 +97,44 @@ def _show_space(folder: str, space: Mapping[str, Any], console: Console) -> None
         ]
         for key, values in space.items()
     ]
-    console.table({"folder": folder, "space": space}, folder, ["varies", "over"], rows)
+    console.print_table({"folder": folder, "space": space}, folder, ["varies", "over"], rows)
 
 
-def _show(found: Mapping[str, Any], recipe: "Recipe", console: Console) -> None:
-    from kdcli.sweep.space import shown, titles
+def _show_sweep_result(result: Mapping[str, Any], recipe: "Recipe", console: Console) -> None:
+    from kdcli.sweep.search_space import format_value, short_parameter_names
     from kdcli.tasks import TASKS
 
-    task = TASKS[found["task"]]
-    names = titles(list(found["space"]), recipe.spelt_out(task))
+    task = TASKS[result["task"]]
+    names = short_parameter_names(list(result["space"]), recipe.with_default_losses(task))
     header = ["", "validation", "one text", "weights", "parameters", *names.values()]
     rows = [
-        [*_figures(point, task.headline), *(shown(point["settings"][key]) for key in names)]
-        for point in found["frontier"]
+        [
+            *_format_frontier_point(point, task.primary_metric),
+            *(format_value(point["settings"][key]) for key in names),
+        ]
+        for point in result["frontier"]
     ]
-    rows.append([*_figures(found["teacher"], task.headline), *("" for _ in names)])
-    states = [trial["state"] for trial in found["trials"]]
+    rows.append(
+        [*_format_frontier_point(result["teacher"], task.primary_metric), *("" for _ in names)]
+    )
+    states = [trial["state"] for trial in result["trials"]]
     counts = (f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states)
     title = ", ".join([f"{len(states)} trials", *counts])
-    after = f"Picture: {found['picture']}"
-    if best := found["chosen"]:
+    after = f"Picture: {result['picture']}"
+    if best := result["chosen"]:
         after = (
-            f"Chosen: {best['name']}. Its recipe: {found['recipe']}\n{after}\n"
-            f"Next: kd distill {found['recipe']} --output {best['run']}"
+            f"Chosen: {best['name']}. Its recipe: {result['recipe']}\n{after}\n"
+            f"Next: kd distill {result['recipe']} --output {best['run']}"
         )
-    console.table(found, title, header, rows, after)
+    console.print_table(result, title, header, rows, after)
 
 
-def _figures(point: Mapping[str, Any], headline: str) -> list[str]:
-    from kdcli.evaluation.document import shown
+def _format_frontier_point(point: Mapping[str, Any], headline_metric: str) -> list[str]:
+    from kdcli.evaluation.output.evaluation_json import format_metric
 
     return [
         point["name"],
-        shown(headline, point["accuracy"]),
+        format_metric(headline_metric, point["accuracy"]),
         f"{point['latency_ms']:.1f} ms",
         f"{point['megabytes']:.1f} MB",
         f"{point['parameters'] / 1e6:.2f} M",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.errors import ModelError
-from kdcli.models.layers import stacks
+from kdcli.models.layer_stacks import find_layer_stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,38 +43,38 @@ def last_layer_cls_only(model: "PreTrainedModel") -> Iterator[bool]:
     Yields:
         Whether it computes less.
     """
-    norm = _norm(model)
+    norm = _norm_before_last_feed_forward(model)
     if norm is None:
         yield False
         return
-    whole = _logits(model)
-    hook = norm.register_forward_hook(_first)
+    whole = _probe_logits(model)
+    hook = norm.register_forward_hook(_keep_first_token_hook)
     try:
-        if not torch.allclose(_logits(model), whole, rtol=_TOLERANCE, atol=_TOLERANCE):
+        if not torch.allclose(_probe_logits(model), whole, rtol=_TOLERANCE, atol=_TOLERANCE):
             hook.remove()
         yield hook.id in norm._forward_hooks
     finally:
         hook.remove()
 
 
-def _norm(model: "PreTrainedModel") -> nn.Module | None:
+def _norm_before_last_feed_forward(model: "PreTrainedModel") -> nn.Module | None:
     """The last layer's norm before its feed-forward part; None for other architectures."""
     name = _NORM_BEFORE_FEED_FORWARD.get(model.config.model_type)
     # In chunks, the feed-forward part takes a number of tokens that these divide.
     if name is None or getattr(model.config, "chunk_size_feed_forward", None):
         return None
     try:
-        (stack,) = stacks(model)
+        (stack,) = find_layer_stacks(model)
     except ModelError:
         return None
     return model.get_submodule(f"{stack.path}.{stack.depth - 1}.{name}")
 
 
-def _first(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+def _keep_first_token_hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     return output[:, :1]
 
 
-def _logits(model: "PreTrainedModel") -> Tensor:
+def _probe_logits(model: "PreTrainedModel") -> Tensor:
     """The logits of two texts of random tokens, one of them padded."""
     training = model.training
     tokens = torch.arange(8).remainder(len(model.get_input_embeddings().weight))

@@ -5,49 +5,49 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kdcli import tasks
-from kdcli.recipe.base import Revision, Source, Spec
+from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
 
-Keep = Literal["head", "tail", "both", "windows"]
-_Split = Annotated[str, Field(min_length=1)]
-_Files = Annotated[tuple[_Split, ...], Field(min_length=1)]
+TruncationMode = Literal["head", "tail", "both", "windows"]
+_SplitName = Annotated[str, Field(min_length=1)]
+_FilePatterns = Annotated[tuple[_SplitName, ...], Field(min_length=1)]
 
 
-class SplitsSpec(Spec):
+class SplitsConfig(FrozenConfig):
     """Which split of the data set plays which part; in a folder, which files do."""
 
-    train: _Split | _Files = Field(
+    train: _SplitName | _FilePatterns = Field(
         "train",
         description="The split to train on. In a folder also a file, a pattern such as "
         "'part-*.csv', or a list of them.",
     )
-    validation: _Split | _Files | None = Field(
+    validation: _SplitName | _FilePatterns | None = Field(
         None,
         description="The split to validate on. Left out: 'validation', 'valid', 'dev' or 'eval' "
         "where there is one, otherwise a part of train is set aside. null: a part of train is set "
         "aside in any case.",
     )
-    test: _Split | _Files | None = Field(
+    test: _SplitName | _FilePatterns | None = Field(
         None,
         description="The split to test on. Left out: 'test', where there is one with labels. "
         "null: none.",
     )
 
     @property
-    def stated(self) -> dict[str, str | tuple[str, ...] | None]:
+    def explicit_splits(self) -> dict[str, str | tuple[str, ...] | None]:
         """By part, what the recipe says of it; null differs from nothing."""
         return {part: getattr(self, part) for part in ("train", "validation", "test")
                 if part in self.model_fields_set}  # fmt: skip
 
     @model_serializer(mode="wrap")
-    def _without_what_is_left_out(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
+    def _serialize_explicit_splits(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
         return {part: split for part, split in written.items()
                 if split is not None or part in self.model_fields_set}  # fmt: skip
 
     @model_validator(mode="after")
-    def _each_its_own(self) -> "SplitsSpec":
+    def _check_splits_are_distinct(self) -> "SplitsConfig":
         owners: dict[str, str] = {}
-        for part, split in (("train", self.train), *self.stated.items()):
+        for part, split in (("train", self.train), *self.explicit_splits.items()):
             for name in (split,) if isinstance(split, str) else split or ():
                 if (other := owners.setdefault(name, part)) != part:
                     raise ValueError(
@@ -57,10 +57,10 @@ class SplitsSpec(Spec):
         return self
 
 
-class DataSpec(Spec):
+class DataConfig(FrozenConfig):
     """Where the texts and labels come from."""
 
-    dataset: Source = Field(
+    dataset: SourceReference = Field(
         min_length=1,
         description="A Hub id, a file (csv, tsv, jsonl, json, parquet, arrow), a pattern such as "
         "'data/part-*.csv', or a folder.",
@@ -81,14 +81,14 @@ class DataSpec(Spec):
     label_separator: str | None = Field(
         None, min_length=1, description="What stands between a text's labels, where it has several."
     )
-    task: tasks.Name | None = Field(
+    task: tasks.TaskName | None = Field(
         None,
         description="What the labels are, as transformers' problem_type. Left out: as the column "
         "has it: names and whole numbers are one label each, lists are several, fractions scores. "
         "single_label_classification makes fractions names.",
     )
-    splits: SplitsSpec = SplitsSpec()
-    unlabelled: Source | None = Field(
+    splits: SplitsConfig = SplitsConfig()
+    unlabelled: SourceReference | None = Field(
         None,
         min_length=1,
         description="Texts without labels, which the student learns from the teacher's outputs "
@@ -101,7 +101,7 @@ class DataSpec(Spec):
         None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
     )
 
-    truncate: Keep | None = Field(
+    truncate: TruncationMode | None = Field(
         None,
         description="What is kept of a longer text: its 'head', its 'tail', half of each ('both'), "
         "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Left "
@@ -109,26 +109,31 @@ class DataSpec(Spec):
     )
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def label_columns(self) -> tuple[str, ...]:
         """The columns of the labels: one, one a label, or none."""
         return (self.label,) if isinstance(self.label, str) else self.label or ()
 
     @property
-    def of_unlabelled(self) -> "DataSpec":
+    def unlabeled_data_config(self) -> "DataConfig":
         """The same of the unlabelled texts: their splits are found by their usual names."""
-        own = {"dataset": self.unlabelled, "splits": SplitsSpec(), "config": None, "revision": None}
+        own = {
+            "dataset": self.unlabelled,
+            "splits": SplitsConfig(),
+            "config": None,
+            "revision": None,
+        }
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
-    def _one_text_to_cut(self) -> "DataSpec":
+    def _check_truncation_of_pairs(self) -> "DataConfig":
         if self.truncate in ("both", "windows") and not isinstance(self.text, str):
             raise ValueError(f"takes truncate: {self.truncate} for single texts, not for pairs")
         return self
 
     @model_validator(mode="after")
-    def _several_labels(self) -> "DataSpec":
+    def _check_multilabel_format(self) -> "DataConfig":
         several = [key for key, there in (
-            ("label_separator", self.label_separator), ("one column a label", len(self.labels) > 1)
+            ("label_separator", self.label_separator), ("one column a label", len(self.label_columns) > 1)
         ) if there]  # fmt: skip
         if self.label_separator is not None and self.label is None:
             raise ValueError("has label_separator, and no labels: label is null")

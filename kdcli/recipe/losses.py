@@ -5,46 +5,46 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from kdcli import tasks
-from kdcli.recipe.base import Spec
+from kdcli.recipe.base import FrozenConfig
 
 
-class RampSpec(Spec):
+class LinearRampConfig(FrozenConfig):
     """A setting that changes evenly from the first step to the last."""
 
     start: float = Field(ge=0, description="At the first step.")
     end: float = Field(ge=0, description="At the last step.")
 
 
-class LossSpec(Spec):
+class LossConfig(FrozenConfig):
     """What every loss term has."""
 
-    weight: RampSpec | Annotated[float, Field(ge=0)] = Field(
+    weight: LinearRampConfig | Annotated[float, Field(ge=0)] = Field(
         1.0, description="The term's share of the loss; {start: 1, end: 0} changes as it trains."
     )
 
     @property
-    def counts(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the term ever bears on the loss."""
-        return self.weight != 0 and self.weight != RampSpec(start=0, end=0)
+        return self.weight != 0 and self.weight != LinearRampConfig(start=0, end=0)
 
 
-class SoftenedSpec(LossSpec):
+class TemperatureLossConfig(LossConfig):
     """A term of softened outputs."""
 
-    temperature: RampSpec | Annotated[float, Field(gt=0)] = Field(
+    temperature: LinearRampConfig | Annotated[float, Field(gt=0)] = Field(
         2.0, description="Softens teacher and student alike; {start: 4, end: 1} anneals."
     )
 
     @model_validator(mode="after")
-    def _above_zero(self) -> "SoftenedSpec":
-        if isinstance(self.temperature, RampSpec) and not (
+    def _check_temperature_positive(self) -> "TemperatureLossConfig":
+        if isinstance(self.temperature, LinearRampConfig) and not (
             self.temperature.start and self.temperature.end
         ):
             raise ValueError("has a temperature that begins or ends at 0: it is above 0")
         return self
 
 
-class LayersSpec(LossSpec):
+class LayerwiseLossConfig(LossConfig):
     """A term that compares layers of the student with layers of the teacher."""
 
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
@@ -55,19 +55,19 @@ class LayersSpec(LossSpec):
     )
 
 
-class CrossEntropySpec(LossSpec):
+class CrossEntropyLossConfig(LossConfig):
     """Cross-entropy with the data's own (hard) labels; of each label, where a text has several."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
 
 
-class LabelsMseSpec(LossSpec):
+class LabelsMseLossConfig(LossConfig):
     """Mean squared difference from the data's own scores."""
 
     kind: Literal["labels_mse"] = "labels_mse"
 
 
-class SoftTargetsSpec(SoftenedSpec):
+class SoftTargetsLossConfig(TemperatureLossConfig):
     """KL divergence to the teacher's softened outputs, times the temperature squared.
 
     Where a text has several labels, it is that of each label, and their mean.
@@ -79,13 +79,13 @@ class SoftTargetsSpec(SoftenedSpec):
     )
 
 
-class LogitsMseSpec(LossSpec):
+class LogitsMseLossConfig(LossConfig):
     """Mean squared difference of the logits."""
 
     kind: Literal["logits_mse"] = "logits_mse"
 
 
-class DecoupledSpec(SoftenedSpec):
+class DecoupledKdLossConfig(TemperatureLossConfig):
     """Soft targets in two parts: the label against the others, and the others among themselves."""
 
     kind: Literal["decoupled"] = "decoupled"
@@ -93,7 +93,7 @@ class DecoupledSpec(SoftenedSpec):
     others: float = Field(2.0, ge=0, description="Weight of the others among themselves.")
 
 
-class CorrelationSpec(SoftenedSpec):
+class CorrelationLossConfig(TemperatureLossConfig):
     """How little the softened outputs correlate, over classes and over texts (DIST)."""
 
     kind: Literal["correlation"] = "correlation"
@@ -101,25 +101,25 @@ class CorrelationSpec(SoftenedSpec):
     texts: float = Field(1.0, ge=0, description="Weight of the order of a class's texts.")
 
 
-class HiddenMseSpec(LayersSpec):
+class HiddenMseLossConfig(LayerwiseLossConfig):
     """Mean squared difference of hidden states; projected where widths differ."""
 
     kind: Literal["hidden_mse"] = "hidden_mse"
 
 
-class HiddenCosineSpec(LayersSpec):
+class HiddenCosineLossConfig(LayerwiseLossConfig):
     """1 minus the cosine of hidden states; projected where widths differ."""
 
     kind: Literal["hidden_cosine"] = "hidden_cosine"
 
 
-class AttentionSpec(LayersSpec):
+class AttentionKlLossConfig(LayerwiseLossConfig):
     """KL divergence of what each token looks at."""
 
     kind: Literal["attention"] = "attention"
 
 
-class RelationsSpec(LossSpec):
+class AttentionRelationsLossConfig(LossConfig):
     """KL divergence of how queries, keys and values of tokens relate to one another (MiniLMv2)."""
 
     kind: Literal["relations"] = "relations"
@@ -129,46 +129,46 @@ class RelationsSpec(LossSpec):
     heads: int = Field(12, ge=1, description="Relation heads; divides both widths.")
 
 
-class EmbeddingsSpec(LossSpec):
+class EmbeddingMseLossConfig(LossConfig):
     """Mean squared difference of the embeddings' output; projected where widths differ."""
 
     kind: Literal["embeddings"] = "embeddings"
 
 
-class ContrastiveSpec(LossSpec):
+class ContrastiveLossConfig(LossConfig):
     """Finding a text's teacher representation among those of its batch."""
 
     kind: Literal["contrastive"] = "contrastive"
     temperature: float = Field(0.1, gt=0, description="Divides the cosines.")
 
 
-Loss = Annotated[
-    CrossEntropySpec
-    | LabelsMseSpec
-    | SoftTargetsSpec
-    | LogitsMseSpec
-    | DecoupledSpec
-    | CorrelationSpec
-    | HiddenMseSpec
-    | HiddenCosineSpec
-    | AttentionSpec
-    | RelationsSpec
-    | EmbeddingsSpec
-    | ContrastiveSpec,
+AnyLossConfig = Annotated[
+    CrossEntropyLossConfig
+    | LabelsMseLossConfig
+    | SoftTargetsLossConfig
+    | LogitsMseLossConfig
+    | DecoupledKdLossConfig
+    | CorrelationLossConfig
+    | HiddenMseLossConfig
+    | HiddenCosineLossConfig
+    | AttentionKlLossConfig
+    | AttentionRelationsLossConfig
+    | EmbeddingMseLossConfig
+    | ContrastiveLossConfig,
     Field(discriminator="kind"),
 ]
 LOSS_KINDS: tuple[str, ...] = tuple(
-    spec.model_fields["kind"].default for spec in get_args(get_args(Loss)[0])
+    spec.model_fields["kind"].default for spec in get_args(get_args(AnyLossConfig)[0])
 )
 
 
-def of_labels(task: tasks.Task) -> tuple[Loss, ...]:
+def label_only_losses(task: tasks.Task) -> tuple[AnyLossConfig, ...]:
     """What is learnt from the labels alone."""
-    return (LabelsMseSpec(),) if task is tasks.REGRESSION else (CrossEntropySpec(),)
+    return (LabelsMseLossConfig(),) if task is tasks.REGRESSION else (CrossEntropyLossConfig(),)
 
 
-def usual(task: tasks.Task) -> tuple[Loss, ...]:
+def default_losses(task: tasks.Task) -> tuple[AnyLossConfig, ...]:
     """The terms of a recipe that names none: teacher and labels, half each."""
     if task is tasks.REGRESSION:
-        return (LogitsMseSpec(weight=0.5), LabelsMseSpec(weight=0.5))
-    return (SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5))
+        return (LogitsMseLossConfig(weight=0.5), LabelsMseLossConfig(weight=0.5))
+    return (SoftTargetsLossConfig(weight=0.5), CrossEntropyLossConfig(weight=0.5))

@@ -9,30 +9,30 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from kdcli.recipe.augment import AugmentSpec
-from kdcli.recipe.base import Spec
-from kdcli.recipe.black_box import BlackBox
-from kdcli.recipe.data import DataSpec
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import Loss, usual
-from kdcli.recipe.student import StudentSpec
-from kdcli.recipe.sweep import Space
-from kdcli.recipe.teacher import Teacher, TeacherSpec
+from kdcli.recipe.augmentation import AugmentationConfig
+from kdcli.recipe.base import FrozenConfig
+from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.data import DataConfig
+from kdcli.recipe.losses import AnyLossConfig, default_losses
+from kdcli.recipe.student import StudentConfig
+from kdcli.recipe.sweep import SearchSpace
+from kdcli.recipe.teacher import AnyTeacherConfig, ClassifierTeacherConfig
+from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
 
-_NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
+_INVALID_WINDOWS_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
 
 
-def _a_name_anywhere(name: str) -> str:
-    if _NOT_ON_WINDOWS.fullmatch(name):
+def _validate_portable_name(name: str) -> str:
+    if _INVALID_WINDOWS_NAME.fullmatch(name):
         raise ValueError("can't name a folder on Windows: choose another")
     return name
 
 
-class DistillSpec(FitSpec):
+class DistillConfig(TrainingConfig):
     """How the student learns from the teacher."""
 
-    losses: Annotated[tuple[Loss, ...], Field(min_length=1)] | None = Field(
+    losses: Annotated[tuple[AnyLossConfig, ...], Field(min_length=1)] | None = Field(
         None,
         description="The terms of the loss; their weighted sum is what is minimised. Left out: "
         "soft_targets and cross_entropy, half each; of scores, logits_mse and labels_mse.",
@@ -46,17 +46,17 @@ class DistillSpec(FitSpec):
     )
 
     @model_validator(mode="after")
-    def _some_weight(self) -> "DistillSpec":
-        if self.losses is not None and not any(loss.counts for loss in self.losses):
+    def _check_some_loss_is_active(self) -> "DistillConfig":
+        if self.losses is not None and not any(loss.is_active for loss in self.losses):
             raise ValueError("has losses whose weights are all 0: nothing would be learnt")
         return self
 
-    def terms(self, task: Task) -> tuple[Loss, ...]:
+    def losses_for_task(self, task: Task) -> tuple[AnyLossConfig, ...]:
         """The terms of the loss, for a task."""
-        return usual(task) if self.losses is None else self.losses
+        return default_losses(task) if self.losses is None else self.losses
 
 
-class EvaluateSpec(Spec):
+class EvaluateConfig(FrozenConfig):
     """What is measured."""
 
     splits: tuple[Literal["train", "validation", "test"], ...] = Field(
@@ -83,7 +83,7 @@ class EvaluateSpec(Spec):
     )
 
 
-class CardSpec(Spec):
+class ModelCardConfig(FrozenConfig):
     """What the model card says beside the figures."""
 
     license: str = Field("apache-2.0", description="The student's licence, a Hub identifier.")
@@ -93,33 +93,33 @@ class CardSpec(Spec):
     )
 
 
-class Recipe(Spec):
+class Recipe(FrozenConfig):
     """A distillation, whole: data, teacher, student, training, evaluation, card."""
 
-    name: Annotated[str, AfterValidator(_a_name_anywhere)] = Field(
+    name: Annotated[str, AfterValidator(_validate_portable_name)] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=96,
         description="The run's name, and its folder's: letters, digits, '.', '_' and '-'.",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seeds everything that is random.")
-    data: DataSpec
-    augment: AugmentSpec | None = Field(
+    data: DataConfig
+    augment: AugmentationConfig | None = Field(
         None,
         description="Altered copies of the training texts, which the student learns from the "
         "teacher's outputs alone.",
     )
-    teacher: Teacher
-    student: StudentSpec = StudentSpec()
-    distill: DistillSpec = DistillSpec()
+    teacher: AnyTeacherConfig
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
     baseline: bool = Field(
         False,
         description="Whether to train the same student on the labels alone as well, with the same "
         "budget: is distilling better than plain fine-tuning? With unlabelled or altered texts, "
         "also once without them.",
     )
-    evaluate: EvaluateSpec = EvaluateSpec()
-    card: CardSpec = CardSpec()
-    sweep: Annotated[Space, Field(min_length=1)] | None = Field(
+    evaluate: EvaluateConfig = EvaluateConfig()
+    card: ModelCardConfig = ModelCardConfig()
+    sweep: Annotated[SearchSpace, Field(min_length=1)] | None = Field(
         None,
         description="What `kd sweep` varies: keys of student and distill, dotted, each with a list "
         "of values or a range. Left out: learning rate, temperatures, weights and layers.",
@@ -131,8 +131,8 @@ class Recipe(Spec):
     )
 
     @model_validator(mode="after")
-    def _something_to_start_from(self) -> "Recipe":
-        if self.white_box is None and self.student.model is None:
+    def _check_student_has_source(self) -> "Recipe":
+        if self.white_box_teacher is None and self.student.model is None:
             raise ValueError(
                 f"has a teacher of kind {self.teacher.kind} and no student.model: there is nothing "
                 "to cut a student out of"
@@ -140,10 +140,10 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
-    def _labels_where_they_are_needed(self) -> "Recipe":
+    def _check_labels_where_needed(self) -> "Recipe":
         if self.data.label is not None:
             return self
-        own = self.white_box
+        own = self.white_box_teacher
         uses = {
             "teacher.fine_tune": own and any(o.fine_tune for o in (own, *own.also)),
             "teacher.calibrated": own and any(o.calibrated for o in (own, *own.also)),
@@ -154,14 +154,14 @@ class Recipe(Spec):
         return self
 
     @property
-    def transfer(self) -> bool:
+    def has_transfer_set(self) -> bool:
         """Whether there are texts that the teacher alone labels."""
         return self.data.unlabelled is not None or self.augment is not None
 
     @property
-    def control(self) -> bool:
+    def has_control_student(self) -> bool:
         """Whether to show what these texts bring."""
-        return self.baseline and self.transfer
+        return self.baseline and self.has_transfer_set
 
     @property
     def student_seed(self) -> int:
@@ -169,31 +169,31 @@ class Recipe(Spec):
         return self.seed if self.distill.seed is None else self.distill.seed
 
     @property
-    def white_box(self) -> TeacherSpec | None:
+    def white_box_teacher(self) -> ClassifierTeacherConfig | None:
         """The teacher, where it is a model that a student can be cut out of."""
-        return self.teacher if isinstance(self.teacher, TeacherSpec) else None
+        return self.teacher if isinstance(self.teacher, ClassifierTeacherConfig) else None
 
     @property
-    def black_box(self) -> BlackBox | None:
+    def black_box_teacher(self) -> AnyBlackBoxTeacherConfig | None:
         """The teacher, where it gives answers alone."""
-        return None if isinstance(self.teacher, TeacherSpec) else self.teacher
+        return None if isinstance(self.teacher, ClassifierTeacherConfig) else self.teacher
 
-    def spelt_out(self, task: Task) -> "Recipe":
+    def with_default_losses(self, task: Task) -> "Recipe":
         """The recipe with the losses that it leaves to its task."""
-        own = self.distill.model_copy(update={"losses": self.distill.terms(task)})
+        own = self.distill.model_copy(update={"losses": self.distill.losses_for_task(task)})
         return self.model_copy(update={"distill": own})
 
 
-class CutSpec(Spec):
+class InitStudentCommandConfig(FrozenConfig):
     """What `kd init-student` needs of a recipe."""
 
-    student: StudentSpec = StudentSpec()
-    data: DataSpec | None = None
+    student: StudentConfig = StudentConfig()
+    data: DataConfig | None = None
 
 
-class MeasureSpec(Spec):
+class EvaluateCommandConfig(FrozenConfig):
     """What `kd evaluate` needs of a recipe."""
 
     seed: int = Field(42, ge=0, lt=2**32)
-    data: DataSpec
-    evaluate: EvaluateSpec = EvaluateSpec()
+    data: DataConfig
+    evaluate: EvaluateConfig = EvaluateConfig()

@@ -4,16 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kdcli.recipe.base import Revision, Source, Spec
+from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
 
-Architecture = Literal["auto", "same", "distilbert"]
-Strategy = Literal["spaced", "first", "last", "measured"]
+StudentArchitecture = Literal["auto", "same", "distilbert"]
+LayerSelectionStrategy = Literal["spaced", "first", "last", "measured"]
 # Of each of these a recipe names one at most.
-WAYS = (("drop_every", "keep", "layers", "model"), ("decoder_keep", "decoder_layers"))
-LayerNumbers = tuple[Annotated[int, Field(ge=0)], ...]
+MUTUALLY_EXCLUSIVE_KEYS = (
+    ("drop_every", "keep", "layers", "model"),
+    ("decoder_keep", "decoder_layers"),
+)
+LayerIndices = tuple[Annotated[int, Field(ge=0)], ...]
 
 
-class StudentSpec(Spec):
+class StudentConfig(FrozenConfig):
     """How the student is made: cut out of the teacher, or a smaller pretrained model."""
 
     drop_every: int | None = Field(
@@ -22,28 +25,28 @@ class StudentSpec(Spec):
         description="Leave out every nth layer: 2 keeps layers 0, 2, 4, … It is the default where "
         "nothing else is to go.",
     )
-    keep: LayerNumbers | None = Field(
+    keep: LayerIndices | None = Field(
         None, min_length=1, description="The teacher's layers to keep, counted from 0."
     )
     layers: int | None = Field(
         None, ge=1, description="How many of the teacher's layers to keep; strategy says which."
     )
-    strategy: Strategy = Field(
+    strategy: LayerSelectionStrategy = Field(
         "spaced",
         description="'spaced' keeps the first layer, the last, and others evenly between; "
         "'measured' leaves out those that the teacher does best without on the training texts.",
     )
-    decoder_keep: LayerNumbers | None = Field(
+    decoder_keep: LayerIndices | None = Field(
         None, min_length=1, description="The layers to keep of an encoder-decoder's decoder."
     )
     decoder_layers: int | None = Field(
         None, ge=1, description="How many to keep of it. Left out: it is cut as the encoder is."
     )
-    model: Source | None = Field(
+    model: SourceReference | None = Field(
         None, min_length=1, description="A smaller pretrained model to start from instead."
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
-    architecture: Architecture = Field(
+    architecture: StudentArchitecture = Field(
         "auto",
         description="'distilbert' drops token types and pooler; 'same' keeps the teacher's; "
         "'auto' is distilbert for a BERT teacher and the same for any other.",
@@ -71,24 +74,24 @@ class StudentSpec(Spec):
     )
 
     @property
-    def narrower(self) -> bool:
+    def reduces_width_or_vocab(self) -> bool:
         """Whether more than layers goes."""
         return bool(self.heads or self.ffn or self.hidden or self.trim_vocab)
 
     @property
-    def drawn(self) -> bool:
+    def has_random_weights(self) -> bool:
         """Whether some of its initial weights are drawn at random: all, or those of a new head."""
         return self.hidden is not None or self.model is not None
 
     @property
-    def reads_texts(self) -> bool:
+    def requires_texts(self) -> bool:
         """Whether what is kept depends on texts."""
         units = self.hidden is None and (self.heads or self.ffn)
         return bool(self.strategy == "measured" or units or self.trim_vocab)
 
     @model_validator(mode="after")
-    def _one_way(self) -> "StudentSpec":
-        for ways in WAYS:
+    def _check_layer_selection(self) -> "StudentConfig":
+        for ways in MUTUALLY_EXCLUSIVE_KEYS:
             named = [key for key in ways if getattr(self, key) is not None]
             if len(named) > 1:
                 raise ValueError(

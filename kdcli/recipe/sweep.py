@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdcli.recipe.base import Spec
+from kdcli.recipe.base import FrozenConfig
 
 # Data and teacher are the same for all trials, which share what is made of them.
-VARIES = ("distill", "student")
+SWEEPABLE_SECTIONS = ("distill", "student")
 
 
-class RangeSpec(Spec):
+class RangeConfig(FrozenConfig):
     """The numbers from one to another; whole ones where both are written so."""
 
     low: int | float = Field(description="The least of them.")
@@ -21,7 +21,7 @@ class RangeSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _upwards(self) -> "RangeSpec":
+    def _check_bounds(self) -> "RangeConfig":
         if self.low >= self.high:
             raise ValueError(f"has low: {self.low:g}, which is not below high: {self.high:g}")
         if self.log and self.low <= 0:
@@ -29,30 +29,30 @@ class RangeSpec(Spec):
         return self
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether its numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
-    def probes(self) -> tuple[float, ...]:
+    def values_to_validate(self) -> tuple[float, ...]:
         """Some of its numbers, to try whether a key takes them: both ends, and between."""
         between = self.low + (self.high - self.low) * 0.618
-        return self.low, self.high, int(between) if self.whole else between
+        return self.low, self.high, int(between) if self.is_integer else between
 
 
-def _either(values: Any) -> Any:
-    if isinstance(values, dict | list | tuple | RangeSpec):
+def _validate_list_or_range(values: Any) -> Any:
+    if isinstance(values, dict | list | tuple | RangeConfig):
         return values
     raise ValueError(
         "must be a list of values, or a range such as {low: 1.0e-5, high: 1.0e-3, log: true}"
     )
 
 
-Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
-Values = Annotated[RangeSpec | Choices, BeforeValidator(_either)]
-Space = Mapping[str, Values]
+ChoiceList = Annotated[tuple[Any, ...], Field(min_length=1)]
+SweepValues = Annotated[RangeConfig | ChoiceList, BeforeValidator(_validate_list_or_range)]
+SearchSpace = Mapping[str, SweepValues]
 
 
-def probes(values: RangeSpec | tuple[Any, ...]) -> tuple[Any, ...]:
+def values_to_validate(values: RangeConfig | tuple[Any, ...]) -> tuple[Any, ...]:
     """What of the values a recipe has to take, for it to take all of them."""
-    return values.probes if isinstance(values, RangeSpec) else values
+    return values.values_to_validate if isinstance(values, RangeConfig) else values

@@ -4,27 +4,27 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from kdcli.recipe.base import Revision, Source, Spec
-from kdcli.recipe.black_box import (
-    BLACK_BOXES,
-    EmbeddingsSpec,
-    EndpointSpec,
-    FunctionSpec,
-    ScoresSpec,
-    ZeroShotSpec,
+from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
+from kdcli.recipe.black_box_teachers import (
+    BLACK_BOX_TEACHER_CONFIGS,
+    EmbeddingTeacherConfig,
+    EndpointTeacherConfig,
+    FunctionTeacherConfig,
+    PrecomputedTeacherConfig,
+    ZeroShotTeacherConfig,
 )
-from kdcli.recipe.fit import FitSpec
+from kdcli.recipe.training import TrainingConfig
 
 
-class OneTeacherSpec(Spec):
+class TeacherModelConfig(FrozenConfig):
     """A model to learn from."""
 
-    model: Source = Field(
+    model: SourceReference = Field(
         min_length=1,
         description="A Hub id, a folder, or package:NAME/PATH for weights in a Python package.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
-    fine_tune: FitSpec | None = Field(
+    fine_tune: TrainingConfig | None = Field(
         None, description="How to fine-tune it first. Left out: it is a finished classifier."
     )
     seed: int | None = Field(
@@ -47,24 +47,24 @@ class OneTeacherSpec(Spec):
         return self.model
 
     @model_validator(mode="after")
-    def _something_to_fold(self) -> "OneTeacherSpec":
+    def _check_folds_need_fine_tuning(self) -> "TeacherModelConfig":
         if self.folds is not None and self.fine_tune is None:
             raise ValueError("takes folds only where it is fine-tuned")
         return self
 
 
-class AnotherTeacherSpec(OneTeacherSpec):
+class AdditionalTeacherConfig(TeacherModelConfig):
     """Another model to learn from, or the first one with another seed."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
 
-class TeacherSpec(OneTeacherSpec):
+class ClassifierTeacherConfig(TeacherModelConfig):
     """The model to learn from, which the student is cut from and compared with."""
 
-    source: ClassVar[str | None] = "model"
+    source_key: ClassVar[str | None] = "model"
     kind: Literal["classifier"] = "classifier"
-    also: tuple[AnotherTeacherSpec, ...] = Field(
+    also: tuple[AdditionalTeacherConfig, ...] = Field(
         (),
         description="More teachers, of other seeds or architectures: the student learns from the "
         "mean of all their probabilities. One that names no model is the first, with another seed.",
@@ -72,33 +72,38 @@ class TeacherSpec(OneTeacherSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _same_again(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("also"), list | tuple):
-            return given
-        first = {k: given[k] for k in ("model", "revision", "fine_tune") if k in given}
+    def _fill_in_from_first_teacher(cls, raw_values: Any) -> Any:
+        if not isinstance(raw_values, dict) or not isinstance(raw_values.get("also"), list | tuple):
+            return raw_values
+        first = {k: raw_values[k] for k in ("model", "revision", "fine_tune") if k in raw_values}
         also = [
             first | one if isinstance(one, dict) and "seed" in one and "model" not in one else one
-            for one in given["also"]
+            for one in raw_values["also"]
         ]
-        return {**given, "also": also}
+        return {**raw_values, "also": also}
 
 
-TEACHERS: tuple[type[Spec], ...] = (TeacherSpec, *BLACK_BOXES)
-TEACHER_KINDS: tuple[str, ...] = tuple(spec.model_fields["kind"].default for spec in TEACHERS)
+TEACHER_CONFIGS: tuple[type[FrozenConfig], ...] = (
+    ClassifierTeacherConfig,
+    *BLACK_BOX_TEACHER_CONFIGS,
+)
+TEACHER_KINDS: tuple[str, ...] = tuple(
+    spec.model_fields["kind"].default for spec in TEACHER_CONFIGS
+)
 
 
-def _kind(teacher: Any) -> Any:
+def _get_teacher_kind(teacher: Any) -> Any:
     if isinstance(teacher, dict):
         return teacher.get("kind", TEACHER_KINDS[0])
     return getattr(teacher, "kind", TEACHER_KINDS[0])
 
 
-Teacher = Annotated[
-    Annotated[TeacherSpec, Tag("classifier")]
-    | Annotated[ScoresSpec, Tag("scores")]
-    | Annotated[ZeroShotSpec, Tag("zero_shot")]
-    | Annotated[EmbeddingsSpec, Tag("embeddings")]
-    | Annotated[EndpointSpec, Tag("endpoint")]
-    | Annotated[FunctionSpec, Tag("function")],
-    Discriminator(_kind),
+AnyTeacherConfig = Annotated[
+    Annotated[ClassifierTeacherConfig, Tag("classifier")]
+    | Annotated[PrecomputedTeacherConfig, Tag("scores")]
+    | Annotated[ZeroShotTeacherConfig, Tag("zero_shot")]
+    | Annotated[EmbeddingTeacherConfig, Tag("embeddings")]
+    | Annotated[EndpointTeacherConfig, Tag("endpoint")]
+    | Annotated[FunctionTeacherConfig, Tag("function")],
+    Discriminator(_get_teacher_kind),
 ]

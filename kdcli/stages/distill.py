@@ -6,156 +6,178 @@ from typing import TYPE_CHECKING, Any
 from datasets import concatenate_datasets
 from transformers import set_seed
 
-from kdcli import processes
-from kdcli.data.encode import beside, labels_of
-from kdcli.data.source import Corpus
-from kdcli.errors import MendableError
-from kdcli.models import layers, source
-from kdcli.models.padding import collator_for
-from kdcli.progress import Tally
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import LossSpec, of_labels
-from kdcli.run import Job
-from kdcli.stages import texts
-from kdcli.stages.fitting import fit
+from kdcli import distributed
+from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.tokenization.tokenize import concat_per_text_columns, labels_to_numpy
+from kdcli.errors import UserError
+from kdcli.models import layer_stacks, model_io
+from kdcli.models.padding import create_collator
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.run_folder import StageContext
+from kdcli.pipeline.stage_training import train_stage_model
+from kdcli.progress import ProgressCounter
+from kdcli.recipe.losses import LossConfig, label_only_losses
+from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
-from kdcli.training import remembered, signals, states
-from kdcli.training.fit import versions
-from kdcli.training.hard import hard_labels
-from kdcli.training.objective import LIVE, Objective, Shapes, needs
+from kdcli.training import hidden_state_cache, model_outputs, teacher_logits
+from kdcli.training.label_loss import build_label_loss_options
+from kdcli.training.objective import (
+    INTERNAL_OUTPUTS,
+    CombinedLoss,
+    LayerMapping,
+    required_teacher_outputs,
+)
+from kdcli.training.train import library_versions
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_SAMPLE = 100
+_TOKENIZER_SAMPLE = 100
 
 
-def run(job: Job) -> dict[str, Any]:
+def distill_student(context: StageContext) -> dict[str, Any]:
     """Build the trained student's folder.
 
     Returns:
         `history`, a row for each epoch; `parameters`; `versions` of what trained it.
     """
-    return _train(job, "distill", job.recipe.distill.terms, transfer=True)
+    return _train_student(
+        context, "distill", context.recipe.distill.losses_for_task, use_transfer_set=True
+    )
 
 
-def run_control(job: Job) -> dict[str, Any]:
+def train_control_without_transfer_set(context: StageContext) -> dict[str, Any]:
     """Build the folder of the same student, trained without the transfer set.
 
     Returns:
         The same as `run`.
     """
-    return _train(job, "control", job.recipe.distill.terms)
+    return _train_student(context, "control", context.recipe.distill.losses_for_task)
 
 
-def run_baseline(job: Job) -> dict[str, Any]:
+def train_baseline_on_labels(context: StageContext) -> dict[str, Any]:
     """Build the folder of the same student, trained on the labels alone with the same budget.
 
     Returns:
         The same as `run`.
     """
-    return _train(job, "baseline", of_labels)
+    return _train_student(context, "baseline", label_only_losses)
 
 
-def _train(
-    job: Job,
+def _train_student(
+    context: StageContext,
     stage: str,
-    terms_of: Callable[[Task], Sequence[LossSpec]],
+    losses_for_task: Callable[[Task], Sequence[LossConfig]],
     *,
-    transfer: bool = False,
+    use_transfer_set: bool = False,
 ) -> dict[str, Any]:
-    recipe = job.recipe
-    student = source.load_classifier(job.inputs["student"])
-    tokenizer = source.load_tokenizer(job.inputs["student"])
-    corpus = texts.with_transfer(texts.load(recipe, job.reporter), job)
-    corpus = texts.decided(corpus, job)
-    texts.align(recipe, corpus, student, tokenizer, "The student")
-    task, terms = corpus.task, terms_of(corpus.task)
-    beyond = texts.TRANSFER in corpus.splits
-    parts = ["train", "validation"] + [texts.TRANSFER] * (transfer and beyond)
-    rows = texts.encoded(recipe, corpus, student, tokenizer, splits=parts, reporter=job.reporter)
-    if "logits" in needs(terms):
-        outputs = signals.read(job.inputs["outputs"])
-        rows = {part: beside(rows[part], outputs[part]) for part in parts}
-    if texts.TRANSFER in rows:
-        rows["train"] = concatenate_datasets([rows["train"], rows.pop(texts.TRANSFER)])
-    asked = needs(terms)
+    recipe = context.recipe
+    student = model_io.load_classifier(context.artifacts["student"])
+    tokenizer = model_io.load_tokenizer(context.artifacts["student"])
+    corpus = run_datasets.with_transfer_set(
+        run_datasets.load_recipe_dataset(recipe, context.reporter), context
+    )
+    corpus = run_datasets.with_pseudo_labels(corpus, context)
+    run_datasets.configure_tokenizer_and_padding(recipe, corpus, student, tokenizer, "The student")
+    task, terms = corpus.task, losses_for_task(corpus.task)
+    beyond = run_datasets.TRANSFER_SPLIT in corpus.splits
+    parts = ["train", "validation"] + [run_datasets.TRANSFER_SPLIT] * (use_transfer_set and beyond)
+    rows = run_datasets.tokenize_splits(
+        recipe, corpus, student, tokenizer, splits=parts, reporter=context.reporter
+    )
+    if "logits" in required_teacher_outputs(terms):
+        outputs = teacher_logits.load_teacher_logits(context.artifacts["outputs"])
+        rows = {part: concat_per_text_columns(rows[part], outputs[part]) for part in parts}
+    if run_datasets.TRANSFER_SPLIT in rows:
+        rows["train"] = concatenate_datasets([rows["train"], rows.pop(run_datasets.TRANSFER_SPLIT)])
+    asked = required_teacher_outputs(terms)
     teacher, shapes, on_disk = None, None, None
-    if asked & LIVE:
-        teacher, shapes = _beside(student, tokenizer, corpus, job)
+    if asked & INTERNAL_OUTPUTS:
+        teacher, shapes = _load_teacher_and_layer_mapping(student, tokenizer, corpus, context)
         for model in (student, teacher):
-            states.prepare(model, asked)
-    labels = labels_of(rows["train"])
-    hard = hard_labels(recipe.distill, labels, student.config.num_labels, task)
+            model_outputs.enable_model_outputs(model, asked)
+    labels = labels_to_numpy(rows["train"])
+    hard = build_label_loss_options(recipe.distill, labels, student.config.num_labels, task)
     # Projections are drawn at random: not from where earlier stages have left the generator.
     set_seed(recipe.student_seed)
-    objective = Objective(terms, shapes, hard, task)
-    if teacher is not None and asked & LIVE == {"hidden"}:
-        teacher, rows, on_disk = _remembered(teacher, tokenizer, rows, objective, job)
-    spec: FitSpec = recipe.distill
-    if beyond and not transfer:
-        spec = _of_as_many_steps(spec, corpus)
-    history = fit(
-        job,
+    objective = CombinedLoss(terms, shapes, hard, task)
+    if teacher is not None and asked & INTERNAL_OUTPUTS == {"hidden"}:
+        teacher, rows, on_disk = _cache_hidden_states(teacher, tokenizer, rows, objective, context)
+    spec: TrainingConfig = recipe.distill
+    if beyond and not use_transfer_set:
+        spec = _match_training_steps(spec, corpus)
+    history = train_stage_model(
+        context,
         stage,
         student,
         tokenizer,
-        rows=rows,
-        spec=spec,
-        objective=objective,
+        tokenized=rows,
+        config=spec,
+        loss_fn=objective,
         teacher=teacher,
-        remembered=on_disk,
+        hidden_state_cache=on_disk,
         seed=recipe.student_seed,
     )
-    source.save(student, tokenizer, job.output)
+    model_io.save_model(student, tokenizer, context.output)
     return {
         "history": history,
-        "parameters": source.count_parameters(student),
-        "versions": versions(),
+        "parameters": model_io.count_parameters(student),
+        "versions": library_versions(),
     }
 
 
-def _of_as_many_steps(spec: FitSpec, corpus: Corpus) -> FitSpec:
+def _match_training_steps(config: TrainingConfig, dataset_splits: DatasetSplits) -> TrainingConfig:
     """The training of a student that learns from fewer texts: in more epochs."""
-    alone = len(corpus.splits["train"])
-    epochs = spec.epochs * spec.steps(alone + len(corpus.splits[texts.TRANSFER]))
-    return spec.model_copy(update={"epochs": round(epochs / spec.steps(alone))})
+    alone = len(dataset_splits.splits["train"])
+    epochs = config.epochs * config.count_optimizer_steps(
+        alone + len(dataset_splits.splits[run_datasets.TRANSFER_SPLIT])
+    )
+    return config.model_copy(update={"epochs": round(epochs / config.count_optimizer_steps(alone))})
 
 
-def _beside(
-    student: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", corpus: Corpus, job: Job
-) -> tuple["PreTrainedModel", Shapes]:
+def _load_teacher_and_layer_mapping(
+    student: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    dataset_splits: DatasetSplits,
+    context: StageContext,
+) -> tuple["PreTrainedModel", LayerMapping]:
     """The teacher, to run beside the student, and which layers of the two belong together."""
-    teacher = source.load_classifier(job.inputs["teacher"])
-    sample = corpus.splits["train"][:_SAMPLE]["text"]
+    teacher = model_io.load_classifier(context.artifacts["teacher"])
+    sample = dataset_splits.splits["train"][:_TOKENIZER_SAMPLE]["text"]
     own, teachers = (
-        t(sample)["input_ids"] for t in (tokenizer, source.load_tokenizer(job.inputs["teacher"]))
+        t(sample)["input_ids"]
+        for t in (tokenizer, model_io.load_tokenizer(context.artifacts["teacher"]))
     )
     if own != teachers:
-        raise MendableError(
+        raise UserError(
             "distill.losses: teacher and student cut texts into other tokens, so that their states "
             "can't be compared.",
             "Use losses of logits, such as soft_targets, or cut the student from the teacher.",
         )
-    depth = layers.stacks(teacher)[0].depth
-    cut = job.results["student"]["layers"]
-    shapes = Shapes(
-        width=student.config.hidden_size,
+    depth = layer_stacks.find_layer_stacks(teacher)[0].depth
+    cut = context.stage_results["student"]["layers"]
+    shapes = LayerMapping(
+        student_width=student.config.hidden_size,
         teacher_width=teacher.config.hidden_size,
-        layers=tuple(cut) or layers.spread(layers.stacks(student)[0].depth, depth),
+        teacher_layer_indices=tuple(cut)
+        or layer_stacks.uniform_layer_mapping(
+            layer_stacks.find_layer_stacks(student)[0].depth, depth
+        ),
         teacher_depth=depth,
     )
     return teacher, shapes
 
 
-def _remembered(
+def _cache_hidden_states(
     teacher: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    rows: dict[str, "Dataset"],
-    objective: Objective,
-    job: Job,
-) -> tuple["PreTrainedModel | None", dict[str, "Dataset"], remembered.Remembered | None]:
+    tokenized: dict[str, "Dataset"],
+    loss_fn: CombinedLoss,
+    context: StageContext,
+) -> tuple[
+    "PreTrainedModel | None", dict[str, "Dataset"], hidden_state_cache.HiddenStateCache | None
+]:
     """The teacher's hidden states on disk in its place, where there is room for them.
 
     Reading them is quicker than computing them, and each epoch after the first reads again.
@@ -164,19 +186,30 @@ def _remembered(
         The teacher, where it has to run beside the student; the rows, numbered where it hasn't;
         its states.
     """
-    count = len(rows["train"])
+    count = len(tokenized["train"])
     starts = {"train": 0, "validation": count}
     numbered = {
-        part: split.add_column(remembered.ROW, list(range(starts[part], starts[part] + len(split))))
-        for part, split in rows.items()
+        part: split.add_column(
+            hidden_state_cache.ROW_COLUMN, list(range(starts[part], starts[part] + len(split)))
+        )
+        for part, split in tokenized.items()
     }
     whole = concatenate_datasets([numbered[part].remove_columns("labels") for part in starts])
-    places, width = objective.teacher_places, teacher.config.hidden_size
-    if not remembered.fits(whole, places, width, job.scratch):
-        return teacher, rows, None
-    collate, advance = collator_for(teacher, tokenizer), Tally(job.reporter, len(whole))
-    # One process writes, and all of them read.
-    processes.from_first(
-        lambda: remembered.write(teacher, collate, whole, places, job.scratch, advance=advance)
+    places, width = loss_fn.teacher_hidden_state_indices, teacher.config.hidden_size
+    if not hidden_state_cache.cache_fits_on_disk(whole, places, width, context.scratch):
+        return teacher, tokenized, None
+    collate, advance = (
+        create_collator(teacher, tokenizer),
+        ProgressCounter(context.reporter, len(whole)),
     )
-    return None, numbered, remembered.read(whole, places, width, job.scratch)
+    # One process writes, and all of them read.
+    distributed.broadcast_from_rank0(
+        lambda: hidden_state_cache.write_hidden_state_cache(
+            teacher, collate, whole, places, context.scratch, advance=advance
+        )
+    )
+    return (
+        None,
+        numbered,
+        hidden_state_cache.open_hidden_state_cache(whole, places, width, context.scratch),
+    )

@@ -2,16 +2,22 @@
 
 from typing import Any
 
-from kdcli.evaluation import examples
-from kdcli.evaluation.asking import VALIDATION
-from kdcli.evaluation.compare import compare
-from kdcli.evaluation.document import BASELINE, STUDENT, TEACHER, short, write
-from kdcli.evaluation.splits import measurable
-from kdcli.run import Job
-from kdcli.stages import texts
-from kdcli.teachers import kinds
+from kdcli.evaluation.compare import compare_models
+from kdcli.evaluation.evaluation_splits import select_evaluation_splits
+from kdcli.evaluation.output import per_example_export
+from kdcli.evaluation.output.evaluation_json import (
+    BASELINE,
+    STUDENT,
+    TEACHER,
+    drop_long_tables,
+    format_evaluation_json,
+)
+from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.run_folder import StageContext
+from kdcli.teachers import registry
 
-_PARTS = {
+_STAGE_OF_MODEL = {
     TEACHER: "teacher",
     STUDENT: "distill",
     "control": "control",
@@ -19,32 +25,41 @@ _PARTS = {
 }
 
 
-def run(job: Job) -> dict[str, Any]:
+def evaluate_teacher_and_student(context: StageContext) -> dict[str, Any]:
     """Build `evaluation.json`.
 
     Returns:
         What the file holds, without its long tables: see `kdcli.evaluation.document`.
     """
-    recipe = job.recipe
-    corpus = texts.decided(texts.load(recipe, job.reporter), job)
-    folders = {part: job.inputs[stage] for part, stage in _PARTS.items() if stage in job.inputs}
+    recipe = context.recipe
+    corpus = run_datasets.with_pseudo_labels(
+        run_datasets.load_recipe_dataset(recipe, context.reporter), context
+    )
+    folders = {
+        part: context.artifacts[stage]
+        for part, stage in _STAGE_OF_MODEL.items()
+        if stage in context.artifacts
+    }
     told = None
-    if (box := recipe.black_box) is not None:
-        splits = [*dict.fromkeys([*measurable(recipe.evaluate, corpus), VALIDATION])]
-        setting = texts.setting(job, corpus, folders.pop(TEACHER))
-        told = {TEACHER: kinds.answers(box, setting, splits)}
-    measured = compare(
+    if (box := recipe.black_box_teacher) is not None:
+        splits = [*dict.fromkeys([*select_evaluation_splits(recipe.evaluate, corpus), VALIDATION])]
+        setting = run_datasets.black_box_context(context, corpus, folders.pop(TEACHER))
+        told = {TEACHER: registry.predict_teacher_logits(box, setting, splits)}
+    measured = compare_models(
         folders,
         corpus,
         recipe.evaluate,
         recipe.data.max_length,
-        job.reporter,
+        context.reporter,
         truncate=recipe.data.truncate,
-        told=told,
+        precomputed_logits=told,
     )
-    found = {**measured.document, "apart": examples.apart(measured, STUDENT, TEACHER)}
+    found = {
+        **measured.evaluation,
+        "apart": per_example_export.find_disagreements(measured, STUDENT, TEACHER),
+    }
     for model in found["models"]:
         # Paths of this machine mean nothing elsewhere.
         model["path"] = folders[model["name"]].name if model["name"] in folders else ""
-    job.output.write_text(write(found), encoding="utf-8")
-    return short(found)
+    context.output.write_text(format_evaluation_json(found), encoding="utf-8")
+    return drop_long_tables(found)

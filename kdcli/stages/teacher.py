@@ -5,109 +5,139 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import set_seed
 
-from kdcli import processes
-from kdcli.data.encode import labels_of
-from kdcli.data.labels import explain_match, is_generic
-from kdcli.data.source import Corpus
-from kdcli.models import source
-from kdcli.recipe.black_box import BlackBox
-from kdcli.recipe.losses import of_labels
-from kdcli.recipe.teacher import TeacherSpec
-from kdcli.run import Job
-from kdcli.stages import texts
-from kdcli.stages.fitting import fit
-from kdcli.teachers import kinds
-from kdcli.training.hard import hard_labels
-from kdcli.training.objective import Objective
+from kdcli import distributed
+from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.labels.class_labels import are_default_label_names, explain_label_match
+from kdcli.data.tokenization.tokenize import labels_to_numpy
+from kdcli.models import model_io
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.run_folder import StageContext
+from kdcli.pipeline.stage_training import train_stage_model
+from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.losses import label_only_losses
+from kdcli.recipe.teacher import ClassifierTeacherConfig
+from kdcli.teachers import registry
+from kdcli.training.label_loss import build_label_loss_options
+from kdcli.training.objective import CombinedLoss
 
-ABOUT = "teacher.json"
+ABOUT_FILE = "teacher.json"
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def run(job: Job) -> dict[str, Any]:
+def prepare_teacher(context: StageContext) -> dict[str, Any]:
     """Build the teacher's folder.
 
     Returns:
         `history`, a row for each epoch (empty where nothing was trained); `parameters`, where it
         is a model; `task`.
     """
-    corpus, teacher = texts.load(job.recipe, job.reporter), job.recipe.teacher
+    corpus, teacher = (
+        run_datasets.load_recipe_dataset(context.recipe, context.reporter),
+        context.recipe.teacher,
+    )
     history: list[dict[str, Any]] = []
-    if not isinstance(teacher, TeacherSpec):
-        return _black_box(teacher, corpus, job)
+    if not isinstance(teacher, ClassifierTeacherConfig):
+        return _prepare_black_box_teacher(teacher, corpus, context)
     if teacher.fine_tune is None:
-        folder = source.locate(teacher.model, teacher.revision, allow_pickle=job.allow_pickle)
-        model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
-        _agree_on_labels(model, corpus, job)
-        texts.align(job.recipe, corpus, model, tokenizer, "The teacher")
+        folder = model_io.locate_model(
+            teacher.model, teacher.revision, allow_pickle=context.allow_pickle
+        )
+        model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+        _adopt_dataset_labels(model, corpus, context)
+        run_datasets.configure_tokenizer_and_padding(
+            context.recipe, corpus, model, tokenizer, "The teacher"
+        )
     else:
-        model, tokenizer, history = fine_tuned(job, "teacher", corpus)
-    source.save(model, tokenizer, job.output)
+        model, tokenizer, history = fine_tune_teacher(context, "teacher", corpus)
+    model_io.save_model(model, tokenizer, context.output)
     return {
         "history": history,
-        "parameters": source.count_parameters(model),
+        "parameters": model_io.count_parameters(model),
         "task": corpus.task.name,
     }
 
 
-def fine_tuned(
-    job: Job, stage: str, corpus: Corpus
+def fine_tune_teacher(
+    context: StageContext, stage: str, dataset_splits: DatasetSplits
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, list[dict[str, Any]]]":
     """The recipe's teacher with a head of its own, fine-tuned.
 
     Args:
-        job: Says which model, and how.
+        context: Says which model, and how.
         stage: What the logs call it.
-        corpus: The texts.
+        dataset_splits: The texts.
 
     Returns:
         Model, tokenizer and the training's table.
     """
-    spec = job.recipe.white_box
+    spec = context.recipe.white_box_teacher
     assert spec is not None and spec.fine_tune is not None
-    folder = source.locate(spec.model, spec.revision, allow_pickle=job.allow_pickle)
-    seed = job.recipe.seed if spec.seed is None else spec.seed
+    folder = model_io.locate_model(spec.model, spec.revision, allow_pickle=context.allow_pickle)
+    seed = context.recipe.seed if spec.seed is None else spec.seed
     set_seed(seed)
     # Where labels are weighed to count alike there and not there, odds are even.
     even = spec.fine_tune.class_weights == "balanced"
-    prior = None if even else corpus.prior(corpus.labels)
-    model = source.load_classifier(
-        folder, corpus.labels, corpus.task.name, fresh_head=True, prior=prior
+    prior = None if even else dataset_splits.label_prior(dataset_splits.label_names)
+    model = model_io.load_classifier(
+        folder,
+        dataset_splits.label_names,
+        dataset_splits.task.name,
+        allow_new_head=True,
+        initial_bias=prior,
     )
-    tokenizer = source.load_tokenizer(folder)
-    texts.align(job.recipe, corpus, model, tokenizer, "The teacher")
+    tokenizer = model_io.load_tokenizer(folder)
+    run_datasets.configure_tokenizer_and_padding(
+        context.recipe, dataset_splits, model, tokenizer, "The teacher"
+    )
     parts = ("train", "validation")
-    rows = texts.encoded(job.recipe, corpus, model, tokenizer, splits=parts, reporter=job.reporter)
-    task, labels = corpus.task, labels_of(rows["train"])
-    hard = hard_labels(spec.fine_tune, labels, len(corpus.labels), task)
-    objective = Objective(of_labels(task), hard=hard, task=task)
-    history = fit(
-        job, stage, model, tokenizer, rows=rows, spec=spec.fine_tune, objective=objective, seed=seed
+    rows = run_datasets.tokenize_splits(
+        context.recipe, dataset_splits, model, tokenizer, splits=parts, reporter=context.reporter
+    )
+    task, labels = dataset_splits.task, labels_to_numpy(rows["train"])
+    hard = build_label_loss_options(spec.fine_tune, labels, len(dataset_splits.label_names), task)
+    objective = CombinedLoss(label_only_losses(task), label_options=hard, task=task)
+    history = train_stage_model(
+        context,
+        stage,
+        model,
+        tokenizer,
+        tokenized=rows,
+        config=spec.fine_tune,
+        loss_fn=objective,
+        seed=seed,
     )
     return model, tokenizer, history
 
 
-def _black_box(box: BlackBox, corpus: Corpus, job: Job) -> dict[str, Any]:
-    about = {"teacher": box.title, "labels": corpus.labels}
+def _prepare_black_box_teacher(
+    black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
+) -> dict[str, Any]:
+    about = {"teacher": black_box.title, "labels": dataset_splits.label_names}
 
     def fit() -> None:
-        job.output.mkdir()
-        kinds.fit(box, texts.setting(job, corpus, job.output))
+        context.output.mkdir()
+        registry.fit_teacher(
+            black_box, run_datasets.black_box_context(context, dataset_splits, context.output)
+        )
         text = json.dumps(about, indent=2, ensure_ascii=False)
-        (job.output / ABOUT).write_text(text + "\n", encoding="utf-8")
+        (context.output / ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
 
-    processes.from_first(fit)
-    return {"history": [], "task": corpus.task.name}
+    distributed.broadcast_from_rank0(fit)
+    return {"history": [], "task": dataset_splits.task.name}
 
 
-def _agree_on_labels(model: "PreTrainedModel", corpus: Corpus, job: Job) -> None:
-    source.refuse_other_task(model.config, corpus.task, "The teacher")
-    names = source.labels_of(model.config)
-    places = corpus.match(names, corpus.present("train"))
-    if why := explain_match(corpus.labels, names):
-        job.reporter.say(f"The teacher's {why}.")
-    if is_generic(names) and sorted(places) == [*range(len(names))]:
-        names = tuple(corpus.labels[places.index(output)] for output in range(len(names)))
-    source.set_labels(model.config, names, corpus.task.name)
+def _adopt_dataset_labels(
+    model: "PreTrainedModel", dataset_splits: DatasetSplits, context: StageContext
+) -> None:
+    model_io.check_problem_type(model.config, dataset_splits.task, "The teacher")
+    names = model_io.get_label_names(model.config)
+    places = dataset_splits.match_model_labels(names, dataset_splits.present_labels("train"))
+    if why := explain_label_match(dataset_splits.label_names, names):
+        context.reporter.info(f"The teacher's {why}.")
+    if are_default_label_names(names) and sorted(places) == [*range(len(names))]:
+        names = tuple(
+            dataset_splits.label_names[places.index(output)] for output in range(len(names))
+        )
+    model_io.set_label_names(model.config, names, dataset_splits.task.name)

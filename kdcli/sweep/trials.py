@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-State = Literal["running", "done", "pruned", "failed"]
+TrialState = Literal["running", "done", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class StudentSize:
     """How large a student is, by what can be counted: each of these makes it slower or larger.
 
     Attributes:
@@ -21,7 +21,7 @@ class Shape:
     parameters: int
     flops_per_token: float
 
-    def within(self, other: "Shape") -> bool:
+    def no_larger_than(self, other: "StudentSize") -> bool:
         """Whether it is no larger than another in any respect."""
         return (
             self.layers <= other.layers
@@ -46,9 +46,9 @@ class Trial:
     """
 
     number: int
-    state: State
+    state: TrialState
     settings: Mapping[str, Any]
-    shape: Shape | None = None
+    shape: StudentSize | None = None
     epochs: Mapping[int, float] | None = None
     accuracy: float | None = None
     why: str = ""
@@ -64,10 +64,10 @@ class Trial:
         return f"trial-{self.number}"
 
 
-_ENOUGH = 4
+_MIN_COMPARED_TRIALS = 4
 
 
-def hopeless(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Trial]) -> bool:
+def should_prune(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Trial]) -> bool:
     """Whether to give a trial up: it is worse than the median of others no larger.
 
     This is the median rule (Golovin et al., 2017, Google Vizier, section 3.2.2) among the
@@ -85,25 +85,25 @@ def hopeless(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Trial])
         if other.number != trial.number
         and other.shape
         and trial.shape
-        and other.shape.within(trial.shape)
+        and other.shape.no_larger_than(trial.shape)
         and other.epochs
         and epoch in other.epochs
     )
-    return len(others) >= _ENOUGH and accuracy < others[len(others) // 2]
+    return len(others) >= _MIN_COMPARED_TRIALS and accuracy < others[len(others) // 2]
 
 
-def worth_keeping(trials: Sequence[Trial]) -> list[Trial]:
+def non_dominated_trials(trials: Sequence[Trial]) -> list[Trial]:
     """The finished trials that no other beats: none is as accurate and no larger."""
     done = [trial for trial in trials if trial.state == "done"]
-    return [trial for trial in done if not any(_beats(other, trial) for other in done)]
+    return [trial for trial in done if not any(_dominates(other, trial) for other in done)]
 
 
-def _beats(one: Trial, other: Trial) -> bool:
+def _dominates(trial: Trial, other: Trial) -> bool:
     """Whether a trial leaves another nothing; of equals the earlier one."""
-    assert one.shape and other.shape
-    assert one.accuracy is not None
+    assert trial.shape and other.shape
+    assert trial.accuracy is not None
     assert other.accuracy is not None
-    if one.accuracy < other.accuracy or not one.shape.within(other.shape):
+    if trial.accuracy < other.accuracy or not trial.shape.no_larger_than(other.shape):
         return False
-    equal = one.accuracy == other.accuracy and one.shape == other.shape
-    return one.number < other.number if equal else True
+    equal = trial.accuracy == other.accuracy and trial.shape == other.shape
+    return trial.number < other.number if equal else True

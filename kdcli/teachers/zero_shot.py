@@ -8,41 +8,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.encode import encode, sample_columns
-from kdcli.data.pieces import text_columns
+from kdcli.data.column_access import text_column_names
+from kdcli.data.tokenization.tokenize import sample_texts, tokenize_dataset
 from kdcli.errors import DataError, ModelError
-from kdcli.models import source
-from kdcli.models.forward import logits as logits_of
-from kdcli.models.padding import align_padding, collator_for
-from kdcli.models.positions import length_limit
-from kdcli.recipe.black_box import ZeroShotSpec
+from kdcli.models import model_io
+from kdcli.models.logit_prediction import predict_logits as logits_of
+from kdcli.models.padding import align_padding, create_collator
+from kdcli.models.sequence_length import get_max_length
+from kdcli.recipe.black_box_teachers import ZeroShotTeacherConfig
 from kdcli.tasks import MULTI_LABEL
-from kdcli.teachers.asked import Advance, Asking, Setting
+from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 64
-_PAIRS = 20_000  # held in memory at a time
+_MAX_PAIRS_IN_MEMORY = 20_000  # held in memory at a time
 
 
-def check(spec: ZeroShotSpec, setting: Setting) -> None:
+def check_zero_shot_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> None:
     """See that the model says what a text entails, and that texts are single ones.
 
     Raises:
         ModelError: The model isn't there, or says something else.
         DataError: The texts are pairs.
     """
-    if "text_pair" in text_columns(setting.corpus.splits["train"]):
+    if "text_pair" in text_column_names(context.dataset_splits.splits["train"]):
         raise DataError(
             "A zero-shot teacher pairs each text with a hypothesis: it takes no pairs of texts."
         )
-    folder = source.locate(spec.model, spec.revision, allow_pickle=setting.allow_pickle)
-    _places(source.labels_of(source.load_config(folder)), spec.model)
-    source.load_tokenizer(folder)
+    folder = model_io.locate_model(config.model, config.revision, allow_pickle=context.allow_pickle)
+    _entailment_and_contradiction_indices(
+        model_io.get_label_names(model_io.load_config(folder)), config.model
+    )
+    model_io.load_tokenizer(folder)
 
 
-def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
+def load_zero_shot_teacher(
+    config: ZeroShotTeacherConfig, context: BlackBoxContext
+) -> PredictLogits:
     """Load the model: how much each text entails each label's hypothesis, (texts, labels).
 
     Of one label a text it is the logit of entailment: their softmax weighs labels against one
@@ -50,20 +54,22 @@ def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
     """
     from datasets import Dataset
 
-    folder = source.locate(spec.model, spec.revision, allow_pickle=setting.allow_pickle)
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
-    entailed, contradicted = _places(source.labels_of(model.config), spec.model)
-    labels = setting.corpus.labels
-    hypotheses = [spec.template.format(spec.descriptions.get(n, n)) for n in labels]
-    limit = length_limit(model, tokenizer, setting.data.max_length)
-    some = sample_columns(setting.corpus.splits["train"])[0]
+    folder = model_io.locate_model(config.model, config.revision, allow_pickle=context.allow_pickle)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+    entailed, contradicted = _entailment_and_contradiction_indices(
+        model_io.get_label_names(model.config), config.model
+    )
+    labels = context.dataset_splits.label_names
+    hypotheses = [config.template.format(config.descriptions.get(n, n)) for n in labels]
+    limit = get_max_length(model, tokenizer, context.data_config.max_length)
+    some = sample_texts(context.dataset_splits.splits["train"])[0]
     pairs_tried = [some, hypotheses[:1] * len(some)]
-    align_padding(model, tokenizer, spec.model, pairs_tried, limit=limit)
-    collate = collator_for(model, tokenizer)
+    align_padding(model, tokenizer, config.model, pairs_tried, max_length=limit)
+    collate = create_collator(model, tokenizer)
 
-    def logits(split: "Dataset", advance: Advance) -> np.ndarray:
+    def logits(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
         found = np.empty((len(split), len(labels)), dtype=np.float32)
-        step = max(1, _PAIRS // len(labels))
+        step = max(1, _MAX_PAIRS_IN_MEMORY // len(labels))
         for start in range(0, len(split), step):
             texts = split[start : start + step]["text"]
             pairs = Dataset.from_dict(
@@ -76,9 +82,11 @@ def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
             def advance_all(done: int, total: int, start: int = start) -> None:
                 advance(start + done // len(labels), len(split))
 
-            told = logits_of(model, collate, encode(pairs, tokenizer, limit), _BATCH, advance_all)
+            told = logits_of(
+                model, collate, tokenize_dataset(pairs, tokenizer, limit), _BATCH, advance_all
+            )
             scores = told[:, entailed]
-            if setting.corpus.task is MULTI_LABEL:
+            if context.dataset_splits.task is MULTI_LABEL:
                 scores = scores - told[:, contradicted]
             found[start : start + len(texts)] = scores.reshape(len(texts), len(labels))
         return found
@@ -86,14 +94,16 @@ def opened(spec: ZeroShotSpec, setting: Setting) -> Asking:
     return logits
 
 
-def _places(labels: tuple[str, ...], model: str) -> tuple[int, int]:
+def _entailment_and_contradiction_indices(
+    label_names: tuple[str, ...], model_reference: str
+) -> tuple[int, int]:
     """Which of the model's outputs are entailment and its opposite."""
     denied = re.compile(r"contradict|not[_ -]?entail", re.IGNORECASE)
-    against = [i for i, label in enumerate(labels) if denied.search(label)]
-    entailed = [i for i, n in enumerate(labels) if "entail" in n.lower() and i not in against]
+    against = [i for i, label in enumerate(label_names) if denied.search(label)]
+    entailed = [i for i, n in enumerate(label_names) if "entail" in n.lower() and i not in against]
     if len(entailed) != 1 or len(against) != 1:
         raise ModelError(
-            f"teacher.model: {model} has the labels {', '.join(labels[:8])}: it doesn't say what a "
+            f"teacher.model: {model_reference} has the labels {', '.join(label_names[:8])}: it doesn't say what a "
             "text entails.",
             "Take one that was fine-tuned on natural language inference, such as MNLI.",
         )

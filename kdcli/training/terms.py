@@ -8,49 +8,49 @@ import torch
 from torch import Tensor
 
 from kdcli.errors import RecipeError
-from kdcli.recipe.losses import LossSpec, RampSpec
+from kdcli.recipe.losses import LinearRampConfig, LossConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from kdcli.training import losses
-from kdcli.training.hard import HardLabels, labelled
-from kdcli.training.states import Told
+from kdcli.training.label_loss import LabelLossOptions, has_label_mask
+from kdcli.training.model_outputs import ModelOutputs
 
-Term = Callable[[Any, "Batch"], Tensor]
+Term = Callable[[Any, "LossInputs"], Tensor]
 
 
 @dataclass(frozen=True)
-class Batch:
+class LossInputs:
     """All that a term may look at."""
 
-    student: Told
-    teacher: Told
+    student: ModelOutputs
+    teacher: ModelOutputs
     labels: Tensor
     progress: float
-    pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
+    layer_pairs: Sequence[tuple[int, int]]  # layers to compare, the student's and the teacher's
     project: Callable[[str, Tensor], Tensor]  # to the teacher's width
-    hard: HardLabels
+    label_options: LabelLossOptions
     task: Task
-    depth: int  # the teacher's
+    teacher_depth: int  # the teacher's
 
-    def now(self, setting: Any) -> float:
+    def scheduled_value(self, value: Any) -> float:
         """A setting's present value."""
-        if isinstance(setting, RampSpec):
-            return setting.start + (setting.end - setting.start) * self.progress
-        return float(setting)
+        if isinstance(value, LinearRampConfig):
+            return value.start + (value.end - value.start) * self.progress
+        return float(value)
 
     @property
-    def mask(self) -> Tensor:
+    def attention_mask(self) -> Tensor:
         """Which of the student's tokens are no padding, (batch, tokens)."""
-        assert self.student.mask is not None
-        return self.student.mask
+        assert self.student.attention_mask is not None
+        return self.student.attention_mask
 
 
 def _of_labelled(term: Term) -> Term:
     """The term's mean over all texts, where one without a label adds nothing."""
 
-    def mean(spec: Any, batch: Batch) -> Tensor:
-        if batch.hard.everywhere:
+    def mean(spec: Any, batch: LossInputs) -> Tensor:
+        if batch.label_options.all_labelled:
             return term(spec, batch)
-        there = labelled(batch.labels, batch.task)
+        there = has_label_mask(batch.labels, batch.task)
         if not there.any():
             return 0 * batch.student.logits.sum()
         logits = batch.student.logits[there]
@@ -63,118 +63,134 @@ def _of_labelled(term: Term) -> Term:
 
 
 @_of_labelled
-def _cross_entropy(spec: Any, batch: Batch) -> Tensor:
-    logits, hard = batch.student.logits, batch.hard
-    weights = None if hard.weights is None else hard.weights.to(logits)
+def _cross_entropy(spec: Any, batch: LossInputs) -> Tensor:
+    logits, hard = batch.student.logits, batch.label_options
+    weights = None if hard.class_weights is None else hard.class_weights.to(logits)
     return losses.cross_entropy(
-        logits, batch.labels, weights=weights, smoothing=hard.smoothing, focal=hard.focal
+        logits,
+        batch.labels,
+        class_weights=weights,
+        label_smoothing=hard.label_smoothing,
+        focal_gamma=hard.focal_gamma,
     )
 
 
-def _soft_targets(spec: Any, batch: Batch) -> Tensor:
+def _soft_targets(spec: Any, batch: LossInputs) -> Tensor:
     logits, teacher = batch.student.logits, batch.teacher.logits
     if spec.standardise:
-        logits, teacher = losses.standardised(logits), losses.standardised(teacher)
-    return losses.soft_targets(logits, teacher, batch.now(spec.temperature))
+        logits, teacher = losses.standardise_logits(logits), losses.standardise_logits(teacher)
+    return losses.soft_target_kl(logits, teacher, batch.scheduled_value(spec.temperature))
 
 
 @_of_labelled
-def _binary_cross_entropy(spec: Any, batch: Batch) -> Tensor:
-    logits, hard = batch.student.logits, batch.hard
-    weights = None if hard.weights is None else hard.weights.to(logits)
+def _binary_cross_entropy(spec: Any, batch: LossInputs) -> Tensor:
+    logits, hard = batch.student.logits, batch.label_options
+    weights = None if hard.class_weights is None else hard.class_weights.to(logits)
     return losses.binary_cross_entropy(
-        logits, batch.labels, weights=weights, smoothing=hard.smoothing, focal=hard.focal
+        logits,
+        batch.labels,
+        class_weights=weights,
+        label_smoothing=hard.label_smoothing,
+        focal_gamma=hard.focal_gamma,
     )
 
 
-def _binary_soft_targets(spec: Any, batch: Batch) -> Tensor:
-    return losses.binary_soft_targets(
-        batch.student.logits, batch.teacher.logits, batch.now(spec.temperature)
+def _binary_soft_targets(spec: Any, batch: LossInputs) -> Tensor:
+    return losses.binary_soft_target_kl(
+        batch.student.logits, batch.teacher.logits, batch.scheduled_value(spec.temperature)
     )
 
 
 @_of_labelled
-def _labels_mse(spec: Any, batch: Batch) -> Tensor:
+def _labels_mse(spec: Any, batch: LossInputs) -> Tensor:
     return losses.labels_mse(batch.student.logits, batch.labels)
 
 
-def _logits_mse(spec: Any, batch: Batch) -> Tensor:
+def _logits_mse(spec: Any, batch: LossInputs) -> Tensor:
     return losses.logits_mse(batch.student.logits, batch.teacher.logits)
 
 
-def _decoupled(spec: Any, batch: Batch) -> Tensor:
+def _decoupled(spec: Any, batch: LossInputs) -> Tensor:
     # Of a text without a label the teacher's takes its place.
     labels = torch.where(
-        labelled(batch.labels, batch.task), batch.labels, batch.teacher.logits.argmax(-1)
+        has_label_mask(batch.labels, batch.task), batch.labels, batch.teacher.logits.argmax(-1)
     )
-    return losses.decoupled(
+    return losses.decoupled_kd_loss(
         batch.student.logits,
         batch.teacher.logits,
         labels,
-        temperature=batch.now(spec.temperature),
-        target=spec.target,
-        others=spec.others,
+        temperature=batch.scheduled_value(spec.temperature),
+        target_weight=spec.target,
+        non_target_weight=spec.others,
     )
 
 
-def _correlation(spec: Any, batch: Batch) -> Tensor:
-    return losses.correlation(
+def _correlation(spec: Any, batch: LossInputs) -> Tensor:
+    return losses.dist_correlation_loss(
         batch.student.logits,
         batch.teacher.logits,
-        temperature=batch.now(spec.temperature),
-        classes=spec.classes,
-        texts=spec.texts,
+        temperature=batch.scheduled_value(spec.temperature),
+        inter_class_weight=spec.classes,
+        intra_class_weight=spec.texts,
     )
 
 
-def _hidden(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Any, Batch], Tensor]:
-    def mean(spec: Any, batch: Batch) -> Tensor:
+def _hidden(
+    term: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Callable[[Any, LossInputs], Tensor]:
+    def mean(spec: Any, batch: LossInputs) -> Tensor:
         # The first of the hidden states is that of the embeddings.
         found = [
             term(
-                batch.project(str(own), batch.student.hidden[own + 1]),
-                batch.teacher.hidden[teachers + 1],
-                batch.mask,
+                batch.project(str(own), batch.student.hidden_states[own + 1]),
+                batch.teacher.hidden_states[teachers + 1],
+                batch.attention_mask,
             )
-            for own, teachers in batch.pairs
+            for own, teachers in batch.layer_pairs
         ]
         return torch.stack(found).mean()
 
     return mean
 
 
-def _embeddings(spec: Any, batch: Batch) -> Tensor:
-    own = batch.project("embeddings", batch.student.hidden[0])
-    return losses.hidden_mse(own, batch.teacher.hidden[0], batch.mask)
+def _embeddings(spec: Any, batch: LossInputs) -> Tensor:
+    own = batch.project("embeddings", batch.student.hidden_states[0])
+    return losses.hidden_state_mse(own, batch.teacher.hidden_states[0], batch.attention_mask)
 
 
-def _attention(spec: Any, batch: Batch) -> Tensor:
+def _attention(spec: Any, batch: LossInputs) -> Tensor:
     found = [
-        losses.attention(batch.student.attentions[own], batch.teacher.attentions[other], batch.mask)
-        for own, other in batch.pairs
+        losses.attention_kl(
+            batch.student.attentions[own], batch.teacher.attentions[other], batch.attention_mask
+        )
+        for own, other in batch.layer_pairs
     ]
     return torch.stack(found).mean()
 
 
-def _relations(spec: Any, batch: Batch) -> Tensor:
-    ((own, other),) = batch.pairs
+def _relations(spec: Any, batch: LossInputs) -> Tensor:
+    ((own, other),) = batch.layer_pairs
     found = [
-        losses.relation(states[own], batch.teacher.relations[part][other], batch.mask, spec.heads)
-        for part, states in batch.student.relations.items()
+        losses.qkv_relation_kl(
+            states[own], batch.teacher.qkv[part][other], batch.attention_mask, spec.heads
+        )
+        for part, states in batch.student.qkv.items()
     ]
     return torch.stack(found).mean()
 
 
-def _contrastive(spec: Any, batch: Batch) -> Tensor:
-    own = losses.mean_pooled(batch.student.hidden[-1], batch.mask)
-    teachers = losses.mean_pooled(batch.teacher.hidden[batch.depth], batch.mask)
-    return losses.contrastive(batch.project("pooled", own), teachers, spec.temperature)
+def _contrastive(spec: Any, batch: LossInputs) -> Tensor:
+    own = losses.mean_pool(batch.student.hidden_states[-1], batch.attention_mask)
+    teachers = losses.mean_pool(
+        batch.teacher.hidden_states[batch.teacher_depth], batch.attention_mask
+    )
+    return losses.contrastive_loss(batch.project("pooled", own), teachers, spec.temperature)
 
 
 _WITHIN: Mapping[str, Term] = {
     "logits_mse": _logits_mse,
-    "hidden_mse": _hidden(losses.hidden_mse),
-    "hidden_cosine": _hidden(losses.hidden_cosine),
+    "hidden_mse": _hidden(losses.hidden_state_mse),
+    "hidden_cosine": _hidden(losses.hidden_state_cosine_distance),
     "embeddings": _embeddings,
     "attention": _attention,
     "relations": _relations,
@@ -205,14 +221,14 @@ _WHY = {
 }
 
 
-def refuse_unfit(specs: Sequence[LossSpec], task: Task) -> None:
+def check_losses_for_task(loss_configs: Sequence[LossConfig], task: Task) -> None:
     """See that each term means something for the task.
 
     Raises:
         RecipeError: One doesn't.
     """
-    for spec in specs:
-        kind = kind_of(spec)
+    for spec in loss_configs:
+        kind = loss_kind(spec)
         known = TERMS[task.name]
         if kind not in known:
             raise RecipeError(
@@ -226,7 +242,7 @@ def refuse_unfit(specs: Sequence[LossSpec], task: Task) -> None:
             )
 
 
-def kind_of(spec: LossSpec) -> str:
+def loss_kind(loss_config: LossConfig) -> str:
     """What the recipe calls a term."""
-    kind: str = spec.kind  # type: ignore[attr-defined]
+    kind: str = loss_config.kind  # type: ignore[attr-defined]
     return kind

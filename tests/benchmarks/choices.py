@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdcli.models import source
+from kdcli.models import model_io
 
 FIGURES = (
     "accuracy",
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/choices"))
     arguments = parser.parse_args()
     group = {"layers": layers, "objectives": objectives}[arguments.group]
-    known = group(source.load_config(source.locate(arguments.teacher)))
+    known = group(model_io.load_config(model_io.locate_model(arguments.teacher)))
     arguments.output.mkdir(parents=True, exist_ok=True)
     found = {
         choice: [distil(seed, choice, known[choice], arguments) for seed in arguments.seeds]

@@ -15,15 +15,16 @@ from statistics import median
 
 import torch
 
-from kdcli.data.encode import encode
-from kdcli.data.source import Corpus, load
-from kdcli.evaluation import latency, passes
-from kdcli.evaluation.compare import compare
-from kdcli.models.forward import logits
-from kdcli.models.padding import collator_for
-from kdcli.models.source import locate
-from kdcli.progress import Silent, Tally
-from kdcli.recipe.schema import DataSpec, EvaluateSpec
+from kdcli.data.dataset_loading import DatasetSplits, load_dataset_splits
+from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.evaluation.compare import compare_models
+from kdcli.evaluation.efficiency import latency
+from kdcli.evaluation.predict import inference
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.model_io import locate_model
+from kdcli.models.padding import create_collator
+from kdcli.progress import ProgressCounter, SilentReporter
+from kdcli.recipe.schema import DataConfig, EvaluateConfig
 
 
 def main() -> None:
@@ -36,21 +37,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    whole = load(DataSpec(dataset=options.data, label=options.label), 0)
-    corpus = Corpus({"test": whole.splits["test"]}, whole.labels)
-    spec = EvaluateSpec(splits=("test",), out_of_scope=options.out_of_scope, latency_texts=1)
-    folders = {"model": Path(locate(options.model))}
-    latency._WARM_UP, latency._BATCHES = 1, 1
-    subject = passes.load(folders, corpus, ["test"], None, Silent()).subjects["model"]
-    encoded = encode(corpus.splits["test"], subject.tokenizer, subject.limit)
-    collate = collator_for(subject.model, subject.tokenizer)
+    whole = load_dataset_splits(DataConfig(dataset=options.data, label=options.label), 0)
+    corpus = DatasetSplits({"test": whole.splits["test"]}, whole.label_names)
+    spec = EvaluateConfig(splits=("test",), out_of_scope=options.out_of_scope, latency_texts=1)
+    folders = {"model": Path(locate_model(options.model))}
+    latency._NUM_WARM_UP_TEXTS, latency._NUM_BATCHES = 1, 1
+    subject = inference.load_model_group(folders, corpus, ["test"], None, SilentReporter()).models[
+        "model"
+    ]
+    encoded = tokenize_dataset(corpus.splits["test"], subject.tokenizer, subject.max_length)
+    collate = create_collator(subject.model, subject.tokenizer)
     spent: dict[str, list[float]] = {"forward passes": [], "all of it": []}
     for _ in range(options.rounds):
         start = time.process_time()
-        logits(subject.model, collate, encoded, spec.batch_size, Tally(Silent(), len(encoded)))
+        predict_logits(
+            subject.model,
+            collate,
+            encoded,
+            spec.batch_size,
+            ProgressCounter(SilentReporter(), len(encoded)),
+        )
         spent["forward passes"].append(time.process_time() - start)
         start = time.process_time()
-        compare(folders, corpus, spec, None, Silent())
+        compare_models(folders, corpus, spec, None, SilentReporter())
         spent["all of it"].append(time.process_time() - start)
     alone = median(spent["forward passes"])
     print(f"| {len(encoded):,} texts | seconds | times |\n| --- | ---: | ---: |")

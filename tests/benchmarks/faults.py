@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdcli.run import file_digest
+from kdcli.pipeline.run_folder import sha256_of_file
 
 COMMAND = [
     sys.executable, "-m", "kdcli", "distill", "quickstart", "--checkpoint-every", "10",
@@ -46,7 +46,7 @@ def outcome(folder: Path) -> dict[str, object]:
     run = folder / "run"
     models = json.loads((run / "evaluation.json").read_text())["models"]
     figures = {m["name"]: m["splits"] for m in models}
-    weights = {n: file_digest(run / n / "model.safetensors") for n in ("teacher", "student")}
+    weights = {n: sha256_of_file(run / n / "model.safetensors") for n in ("teacher", "student")}
     history = json.loads((run / "run.json").read_text())["stages"]["distill"]["result"]["history"]
     return {"figures": figures, "weights": weights, "history": history}
 

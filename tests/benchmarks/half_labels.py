@@ -17,9 +17,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from kdcli.data import source
-from kdcli.recipe import load
-from kdcli.recipe.data import DataSpec
+from kdcli.data import dataset_loading
+from kdcli.recipe import loading
+from kdcli.recipe.data import DataConfig
 
 ROWS = {
     "all labels": {"student": "student"},
@@ -31,15 +31,15 @@ ROWS = {
 }
 
 
-def hide(spec: DataSpec, folder: Path) -> dict[str, list[str]]:
+def hide(spec: DataConfig, folder: Path) -> dict[str, list[str]]:
     """Write the data twice; returns the settings of the recipe for each."""
-    corpus = source.load(spec, 0)
+    corpus = dataset_loading.load_dataset_splits(spec, 0)
     seen: dict[int, int] = defaultdict(int)
     half: list[dict[str, str]] = []
     others: list[dict[str, str]] = []
     splits = {
         name: [
-            {"text": text, "label": corpus.labels[label]}
+            {"text": text, "label": corpus.label_names[label]}
             for text, label in zip(split["text"], split["label"], strict=True)
         ]
         for name, split in corpus.splits.items()
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="as kd distill takes it")
     parser.add_argument("--output", type=Path, default=Path("runs/half-labels"))
     arguments = parser.parse_args()
-    recipe = load.load(arguments.recipe)
+    recipe = loading.load_recipe(arguments.recipe)
     given = recipe.data.model_copy(update={"dataset": arguments.data, "config": arguments.config})
     print("| labels | texts | validation | test | in scope | out of scope found |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")

@@ -16,30 +16,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdcli.data import source as data
-from kdcli.data.encode import encode, lengths
-from kdcli.models import ablation, layers, source
-from kdcli.models.layers import Layers, Stack
-from kdcli.models.padding import collator_for
-from kdcli.models.positions import length_limit
-from kdcli.recipe.schema import DataSpec
+from kdcli.data import dataset_loading as data
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.models import layer_importance, layer_stacks, model_io
+from kdcli.models.layer_stacks import LayerIndices, LayerStack
+from kdcli.models.padding import create_collator
+from kdcli.models.sequence_length import get_max_length
+from kdcli.recipe.schema import DataConfig
 
 Batches = Sequence[Mapping[str, Tensor]]
 
 
 def batches(model: Any, tokenizer: Any, rows: Any, count: int) -> Batches:
     """Some of the texts, each batch of one length."""
-    rows = encode(rows.shuffle(seed=0).select(range(min(count, len(rows)))), tokenizer,
-                  length_limit(model, tokenizer, None))  # fmt: skip
+    rows = tokenize_dataset(rows.shuffle(seed=0).select(range(min(count, len(rows)))), tokenizer,
+                  get_max_length(model, tokenizer, None))  # fmt: skip
     rows = rows.select_columns([name for name in rows.column_names if name != "label"])
-    collate, long = collator_for(model, tokenizer), lengths(rows)
+    collate, long = create_collator(model, tokenizer), token_lengths(rows)
     alike = [[i for i, length in enumerate(long) if length == wanted] for wanted in set(long)]
     return [collate(rows.__getitems__(places)) for places in alike]
 
 
-def answers(model: Any, stack: Stack, left_out: Sequence[int], inputs: Batches) -> Tensor:
+def answers(model: Any, stack: LayerStack, left_out: Sequence[int], inputs: Batches) -> Tensor:
     """The model's log-probabilities without some of its layers: (texts, labels)."""
-    with torch.inference_mode(), ablation.without(model, stack, left_out):
+    with torch.inference_mode(), layer_importance.skip_layers(model, stack, left_out):
         return torch.cat([model(**batch).logits.log_softmax(-1) for batch in inputs])
 
 
@@ -56,26 +56,26 @@ def states(model: Any, inputs: Batches) -> Iterator[Tensor]:
             yield torch.stack(found).flatten(1, 2)
 
 
-def greedily(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
+def greedily(model: Any, stack: LayerStack, count: int, inputs: Batches) -> LayerIndices:
     """One after the other, each time the one that the answers miss least: SLEB, 2402.09025."""
-    return ablation.least_missed(model, stack, count, inputs, head=True)
+    return layer_importance.select_layers_greedily(model, stack, count, inputs, use_logits=True)
 
 
-def one_by_one(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
+def one_by_one(model: Any, stack: LayerStack, count: int, inputs: Batches) -> LayerIndices:
     """Those that the answers miss least when each alone is gone: Shortened LLaMA, 2402.02834."""
     whole = answers(model, stack, (), inputs)
     missed = [divergence(answers(model, stack, (i,), inputs), whole) for i in range(stack.depth)]
     return _largest(missed, count)
 
 
-def block_influence(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
+def block_influence(model: Any, stack: LayerStack, count: int, inputs: Batches) -> LayerIndices:
     """Those whose output is most like their input go: ShortGPT, 2403.03853, eq. 1."""
     alike = [functional.cosine_similarity(s[:-1], s[1:], dim=-1).sum(-1)
              for s in states(model, inputs)]  # fmt: skip
     return _largest((-sum(alike)).tolist(), count)
 
 
-def one_stretch(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers:
+def one_stretch(model: Any, stack: LayerStack, count: int, inputs: Batches) -> LayerIndices:
     """The stretch that turns its input by the smallest angle goes: Gromov et al., 2403.17887."""
     gone = stack.depth - count
     turned = torch.zeros(count + 1)
@@ -86,7 +86,7 @@ def one_stretch(model: Any, stack: Stack, count: int, inputs: Batches) -> Layers
     return tuple(i for i in range(stack.depth) if not start <= i < start + gone)
 
 
-def _largest(worth: Sequence[float], count: int) -> Layers:
+def _largest(worth: Sequence[float], count: int) -> LayerIndices:
     best = sorted(range(len(worth)), key=worth.__getitem__, reverse=True)[:count]
     return tuple(sorted(best))
 
@@ -96,7 +96,9 @@ MEASURES = {
     "one by one by the answers": one_by_one,
     "block influence": block_influence,
     "one stretch by its angle": one_stretch,
-    "spaced": lambda model, stack, count, inputs: layers.spaced(count, stack.depth),
+    "spaced": lambda model, stack, count, inputs: layer_stacks.evenly_spaced_layers(
+        count, stack.depth
+    ),
 }
 
 
@@ -110,10 +112,10 @@ def main() -> None:
     parser.add_argument("--keep", type=int, nargs="*", help="numbers of layers to keep")
     parser.add_argument("--texts", type=int, default=500, help="validation texts to compare on")
     given = parser.parse_args()
-    spec = DataSpec(dataset=given.data, text=given.text, label=given.label)
-    corpus, folder = data.load(spec, 42), source.locate(given.model)
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
-    stack, *_ = layers.stacks(model)
+    spec = DataConfig(dataset=given.data, text=given.text, label=given.label)
+    corpus, folder = data.load_dataset_splits(spec, 42), model_io.locate_model(given.model)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+    stack, *_ = layer_stacks.find_layer_stacks(model)
     seen = batches(model, tokenizer, corpus.splits["train"], 256)
     unseen = batches(model, tokenizer, corpus.splits["validation"], given.texts)
     whole = answers(model, stack, (), unseen)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from kdcli.data import encode, source
-from kdcli.models import source as models
-from kdcli.recipe.data import DataSpec
+from kdcli.data import dataset_loading
+from kdcli.data.tokenization import tokenize
+from kdcli.models import model_io as models
+from kdcli.recipe.data import DataConfig
 
 LABELS = ("billing", "delivery", "returns", "account")
 
@@ -38,18 +39,20 @@ def main() -> None:
         write(held, 1000)
         print(f"{options.rows:,} rows, {file.stat().st_size / 1e6:,.0f} MB of {options.kind}")
         splits = {"train": file.name, "validation": held.name}
-        spec = DataSpec(dataset=folder, splits=splits)
+        spec = DataConfig(dataset=folder, splits=splits)
         with Watch("loaded", options.rows):
-            corpus = source.load(spec, 0)
+            corpus = dataset_loading.load_dataset_splits(spec, 0)
         if options.model:
-            model = models.locate(options.model)
+            model = models.locate_model(options.model)
             tokenizer = models.load_tokenizer(model)
             with Watch("tokenised", options.rows):
-                rows = encode.encode(corpus.splits["train"], tokenizer, 32)
+                rows = tokenize.tokenize_dataset(corpus.splits["train"], tokenizer, 32)
             with Watch("first batch", 48):
-                lengths = encode.lengths(rows)
-                order = encode.like_lengths(lengths, 48, seed=0, epoch=0)
-                encode.Collator(tokenizer, ["input_ids"])(rows.__getitems__(order[:48].tolist()))
+                lengths = tokenize.token_lengths(rows)
+                order = tokenize.length_grouped_order(lengths, 48, seed=0, epoch=0)
+                tokenize.PaddingCollator(tokenizer, ["input_ids"])(
+                    rows.__getitems__(order[:48].tolist())
+                )
 
 
 def write(file: Path, rows: int) -> None:

@@ -15,19 +15,19 @@ from typing import Any
 
 from transformers import Trainer
 
-from kdcli import pipeline, run
-from kdcli.progress import Silent
-from kdcli.recipe.load import load
+from kdcli.pipeline import run_folder, runner
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import load_recipe
 from kdcli.training import checkpoints
 
 WATCHED = [
     (Trainer, "_save_checkpoint", "checkpoints written"),
     (checkpoints, "seal", "checkpoints sealed"),
     (checkpoints, "prune", "checkpoints removed"),
-    (pipeline, "identities_of", "sources hashed"),
-    (run.RunFolder, "fault", "artifacts checked"),
-    (pipeline, "inventory", "artifacts hashed"),
-    (run.RunFolder, "publish", "artifacts published"),
+    (runner, "identities_of", "sources hashed"),
+    (run_folder.RunFolder, "fault", "artifacts checked"),
+    (runner, "inventory", "artifacts hashed"),
+    (run_folder.RunFolder, "publish", "artifacts published"),
 ]
 
 
@@ -56,9 +56,9 @@ def main() -> None:
     for owner, attribute, name in WATCHED:
         setattr(owner, attribute, watched(getattr(owner, attribute), name))
     start = time.monotonic()
-    cadence = run.Cadence(seconds=options.seconds)
-    recipe = load(options.recipe, options.overrides)
-    pipeline.execute(recipe, options.output, Silent(), checkpoint_every=cadence)
+    cadence = run_folder.CheckpointInterval(seconds=options.seconds)
+    recipe = load_recipe(options.recipe, options.overrides)
+    runner.run_pipeline(recipe, options.output, SilentReporter(), checkpoint_every=cadence)
     total = time.monotonic() - start
     print(f"| of {total:.0f} s | times | seconds | share |\n| --- | ---: | ---: | ---: |")
     for name, seconds in spent.most_common():

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from kdcli import pipeline
-from kdcli.data import source as data
-from kdcli.data.encode import encode, lengths
-from kdcli.models import source
-from kdcli.models.size import size
-from kdcli.progress import Silent
-from kdcli.recipe.load import load
+from kdcli.data import dataset_loading as data
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.models import model_io
+from kdcli.models.model_complexity import count_parameters_and_flops
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import load_recipe
 from kdcli.recipe.schema import Recipe
 
 OWN = {
@@ -51,7 +51,7 @@ class Timed:
     seconds_to: Mapping[str, float]
 
 
-class Watch(Silent):
+class Watch(SilentReporter):
     """Notes when a stage reached which validation accuracy, and its first step."""
 
     def __init__(self) -> None:
@@ -79,9 +79,9 @@ def one(options: argparse.Namespace) -> None:
     """In a process of its own: run, and print a line of JSON."""
     recipe = _recipe(options, options.one)
     watch = Watch()
-    pipeline.execute(recipe, options.output, Silent(), "student", fresh=True)
+    runner.run_pipeline(recipe, options.output, SilentReporter(), "student", fresh=True)
     start = watch.begun = time.monotonic()
-    run = pipeline.execute(recipe, options.output, watch, "distill")
+    run = runner.run_pipeline(recipe, options.output, watch, "distill")
     seconds = time.monotonic() - start
     history = run.records["distill"].result["history"]
     reached = {
@@ -118,7 +118,7 @@ def starts(options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-class First(Silent):
+class First(SilentReporter):
     """Ends the process at the student's first step."""
 
     def start(self, stage: str, doing: str) -> None:
@@ -150,16 +150,16 @@ def work(options: argparse.Namespace) -> float:
     train and one of validation in each epoch.
     """
     recipe = _recipe(options, [])
-    folder = source.locate(str(options.teacher))
-    teacher, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
-    splits = data.load(recipe.data, 0).splits
+    folder = model_io.locate_model(str(options.teacher))
+    teacher, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+    splits = data.load_dataset_splits(recipe.data, 0).splits
     train, validation = (
-        float(lengths(encode(splits[name], tokenizer, 512)).sum())
+        float(token_lengths(tokenize_dataset(splits[name], tokenizer, 512)).sum())
         for name in ("train", "validation")
     )
     share = len(KEEP) / teacher.config.num_hidden_layers
     tokens = train + validation + options.epochs * share * (3 * train + validation)
-    return size(teacher).flops_per_token * tokens
+    return count_parameters_and_flops(teacher).flops_per_token * tokens
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -172,7 +172,7 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _recipe(options: argparse.Namespace, settings: Sequence[str]) -> Recipe:
-    return load("clinc_plus", [*_settings(options), *settings])
+    return load_recipe("clinc_plus", [*_settings(options), *settings])
 
 
 def _flags(options: argparse.Namespace, folder: Path) -> list[str]:
@@ -215,7 +215,7 @@ def main() -> None:
     if options.one is not None:
         return one(options)
     if options.first:
-        pipeline.execute(_recipe(options, []), options.output, First(), "distill", fresh=True)
+        runner.run_pipeline(_recipe(options, []), options.output, First(), "distill", fresh=True)
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
     peaks = peak()

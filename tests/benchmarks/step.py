@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcli.data import source as data
-from kdcli.data.encode import encode, lengths, like_lengths
-from kdcli.models import layers, source, surgery
+from kdcli.data import dataset_loading as data
+from kdcli.data.tokenization.tokenize import length_grouped_order, token_lengths, tokenize_dataset
+from kdcli.models import layer_pruning, layer_stacks, model_io
 from kdcli.models.cls_only import last_layer_cls_only
-from kdcli.models.padding import collator_for
-from kdcli.recipe.load import load
-from kdcli.training import restraint
-from kdcli.training.compact import occurring_rows
+from kdcli.models.padding import create_collator
+from kdcli.recipe.loading import load_recipe
+from kdcli.training import freezing
+from kdcli.training.embedding_compaction import compact_embeddings
 
 BATCH = 48
 
@@ -63,9 +63,9 @@ class Steps:
     def __init__(self, way: Way, student: Any, rows: Any, batches: list[Any]) -> None:
         self.way, self.student, self.batches = way, student, batches
         self.held = ExitStack()
-        self.held.enter_context(restraint.dropout(student, way.dropout))
+        self.held.enter_context(freezing.override_dropout(student, way.dropout))
         if not way.whole_table:
-            place = self.held.enter_context(occurring_rows([student], [rows]))
+            place = self.held.enter_context(compact_embeddings([student], [rows]))
             self.batches = [{**b, "input_ids": place[b["input_ids"]]} for b in batches]
         if not way.all_tokens:
             self.held.enter_context(last_layer_cls_only(student))
@@ -90,7 +90,7 @@ class Steps:
 def groups(count: int, long: np.ndarray, way: Way) -> list[np.ndarray]:
     """The rows of each batch: of about like length, or as they come."""
     shuffled = np.random.default_rng(0).permutation(len(long))
-    order = like_lengths(long, BATCH, 0, 0) if way.like_lengths else shuffled
+    order = length_grouped_order(long, BATCH, 0, 0) if way.like_lengths else shuffled
     return np.split(order[: count * BATCH], count)
 
 
@@ -103,13 +103,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     settings = [f"data.dataset={options.data}", "data.config=null"]
-    corpus = data.load(load("clinc_plus", settings).data, 0)
-    tokenizer = source.load_tokenizer(options.teacher)
-    teacher = source.load_classifier(options.teacher)
-    keep = [tuple(range(0, stack.depth, 2)) for stack in layers.stacks(teacher)]
-    student = surgery.cut(teacher, keep, "same")
-    rows = encode(corpus.splits["train"], tokenizer, 64)
-    long, collate = lengths(rows), collator_for(student, tokenizer)
+    corpus = data.load_dataset_splits(load_recipe("clinc_plus", settings).data, 0)
+    tokenizer = model_io.load_tokenizer(options.teacher)
+    teacher = model_io.load_classifier(options.teacher)
+    keep = [tuple(range(0, stack.depth, 2)) for stack in layer_stacks.find_layer_stacks(teacher)]
+    student = layer_pruning.prune_layers(teacher, keep, "same")
+    rows = tokenize_dataset(corpus.splits["train"], tokenizer, 64)
+    long, collate = token_lengths(rows), create_collator(student, tokenizer)
     best, first, padding = {}, {}, {}
     running: dict[str, Steps] = {}
     for name, way in WAYS.items():

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from kdcli.data import source as data
-from kdcli.data.encode import encode, with_model_labels
-from kdcli.models import source, vocabulary
-from kdcli.models.forward import logits
-from kdcli.models.padding import collator_for
-from kdcli.models.positions import length_limit
-from kdcli.recipe.data import DataSpec
-from kdcli.recipe.load import shipped_folder
+from kdcli.data import dataset_loading as data
+from kdcli.data.tokenization.tokenize import map_labels_to_model, tokenize_dataset
+from kdcli.models import model_io, vocab_trimming
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.padding import create_collator
+from kdcli.models.sequence_length import get_max_length
+from kdcli.recipe.data import DataConfig
+from kdcli.recipe.loading import shipped_recipes_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,12 +34,12 @@ def prose() -> list[str]:
     return [part for part in parts if 3 < len(part.split()) < 60]
 
 
-def accuracy(model, tokenizer, corpus: data.Corpus, split: str) -> float:
+def accuracy(model, tokenizer, corpus: data.DatasetSplits, split: str) -> float:
     """The share of a split's texts that the model labels right."""
-    limit = length_limit(model, tokenizer, None)
-    rows = encode(corpus.splits[split], tokenizer, limit)
-    rows = with_model_labels(rows, corpus, source.labels_of(model.config))
-    found = logits(model, collator_for(model, tokenizer), rows, 64).argmax(axis=1)
+    limit = get_max_length(model, tokenizer, None)
+    rows = tokenize_dataset(corpus.splits[split], tokenizer, limit)
+    rows = map_labels_to_model(rows, corpus, model_io.get_label_names(model.config))
+    found = predict_logits(model, create_collator(model, tokenizer), rows, 64).argmax(axis=1)
     return float((found == rows["labels"]).mean())
 
 
@@ -59,11 +59,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=float, nargs="*", default=[0, 0.25, 0.4, 0.5, 0.66, 1])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    spec = DataSpec(dataset=given.data, config=given.config, text=given.text, label=given.label)
-    corpus = data.load(spec, 42)
-    folder = source.locate(given.model)
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
-    quick = data.load(DataSpec(dataset=str(shipped_folder() / "quickstart"), label="intent"), 42)
+    spec = DataConfig(dataset=given.data, config=given.config, text=given.text, label=given.label)
+    corpus = data.load_dataset_splits(spec, 42)
+    folder = model_io.locate_model(given.model)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+    quick = data.load_dataset_splits(
+        DataConfig(dataset=str(shipped_recipes_folder() / "quickstart"), label="intent"), 42
+    )
     elsewhere = {"quick start": quick.splits["train"]["text"], "prose": prose()}
     splits = [split for split in ("validation", "test") if split in corpus.splits]
     sets = {split: corpus.splits[split]["text"] for split in splits} | elsewhere
@@ -74,9 +76,9 @@ def main() -> None:
     for share in given.sizes:
         size = round(share * len(tokenizer))
         texts = list(corpus.splits["train"]["text"])
-        kept = vocabulary.keep(tokenizer, model.config, texts, size)
-        smaller, own = vocabulary.trim(model, tokenizer, texts, kept)
-        count = source.count_parameters(smaller)
+        kept = vocab_trimming.select_token_ids(tokenizer, model.config, texts, size)
+        smaller, own = vocab_trimming.trim_vocabulary(model, tokenizer, texts, kept)
+        count = model_io.count_parameters(smaller)
         print(
             len(kept), count, f"{4 * count / 1e6:.1f}",
             *(f"{accuracy(smaller, own, corpus, split):.4f}" for split in splits),

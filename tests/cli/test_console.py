@@ -9,7 +9,7 @@ import sys
 import helpers
 import pytest
 
-from kdcli.cli.console import Console, duration
+from kdcli.cli.console import Console, format_duration
 from kdcli.errors import DataError
 
 
@@ -125,7 +125,7 @@ def stderr(monkeypatch):
 @pytest.mark.parametrize(("stream", "colour"), [(Terminal, True), (io.StringIO, False)])
 def test_colour_is_for_terminals(stderr, stream, colour):
     written = stderr(stream())
-    Console().error(DataError("It is wrong."))
+    Console().print_error(DataError("It is wrong."))
     assert ("\x1b[" in written.getvalue()) == colour
 
 
@@ -134,7 +134,7 @@ def test_colour_is_for_terminals(stderr, stream, colour):
 def test_no_color_counts_where_it_says_something(stderr, monkeypatch, value, colour):
     written = stderr(Terminal())
     monkeypatch.setenv("NO_COLOR", value)
-    Console().error(DataError("It is wrong."))
+    Console().print_error(DataError("It is wrong."))
     assert ("\x1b[" in written.getvalue()) == colour
 
 
@@ -151,12 +151,12 @@ def test_text_from_outside_can_t_steer_the_terminal(stderr, monkeypatch, stream,
     told, result = stderr(stream()), stream()
     monkeypatch.setattr(sys, "stdout", result)
     console = Console()
-    console.error(DataError(f"{text}."))
+    console.print_error(DataError(f"{text}."))
     console.start("evaluate", text)
     console.advance(1, 2)
-    console.say(text)
+    console.info(text)
     console.finish("evaluate", "done", 1.0)
-    console.table({}, text, ["", text], [[text, text]], text if "\n" not in text else "")
+    console.print_table({}, text, ["", text], [[text, text]], text if "\n" not in text else "")
     assert told.getvalue().count(shown) >= 3
     assert result.getvalue().count(shown) >= 4
     if text != shown:
@@ -179,7 +179,7 @@ def test_a_terminal_gets_a_live_line_that_ends_as_one_line(stderr):
     console = Console()
     console.start("distill", "train the student")
     console.advance(1, 2, {"loss": 0.25, "accuracy": 0.5})
-    console.say("A note.")
+    console.info("A note.")
     console.finish("distill", "done", 61.0)
     assert "· A note." in written.getvalue()
     assert written.getvalue().endswith("✓ distill: done in 1 min 1 s, accuracy 0.5\n")
@@ -187,9 +187,9 @@ def test_a_terminal_gets_a_live_line_that_ends_as_one_line(stderr):
 
 def test_a_note_is_said_once_and_not_at_all_when_quiet(capsys):
     console = Console()
-    console.say("A note.")
-    console.say("A note.")
-    Console(quiet=True).say("Another.")
+    console.info("A note.")
+    console.info("A note.")
+    Console(quiet=True).info("Another.")
     assert capsys.readouterr().err == "A note.\n"
 
 
@@ -207,14 +207,14 @@ def test_plain_progress_tells_how_far_it_is(capsys):
 
 def test_a_result_is_text_or_a_document(capsys):
     document = {"name": "ümlaut", "list": [1]}
-    Console(quiet=True).result(document, "text")
+    Console(quiet=True).print_result(document, "text")
     assert capsys.readouterr().out == "text\n"
-    Console(json_output=True).table(document, "title", ["", "a"], [["row", "1"]], "after")
+    Console(json_output=True).print_table(document, "title", ["", "a"], [["row", "1"]], "after")
     assert json.loads(capsys.readouterr().out) == document
 
 
 def test_figures_in_a_table_are_written_as_they_are(capsys):
-    Console().table({}, "", ["", "[bold]x[/bold]"], [["accuracy", "93.1 %"]], "Next: [this]")
+    Console().print_table({}, "", ["", "[bold]x[/bold]"], [["accuracy", "93.1 %"]], "Next: [this]")
     shown = capsys.readouterr().out
     assert "93.1 %" in shown
     assert "Next: [this]" in shown
@@ -226,4 +226,4 @@ def test_figures_in_a_table_are_written_as_they_are(capsys):
     [(0.44, "0.4 s"), (12.3, "12 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_durations_read_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said

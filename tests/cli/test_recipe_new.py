@@ -8,8 +8,8 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from typer.testing import CliRunner
 
 from kdcli.cli.app import app
-from kdcli.data import source
-from kdcli.recipe.load import load
+from kdcli.data import dataset_loading
+from kdcli.recipe.loading import load_recipe
 
 QUESTIONS = [f"how do I get from here to place {i} by train" for i in range(40)]
 INTENTS = [("route", "price", "oos")[i % 3] for i in range(40)]
@@ -31,7 +31,7 @@ def new(tmp_path, monkeypatch):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         kd("recipe", "new", "--data", name, *flags)
         assert "a sound recipe" in kd("recipe", "check", "recipe.yaml")
-        return load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+        return load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
 
     return run
 
@@ -100,7 +100,7 @@ SEVERAL = "multi_label_classification"
 )  # fmt: skip
 def test_several_labels_a_text_are_seen_and_scores(new, columns, data):
     recipe, _ = new({"text": QUESTIONS, **columns})
-    assert source.load(recipe.data, 0).task.name == data["task"]
+    assert dataset_loading.load_dataset_splits(recipe.data, 0).task.name == data["task"]
     assert {key: getattr(recipe.data, key) for key in data} == data
     assert recipe.evaluate.out_of_scope is None
 
@@ -128,10 +128,10 @@ def test_a_recipe_for_labels_in_csv_is_one_that_loads(tmp_path, monkeypatch, cel
     monkeypatch.chdir(tmp_path)
     Dataset.from_dict({"text": QUESTIONS, "label": cells}).to_csv("d.csv", index=False)
     kd("recipe", "new", "--data", "d.csv")
-    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert recipe.data.task == task
     assert recipe.data.label_separator is None
-    assert list(source.load(recipe.data, 0).labels) == names
+    assert list(dataset_loading.load_dataset_splits(recipe.data, 0).label_names) == names
     if task != "regression":
         assert f"{len(names)} labels: {', '.join(names)}" in text
     elif task:
@@ -143,14 +143,21 @@ def test_fractions_in_a_sheet_are_guessed_as_they_are_read(tmp_path, monkeypatch
     rows = {"text": QUESTIONS, "label": [i / 2 for i in range(1, 11)] * 4}
     Dataset.from_dict(rows).to_pandas().to_excel("d.xlsx", index=False)
     kd("recipe", "new", "--data", "d.xlsx")
-    recipe = load("recipe.yaml")
-    assert recipe.data.task == source.load(recipe.data, 0).task.name == "regression"
+    recipe = load_recipe("recipe.yaml")
+    assert (
+        recipe.data.task
+        == dataset_loading.load_dataset_splits(recipe.data, 0).task.name
+        == "regression"
+    )
 
 
 def test_codes_that_jsonl_holds_as_text_are_names(new):
     recipe, _ = new({"text": QUESTIONS, "label": [f"{i % 7}.5{i % 3}" for i in range(40)]})
     assert recipe.data.task is None
-    assert len(source.load(recipe.data, 0, to_train=False).labels) == 21
+    assert (
+        len(dataset_loading.load_dataset_splits(recipe.data, 0, require_train=False).label_names)
+        == 21
+    )
 
 
 def test_columns_of_true_and_false_are_labels(tmp_path, monkeypatch):
@@ -158,7 +165,10 @@ def test_columns_of_true_and_false_are_labels(tmp_path, monkeypatch):
     rude = [str(yes).upper() for yes in YES]
     Dataset.from_dict({"text": QUESTIONS, "rude": rude, "loud": rude[::-1]}).to_csv("d.csv")
     kd("recipe", "new", "--data", "d.csv")
-    assert source.load(load("recipe.yaml").data, 0).labels == ("rude", "loud")
+    assert dataset_loading.load_dataset_splits(load_recipe("recipe.yaml").data, 0).label_names == (
+        "rude",
+        "loud",
+    )
 
 
 def test_a_test_split_of_minus_one_alone_has_no_labels(tmp_path, monkeypatch):
@@ -167,9 +177,9 @@ def test_a_test_split_of_minus_one_alone_has_no_labels(tmp_path, monkeypatch):
     for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
         Dataset.from_dict({"text": QUESTIONS, "label": labels * 20}).to_csv(f"d/{split}.csv")
     kd("recipe", "new", "--data", "d")
-    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert "# 2 labels: 0, 1\n" in text
-    assert source.load(recipe.data, 0).labels == ("0", "1")
+    assert dataset_loading.load_dataset_splits(recipe.data, 0).label_names == ("0", "1")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +234,7 @@ def test_the_splits_of_a_saved_data_set_are_those_of_the_recipe(tmp_path, monkey
     saved = {"train": split, "dev": split, "test": unknown}
     DatasetDict(saved).save_to_disk(str(tmp_path / "d"))
     kd("recipe", "new", "--data", "d", "--teacher", "distilbert/distilbert-base-uncased")
-    recipe = load("recipe.yaml")
+    recipe = load_recipe("recipe.yaml")
     assert recipe.data.splits.model_dump() == {
         "train": "train", "validation": "dev", "test": None
     }  # fmt: skip
@@ -248,7 +258,7 @@ def test_what_a_stranger_s_file_holds_adds_no_line(new):
 def test_a_teacher_at_hand_is_looked_at(tmp_path, monkeypatch, tiny_teacher, small_data):
     monkeypatch.chdir(tmp_path)
     kd("recipe", "new", "--data", small_data, "--teacher", tiny_teacher)
-    recipe, text = load("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
+    recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert recipe.teacher.fine_tune is None
     assert "nothing to fine-tune" in text
     assert recipe.data.max_length <= 64
@@ -261,4 +271,4 @@ def test_the_recipe_runs(tmp_path, monkeypatch, tiny_backbone, small_data):
     monkeypatch.chdir(tmp_path)
     kd("recipe", "new", "--data", small_data, "--teacher", tiny_backbone)
     kd("distill", "recipe.yaml", "--quiet")
-    assert (tmp_path / "runs" / load("recipe.yaml").name / "report.html").is_file()
+    assert (tmp_path / "runs" / load_recipe("recipe.yaml").name / "report.html").is_file()

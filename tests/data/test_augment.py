@@ -2,14 +2,14 @@
 
 import pytest
 
-from kdcli.data.augment import copies
-from kdcli.recipe.augment import AugmentSpec
+from kdcli.data.augmentation import augment_texts
+from kdcli.recipe.augmentation import AugmentationConfig
 
 ROWS = [(" ".join(f"{letter}{i}" for i in range(20)),) for letter in "abcd"] * 50
 
 
 def altered(seed=0, rows=ROWS, **spec):
-    return [*copies(rows, AugmentSpec(**spec), seed)]
+    return [*augment_texts(rows, AugmentationConfig(**spec), seed)]
 
 
 def share(found, rows=ROWS):
@@ -68,4 +68,4 @@ def test_both_texts_of_a_pair_are_altered():
 )
 def test_what_makes_no_sense_is_refused(spec, says):
     with pytest.raises(ValueError, match=says):
-        AugmentSpec(**spec)
+        AugmentationConfig(**spec)

@@ -7,10 +7,10 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from pydantic import ValidationError
 
-from kdcli.data.source import identity, load
-from kdcli.errors import DataError, NoColumnError
-from kdcli.recipe import load as recipes
-from kdcli.recipe.data import DataSpec, SplitsSpec
+from kdcli.data.dataset_loading import dataset_cache_key, load_dataset_splits
+from kdcli.errors import DataError, MissingColumnError
+from kdcli.recipe import loading as recipes
+from kdcli.recipe.data import DataConfig, SplitsConfig
 
 ROWS = {
     "text": [f"text number {i}" for i in range(40)],
@@ -58,15 +58,19 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_gives_the_same_corpus(tmp_path, kind):
-    corpus = load(DataSpec(dataset=write(tmp_path, kind)), seed=0)
-    assert corpus.labels == ("cat", "cow", "dog", "hen")
+    corpus = load_dataset_splits(DataConfig(dataset=write(tmp_path, kind)), seed=0)
+    assert corpus.label_names == ("cat", "cow", "dog", "hen")
     texts = {t for split in corpus.splits.values() for t in split["text"]}
     assert texts == set(ROWS["text"])
 
 
 def test_a_missing_validation_split_is_cut_seeded_stratified_and_said(tmp_path):
-    spec = DataSpec(dataset=write(tmp_path, "csv"), validation_fraction=0.2)
-    corpus, same, other = load(spec, 1), load(spec, 1), load(spec, 2)
+    spec = DataConfig(dataset=write(tmp_path, "csv"), validation_fraction=0.2)
+    corpus, same, other = (
+        load_dataset_splits(spec, 1),
+        load_dataset_splits(spec, 1),
+        load_dataset_splits(spec, 2),
+    )
     validation = corpus.splits["validation"]
     assert sorted(validation["label"]) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert not set(validation["text"]) & set(corpus.splits["train"]["text"])
@@ -86,16 +90,21 @@ def test_a_missing_validation_split_is_cut_seeded_stratified_and_said(tmp_path):
 def test_labels_get_names(tmp_path, column, names):
     train = Dataset.from_dict({"text": list("wxyz"), "label": column})
     DatasetDict({"train": train, "test": train, "dev": train}).save_to_disk(str(tmp_path / "d"))
-    corpus = load(DataSpec(dataset=str(tmp_path / "d")), 0)
-    assert corpus.labels == names
-    assert [corpus.labels[i] for i in corpus.splits["train"]["label"]] == [str(v) for v in column]
+    corpus = load_dataset_splits(DataConfig(dataset=str(tmp_path / "d")), 0)
+    assert corpus.label_names == names
+    assert [corpus.label_names[i] for i in corpus.splits["train"]["label"]] == [
+        str(v) for v in column
+    ]
 
 
 def test_a_class_label_keeps_its_order(tmp_path):
     data = Dataset.from_dict({"text": list("abcd"), "label": [0, 1, 0, 1]})
     data = data.cast_column("label", ClassLabel(names=["zebra", "ant"]))
     DatasetDict({"train": data, "validation": data}).save_to_disk(str(tmp_path / "d"))
-    assert load(DataSpec(dataset=str(tmp_path / "d")), 0).labels == ("zebra", "ant")
+    assert load_dataset_splits(DataConfig(dataset=str(tmp_path / "d")), 0).label_names == (
+        "zebra",
+        "ant",
+    )
 
 
 def saved(path, **splits):
@@ -112,8 +121,8 @@ def test_splits_that_number_their_labels_differently_agree_by_name(tmp_path):
     path = saved(
         tmp_path, train=classified([0, 1], ["cat", "dog"]), test=classified([0, 1], ["dog", "cat"])
     )
-    corpus = load(DataSpec(dataset=path), 0, to_train=False)
-    assert [corpus.labels[i] for i in corpus.splits["test"]["label"]] == ["dog", "cat"]
+    corpus = load_dataset_splits(DataConfig(dataset=path), 0, require_train=False)
+    assert [corpus.label_names[i] for i in corpus.splits["test"]["label"]] == ["dog", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -128,25 +137,25 @@ def test_splits_that_number_their_labels_differently_agree_by_name(tmp_path):
 def test_a_label_that_means_nothing_is_refused(tmp_path, test, says):
     path = saved(tmp_path, train=classified([0, 1], ["cat", "dog"]), test=test)
     with pytest.raises(DataError) as raised:
-        load(DataSpec(dataset=path), 0)
+        load_dataset_splits(DataConfig(dataset=path), 0)
     assert says in str(raised.value)
 
 
 def test_splits_of_other_names_are_listed(tmp_path):
     path = saved(tmp_path, morning=classified([0, 1], ["cat", "dog"]))
     with pytest.raises(DataError, match="there is morning"):
-        load(DataSpec(dataset=path), 0, to_train=False)
-    spec = DataSpec(dataset=path, splits={"test": "morning"})
-    assert list(load(spec, 0, to_train=False).splits) == ["test"]
+        load_dataset_splits(DataConfig(dataset=path), 0, require_train=False)
+    spec = DataConfig(dataset=path, splits={"test": "morning"})
+    assert list(load_dataset_splits(spec, 0, require_train=False).splits) == ["test"]
 
 
 def test_columns_may_have_each_other_s_names(tmp_path):
     rows = {"title": ["A", "B"], "text": ["a", "b"], "label": ["x", "y"]}
     path = saved(tmp_path, train=Dataset.from_dict(rows), validation=Dataset.from_dict(rows))
-    pairs = load(DataSpec(dataset=path, text=("title", "text")), 0).splits["train"]
+    pairs = load_dataset_splits(DataConfig(dataset=path, text=("title", "text")), 0).splits["train"]
     assert (pairs["text"][:], pairs["text_pair"][:]) == (["A", "B"], ["a", "b"])
-    swapped = load(DataSpec(dataset=path, text="label", label="text"), 0)
-    assert (swapped.splits["train"]["text"][:], swapped.labels) == (["x", "y"], ("a", "b"))
+    swapped = load_dataset_splits(DataConfig(dataset=path, text="label", label="text"), 0)
+    assert (swapped.splits["train"]["text"][:], swapped.label_names) == (["x", "y"], ("a", "b"))
 
 
 @pytest.mark.parametrize("name", ["train.csv", "data/train.csv"])
@@ -157,14 +166,14 @@ def test_a_folder_s_files_may_lie_deeper_and_beside_others(tmp_path, name, besid
     train.write_text("text,label\nnull,a\nNA,b\n")
     train.with_name("validation.csv").write_text("text,label\nnan,a\n")
     (tmp_path / beside).write_text("{}")
-    corpus = load(DataSpec(dataset=str(tmp_path)), 0)
+    corpus = load_dataset_splits(DataConfig(dataset=str(tmp_path)), 0)
     assert corpus.splits["train"]["text"][:] == ["null", "NA"]
 
 
 def test_a_word_that_looks_like_nothing_is_text(tmp_path):
     (tmp_path / "d.csv").write_text("text,label\nnull,a\nNA,b\nNone,a\nnan,b\n")
-    spec = DataSpec(dataset=str(tmp_path / "d.csv"), validation_fraction=0.5)
-    splits = load(spec, 0).splits.values()
+    spec = DataConfig(dataset=str(tmp_path / "d.csv"), validation_fraction=0.5)
+    splits = load_dataset_splits(spec, 0).splits.values()
     assert {t for split in splits for t in split["text"]} == {"null", "NA", "None", "nan"}
 
 
@@ -181,24 +190,24 @@ def test_a_word_that_looks_like_nothing_is_text(tmp_path):
 def test_what_the_data_doesn_t_have_is_one_sentence(tmp_path, content, changes, says):
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(DataError) as raised:
-        load(DataSpec(dataset=str(tmp_path / "d.csv"), **changes), 0)
+        load_dataset_splits(DataConfig(dataset=str(tmp_path / "d.csv"), **changes), 0)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_what_is_neither_file_nor_id_is_told_at_once():
     with pytest.raises(DataError, match="no such file or folder"):
-        load(DataSpec(dataset="nothing.csv"), 0)
+        load_dataset_splits(DataConfig(dataset="nothing.csv"), 0)
 
 
 def test_data_is_known_by_its_content_not_its_place(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, two = (write(tmp_path / n, "csv") for n in "ab")
-    assert identity(DataSpec(dataset=one)) == identity(DataSpec(dataset=two))
+    assert dataset_cache_key(DataConfig(dataset=one)) == dataset_cache_key(DataConfig(dataset=two))
     with Path(two).open("a") as file:
         file.write("more,cat\n")
-    assert identity(DataSpec(dataset=one)) != identity(DataSpec(dataset=two))
+    assert dataset_cache_key(DataConfig(dataset=one)) != dataset_cache_key(DataConfig(dataset=two))
 
 
 UNLABELLED = {
@@ -227,7 +236,7 @@ def test_a_test_split_without_labels_is_left_out_and_said(tmp_path, kind, test, 
         folder.mkdir(exist_ok=True)
         write = split.to_csv if kind == "csv" else split.to_json
         write(str(folder / f"{name}.{kind}"), **({"index": False} if kind == "csv" else {}))
-    corpus = load(DataSpec(dataset=str(folder)), 0, to_train=False)
+    corpus = load_dataset_splits(DataConfig(dataset=str(folder)), 0, require_train=False)
     assert [*corpus.splits] == ["train"]
     assert any(note.startswith("The test split test of") for note in corpus.notes)
 
@@ -236,31 +245,33 @@ def test_a_test_split_that_is_labelled_in_part_is_refused_by_its_row(tmp_path):
     for name, rows in {"train": "a,x\nb,y\n", "test": "c,x\nd,\n"}.items():
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
     with pytest.raises(DataError, match=r"test\.csv:3: there is no label"):
-        load(DataSpec(dataset=str(tmp_path)), 0, to_train=False)
+        load_dataset_splits(DataConfig(dataset=str(tmp_path)), 0, require_train=False)
 
 
 def test_a_test_split_that_lacks_one_of_several_columns_of_labels_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("text,rude,loud\na,0,1\n")
     (tmp_path / "test.csv").write_text("text,rude\na,0\n")
-    with pytest.raises(NoColumnError, match="no column loud"):
-        load(DataSpec(dataset=str(tmp_path), label=("rude", "loud")), 0, to_train=False)
+    with pytest.raises(MissingColumnError, match="no column loud"):
+        load_dataset_splits(
+            DataConfig(dataset=str(tmp_path), label=("rude", "loud")), 0, require_train=False
+        )
 
 
 def test_no_test_split_and_none_that_is_stated_are_two_things(tmp_path):
     path = saved(tmp_path, **{name: classified([0, 1], ["cat", "dog"]) for name in
                               ("train", "validation", "test")})  # fmt: skip
-    assert "test" in load(DataSpec(dataset=path), 0).splits
-    spec = DataSpec(dataset=path, splits={"test": None})
-    assert [*load(spec, 0).splits] == ["train", "validation"]
+    assert "test" in load_dataset_splits(DataConfig(dataset=path), 0).splits
+    spec = DataConfig(dataset=path, splits={"test": None})
+    assert [*load_dataset_splits(spec, 0).splits] == ["train", "validation"]
     # What a run writes down and reads again says the same.
-    for one in (spec, DataSpec(dataset=path)):
-        again = DataSpec.model_validate(one.model_dump(mode="json"))
-        assert again.splits.stated == {"train": "train", **one.splits.stated}
+    for one in (spec, DataConfig(dataset=path)):
+        again = DataConfig.model_validate(one.model_dump(mode="json"))
+        assert again.splits.explicit_splits == {"train": "train", **one.splits.explicit_splits}
         assert again == one
     whole = saved(tmp_path / "whole", **{name: classified([0, 1] * 9, ["cat", "dog"]) for name in
                                          ("train", "validation")})  # fmt: skip
-    cut = load(DataSpec(dataset=whole, splits={"validation": None}), 0)
-    assert cut.sources == {"train": "train", "validation": "train, held out"}
+    cut = load_dataset_splits(DataConfig(dataset=whole, splits={"validation": None}), 0)
+    assert cut.source_split_names == {"train": "train", "validation": "train, held out"}
 
 
 @pytest.mark.parametrize(
@@ -273,14 +284,14 @@ def test_no_test_split_and_none_that_is_stated_are_two_things(tmp_path):
 )
 def test_one_split_can_t_play_two_parts(splits):
     with pytest.raises(ValidationError, match="figures of one would be called"):
-        SplitsSpec.model_validate(splits)
+        SplitsConfig.model_validate(splits)
 
 
 def test_a_split_that_plays_another_part_is_no_test_split(tmp_path):
     path = saved(tmp_path, train=classified([0, 1], ["cat", "dog"]),
                  test=classified([1, 0], ["cat", "dog"]))  # fmt: skip
-    corpus = load(DataSpec(dataset=path, splits={"validation": "test"}), 0)
-    assert corpus.sources == {"train": "train", "validation": "test"}
+    corpus = load_dataset_splits(DataConfig(dataset=path, splits={"validation": "test"}), 0)
+    assert corpus.source_split_names == {"train": "train", "validation": "test"}
 
 
 ODD = ["exports [2024]", "why?", "a*b", "[a-z]"]
@@ -293,12 +304,12 @@ def test_what_a_pattern_is_made_of_may_be_in_a_name(tmp_path, kind, name):
     (tmp_path / "exports 2").mkdir()  # what the pattern would fit
     path = Path(write(tmp_path / name, kind))
     inside = path.rename(path.with_name(f"{name}{path.suffix if path.is_file() else ''}"))
-    for spec in (DataSpec(dataset=str(inside)), DataSpec(dataset=str(tmp_path / name))):
+    for spec in (DataConfig(dataset=str(inside)), DataConfig(dataset=str(tmp_path / name))):
         if kind in ("saved", "one", "folder") and spec.dataset == str(tmp_path / name):
             continue
-        found = load(spec, 0)
+        found = load_dataset_splits(spec, 0)
         assert sum(map(len, found.splits.values())) == 40
-        assert identity(spec)
+        assert dataset_cache_key(spec)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -307,12 +318,19 @@ def test_files_and_patterns_below_an_odd_name_are_found(tmp_path, name):
     folder.mkdir()
     for part in ("part-1", "part-2", "test [1]"):
         (folder / f"{part}.csv").write_text(f"text,label\n{part} a,x\n{part} b,y\n")
-    pattern = DataSpec(dataset=str(folder / "part-*.csv"))
-    assert len(load(pattern, 0, to_train=False).splits["train"]) == 4
+    pattern = DataConfig(dataset=str(folder / "part-*.csv"))
+    assert len(load_dataset_splits(pattern, 0, require_train=False).splits["train"]) == 4
     splits = {"train": "part-*.csv", "validation": "test [1].csv"}
-    assert len(load(DataSpec(dataset=str(folder), splits=splits), 0).splits["validation"]) == 2
+    assert (
+        len(
+            load_dataset_splits(DataConfig(dataset=str(folder), splits=splits), 0).splits[
+                "validation"
+            ]
+        )
+        == 2
+    )
     (folder / "mine.yaml").write_text("name: m\ndata: {dataset: part-*.csv}\nteacher: {model: t}")
-    assert recipes.load(str(folder / "mine.yaml")).data.dataset == pattern.dataset
+    assert recipes.load_recipe(str(folder / "mine.yaml")).data.dataset == pattern.dataset
 
 
 def test_a_card_in_a_folder_with_an_odd_name_says_so(tmp_path):
@@ -321,7 +339,7 @@ def test_a_card_in_a_folder_with_an_odd_name_says_so(tmp_path):
     (folder / "train.csv").write_text("text,label\na,x\n")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     with pytest.raises(DataError, match="Rename it"):
-        load(DataSpec(dataset=str(folder)), 0)
+        load_dataset_splits(DataConfig(dataset=str(folder)), 0)
 
 
 def test_a_file_is_in_one_split_and_once(parts):
@@ -330,7 +348,7 @@ def test_a_file_is_in_one_split_and_once(parts):
         {"train": "part-*.csv", "validation": "part-1.csv"},
     ):
         with pytest.raises(DataError, match=r"part-1.csv is among the files of train already"):
-            load(DataSpec(dataset=str(parts), splits=splits), 0)
+            load_dataset_splits(DataConfig(dataset=str(parts), splits=splits), 0)
 
 
 @pytest.fixture
@@ -345,15 +363,24 @@ def parts(tmp_path):
 
 
 def test_a_pattern_is_one_split_in_the_order_of_names(parts):
-    spec = DataSpec(dataset=str(parts / "part-*.csv"))
-    assert load(spec, 0, to_train=False).splits["train"]["text"][:] == ["a", "b", "c"]
-    everywhere = DataSpec(dataset=str(parts / "**" / "*.csv"))
-    assert load(everywhere, 0, to_train=False).splits["train"]["text"][:] == ["d", "a", "b", "c"]
+    spec = DataConfig(dataset=str(parts / "part-*.csv"))
+    assert load_dataset_splits(spec, 0, require_train=False).splits["train"]["text"][:] == [
+        "a",
+        "b",
+        "c",
+    ]
+    everywhere = DataConfig(dataset=str(parts / "**" / "*.csv"))
+    assert load_dataset_splits(everywhere, 0, require_train=False).splits["train"]["text"][:] == [
+        "d",
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_splits_can_name_files_of_a_folder(parts):
     splits = {"train": ["part-2.csv", "part-1.csv"], "validation": "held/*.csv"}
-    corpus = load(DataSpec(dataset=str(parts), splits=splits), 0)
+    corpus = load_dataset_splits(DataConfig(dataset=str(parts), splits=splits), 0)
     assert {part: split["text"][:] for part, split in corpus.splits.items()} == {
         "train": ["c", "a", "b"],
         "validation": ["d"],
@@ -377,13 +404,13 @@ def test_files_that_can_t_be_a_split_are_one_sentence(parts, splits, says):
     if splits["train" if "train" in splits else "validation"] == "*.jsonl":
         (parts / "b.jsonl").unlink()
     with pytest.raises(DataError) as raised:
-        load(DataSpec(dataset=str(parts), splits=splits), 0)
+        load_dataset_splits(DataConfig(dataset=str(parts), splits=splits), 0)
     assert says.replace(" F", f" {parts}") in str(raised.value)
 
 
 def test_a_pattern_that_nothing_is_like_is_said(parts):
-    spec = DataSpec(dataset=str(parts / "*.tsv"))
-    for look in (identity, lambda spec: load(spec, 0)):
+    spec = DataConfig(dataset=str(parts / "*.tsv"))
+    for look in (dataset_cache_key, lambda spec: load_dataset_splits(spec, 0)):
         with pytest.raises(DataError, match=r"data\.dataset: no file is like .*tsv"):
             look(spec)
 
@@ -391,33 +418,33 @@ def test_a_pattern_that_nothing_is_like_is_said(parts):
 def test_what_is_wrong_in_one_of_several_files_is_said_by_its_own_line(parts):
     (parts / "part-2.csv").write_text("text,label\nc,x\n,y\n")
     with pytest.raises(DataError, match=r"part-2.csv:3: there is no text"):
-        load(DataSpec(dataset=str(parts / "part-*.csv")), 0)
+        load_dataset_splits(DataConfig(dataset=str(parts / "part-*.csv")), 0)
 
 
 def test_every_file_that_is_read_counts_for_the_identity_and_no_other(parts):
-    pattern = DataSpec(dataset=str(parts / "part-*.csv"))
-    named = DataSpec(dataset=str(parts), splits={"train": "part-1.csv", "test": ["part-2.csv"]})
-    before = [identity(pattern), identity(named)]
+    pattern = DataConfig(dataset=str(parts / "part-*.csv"))
+    named = DataConfig(dataset=str(parts), splits={"train": "part-1.csv", "test": ["part-2.csv"]})
+    before = [dataset_cache_key(pattern), dataset_cache_key(named)]
     (parts / "held" / "out.csv").write_text("text,label\nother,y\n")
-    assert [identity(pattern), identity(named)] == before
+    assert [dataset_cache_key(pattern), dataset_cache_key(named)] == before
     (parts / "part-2.csv").write_text("text,label\nother,y\n")
-    assert not {identity(pattern), identity(named)} & set(before)
+    assert not {dataset_cache_key(pattern), dataset_cache_key(named)} & set(before)
 
 
 def test_how_a_compressed_file_is_read_counts_for_its_identity(tmp_path):
     csv = Path(write(tmp_path, "csv.gz"))
-    before = identity(DataSpec(dataset=str(csv)))
-    assert identity(DataSpec(dataset=str(csv.rename(tmp_path / "d.tsv.gz")))) != before
+    before = dataset_cache_key(DataConfig(dataset=str(csv)))
+    assert dataset_cache_key(DataConfig(dataset=str(csv.rename(tmp_path / "d.tsv.gz")))) != before
 
 
 def test_a_folder_may_have_a_compressed_file_for_each_split(tmp_path):
     (tmp_path / "in").mkdir()
     for split in ("train", "validation"):
         Path(write(tmp_path, "jsonl.zst")).rename(tmp_path / "in" / f"{split}.jsonl.zst")
-    corpus = load(DataSpec(dataset=str(tmp_path / "in")), 0)
+    corpus = load_dataset_splits(DataConfig(dataset=str(tmp_path / "in")), 0)
     assert [len(split) for split in corpus.splits.values()] == [40, 40]
 
 
 def test_a_pattern_in_a_recipe_counts_from_the_recipe_s_folder(parts):
     (parts / "mine.yaml").write_text("name: mine\ndata: {dataset: part-*.csv}\nteacher: {model: t}")
-    assert recipes.load(str(parts / "mine.yaml")).data.dataset == str(parts / "part-*.csv")
+    assert recipes.load_recipe(str(parts / "mine.yaml")).data.dataset == str(parts / "part-*.csv")

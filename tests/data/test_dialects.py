@@ -8,19 +8,19 @@ from datetime import datetime
 import pandas as pd
 import pytest
 
-from kdcli.data import files
-from kdcli.data.source import load
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.data.readers import data_files
 from kdcli.errors import DataError
-from kdcli.recipe.data import DataSpec
+from kdcli.recipe.data import DataConfig
 
 ROWS = [(f"Größe {i}… wie «Crème brûlée»", ("cat", "dog")[i % 2]) for i in range(40)]
 PLAIN = [(f"text {i}", ("cat", "dog")[i % 2]) for i in range(120)]
 
 
 def read(path, **spec):
-    corpus = load(DataSpec(dataset=str(path), **spec), 0, to_train=False)
+    corpus = load_dataset_splits(DataConfig(dataset=str(path), **spec), 0, require_train=False)
     split = corpus.splits["train"]
-    names = [corpus.labels[i] if corpus.labels else i for i in split["label"]]
+    names = [corpus.label_names[i] if corpus.label_names else i for i in split["label"]]
     return [*zip(split["text"], names, strict=True)], corpus.notes
 
 
@@ -47,7 +47,7 @@ def test_quotes_that_are_text_lose_no_row_of_a_tsv(tmp_path, end):
     found, notes = read(tmp_path / "d.tsv")
     assert found == rows
     assert said(notes, "d.tsv:7: quotation marks are read as text")
-    assert files.place([tmp_path / "d.tsv"], 5) == f"{tmp_path / 'd.tsv'}:7"
+    assert data_files.describe_row_location([tmp_path / "d.tsv"], 5) == f"{tmp_path / 'd.tsv'}:7"
 
 
 def test_a_quote_at_the_begin_of_one_text_is_text(tmp_path):
@@ -128,7 +128,7 @@ def test_what_excel_writes_is_recognised(tmp_path, encoding, note, first):
         assert said(notes, note.replace("LINE", "3" if first else "2"))
     assert len(said(notes, "d.csv")) == 1 + bool(note)
     # A place is the line that an editor shows.
-    assert files.place([path], 0) == f"{path}:{3 if first else 2}"
+    assert data_files.describe_row_location([path], 0) == f"{path}:{3 if first else 2}"
     with gzip.open(tmp_path / "d.csv.gz", "wb") as file:
         file.write(path.read_bytes())
     assert read(tmp_path / "d.csv.gz")[0] == ROWS
@@ -193,18 +193,22 @@ def test_a_decimal_comma_makes_a_score(tmp_path, separator):
     rows = [(f"text {i}", i / 4) for i in range(40)]
     frame = pd.DataFrame(rows, columns=["text", "stars"])
     frame.to_csv(tmp_path / "d.csv", sep=separator, decimal=",", index=False)
-    corpus = load(DataSpec(dataset=str(tmp_path / "d.csv"), label="stars"), 0, to_train=False)
+    corpus = load_dataset_splits(
+        DataConfig(dataset=str(tmp_path / "d.csv"), label="stars"), 0, require_train=False
+    )
     assert corpus.task.name == "regression"
     assert corpus.splits["train"]["label"][:] == [score for _, score in rows]
     assert said(corpus.notes, "stars: the comma in 0,0 is a decimal comma")
-    head = files.head([tmp_path / "d.csv"], 9)
+    head = data_files.read_first_rows([tmp_path / "d.csv"], 9)
     assert [float(row["stars"]) for row in head] == [score for _, score in rows[:9]]
 
 
 def test_numbers_that_are_several_labels_stay_so(tmp_path):
     (tmp_path / "d.csv").write_text("text;label\na;1,2\nb;2,3\nc;1\n")
-    corpus = load(DataSpec(dataset=str(tmp_path / "d.csv"), label_separator=","), 0, to_train=False)
-    names = [[corpus.labels[i] for i in row] for row in corpus.splits["train"]["label"]]
+    corpus = load_dataset_splits(
+        DataConfig(dataset=str(tmp_path / "d.csv"), label_separator=","), 0, require_train=False
+    )
+    names = [[corpus.label_names[i] for i in row] for row in corpus.splits["train"]["label"]]
     assert names == [["1", "2"], ["2", "3"], ["1"]]
 
 
@@ -212,8 +216,8 @@ def test_numbers_that_are_several_labels_stay_so(tmp_path):
 def test_columns_of_truths_are_labels_however_they_are_written(tmp_path, words):
     lines = [f"text {i},{words[i % 2]},{words[i % 3 != 0]}" for i in range(6)]
     (tmp_path / "d.csv").write_text("\n".join(["text,rude,loud", *lines]))
-    corpus = load(
-        DataSpec(dataset=str(tmp_path / "d.csv"), label=("rude", "loud")), 0, to_train=False
+    corpus = load_dataset_splits(
+        DataConfig(dataset=str(tmp_path / "d.csv"), label=("rude", "loud")), 0, require_train=False
     )
     assert corpus.splits["train"]["label"][:4] == [[0, 1], [], [0], [1]]
 
@@ -231,7 +235,7 @@ BOOK = {
 
 def test_a_workbook_s_cells_are_text_as_excel_shows_them(tmp_path):
     pd.DataFrame(BOOK).to_excel(tmp_path / "d.xlsx", index=False)
-    rows = files.head([tmp_path / "d.xlsx"], 9)
+    rows = data_files.read_first_rows([tmp_path / "d.xlsx"], 9)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     assert columns == {
         "text": BOOK["text"],
@@ -247,10 +251,14 @@ def test_a_workbook_s_cells_are_text_as_excel_shows_them(tmp_path):
 @pytest.mark.parametrize(("column", "labels"), [("id", "12345"), ("flag", ["FALSE", "TRUE"])])
 def test_a_workbook_is_data(tmp_path, column, labels):
     pd.DataFrame(BOOK).to_excel(tmp_path / "d.xlsx", index=False)
-    corpus = load(DataSpec(dataset=str(tmp_path / "d.xlsx"), label=column), 0, to_train=False)
-    assert corpus.labels == tuple(labels)
+    corpus = load_dataset_splits(
+        DataConfig(dataset=str(tmp_path / "d.xlsx"), label=column), 0, require_train=False
+    )
+    assert corpus.label_names == tuple(labels)
     assert corpus.splits["train"]["text"][:] == BOOK["text"]
-    scores = load(DataSpec(dataset=str(tmp_path / "d.xlsx"), label="half"), 0, to_train=False)
+    scores = load_dataset_splits(
+        DataConfig(dataset=str(tmp_path / "d.xlsx"), label="half"), 0, require_train=False
+    )
     assert scores.splits["train"]["label"][:] == BOOK["half"]
     with pytest.raises(DataError, match=r"d\.xlsx, row 3: there is no label"):
         read(tmp_path / "d.xlsx", label="gap")
@@ -263,7 +271,10 @@ def test_a_folder_of_workbooks_has_its_splits_by_their_names(tmp_path):
         pd.DataFrame(PLAIN, columns=["text", "label"]).to_excel(
             folder / f"{name}.xlsx", index=False
         )
-    assert [*load(DataSpec(dataset=str(folder)), 0).splits] == ["train", "validation"]
+    assert [*load_dataset_splits(DataConfig(dataset=str(folder)), 0).splits] == [
+        "train",
+        "validation",
+    ]
 
 
 def test_only_one_sheet_of_a_workbook_may_have_rows(tmp_path):

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from kdcli.data.encode import (
-    Batches,
-    Collator,
-    beside,
-    by_text,
-    count_truncated,
-    encode,
-    equal_shares,
-    lengths,
-    like_lengths,
-    padding_share,
+from kdcli.data.tokenization.tokenize import (
+    DistributedBatchSampler,
+    PaddingCollator,
+    average_windows,
+    class_balanced_probabilities,
+    concat_per_text_columns,
+    count_truncated_texts,
+    length_grouped_order,
+    padding_fraction,
+    token_lengths,
+    tokenize_dataset,
 )
 from kdcli.errors import ModelError
 
@@ -27,15 +27,17 @@ def like_clinc():
 
 
 def test_batches_of_like_length_hold_little_padding(like_clinc):
-    order = like_lengths(like_clinc, 48, seed=42, epoch=0).tolist()
-    assert padding_share(like_clinc, order, 48) < 0.05
-    unsorted = padding_share(like_clinc, list(range(len(like_clinc))), 48)
+    order = length_grouped_order(like_clinc, 48, seed=42, epoch=0).tolist()
+    assert padding_fraction(like_clinc, order, 48) < 0.05
+    unsorted = padding_fraction(like_clinc, list(range(len(like_clinc))), 48)
     assert unsorted > 0.3
 
 
 def test_the_order_depends_on_seed_and_epoch(like_clinc):
     orders = [(7, 3), (7, 3), (7, 4), (8, 3)]
-    one, again, later, other = (like_lengths(like_clinc, 48, *order).tolist() for order in orders)
+    one, again, later, other = (
+        length_grouped_order(like_clinc, 48, *order).tolist() for order in orders
+    )
     assert one == again
     assert one != later
     assert one != other
@@ -44,9 +46,9 @@ def test_the_order_depends_on_seed_and_epoch(like_clinc):
 def test_balanced_each_class_is_drawn_as_often():
     labels = np.repeat([0, 1, 2], [900, 90, 10])
     lengths = np.full(1000, 8)
-    shares = equal_shares(labels)
+    shares = class_balanced_probabilities(labels)
     assert shares.sum() == pytest.approx(1)
-    drawn = [labels[like_lengths(lengths, 16, 0, epoch, shares)] for epoch in range(5)]
+    drawn = [labels[length_grouped_order(lengths, 16, 0, epoch, shares)] for epoch in range(5)]
     assert all(len(labels) == 1000 for labels in drawn)
     counts = np.bincount(np.concatenate(drawn))
     assert counts == pytest.approx([5000 / 3] * 3, rel=0.1)
@@ -55,7 +57,7 @@ def test_balanced_each_class_is_drawn_as_often():
 @pytest.mark.parametrize("rows", [1, 47, 48, 49, 48 * 50 + 1, 48 * 100 + 47])
 def test_no_number_of_rows_loses_one(rows):
     lengths = np.arange(rows) % 30 + 3
-    assert sorted(like_lengths(lengths, 48, seed=0, epoch=0)) == list(range(rows))
+    assert sorted(length_grouped_order(lengths, 48, seed=0, epoch=0)) == list(range(rows))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 96, 97, 99])
@@ -64,7 +66,7 @@ def test_processes_share_every_batch_evenly(rows, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        shares.append(list(Batches(rows, 48, lambda: np.arange(rows))))
+        shares.append(list(DistributedBatchSampler(rows, 48, lambda: np.arange(rows))))
     assert len(shares[0]) == len(shares[1]) == -(-rows // 48)
     for i, (one, two) in enumerate(zip(*shares, strict=True)):
         batch = list(range(rows))[48 * i : 48 * (i + 1)]
@@ -74,7 +76,7 @@ def test_processes_share_every_batch_evenly(rows, monkeypatch):
 
 
 def test_batches_don_t_come_in_order_of_length(like_clinc):
-    order = like_lengths(like_clinc, 48, seed=42, epoch=0)
+    order = length_grouped_order(like_clinc, 48, seed=42, epoch=0)
     longest = [like_clinc[order[i : i + 48]].max() for i in range(0, 50 * 48, 48)]
     assert longest != sorted(longest)
     assert longest != sorted(longest, reverse=True)
@@ -84,22 +86,25 @@ def test_truncation_counts_only_texts_that_lose_something(tokenizer):
     split = Dataset.from_dict({"text": ["parcel " * 3, "parcel " * 4, "parcel " * 5]})
     per_word = len(tokenizer("parcel")["input_ids"]) - 2
     limit = 4 * per_word + 2
-    encoded = encode(split, tokenizer, limit)
-    assert lengths(encoded).tolist() == [3 * per_word + 2, limit, limit]
-    assert count_truncated(split, encoded, tokenizer, limit) == 1
+    encoded = tokenize_dataset(split, tokenizer, limit)
+    assert token_lengths(encoded).tolist() == [3 * per_word + 2, limit, limit]
+    assert count_truncated_texts(split, encoded, tokenizer, limit) == 1
 
 
 def test_pairs_are_encoded_with_their_token_types(tokenizer):
     split = Dataset.from_dict({"text": ["where is it"], "text_pair": ["my parcel"]})
-    row = encode(split, tokenizer, 64)[0]
+    row = tokenize_dataset(split, tokenizer, 64)[0]
     assert row["token_type_ids"] == tokenizer("where is it", "my parcel")["token_type_ids"]
 
 
 def test_a_batch_holds_what_the_model_takes_and_nothing_else(tokenizer):
-    rows = [dict(encode(Dataset.from_dict({"text": [t]}), tokenizer, 64)[0]) for t in ("a", "a b")]
+    rows = [
+        dict(tokenize_dataset(Dataset.from_dict({"text": [t]}), tokenizer, 64)[0])
+        for t in ("a", "a b")
+    ]
     for row, label in zip(rows, (3, 5), strict=True):
         row["labels"] = label
-    batch = Collator(tokenizer, ("input_ids", "attention_mask"))(rows)
+    batch = PaddingCollator(tokenizer, ("input_ids", "attention_mask"))(rows)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     assert batch["labels"].tolist() == [3, 5]
     assert batch["input_ids"].shape == batch["attention_mask"].shape
@@ -116,7 +121,7 @@ def words(tokenizer):
 
     def read(keep, texts=(LONG, "my parcel"), limit=8):
         split = Dataset.from_dict({"text": list(texts), "label": list(range(len(texts)))})
-        return split, encode(split, tokenizer, limit, keep)
+        return split, tokenize_dataset(split, tokenizer, limit, keep)
 
     return ids, read
 
@@ -137,7 +142,7 @@ def test_of_a_longer_text_what_is_asked_for_is_kept(words, tokenizer, keep, kept
     assert found[0]["input_ids"] == [begin, *kept(ids), end]
     assert found[1]["input_ids"] == tokenizer("my parcel")["input_ids"]
     assert found["label"][:] == [0, 1]
-    assert count_truncated(split, found, tokenizer, 8) == 1
+    assert count_truncated_texts(split, found, tokenizer, 8) == 1
     assert tokenizer.truncation_side == "right"
 
 
@@ -163,19 +168,19 @@ def test_a_text_s_figure_is_the_mean_of_its_windows(words):
     _, found = read("windows", ("my parcel", LONG, "my refund"))
     count = len(found) - 2
     figures = np.arange(2.0 * len(found), dtype=np.float32).reshape(-1, 2)
-    means = by_text(figures, found)
+    means = average_windows(figures, found)
     np.testing.assert_allclose(means, [figures[0], figures[1 : 1 + count].mean(0), figures[-1]])
     assert means.dtype == np.float32
     _, short = read("head")
-    assert by_text(figures[:2], short) is not None
-    np.testing.assert_array_equal(by_text(figures[:2], short), figures[:2])
+    assert average_windows(figures[:2], short) is not None
+    np.testing.assert_array_equal(average_windows(figures[:2], short), figures[:2])
 
 
 def test_a_teacher_s_outputs_go_to_each_window_of_their_text(words):
     _, read = words
     _, found = read("windows", ("my parcel", LONG))
     outputs = Dataset.from_dict({"teacher_logits": [[0.0], [1.0]]})
-    got = beside(found, outputs)
+    got = concat_per_text_columns(found, outputs)
     assert [row[0] for row in got["teacher_logits"]] == [float(t) for t in got["text_of"]]
 
 
@@ -198,7 +203,7 @@ def test_a_slow_tokenizer_gives_the_windows_that_a_fast_one_gives(bertweet, toke
     count = len(bertweet(long, add_special_tokens=False)["input_ids"])
     for texts, limit in ((["a b", long, "c"], 16), ([long], 54), ([long], 55), ([long], 8)):
         slow, fast = (
-            encode(Dataset.from_dict({"text": texts}), reader, limit, "windows")
+            tokenize_dataset(Dataset.from_dict({"text": texts}), reader, limit, "windows")
             for reader in (bertweet, tokenizer)
         )
         assert slow["text_of"] == fast["text_of"]
@@ -213,5 +218,5 @@ def test_a_slow_tokenizer_gives_the_windows_that_a_fast_one_gives(bertweet, toke
 def test_a_slow_tokenizer_gives_pairs_no_windows(bertweet):
     pairs = Dataset.from_dict({"text": ["a b"], "text_pair": ["c"]})
     with pytest.raises(ModelError) as refused:
-        encode(pairs, bertweet, 8, "windows")
+        tokenize_dataset(pairs, bertweet, 8, "windows")
     assert "data.truncate" in refused.value.message

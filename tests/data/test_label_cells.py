@@ -5,9 +5,9 @@ import json
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from kdcli.data.source import load
+from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.errors import DataError
-from kdcli.recipe.data import DataSpec
+from kdcli.recipe.data import DataConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 ONE = SINGLE_LABEL.name
@@ -30,7 +30,9 @@ def read(tmp_path):
             else:
                 write[kind](str(tmp_path / f"{split}.{kind}"))
         spec = {"dataset": str(tmp_path), "label": column, "task": task}
-        return load(DataSpec(**spec, label_separator=separator), 0, to_train=False)
+        return load_dataset_splits(
+            DataConfig(**spec, label_separator=separator), 0, require_train=False
+        )
 
     return run
 
@@ -39,8 +41,8 @@ def names_of(corpus, split="train"):
     """Each row's label by its name, or its labels."""
     found = corpus.splits[split]["label"][:]
     if corpus.task is MULTI_LABEL:
-        return [{corpus.labels[i] for i in row} for row in found]
-    return [corpus.labels[i] for i in found]
+        return [{corpus.label_names[i] for i in row} for row in found]
+    return [corpus.label_names[i] for i in found]
 
 
 def said(corpus, *words):
@@ -54,14 +56,14 @@ CODES = [1011, 47110, 62010, 86211, 1011]
 @pytest.mark.parametrize("values", [CODES, [1, 5, 3, 2, 4], [0, 2, 1], [150_000, 9, 10]])
 def test_whole_numbers_are_names_in_the_order_of_numbers(read, kind, values):
     corpus = read(kind, train=values)
-    assert corpus.labels == tuple(map(str, sorted(set(values))))
+    assert corpus.label_names == tuple(map(str, sorted(set(values))))
     assert names_of(corpus) == [*map(str, values)]
-    assert not corpus.ordered
+    assert not corpus.labels_are_ordered
 
 
 def test_a_number_that_train_lacks_is_found_in_the_other_splits(read):
     corpus = read(train=[0, 1, 3], validation=[0, 1], test=[2])
-    assert corpus.labels == ("0", "1", "2", "3")
+    assert corpus.label_names == ("0", "1", "2", "3")
     assert names_of(corpus, "test") == ["2"]
 
 
@@ -74,7 +76,7 @@ def test_minus_one_beside_other_numbers_is_a_label_and_that_is_said(read):
 def test_a_split_of_minus_one_alone_has_no_labels(read):
     corpus = read(train=[0, 1, 0], test=[-1, -1])
     assert "test" not in corpus.splits
-    assert corpus.labels == ("0", "1")
+    assert corpus.label_names == ("0", "1")
     assert said(corpus, "test", "no labels")
 
 
@@ -84,7 +86,7 @@ FRACTIONS = ["62.01", "62.10", "47.11", "62.01"]
 def test_codes_with_a_point_are_names_where_the_recipe_says_so(read):
     corpus = read(train=FRACTIONS, test=["62"], task=ONE)
     assert names_of(corpus) == FRACTIONS
-    assert corpus.labels == ("47.11", "62", "62.01", "62.10")
+    assert corpus.label_names == ("47.11", "62", "62.01", "62.10")
 
 
 def test_without_a_word_fractions_are_scores_and_that_is_said(read):
@@ -95,7 +97,7 @@ def test_without_a_word_fractions_are_scores_and_that_is_said(read):
 
 def test_whole_numbers_that_gaps_made_fractions_are_named_as_numbers(read):
     corpus = read("parquet", train=[1.0, 3.0, 2.0], test=[1.0, 2.5], task=ONE)
-    assert corpus.labels == ("1", "2", "2.5", "3")
+    assert corpus.label_names == ("1", "2", "2.5", "3")
     with pytest.raises(DataError, match="row 2: there is no label"):
         read("parquet", train=[1.0, float("nan")], test=[2.5], task=ONE)
 
@@ -114,7 +116,7 @@ def test_lists_of_0_and_1_are_multi_hot_and_that_is_said(read, kind, to):
     lists = [[to(value) for value in row] for row in HOT]
     corpus = read(kind, train=[str(row) for row in lists] if kind == "csv" else lists)
     expected = [{f"LABEL_{i}" for i, there in enumerate(row) if there} for row in HOT]
-    assert corpus.labels == ("LABEL_0", "LABEL_1")
+    assert corpus.label_names == ("LABEL_0", "LABEL_1")
     assert names_of(corpus) == expected
     assert said(corpus, "0 or 1")
 
@@ -139,9 +141,9 @@ def test_lists_of_class_labels_are_sets_whatever_their_length(tmp_path):
     kinds = Features({"text": Value("string"), "label": List(ClassLabel(names=["a", "b"]))})
     data = Dataset.from_dict({"text": ["t", "u"], "label": [[0, 1], [1, 0]]}, kinds)
     DatasetDict({"train": data}).save_to_disk(str(tmp_path / "d"))
-    corpus = load(DataSpec(dataset=str(tmp_path / "d")), 0, to_train=False)
+    corpus = load_dataset_splits(DataConfig(dataset=str(tmp_path / "d")), 0, require_train=False)
     assert names_of(corpus) == [{"a", "b"}] * 2
-    assert corpus.ordered
+    assert corpus.labels_are_ordered
 
 
 LISTS = [["app", "card"], ["card"], [], ["fee, late", "app"]]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdcli.data.label_text import alike, as_list, in_order
+from kdcli.data.labels.label_parsing import parse_list_text, similar_label_notes, sort_label_names
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from kdcli.data.label_text import alike, as_list, in_order
     ],
 )
 def test_names_that_are_numbered_are_in_the_order_of_their_numbers(names, ordered):
-    assert in_order(names) == ordered
+    assert sort_label_names(names) == ordered
 
 
 LISTS = [["app", "card"], ["it's", 'a "b"'], [], ["one"], ["a\nb", "c\\d"], ["é", "7"], [1, 0]]
@@ -37,13 +37,13 @@ def test_a_list_is_read_as_pandas_and_json_write_it(items, tmp_path):
     frame.to_csv(tmp_path / "d.csv", index=False)
     cells = pd.read_csv(tmp_path / "d.csv", dtype=str)["cell"]
     for cell in (*cells, json.dumps(items)):
-        assert as_list(cell) == items, cell
+        assert parse_list_text(cell) == items, cell
     if items:
-        assert sorted(as_list(str(set(items)))) == sorted(items)
+        assert sorted(parse_list_text(str(set(items)))) == sorted(items)
 
 
 def test_numbers_with_a_point_are_read_as_numpy_writes_them():
-    assert as_list(str(np.array([0.0, 1.0]))) == [0.0, 1.0]
+    assert parse_list_text(str(np.array([0.0, 1.0]))) == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,15 @@ def test_numbers_with_a_point_are_read_as_numpy_writes_them():
      7, "['a' for a in b]", "[__import__('os')]", "['a' ... 'b']", "[ham, spam]"],
 )  # fmt: skip
 def test_what_is_no_list_of_names_stays_text(cell):
-    assert as_list(cell) is None
+    assert parse_list_text(cell) is None
 
 
 def test_names_that_look_the_same_are_told():
-    (note,) = alike(["fee", "FEE", "cafe\u0301", "café", "card  lost", "card lost", "other"])
+    (note,) = similar_label_notes(
+        ["fee", "FEE", "cafe\u0301", "café", "card  lost", "card lost", "other"]
+    )
     for one in ("'fee' / 'FEE'", "'card  lost' / 'card lost'", "café"):
         assert one in note
     assert "other" not in note
-    assert "'1' / '1.0'" in alike(["1", "1.0", "2"])[0]
-    assert alike(["a", "b", "1", "2"]) == []
+    assert "'1' / '1.0'" in similar_label_notes(["1", "1.0", "2"])[0]
+    assert similar_label_notes(["a", "b", "1", "2"]) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdcli.data.labels import explain_match, match_labels
+from kdcli.data.labels.class_labels import explain_label_match, match_labels
 from kdcli.errors import ModelError
 
 
@@ -11,7 +11,7 @@ def test_order_is_of_no_consequence():
 
 
 def test_a_label_that_never_occurs_needs_no_match():
-    assert match_labels(["a", "b"], ["a", "x"], present=["a"]) == [0, -1]
+    assert match_labels(["a", "b"], ["a", "x"], present_labels=["a"]) == [0, -1]
 
 
 def test_nameless_labels_go_by_place():
@@ -37,24 +37,24 @@ DIGITS = [str(i) for i in range(12)]
 @pytest.mark.parametrize("model", [OUTPUTS, DIGITS])
 def test_numbered_labels_are_matched_by_number_in_whatever_order(data, model, ordered):
     shuffled = sorted(data, key=lambda name: name[::-1])
-    ids = match_labels(shuffled, model, ordered=ordered)
+    ids = match_labels(shuffled, model, labels_are_ordered=ordered)
     assert [int(name[-2:].removeprefix("_")) for name in shuffled] == ids
 
 
 def test_numbers_are_matched_where_some_never_occur():
-    assert match_labels(["0", "3"], OUTPUTS, ordered=False) == [0, 3]
-    assert match_labels(["a", "3"], OUTPUTS, present=["3"]) == [-1, 3]
+    assert match_labels(["0", "3"], OUTPUTS, labels_are_ordered=False) == [0, 3]
+    assert match_labels(["a", "3"], OUTPUTS, present_labels=["3"]) == [-1, 3]
 
 
 @pytest.mark.parametrize("data", [["1", "2", "12"], ["-1", "0", "1"], ["1011", "62010", "47110"]])
 def test_a_number_that_no_output_has_is_refused(data):
     with pytest.raises(ModelError):
-        match_labels(data, OUTPUTS[: len(data)], ordered=False)
+        match_labels(data, OUTPUTS[: len(data)], labels_are_ordered=False)
 
 
 def test_names_that_kd_has_sorted_are_never_matched_by_place():
     with pytest.raises(ModelError, match="id2label"):
-        match_labels(["no", "yes"], OUTPUTS[:2], ordered=False)
+        match_labels(["no", "yes"], OUTPUTS[:2], labels_are_ordered=False)
 
 
 def test_data_without_names_takes_the_model_s_in_order():
@@ -73,5 +73,5 @@ def test_data_without_names_takes_the_model_s_in_order():
     ],
 )
 def test_how_labels_of_other_names_are_matched_is_said(data, model, said):
-    why = explain_match(data, model)
+    why = explain_label_match(data, model)
     assert why is None if said is None else said in why

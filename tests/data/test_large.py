@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, config
 
-from kdcli.data import disk, encode, files, source
-from kdcli.recipe.data import DataSpec
+from kdcli.data import dataset_loading, mmap_tables
+from kdcli.data.readers import data_files
+from kdcli.data.tokenization import tokenize
+from kdcli.recipe.data import DataConfig
 
 ROWS = [(f"text number {i} of many, and rather long " * 3, i % 3) for i in range(20_000)]
 
@@ -37,7 +39,7 @@ def data(tmp_path):
         write(tmp_path / f"d.{kind}", kind)
         shutil.copy(tmp_path / f"d.{kind}", tmp_path / f"e.{kind}")
         splits = {"train": f"d.{kind}", "validation": f"e.{kind}"}
-        return DataSpec(dataset=str(tmp_path), splits=splits)
+        return DataConfig(dataset=str(tmp_path), splits=splits)
 
     return make
 
@@ -45,14 +47,14 @@ def data(tmp_path):
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_texts_are_on_disk_and_the_same(data, monkeypatch, kind):
     spec = data(kind)
-    whole = source.load(spec, 0, to_train=False)
-    monkeypatch.setattr(disk, "_LARGE", 0)
+    whole = dataset_loading.load_dataset_splits(spec, 0, require_train=False)
+    monkeypatch.setattr(mmap_tables, "_MAX_BYTES_IN_MEMORY", 0)
     before = pa.total_allocated_bytes()
-    corpus = source.load(spec, 0, to_train=False)
+    corpus = dataset_loading.load_dataset_splits(spec, 0, require_train=False)
     held = pa.total_allocated_bytes() - before
     # Two splits: a label of eight bytes a row, and little else; the texts are 5 MB.
     assert held < 2 * len(ROWS) * 8 + 500_000
-    assert corpus.labels == whole.labels == ("0", "1", "2")
+    assert corpus.label_names == whole.label_names == ("0", "1", "2")
     assert corpus.notes == whole.notes
     for part, split in whole.splits.items():
         assert corpus.splits[part].features == split.features
@@ -103,44 +105,52 @@ def write_packed(path):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize("name", ["d.parquet", "d.jsonl.gz"])
 def test_what_a_small_file_decodes_to_is_not_held_in_memory(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(disk, "_LARGE", 8_000_000)
+    monkeypatch.setattr(mmap_tables, "_MAX_BYTES_IN_MEMORY", 8_000_000)
     write_packed(tmp_path / name)
     assert (tmp_path / name).stat().st_size < DECODED / 100
-    spec = DataSpec(dataset=str(tmp_path), splits={"test": name})
+    spec = DataConfig(dataset=str(tmp_path), splits={"test": name})
     with anonymous_memory() as grown:
-        corpus = source.load(spec, 0, to_train=False)
+        corpus = dataset_loading.load_dataset_splits(spec, 0, require_train=False)
     assert max(grown) < 0.6 * DECODED
     assert len(corpus.splits["test"]) == COUNT
     assert corpus.splits["test"][COUNT - 1] == {"text": LONG, "label": 0}
 
 
 def test_tokens_are_on_disk_and_the_same(data, monkeypatch, tokenizer):
-    split = source.load(data("jsonl"), 0, to_train=False).splits["train"].select(range(5_000))
-    whole = encode.encode(split, tokenizer, 64)
-    monkeypatch.setattr(encode, "_MANY", 0)
+    split = (
+        dataset_loading.load_dataset_splits(data("jsonl"), 0, require_train=False)
+        .splits["train"]
+        .select(range(5_000))
+    )
+    whole = tokenize.tokenize_dataset(split, tokenizer, 64)
+    monkeypatch.setattr(tokenize, "_MIN_ROWS_ON_DISK", 0)
     before = pa.total_allocated_bytes()
-    rows = encode.encode(split, tokenizer, 64)
+    rows = tokenize.tokenize_dataset(split, tokenizer, 64)
     assert pa.total_allocated_bytes() - before < 1_000_000
     assert rows.features == whole.features
     assert rows[:] == whole[:]
-    assert (encode.token_ids(rows) == encode.token_ids(whole)).all()
+    assert (tokenize.distinct_token_ids(rows) == tokenize.distinct_token_ids(whole)).all()
 
 
 def test_no_file_stays_behind(data, monkeypatch, tokenizer, tmp_path):
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(disk, "_LARGE", 0)
-    monkeypatch.setattr(encode, "_MANY", 0)
-    split = source.load(data("csv"), 0, to_train=False).splits["train"].select(range(100))
-    encode.encode(split, tokenizer, 64)
+    monkeypatch.setattr(mmap_tables, "_MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(tokenize, "_MIN_ROWS_ON_DISK", 0)
+    split = (
+        dataset_loading.load_dataset_splits(data("csv"), 0, require_train=False)
+        .splits["train"]
+        .select(range(100))
+    )
+    tokenize.tokenize_dataset(split, tokenizer, 64)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_broken_row_far_into_a_large_file_is_said_by_its_line(data, monkeypatch, tmp_path):
-    monkeypatch.setattr(disk, "_LARGE", 0)
+    monkeypatch.setattr(mmap_tables, "_MAX_BYTES_IN_MEMORY", 0)
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     spec = data("csv")
     with (tmp_path / "d.csv").open("a") as file:
         file.write("a,b,c\n")
-    with pytest.raises(files.DataError, match=r"d\.csv:20002: the number of cells is 3"):
-        source.load(spec, 0)
+    with pytest.raises(data_files.DataError, match=r"d\.csv:20002: the number of cells is 3"):
+        dataset_loading.load_dataset_splits(spec, 0)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -6,7 +6,7 @@ import time
 import pytest
 from datasets import Dataset
 
-from kdcli.data import repeats
+from kdcli.data.checks import duplicates
 
 
 def split(*rows):
@@ -22,7 +22,7 @@ def test_each_kind_is_counted_whatever_its_case_punctuation_and_spaces():
         "validation": split(("STOP", 1), ("why", 1), ("now", 0)),
         "test": split(("Go, on", 1), ("go on", 1), ("W H Y", 0)),
     }
-    assert repeats.notes(splits) == [
+    assert duplicates.duplicate_notes(splits) == [
         "Texts that are labelled in more than one way: 3, 2 of them within train.",
         "Texts of train that occur again (case, punctuation and spaces aside): 2 in validation, "
         "2 in test. Measured on these, a model looks better than it is.",
@@ -31,21 +31,30 @@ def test_each_kind_is_counted_whatever_its_case_punctuation_and_spaces():
 
 def test_what_doesn_t_repeat_is_not_worth_a_word():
     train = split(("stop", 0), ("go on", 1), ("go on", 1))
-    assert repeats.notes({"train": train, "test": split(("goon", 0), ("stop it", 1))}) == []
+    assert (
+        duplicates.duplicate_notes({"train": train, "test": split(("goon", 0), ("stop it", 1))})
+        == []
+    )
 
 
 def test_punctuation_alone_is_a_text_of_its_own():
-    assert repeats.notes({"train": split(("?", 0), ("!", 1)), "test": split(("?!", 1))}) == []
+    assert (
+        duplicates.duplicate_notes({"train": split(("?", 0), ("!", 1)), "test": split(("?!", 1))})
+        == []
+    )
 
 
 def test_a_pair_is_both_its_texts():
     train = split(("a", 0, "b"), ("a", 1, "c"), ("ab", 1, ""))
-    assert repeats.notes({"train": train, "test": split(("a", 0, "d"))}) == []
-    assert "1 in test" in repeats.notes({"train": train, "test": split(("A.", 0, "B"))})[0]
+    assert duplicates.duplicate_notes({"train": train, "test": split(("a", 0, "d"))}) == []
+    assert (
+        "1 in test"
+        in duplicates.duplicate_notes({"train": train, "test": split(("A.", 0, "B"))})[0]
+    )
 
 
 def test_without_train_only_labels_can_disagree():
-    assert repeats.notes({"test": split(("a", 0), ("A", 1))}) == [
+    assert duplicates.duplicate_notes({"test": split(("a", 0), ("A", 1))}) == [
         "Texts that are labelled in more than one way: 1."
     ]
 
@@ -57,7 +66,7 @@ def test_twice_as_many_texts_take_about_twice_as_long():
         texts = [" ".join(words[8 * i : 8 * i + 8]) for i in range(rows)]
         data = Dataset.from_dict({"text": texts, "label": [0] * rows})
         start = time.process_time()
-        repeats.notes({"train": data, "test": data})
+        duplicates.duplicate_notes({"train": data, "test": data})
         return time.process_time() - start
 
     seconds(1000)
@@ -75,7 +84,7 @@ def test_case_punctuation_and_spacing_are_no_difference():
         ("whats my balance", 1), ("WHAT'S my balance", 0), ("übergrösse", 2), ("?!", 3),
         ("!?", 3), ("what is my balance", 1),
     )  # fmt: skip
-    again, otherwise = repeats.of_train(split, train)
+    again, otherwise = duplicates.find_train_overlap(split, train)
     assert again.tolist() == [True, True, True, True, False, False]
     assert otherwise.tolist() == [False, True, False, False, False, False]
 
@@ -100,7 +109,7 @@ def test_case_punctuation_and_spacing_are_no_difference():
     ],
 )
 def test_texts_that_mean_something_else_are_no_repeats(one, other):
-    first, second = repeats.keys(Dataset.from_dict({"text": [one, other]}))
+    first, second = duplicates.text_hashes(Dataset.from_dict({"text": [one, other]}))
     assert first != second
 
 
@@ -126,23 +135,27 @@ def test_texts_that_mean_something_else_are_no_repeats(one, other):
     ],
 )
 def test_texts_that_are_written_otherwise_are_repeats(one, other):
-    first, second = repeats.keys(Dataset.from_dict({"text": [one, other]}))
+    first, second = duplicates.text_hashes(Dataset.from_dict({"text": [one, other]}))
     assert first == second
 
 
 def test_a_text_with_two_labels_in_train_is_known_by_both():
-    again, otherwise = repeats.of_train(rows(("a", 0), ("a", 2)), rows(("a", 0), ("A", 1)))
+    again, otherwise = duplicates.find_train_overlap(
+        rows(("a", 0), ("a", 2)), rows(("a", 0), ("A", 1))
+    )
     assert again.all()
     assert otherwise.tolist() == [False, True]
 
 
 def test_a_pair_is_repeated_where_both_texts_are():
     train = rows(("one", 0), other=["two"])
-    again, _ = repeats.of_train(rows(("one", 0), ("one", 0), other=["two.", "three"]), train)
+    again, _ = duplicates.find_train_overlap(
+        rows(("one", 0), ("one", 0), other=["two.", "three"]), train
+    )
     assert again.tolist() == [True, False]
 
 
 def test_rows_that_were_selected_are_those_that_count():
     train = rows(("a", 0), ("b", 0), ("c", 0)).select([2])
-    again, _ = repeats.of_train(rows(("a", 0), ("c", 0)), train)
+    again, _ = duplicates.find_train_overlap(rows(("a", 0), ("c", 0)), train)
     assert again.tolist() == [False, True]

@@ -13,13 +13,13 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hub_server import HubServer
 
-from kdcli import machine
-from kdcli.data.source import load
-from kdcli.errors import MachineError
-from kdcli.progress import Silent
-from kdcli.recipe.data import DataSpec
+from kdcli import resources
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.errors import ResourceError
+from kdcli.pipeline import preflight
+from kdcli.progress import SilentReporter
+from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import Recipe
-from kdcli.stages import inputs
 
 ROWS = [(f"text number {i}", ("cat", "dog")[i % 2]) for i in range(40)]
 OBJECTS = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
@@ -354,15 +354,17 @@ def test_outputs_that_no_memory_holds_are_refused_beforehand(
             "teacher": {"model": str(tiny_backbone), "fine_tune": {}},
         }
     )
-    monkeypatch.setattr(machine, "free_memory", lambda: 3.7e6)
-    assert len(inputs.look(recipe, Silent()).corpus.labels) == 900
-    monkeypatch.setattr(machine, "free_memory", lambda: 3.5e6)
-    with pytest.raises(MachineError, match="about 1,000 texts and 900 labels takes"):
-        inputs.look(recipe, Silent())
+    monkeypatch.setattr(resources, "free_memory_bytes", lambda: 3.7e6)
+    assert (
+        len(preflight.validate_inputs(recipe, SilentReporter()).dataset_splits.label_names) == 900
+    )
+    monkeypatch.setattr(resources, "free_memory_bytes", lambda: 3.5e6)
+    with pytest.raises(ResourceError, match="about 1,000 texts and 900 labels takes"):
+        preflight.validate_inputs(recipe, SilentReporter())
 
 
 def texts_of(path):
-    splits = load(DataSpec(dataset=str(path)), 0).splits.values()
+    splits = load_dataset_splits(DataConfig(dataset=str(path)), 0).splits.values()
     return sorted(text for split in splits for text in split["text"])
 
 
@@ -410,14 +412,17 @@ def test_in_csv_every_text_is_text(file):
 )
 def test_labels_in_csv_are_numbers_only_where_they_are_written_so(file, names, labels):
     rows = [(f"text {i}", names[i % 2]) for i in range(40)]
-    assert load(DataSpec(dataset=str(file("d.csv", csv(rows)))), 0).labels == labels
+    assert (
+        load_dataset_splits(DataConfig(dataset=str(file("d.csv", csv(rows)))), 0).label_names
+        == labels
+    )
 
 
 def test_labels_that_are_numbers_in_one_split_only_are_names(file):
     file("d/train.csv", csv([(f"text {i}", i % 2) for i in range(10)] + [("b", "oos")]))
     path = file("d/validation.csv", csv([("a", 1)]))
-    corpus = load(DataSpec(dataset=str(path.parent)), 0)
-    assert corpus.labels == ("0", "1", "oos")
+    corpus = load_dataset_splits(DataConfig(dataset=str(path.parent)), 0)
+    assert corpus.label_names == ("0", "1", "oos")
     assert corpus.splits["validation"]["label"][:] == [1]
 
 
@@ -434,6 +439,6 @@ dataset_info:
   - {name: label, dtype: {class_label: {names: {"0": bad, "1": good}}}}
 ---""",
     )
-    corpus = load(DataSpec(dataset=str(path.parent)), 0)
-    assert corpus.labels == ("bad", "good")
+    corpus = load_dataset_splits(DataConfig(dataset=str(path.parent)), 0)
+    assert corpus.label_names == ("bad", "good")
     assert set(corpus.splits["train"]["text"]) == {"a", "null"}

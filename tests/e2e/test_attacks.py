@@ -13,14 +13,14 @@ from chat_server import ChatServer
 from datasets import Dataset
 from typer.testing import CliRunner
 
-from kdcli import pipeline
 from kdcli.cli.app import app
 from kdcli.errors import DataError, ModelError
-from kdcli.models import source
-from kdcli.progress import Silent
-from kdcli.recipe.data import DataSpec
+from kdcli.models import model_io
+from kdcli.pipeline import runner
+from kdcli.pipeline.run_folder import RunFolder, sha256_of_file
+from kdcli.progress import SilentReporter
+from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import Recipe
-from kdcli.run import RunFolder, file_digest
 
 SECRET = "hf_" + "SecretOfTheUser" * 2
 FIT = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}
@@ -48,7 +48,7 @@ def kd(*arguments):
 
 def contents(folder):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path): (file_digest(path), path.stat().st_mode) for path in files}
+    return {str(path): (sha256_of_file(path), path.stat().st_mode) for path in files}
 
 
 def refused(here, *arguments):
@@ -218,9 +218,9 @@ def test_a_data_folder_s_link_brings_nothing_in(here):
     Path("theirs/train.csv").unlink()
     Path("theirs/part").symlink_to("../../private", target_is_directory=True)
     with pytest.raises(DataError, match="part is a link"):
-        from kdcli.data import folder
+        from kdcli.data.readers import split_files
 
-        folder.digest(DataSpec(dataset="theirs"))
+        split_files.hash_local_dataset(DataConfig(dataset="theirs"))
 
 
 CARDS = [
@@ -260,18 +260,18 @@ def test_a_tokenizer_reads_no_file_of_another_folder(here, tiny_backbone, key):
     for name in (here.parent / "private/precious", "../private/precious", "mine.txt"):
         Path("theirs/tokenizer_config.json").write_text(json.dumps({**settings, key: str(name)}))
         with pytest.raises(ModelError, match=key):
-            source.locate("theirs")
+            model_io.locate_model("theirs")
     # The path of the machine that the model was made on.
     made_there = {**settings, key: "/home/elsewhere/vocab.txt"}
     Path("theirs/tokenizer_config.json").write_text(json.dumps(made_there))
-    source.locate("theirs")
+    model_io.locate_model("theirs")
 
 
 def test_a_model_folder_s_link_brings_nothing_in(here, tiny_backbone):
     shutil.copytree(tiny_backbone, "theirs")
     (here / "theirs/added.txt").symlink_to("../../private/precious")
     with pytest.raises(ModelError, match=r"added\.txt is a link"):
-        source.locate("theirs")
+        model_io.locate_model("theirs")
     refused(here, "init-student", "theirs", "-o", "student", "--layers", "2")
 
 
@@ -282,10 +282,10 @@ def test_the_hub_s_cache_is_made_of_links_and_is_read(here, tiny_backbone):
     for file in Path(tiny_backbone).iterdir():
         shutil.copy(file, blobs / file.name)
         (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
-    assert source.locate(str(snapshot)) == snapshot
+    assert model_io.locate_model(str(snapshot)) == snapshot
     (snapshot / "added.txt").symlink_to("../../../../private/precious")
     with pytest.raises(ModelError, match=r"added\.txt is a link"):
-        source.locate(str(snapshot))
+        model_io.locate_model(str(snapshot))
 
 
 # A stranger's run folder
@@ -302,7 +302,7 @@ def finished(small_data, tiny_teacher, tmp_path_factory):
         "evaluate": {"latency_texts": 2},
     })  # fmt: skip
     folder = tmp_path_factory.mktemp("finished") / "run"
-    pipeline.execute(recipe, folder, Silent())
+    runner.run_pipeline(recipe, folder, SilentReporter())
     return folder
 
 
@@ -340,7 +340,7 @@ def test_only_what_the_run_made_is_pushed(here, theirs):
     (theirs / "student/keys.txt").write_text(SECRET)
     manifest = json.loads((theirs / "run.json").read_text())
     precious = here.parent / "private/precious"
-    listed = [file_digest(precious), precious.stat().st_size]
+    listed = [sha256_of_file(precious), precious.stat().st_size]
     done = kd("card", "run", "--push", "owner/name", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
     files = json.loads(done.stdout)["files"]
@@ -380,11 +380,11 @@ def test_planted_links_at_an_output_are_not_followed(here, theirs, small_data, s
 
 
 def test_a_planted_lock_truncates_nothing(here, theirs, monkeypatch):
-    from kdcli.locks import only_one
+    from kdcli.pipeline.locks import shared_work_lock
 
     precious = here.parent / "private/precious"
     Path(".teacher-0123.lock").symlink_to(precious)
-    with only_one(here / ".teacher-0123", Silent()):
+    with shared_work_lock(here / ".teacher-0123", SilentReporter()):
         pass
     assert precious.read_text() == f"{SECRET}\n"
 
@@ -393,7 +393,7 @@ def neighbour_s(here, theirs):
     """A run of ours that finds a neighbour's teacher."""
     record = RunFolder.open(theirs).records["teacher"]
     own = RunFolder(here / "own")
-    return own.take_over("teacher", "teacher", record.key), own.path / "teacher"
+    return own.reuse_from_other_run("teacher", "teacher", record.key), own.path / "teacher"
 
 
 def test_a_foreign_neighbour_s_files_are_copied(here, theirs, monkeypatch):
@@ -431,8 +431,11 @@ def test_weights_have_the_mode_that_the_umask_gives(tmp_path, tiny_teacher, umas
     before = os.umask(umask)
     try:
         folder = tmp_path / "model"
-        model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
-        source.save(model, tokenizer, folder)
+        model, tokenizer = (
+            model_io.load_classifier(tiny_teacher),
+            model_io.load_tokenizer(tiny_teacher),
+        )
+        model_io.save_model(model, tokenizer, folder)
     finally:
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}

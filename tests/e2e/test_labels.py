@@ -9,10 +9,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 from typer.testing import CliRunner
 
+from kdcli.api.model_evaluation import evaluate_models
 from kdcli.cli.app import app
-from kdcli.models.files import weights
-from kdcli.progress import Silent
-from kdcli.stages.measure import measure
+from kdcli.models.model_files import find_weight_files
+from kdcli.progress import SilentReporter
 
 COUNT = 12
 FEW = ("evaluate.latency_texts=1", "--latency-texts 1")
@@ -89,7 +89,9 @@ def test_labels_by_number_mean_the_model_s_outputs(tmp_path, config, tokenizer, 
     assert {2, 10} < set(said), "sorted as text, 10 comes before 2"
     data = write(tmp_path / "data", texts, said, to)
     flags = [(f"data.dataset={data}", "--data"), FEW]
-    figures = measure([str(model)], flags, Silent()).document["models"][0]["splits"]
+    figures = evaluate_models([str(model)], flags, SilentReporter()).evaluation["models"][0][
+        "splits"
+    ]
     assert figures["test"]["accuracy"] == figures["validation"]["accuracy"] == 1.0
 
 
@@ -118,7 +120,10 @@ def test_codes_make_as_many_outputs_as_there_are(tmp_path, monkeypatch, tiny_bac
     student = distilled(tmp_path, "--set", "teacher.fine_tune.epochs=1")[0] / "student"
     named = json.loads((student / "config.json").read_text())["id2label"]
     assert named == {str(i): str(code) for i, code in enumerate(codes)}
-    assert weights(student)[0].stat().st_size < weights(tiny_backbone)[0].stat().st_size
+    assert (
+        find_weight_files(student)[0].stat().st_size
+        < find_weight_files(tiny_backbone)[0].stat().st_size
+    )
 
 
 def test_multi_hot_lists_mean_the_model_s_outputs(tmp_path, monkeypatch, config, tokenizer, texts):
@@ -138,7 +143,9 @@ def test_multi_hot_lists_mean_the_model_s_outputs(tmp_path, monkeypatch, config,
             lines.writerow(["text", "label"])
             lines.writerows(zip(texts, map(str, rows), strict=True))
     flags = [("data.dataset=data", "--data"), FEW]
-    figures = measure([str(model)], flags, Silent()).document["models"][0]["splits"]
+    figures = evaluate_models([str(model)], flags, SilentReporter()).evaluation["models"][0][
+        "splits"
+    ]
     assert figures["test"]["micro_f1"] == 1.0
     kd("recipe", "new", "--data", "data", "--teacher", model)
     run, found = distilled(tmp_path)

@@ -16,10 +16,10 @@ import helpers
 import pandas as pd
 import pytest
 
-from kdcli.pipeline import execute
-from kdcli.progress import Silent
-from kdcli.recipe.load import load
-from kdcli.run import file_digest
+from kdcli.pipeline.run_folder import sha256_of_file
+from kdcli.pipeline.runner import run_pipeline
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import load_recipe
 
 FIT = "{epochs: %d, batch_size: 16, learning_rate: 1e-3}"
 # Shown in a table, in a card, in JSON; and trained on.
@@ -78,7 +78,7 @@ def outcome(run):
     """What must not depend on the machine's mishaps."""
     models = json.loads((run / "evaluation.json").read_text())["models"]
     weights = {
-        name: file_digest(run / name / "model.safetensors") for name in ("teacher", "student")
+        name: sha256_of_file(run / name / "model.safetensors") for name in ("teacher", "student")
     }
     return weights, {model["name"]: model["splits"] for model in models}
 
@@ -250,7 +250,7 @@ def test_a_home_that_can_t_be_written(recipe, tmp_path, no_home, expected):
     env["TMPDIR"] = str(tmp_path)
     done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env=env, within=within)
     assert done.returncode == 0, done.stderr
-    assert file_digest(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
+    assert sha256_of_file(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
     assert not list(tmp_path.glob("kd-*")), "the cache goes with the command"
 
 
@@ -278,7 +278,7 @@ def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
     for clock in (lambda: start + 1e8, lambda: start - 1e5 * (time.monotonic() % 1e4)):
         monkeypatch.setattr(time, "time", clock)
         until = "teacher" if clock() > start else "card"
-        execute(load(str(recipe)), tmp_path / "run", Silent(), until)
+        run_pipeline(load_recipe(str(recipe)), tmp_path / "run", SilentReporter(), until)
     assert outcome(tmp_path / "run") == expected
     records = json.loads((tmp_path / "run/run.json").read_text())["stages"]
     assert all(record["seconds"] >= 0 for record in records.values())
@@ -295,7 +295,7 @@ def test_one_processor(recipe, tmp_path, expected):
         preexec_fn=lambda: os.sched_setaffinity(0, one),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert file_digest(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
+    assert sha256_of_file(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
 
 
 PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": None, "LC_CTYPE": None}

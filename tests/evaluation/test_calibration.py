@@ -6,7 +6,13 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from kdcli.evaluation.calibration import BINS, bins, expected_error, fit_temperature, reliability
+from kdcli.evaluation.calibration.calibration_error import (
+    NUM_BINS,
+    confidence_bin_ids,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_curve,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -14,14 +20,14 @@ RANDOM = np.random.default_rng(0)
 def test_the_curve_is_scikit_learn_s():
     confidence = np.append(RANDOM.random(500), [0.2, 1 / 3, 0.6, 1.0])
     correct = RANDOM.random(504) < confidence
-    found = reliability(confidence, correct)
-    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)
+    found = reliability_curve(confidence, correct)
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=NUM_BINS)
     assert [p["accuracy"] for p in found] == list(accuracy)
     assert [p["confidence"] for p in found] == list(mean)
     assert sum(p["texts"] for p in found) == 504
     # The bins that texts are counted in are those that their means are of.
-    for point, i in zip(found, sorted(set(bins(confidence))), strict=True):
-        inside = bins(confidence) == i
+    for point, i in zip(found, sorted(set(confidence_bin_ids(confidence))), strict=True):
+        inside = confidence_bin_ids(confidence) == i
         assert point["texts"] == inside.sum()
         assert point["confidence"] == pytest.approx(confidence[inside].mean())
 
@@ -31,8 +37,8 @@ def test_the_curve_is_scikit_learn_s():
 )
 def test_the_error_is_the_gap(confidence, right, error):
     correct = np.arange(100) < 100 * right
-    curve = reliability(np.full(100, confidence), correct)
-    assert expected_error(curve) == pytest.approx(error)
+    curve = reliability_curve(np.full(100, confidence), correct)
+    assert expected_calibration_error(curve) == pytest.approx(error)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 3.0])

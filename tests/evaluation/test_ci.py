@@ -5,14 +5,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kdcli.evaluation import ci
-from kdcli.evaluation.gates import Check, parse
+from kdcli.evaluation.ci import formats
+from kdcli.evaluation.ci.quality_gates import GateResult, parse_quality_gate
 
 ODD = 'runs/50%:a,b\n"<&>\x1b|`'
 CHECKS = [
-    Check(parse("--fail-under", "test.accuracy=0.9"), "student", "test", 0.95, True),
-    Check(parse("--fail-under", "test.accuracy.low=0.9"), ODD, "test", 0.8, False),
-    Check(parse("--fail-over", "megabytes=5"), "student", None, 9.0, False),
+    GateResult(
+        parse_quality_gate("--fail-under", "test.accuracy=0.9"), "student", "test", 0.95, True
+    ),
+    GateResult(
+        parse_quality_gate("--fail-under", "test.accuracy.low=0.9"), ODD, "test", 0.8, False
+    ),
+    GateResult(parse_quality_gate("--fail-over", "megabytes=5"), "student", None, 9.0, False),
 ]
 
 # What the runner's own parser does with a line: see its ActionCommand.TryParseV2.
@@ -39,18 +43,18 @@ def unescape(text, codes=None):
 
 
 def test_each_missed_gate_is_an_annotation_that_reads_as_it_was_said():
-    lines = ci.annotations(CHECKS).splitlines()
+    lines = formats.github_annotations(CHECKS).splitlines()
     assert len(lines) == 2
     for line, check in zip(lines, CHECKS[1:], strict=True):
         assert runner(line) == ("error", {"title": str(check.gate)}, str(check))
 
 
 def test_nothing_missed_is_no_annotation():
-    assert ci.annotations(CHECKS[:1]) == ""
+    assert formats.github_annotations(CHECKS[:1]) == ""
 
 
 def test_junit_has_a_case_for_each_gate():
-    root = ElementTree.fromstring(ci.junit(CHECKS).encode())
+    root = ElementTree.fromstring(formats.junit_xml(CHECKS).encode())
     (suite,) = root
     assert (root.tag, suite.tag) == ("testsuites", "testsuite")
     for node in (root, suite):
@@ -66,7 +70,7 @@ def test_junit_has_a_case_for_each_gate():
 
 
 def test_junit_without_gates_is_well_formed():
-    root = ElementTree.fromstring(ci.junit([]).encode())
+    root = ElementTree.fromstring(formats.junit_xml([]).encode())
     assert root.get("tests") == "0"
 
 
@@ -86,7 +90,7 @@ def evaluation():
 
 
 def test_the_summary_s_tables_hold_together(evaluation):
-    text = ci.step_summary(evaluation, CHECKS)
+    text = formats.github_step_summary(evaluation, CHECKS)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [len(re.split(r"(?<!\\)\|", line)) - 2 for line in lines]
     assert cells == [2] * (len(lines) - 5) + [3] * 5

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from kdcli.evaluation.operating import FILE
+from kdcli.evaluation.calibration.inference_config import INFERENCE_CONFIG_FILENAME
 
 SPLIT = ("--split", "test")
 
@@ -174,7 +174,7 @@ def test_the_student_brings_its_threshold_to_texts_of_any_kind(run, tmp_path):
     assert done.exit_code == 0, done.stderr
     (found,) = json.loads(done.stdout)["models"]
     assert found["settings"].pop("from") == "model"
-    own = json.loads((run / "student" / FILE).read_text())
+    own = json.loads((run / "student" / INFERENCE_CONFIG_FILENAME).read_text())
     assert (own.pop("max_length"), own.pop("truncate")) == (64, None)
     assert found["settings"] == own
     assert "accuracy_at_threshold" in found["splits"]["train"]
@@ -193,7 +193,7 @@ def test_another_budget_is_chosen_anew_on_validation(run):
     (found,) = json.loads(done.stdout)["models"]
     assert found["settings"]["from"] == "validation"
     assert found["settings"]["operating_point"]["refuse_at_most"] == 0.3
-    own = json.loads((run / "student" / FILE).read_text())["operating_point"]
+    own = json.loads((run / "student" / INFERENCE_CONFIG_FILENAME).read_text())["operating_point"]
     assert found["settings"]["operating_point"]["threshold"] > own["threshold"]
 
 

@@ -12,50 +12,54 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 from transformers import pipeline
 
-from kdcli.data.source import Corpus, load
+from kdcli.data.dataset_loading import DatasetSplits, load_dataset_splits
 from kdcli.errors import DataError, ModelError
-from kdcli.evaluation import document, gates, operating
-from kdcli.evaluation.compare import compare
-from kdcli.models import source
-from kdcli.progress import Silent
-from kdcli.recipe.data import DataSpec
-from kdcli.recipe.load import shipped_folder
-from kdcli.recipe.schema import EvaluateSpec
+from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.ci import quality_gates
+from kdcli.evaluation.compare import compare_models
+from kdcli.evaluation.output import evaluation_json
+from kdcli.models import model_io
+from kdcli.progress import SilentReporter
+from kdcli.recipe.data import DataConfig
+from kdcli.recipe.loading import shipped_recipes_folder
+from kdcli.recipe.schema import EvaluateConfig
 
-SPEC = EvaluateSpec(latency_texts=2)
-SCOPE = EvaluateSpec(latency_texts=2, out_of_scope="out_of_scope")
+SPEC = EvaluateConfig(latency_texts=2)
+SCOPE = EvaluateConfig(latency_texts=2, out_of_scope="out_of_scope")
 
 
 @pytest.fixture(scope="module")
 def corpus(small_data):
-    return load(DataSpec(dataset=str(small_data), label="intent"), 0)
+    return load_dataset_splits(DataConfig(dataset=str(small_data), label="intent"), 0)
 
 
 @pytest.fixture(scope="module")
 def learnt(run):
     """Teacher and student of a real run, on the texts that they were trained for."""
-    data = load(DataSpec(dataset=str(shipped_folder() / "quickstart"), label="intent"), 0)
+    data = load_dataset_splits(
+        DataConfig(dataset=str(shipped_recipes_folder() / "quickstart"), label="intent"), 0
+    )
     folders = {"teacher": run / "teacher", "student": run / "student"}
-    return compare(folders, data, SCOPE, None, Silent())
+    return compare_models(folders, data, SCOPE, None, SilentReporter())
 
 
 def relabelled(model, tokenizer, names, folder):
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: i for i, name in enumerate(names)}
-    source.save(model, tokenizer, folder)
+    model_io.save_model(model, tokenizer, folder)
     return folder
 
 
 @pytest.fixture
 def shuffled(tiny_teacher, tmp_path):
     """The tiny teacher with its labels, and its head's rows, in another order."""
-    model = source.load_classifier(tiny_teacher)
-    names = source.labels_of(model.config)
+    model = model_io.load_classifier(tiny_teacher)
+    names = model_io.get_label_names(model.config)
     order = list(reversed(range(len(names))))
     with torch.no_grad():
         model.classifier.weight.copy_(model.classifier.weight[order].clone())
         model.classifier.bias.copy_(model.classifier.bias[order].clone())
-    tokenizer = source.load_tokenizer(tiny_teacher)
+    tokenizer = model_io.load_tokenizer(tiny_teacher)
     return relabelled(model, tokenizer, [names[j] for j in order], tmp_path / "shuffled")
 
 
@@ -66,7 +70,7 @@ def without_times(model):
 
 def test_the_order_of_labels_changes_no_figure(tiny_teacher, shuffled, corpus):
     folders = {"teacher": tiny_teacher, "shuffled": shuffled}
-    found = compare(folders, corpus, SCOPE, None, Silent()).document
+    found = compare_models(folders, corpus, SCOPE, None, SilentReporter()).evaluation
     assert found["examples"] == {"validation": 34, "test": 34}
     one, two = map(without_times, found["models"])
     for split in found["examples"]:
@@ -115,7 +119,7 @@ def test_a_real_student_is_told_from_chance_and_its_figures_are_bounded(learnt):
 
 
 def test_every_figure_is_known_to_the_gates_and_has_an_interval(learnt):
-    known = gates.OF_TASK[learnt.document["task"]]
+    known = quality_gates.HIGHER_IS_BETTER_BY_TASK[learnt.document["task"]]
     for model in learnt.document["models"]:
         for figures in model["splits"].values():
             numbers = {name for name, value in figures.items() if isinstance(value, float)}
@@ -123,12 +127,14 @@ def test_every_figure_is_known_to_the_gates_and_has_an_interval(learnt):
             assert numbers == figures["intervals"].keys()
     student = learnt.document["models"][1]["splits"]["test"]
     assert student.keys() >= known.keys()
-    assert document.flat(learnt.document["models"][1]).keys() == set(document.COSTS)
+    assert evaluation_json.flatten_costs(learnt.document["models"][1]).keys() == set(
+        evaluation_json.COST_METRICS
+    )
 
 
 def test_the_threshold_is_chosen_on_validation_and_applied_on_test(learnt):
     found = learnt.document["models"][1]
-    point = operating.settings(found["settings"]).operating_point
+    point = inference_config.parse_calibration(found["settings"]).operating_point
     assert found["settings"]["from"] == "validation"
     outside = learnt.labels.index("out_of_scope")
     logits = {split: said["student"].logits for split, said in learnt.answers.items()}
@@ -137,7 +143,7 @@ def test_the_threshold_is_chosen_on_validation_and_applied_on_test(learnt):
         for split, rows in learnt.corpus.splits.items()
         if split in logits
     }
-    (chosen,) = operating.choose(
+    (chosen,) = inference_config.choose_out_of_scope_thresholds(
         logits["validation"], gold["validation"], outside, "out_of_scope", [0.02]
     )
     assert chosen == point
@@ -145,7 +151,7 @@ def test_the_threshold_is_chosen_on_validation_and_applied_on_test(learnt):
     figures = found["splits"]
     assert figures["validation"]["in_scope_refused_at_threshold"] <= 0.02
     assert figures["validation"]["in_scope_refused_at_threshold"] > 0.02 - 1 / inside.sum()
-    refused = point.predict(logits["test"], outside) == outside
+    refused = point.predict_with_refusal(logits["test"], outside) == outside
     test = figures["test"]
     assert test["out_of_scope_recall_at_threshold"] == pytest.approx(
         refused[gold["test"] == outside].mean()
@@ -161,21 +167,23 @@ def test_other_test_labels_choose_the_same_threshold_and_temperature(learnt, run
     labels = list(reversed(data.splits["test"]["label"]))
     feature = data.splits["test"].features["label"]
     wrong = data.splits["test"].remove_columns("label").add_column("label", labels, feature=feature)
-    changed = Corpus({**data.splits, "test": wrong}, data.labels)
+    changed = DatasetSplits({**data.splits, "test": wrong}, data.labels)
     spec = SCOPE.model_copy(update={"splits": ("test",)})
-    found = compare({"student": run / "student"}, changed, spec, None, Silent()).document
+    found = compare_models(
+        {"student": run / "student"}, changed, spec, None, SilentReporter()
+    ).evaluation
     assert found["models"][0]["settings"] == learnt.document["models"][1]["settings"]
     assert found["models"][0]["splits"]["test"]["accuracy"] < 0.2
 
 
 def test_what_a_model_brings_is_applied_and_nothing_is_chosen(learnt, run):
-    point = operating.OperatingPoint("out_of_scope", "probability", 2.0, 0.5)
-    brought = operating.Settings(3.0, point)
+    point = inference_config.OutOfScopeThreshold("out_of_scope", "probability", 2.0, 0.5)
+    brought = inference_config.Calibration(3.0, point)
     spec = SCOPE.model_copy(update={"splits": ("test",)})
-    found = compare(
-        {"student": run / "student"}, learnt.corpus, spec, None, Silent(),
-        carried={"student": brought},
-    ).document["models"][0]  # fmt: skip
+    found = compare_models(
+        {"student": run / "student"}, learnt.corpus, spec, None, SilentReporter(),
+        saved_calibrations={"student": brought},
+    ).evaluation["models"][0]  # fmt: skip
     assert found["settings"]["from"] == "model"
     assert found["settings"]["temperature"] == 3.0
     # No probability reaches 2: everything is refused.
@@ -219,22 +227,22 @@ def test_the_two_sides_of_a_pair_mirror_each_other(learnt):
 def test_costs_are_beside_those_of_the_teacher(learnt):
     teacher, student = learnt.document["models"]
     assert "relative" not in teacher
-    own, its = document.flat(student), document.flat(teacher)
-    assert student["relative"] == {key: own[key] / its[key] for key in document.COSTS}
+    own, its = evaluation_json.flatten_costs(student), evaluation_json.flatten_costs(teacher)
+    assert student["relative"] == {key: own[key] / its[key] for key in evaluation_json.COST_METRICS}
     assert student["relative"]["flops_per_token"] == pytest.approx(0.5, abs=0.05)
     assert student["peak_megabytes"] > 4 * student["parameters"] / 1e6
 
 
 def test_the_document_is_json_and_its_short_form_is_shorter(learnt):
-    text = document.write(learnt.document)
+    text = evaluation_json.format_evaluation_json(learnt.document)
     again = json.loads(text)
     assert (
         again["models"][1]["splits"]["test"]["accuracy"]
         == (learnt.document["models"][1]["splits"]["test"]["accuracy"])
     )
     assert again == json.loads(json.dumps(learnt.document))
-    short = document.short(learnt.document)
-    assert len(document.write(short)) < 0.8 * len(text)
+    short = evaluation_json.drop_long_tables(learnt.document)
+    assert len(evaluation_json.format_evaluation_json(short)) < 0.8 * len(text)
     assert "accuracy" in short["models"][0]["splits"]["test"]
 
 
@@ -244,13 +252,13 @@ def test_texts_that_occur_in_train_are_counted_and_left_out_beside(learnt, run):
     new = data.splits["test"].select(range(30))
     from datasets import concatenate_datasets
 
-    both = Corpus({"train": data.splits["train"], "test": concatenate_datasets([known, new])},
+    both = DatasetSplits({"train": data.splits["train"], "test": concatenate_datasets([known, new])},
                   data.labels)  # fmt: skip
-    alone = Corpus({"test": new}, data.labels)
+    alone = DatasetSplits({"test": new}, data.labels)
     spec = SCOPE.model_copy(update={"splits": ("test",)})
     models = {"student": run / "student"}
-    found = compare(models, both, spec, None, Silent()).document
-    expected = compare(models, alone, spec, None, Silent()).document
+    found = compare_models(models, both, spec, None, SilentReporter()).evaluation
+    expected = compare_models(models, alone, spec, None, SilentReporter()).evaluation
     assert found["repeated"] == {"test": {"texts": 10, "other_label": 0}}
     beside = found["models"][0]["splits"]["test"]["unrepeated"]
     apart = expected["models"][0]["splits"]["test"]
@@ -259,24 +267,26 @@ def test_texts_that_occur_in_train_are_counted_and_left_out_beside(learnt, run):
 
 
 def test_a_label_that_the_model_lacks_is_refused(tiny_teacher, corpus, tmp_path):
-    model = source.load_classifier(tiny_teacher)
-    names = list(source.labels_of(model.config))
+    model = model_io.load_classifier(tiny_teacher)
+    names = list(model_io.get_label_names(model.config))
     names[3] = "something_else"
-    other = relabelled(model, source.load_tokenizer(tiny_teacher), names, tmp_path / "other")
+    other = relabelled(model, model_io.load_tokenizer(tiny_teacher), names, tmp_path / "other")
     with pytest.raises(ModelError, match=r"other: The model doesn't know the label"):
-        compare({"other": other}, corpus, SPEC, None, Silent())
+        compare_models({"other": other}, corpus, SPEC, None, SilentReporter())
 
 
 def test_models_of_different_labels_are_refused_with_both_lists(tiny_teacher, corpus, tmp_path):
-    model = source.load_classifier(tiny_teacher)
-    names = list(source.labels_of(model.config))
+    model = model_io.load_classifier(tiny_teacher)
+    names = list(model_io.get_label_names(model.config))
     rare = corpus.splits["test"].filter(lambda row: row["label"] != 3)
-    texts = Corpus({"test": rare}, corpus.labels)
+    texts = DatasetSplits({"test": rare}, corpus.label_names)
     names[3] = "something_else"
-    other = relabelled(model, source.load_tokenizer(tiny_teacher), names, tmp_path / "other")
-    says = rf"only teacher knows {corpus.labels[3]}, only other something_else"
+    other = relabelled(model, model_io.load_tokenizer(tiny_teacher), names, tmp_path / "other")
+    says = rf"only teacher knows {corpus.label_names[3]}, only other something_else"
     with pytest.raises(ModelError, match=says):
-        compare({"teacher": tiny_teacher, "other": other}, texts, SPEC, None, Silent())
+        compare_models(
+            {"teacher": tiny_teacher, "other": other}, texts, SPEC, None, SilentReporter()
+        )
 
 
 def test_labels_without_names_are_taken_in_order_and_that_is_said(tiny_teacher, corpus, tmp_path):
@@ -287,29 +297,35 @@ def test_labels_without_names_are_taken_in_order_and_that_is_said(tiny_teacher, 
     (nameless / "config.json").write_text(json.dumps(config))
     listener = Listener()
     folders = {"teacher": tiny_teacher, "nameless": nameless}
-    found = compare(folders, replace(corpus, ordered=True), SPEC, None, listener).document
+    found = compare_models(
+        folders, replace(corpus, labels_are_ordered=True), SPEC, None, listener
+    ).evaluation
     assert found["models"][1]["splits"]["test"]["agreement"] == 1.0
     assert any("nameless: its labels have no names" in said for said in listener.said)
     with pytest.raises(ModelError, match=r"nameless: .*id2label"):
-        compare(folders, replace(corpus, ordered=False), SPEC, None, listener)
+        compare_models(folders, replace(corpus, labels_are_ordered=False), SPEC, None, listener)
 
 
 def test_a_model_may_know_more_labels_than_the_texts_have(tiny_teacher, corpus):
     rows = corpus.splits["test"].filter(lambda row: row["label"] in (4, 9))
-    found = compare(
-        {"m": tiny_teacher}, Corpus({"test": rows}, corpus.labels), SPEC, None, Silent()
+    found = compare_models(
+        {"m": tiny_teacher},
+        DatasetSplits({"test": rows}, corpus.label_names),
+        SPEC,
+        None,
+        SilentReporter(),
     )
-    assert sorted(found.labels) == sorted(corpus.labels)
-    assert found.document["models"][0]["splits"]["test"]["log_loss"] > 0
+    assert sorted(found.labels) == sorted(corpus.label_names)
+    assert found.evaluation["models"][0]["splits"]["test"]["log_loss"] > 0
 
 
 def test_weights_that_are_no_numbers_are_said(tiny_teacher, corpus, tmp_path):
-    model = source.load_classifier(tiny_teacher)
+    model = model_io.load_classifier(tiny_teacher)
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
-    source.save(model, source.load_tokenizer(tiny_teacher), tmp_path / "nan")
+    model_io.save_model(model, model_io.load_tokenizer(tiny_teacher), tmp_path / "nan")
     with pytest.raises(ModelError, match="no finite numbers"):
-        compare({"nan": tmp_path / "nan"}, corpus, SPEC, None, Silent())
+        compare_models({"nan": tmp_path / "nan"}, corpus, SPEC, None, SilentReporter())
 
 
 @pytest.mark.parametrize(
@@ -317,10 +333,10 @@ def test_weights_that_are_no_numbers_are_said(tiny_teacher, corpus, tmp_path):
     [({"out_of_scope": "nothing"}, "no label nothing"), ({"splits": ("test",)}, "no split test")],
 )
 def test_what_can_t_be_measured_is_said(tiny_teacher, corpus, wrong, says):
-    part = Corpus({"train": corpus.splits["train"]}, corpus.labels)
+    part = DatasetSplits({"train": corpus.splits["train"]}, corpus.label_names)
     spec = SPEC.model_copy(update={"splits": ("train",), **wrong})
     with pytest.raises(DataError, match=says):
-        compare({"teacher": tiny_teacher}, part, spec, None, Silent())
+        compare_models({"teacher": tiny_teacher}, part, spec, None, SilentReporter())
 
 
 NAMES = ["a/teacher", "a/student", "b/teacher", "b/student", "x"]
@@ -341,4 +357,4 @@ NAMES = ["a/teacher", "a/student", "b/teacher", "b/student", "x"]
     ],
 )
 def test_who_is_compared_with_whom(name, names, against, expected):
-    assert document.reference(name, names, against) == expected
+    assert evaluation_json.reference_model_name(name, names, against) == expected

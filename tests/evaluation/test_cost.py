@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from kdcli.evaluation.cost import flops_per_token, peak_megabytes
+from kdcli.evaluation.efficiency.model_costs import flops_per_token, peak_memory_megabytes
 
 
 class Wrapped(torch.nn.Module):
@@ -37,7 +37,7 @@ def test_memory_is_weights_and_what_lives_at_the_same_time():
     rows = 64
     # At the activation function its input and its output are both there.
     live = 2 * rows * 128
-    found = peak_megabytes(model, {"input_ids": torch.rand(rows, 32)})
+    found = peak_memory_megabytes(model, {"input_ids": torch.rand(rows, 32)})
     assert found == pytest.approx(4 * (weights + live) / 1e6)
 
 
@@ -46,7 +46,9 @@ def test_what_is_freed_is_free_again():
     deep, shallow = Wrapped(*layers), Wrapped(*layers[:2])
     batch = {"input_ids": torch.rand(64, 32)}
     weights = 8 * sum(p.numel() for p in layers[0].parameters()) * 4 / 1e6
-    assert peak_megabytes(deep, batch) - peak_megabytes(shallow, batch) == pytest.approx(weights)
+    assert peak_memory_megabytes(deep, batch) - peak_memory_megabytes(
+        shallow, batch
+    ) == pytest.approx(weights)
 
 
 def test_a_weight_that_is_shared_or_seen_from_elsewhere_counts_once():
@@ -60,7 +62,7 @@ def test_a_weight_that_is_shared_or_seen_from_elsewhere_counts_once():
         def forward(self, input_ids):
             return input_ids @ self.one.weight.t() @ self.two.weight.view(256, 256).t()
 
-    found = peak_megabytes(Twice(), {"input_ids": torch.rand(1, 256)})
+    found = peak_memory_megabytes(Twice(), {"input_ids": torch.rand(1, 256)})
     assert found == pytest.approx(4 * (256 * 256 + 2 * 256) / 1e6)
 
 

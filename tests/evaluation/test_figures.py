@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from kdcli.evaluation import operating
-from kdcli.evaluation.figures import Answers, Truth
-from kdcli.evaluation.gates import OF_TASK
-from kdcli.evaluation.single_label import at_budgets, figures
-from kdcli.evaluation.uncertainty import Resamples
+from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.ci.quality_gates import HIGHER_IS_BETTER_BY_TASK
+from kdcli.evaluation.metrics.single_label import compute_metrics, metrics_at_operating_points
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
+from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples
 
-FIGURES = OF_TASK["single_label_classification"]
+FIGURES = HIGHER_IS_BETTER_BY_TASK["single_label_classification"]
 
 
-class Whole(Resamples):
+class Whole(BootstrapResamples):
     """One draw: every text once, so that a resampled figure is the figure."""
 
     def __init__(self, texts):
-        self._times = np.ones((1, texts), dtype=np.uint8)
+        self._draw_counts = np.ones((1, texts), dtype=np.uint8)
 
 
 def made(texts, classes, outside, tuned, seed, resamples=Whole):
@@ -31,10 +31,12 @@ def made(texts, classes, outside, tuned, seed, resamples=Whole):
     logits[:, np.arange(texts), references] += 2 * (random.random((2, texts)) < 0.7)
     points = []
     if tuned and outside is not None:
-        points = operating.choose(logits[0], references, outside, "x", [0.1, 0.5])
-    chosen = operating.Settings(1.7, points[0] if points else None) if tuned else None
-    truth = Truth(references, tuple(map(str, range(classes))), outside, resamples(texts))
-    mine, other = (Answers(one, chosen) for one in logits)
+        points = inference_config.choose_out_of_scope_thresholds(
+            logits[0], references, outside, "x", [0.1, 0.5]
+        )
+    chosen = inference_config.Calibration(1.7, points[0] if points else None) if tuned else None
+    truth = GroundTruth(references, tuple(map(str, range(classes))), outside, resamples(texts))
+    mine, other = (Predictions(one, chosen) for one in logits)
     return truth, mine, other, points
 
 
@@ -52,34 +54,34 @@ CASES = {
 def test_every_draw_is_of_the_figure_of_its_name(texts, classes, outside, tuned, seed):
     """A resample that has every text once gives the figure itself, to float32's accuracy."""
     truth, mine, other, _ = made(texts, classes, outside, tuned, seed)
-    found = figures(truth, mine, other)
-    assert found.points.keys() <= FIGURES.keys()
-    for name, value in found.points.items():
-        assert found.draws[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-    assert np.isfinite(list(found.points.values())).all()
-    json.dumps([found.points, found.details], allow_nan=False)
+    found = compute_metrics(truth, mine, other)
+    assert found.values.keys() <= FIGURES.keys()
+    for name, value in found.values.items():
+        assert found.resampled_values[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    assert np.isfinite(list(found.values.values())).all()
+    json.dumps([found.values, found.details], allow_nan=False)
 
 
 @given(**CASES)
 @examples(20)
 def test_shares_are_shares(texts, classes, outside, tuned, seed):
     truth, mine, other, points = made(texts, classes, outside, tuned, seed)
-    found = figures(truth, mine, other)
+    found = compute_metrics(truth, mine, other)
     unbounded = {"log_loss", "log_loss_calibrated", "kl", "brier", "brier_calibrated"}
-    for name, value in found.points.items():
+    for name, value in found.values.items():
         assert value >= -1e-12, name
         assert value <= 1 + 1e-12 or name in unbounded, name
-    for row in at_budgets(truth, mine, points) if points else ():
+    for row in metrics_at_operating_points(truth, mine, points) if points else ():
         assert 0 <= row["accuracy"] <= 1
 
 
 def test_a_perfect_model():
     references = np.arange(60) % 6
     logits = np.where(np.eye(6)[references], 30, 0).astype(np.float32)
-    (point,) = operating.choose(logits, references, 0, "x", [0.0])
-    truth = Truth(references, tuple("abcdef"), 0, Resamples(60))
-    said = Answers(logits, operating.Settings(1.0, point))
-    found = figures(truth, said, said).points
+    (point,) = inference_config.choose_out_of_scope_thresholds(logits, references, 0, "x", [0.0])
+    truth = GroundTruth(references, tuple("abcdef"), 0, BootstrapResamples(60))
+    said = Predictions(logits, inference_config.Calibration(1.0, point))
+    found = compute_metrics(truth, said, said).values
     perfect = {name: 1.0 if better else 0.0 for name, better in FIGURES.items()}
     # It has no errors to agree in, and nothing to repair.
     del perfect["agreement_where_it_errs"]
@@ -90,8 +92,8 @@ def test_one_that_guesses():
     random = np.random.default_rng(0)
     references = random.integers(0, 10, 20_000)
     logits = random.normal(size=(20_000, 10)).astype(np.float32) / 10
-    truth = Truth(references, tuple("abcdefghij"), 0, Resamples(20_000, 20))
-    found = figures(truth, Answers(logits, None)).points
+    truth = GroundTruth(references, tuple("abcdefghij"), 0, BootstrapResamples(20_000, 20))
+    found = compute_metrics(truth, Predictions(logits, None)).values
     expected = {"accuracy": 0.1, "macro_f1": 0.1, "balanced_accuracy": 0.1, "top_3_accuracy": 0.3,
                 "top_5_accuracy": 0.5, "in_scope_accuracy": 0.1, "out_of_scope_recall": 0.1,
                 "log_loss": np.log(10), "brier": 0.9}  # fmt: skip

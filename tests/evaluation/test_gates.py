@@ -3,8 +3,8 @@
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.document import COSTS
-from kdcli.evaluation.gates import check, parse
+from kdcli.evaluation.ci.quality_gates import check_quality_gates, parse_quality_gate
+from kdcli.evaluation.output.evaluation_json import COST_METRICS
 
 
 def model(name, reference, accuracy, ms):
@@ -24,7 +24,7 @@ def model(name, reference, accuracy, ms):
     if reference:
         for one in figures.values():
             one["agreement"] = 0.95
-    costs = dict.fromkeys(COSTS, 10.0)
+    costs = dict.fromkeys(COST_METRICS, 10.0)
     found = {"name": name, "reference": reference, **costs, "splits": figures,
              "latency_ms": {"p50": ms, "p95": 2 * ms}}  # fmt: skip
     return found | ({"relative": {"latency_ms_p50": ms / 10}} if reference else {})
@@ -37,7 +37,11 @@ BOTH = {"examples": {"validation": 10, "test": 10}, "against": None, "models": [
 
 
 def missed(*gates, evaluation=BOTH):
-    return [str(c) for c in check([parse(*gate) for gate in gates], evaluation) if not c.passed]
+    return [
+        str(c)
+        for c in check_quality_gates([parse_quality_gate(*gate) for gate in gates], evaluation)
+        if not c.passed
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_a_teacher_on_its_own_is_held_to_the_gates():
 )
 def test_a_gate_on_nothing_is_refused_before_anything_is_measured(flag, gate, says):
     with pytest.raises(UsageError, match=flag) as error:
-        parse(flag, gate)
+        parse_quality_gate(flag, gate)
     assert says in str(error.value)
 
 
@@ -134,4 +138,4 @@ def test_a_gate_on_nothing_is_refused_before_anything_is_measured(flag, gate, sa
 )
 def test_a_gate_on_what_was_not_measured_is_refused(flag, gate, evaluation):
     with pytest.raises(UsageError, match=flag):
-        check([parse(flag, gate)], evaluation)
+        check_quality_gates([parse_quality_gate(flag, gate)], evaluation)

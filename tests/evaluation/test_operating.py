@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.errors import ModelError
-from kdcli.evaluation import scope
-from kdcli.evaluation.operating import (  # fmt: skip
-    FILE,
-    OperatingPoint,
-    Reading,
-    Settings,
-    choose,
-    read,
-    reading,
-    threshold,
-    write,
+from kdcli.evaluation.calibration.inference_config import (
+    INFERENCE_CONFIG_FILENAME,
+    Calibration,
+    InputTruncation,
+    OutOfScopeThreshold,
+    choose_out_of_scope_thresholds,
+    format_inference_config,
+    load_calibration,
+    load_input_truncation,
+    threshold_within_budget,
 )
+from kdcli.evaluation.metrics import out_of_scope
 
 RANDOM = np.random.default_rng(5)
 
@@ -41,7 +41,7 @@ def validation(inside=400, outside=60):
 )
 def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
     scores = np.array(scores)
-    found = threshold(scores, np.ones(len(scores), dtype=bool), budget)
+    found = threshold_within_budget(scores, np.ones(len(scores), dtype=bool), budget)
     assert sum(score < found for score in scores) / len(scores) <= budget
     # No higher one would do: above the lowest score that is kept, too many are refused.
     higher = scores[scores > scores[scores >= found].min()]
@@ -51,7 +51,7 @@ def test_no_more_than_the_budget_is_below_the_threshold(scores, budget):
 
 def refused(count, budget):
     scores = np.arange(float(count))
-    return (scores < threshold(scores, np.ones(count, dtype=bool), budget)).sum()
+    return (scores < threshold_within_budget(scores, np.ones(count, dtype=bool), budget)).sum()
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10, 49, 100, 1000, 4999])
@@ -87,14 +87,16 @@ def test_a_share_just_below_all_does_not_allow_all(count):
     ],
 )
 def test_threshold_lies_halfway_between_refused_and_kept_scores(scores, inside, budget, expected):
-    assert threshold(np.array(scores, float), np.array(inside, bool), budget) == expected
+    assert (
+        threshold_within_budget(np.array(scores, float), np.array(inside, bool), budget) == expected
+    )
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
 def test_no_decision_on_validation_depends_on_rounding_errors(budget):
     logits, references = validation()
-    (point,) = choose(logits, references, 0, "oos", [budget])
-    scores = scope.score(point.score, logits, 0)
+    (point,) = choose_out_of_scope_thresholds(logits, references, 0, "oos", [budget])
+    scores = out_of_scope.in_scope_score(point.score, logits, 0)
     decided = scores < point.threshold
     for noise in (-1e-6, 1e-6):
         assert ((scores + noise < point.threshold) == decided).all()
@@ -103,61 +105,66 @@ def test_no_decision_on_validation_depends_on_rounding_errors(budget):
 @pytest.mark.parametrize("budget", [0.0, 0.02, 0.1])
 def test_in_scope_texts_are_refused_as_often_as_allowed(budget):
     logits, references = validation()
-    (point,) = choose(logits, references, 0, "oos", [budget])
-    refused = point.predict(logits, 0) == 0
+    (point,) = choose_out_of_scope_thresholds(logits, references, 0, "oos", [budget])
+    refused = point.predict_with_refusal(logits, 0) == 0
     inside = references != 0
     assert refused[inside].mean() == pytest.approx(budget)
     assert point.refuse_at_most == budget
     # What isn't refused gets its best in-scope label, whatever the out-of-scope logit says.
     kept = ~refused
-    assert (point.predict(logits, 0)[kept] == logits[kept, 1:].argmax(-1) + 1).all()
+    assert (point.predict_with_refusal(logits, 0)[kept] == logits[kept, 1:].argmax(-1) + 1).all()
 
 
 def test_the_score_that_separates_best_is_taken():
     logits, references = validation()
-    (point,) = choose(logits, references, 0, "oos", [0.02])
+    (point,) = choose_out_of_scope_thresholds(logits, references, 0, "oos", [0.02])
     found = {
-        name: scope.separation(scope.score(name, logits, 0), references == 0)["auroc"]
-        for name in scope.SCORES
+        name: out_of_scope.out_of_scope_detection_metrics(
+            out_of_scope.in_scope_score(name, logits, 0), references == 0
+        )["auroc"]
+        for name in out_of_scope.SCORE_NAMES
     }
     assert found[point.score] == max(found.values())
 
 
 def test_a_higher_budget_refuses_more():
     logits, references = validation()
-    points = choose(logits, references, 0, "oos", [0.01, 0.05, 0.2])
-    recalls = [(p.predict(logits, 0) == 0)[references == 0].mean() for p in points]
+    points = choose_out_of_scope_thresholds(logits, references, 0, "oos", [0.01, 0.05, 0.2])
+    recalls = [(p.predict_with_refusal(logits, 0) == 0)[references == 0].mean() for p in points]
     assert recalls == sorted(recalls)
     assert recalls[0] < recalls[-1]
 
 
 def test_without_texts_out_of_scope_it_is_the_probability():
     logits, references = validation(outside=0)
-    assert choose(logits, references, 0, "oos", [0.02])[0].score == "probability"
+    assert (
+        choose_out_of_scope_thresholds(logits, references, 0, "oos", [0.02])[0].score
+        == "probability"
+    )
 
 
 def test_without_texts_in_scope_there_is_no_threshold():
     logits, references = validation(inside=0)
-    assert choose(logits, references, 0, "oos", [0.02]) == []
+    assert choose_out_of_scope_thresholds(logits, references, 0, "oos", [0.02]) == []
 
 
-POINT = OperatingPoint("oos", "energy", 1.2345678901234567, 0.02)
+POINT = OutOfScopeThreshold("oos", "energy", 1.2345678901234567, 0.02)
 
 
-@pytest.mark.parametrize("settings", [Settings(1.5), Settings(0.7, POINT)])
+@pytest.mark.parametrize("settings", [Calibration(1.5), Calibration(0.7, POINT)])
 def test_what_is_written_is_read_again(settings, tmp_path):
-    how = Reading(20, "windows")
-    (tmp_path / FILE).write_text(write(settings, how))
-    assert read(tmp_path) == settings
-    assert reading(tmp_path) == how
+    how = InputTruncation(20, "windows")
+    (tmp_path / INFERENCE_CONFIG_FILENAME).write_text(format_inference_config(settings, how))
+    assert load_calibration(tmp_path) == settings
+    assert load_input_truncation(tmp_path) == how
 
 
 def test_a_model_that_brings_nothing_brings_nothing(tmp_path):
-    assert read(tmp_path) is None
-    assert reading(tmp_path) == Reading()
+    assert load_calibration(tmp_path) is None
+    assert load_input_truncation(tmp_path) == InputTruncation()
 
 
-GOOD = json.loads(write(Settings(0.7, POINT), Reading()))
+GOOD = json.loads(format_inference_config(Calibration(0.7, POINT), InputTruncation()))
 
 
 @pytest.mark.parametrize(
@@ -175,12 +182,12 @@ GOOD = json.loads(write(Settings(0.7, POINT), Reading()))
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_said(content, tmp_path):
-    (tmp_path / FILE).write_text(content)
+    (tmp_path / INFERENCE_CONFIG_FILENAME).write_text(content)
     with pytest.raises(ModelError, match=r"kd\.json is damaged"):
-        read(tmp_path)
+        load_calibration(tmp_path)
 
 
 def test_a_file_that_is_no_text_is_said(tmp_path):
-    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
+    (tmp_path / INFERENCE_CONFIG_FILENAME).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match=r"kd\.json is damaged"):
-        read(tmp_path)
+        load_calibration(tmp_path)

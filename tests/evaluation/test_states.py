@@ -13,10 +13,10 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from kdcli.data.encode import encode
-from kdcli.evaluation.states import States
-from kdcli.models.forward import logits
-from kdcli.models.padding import collator_for
+from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.evaluation.predict.penultimate_features import PenultimateFeatureHook
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.padding import create_collator
 
 SMALL = {"num_labels": 5, "vocab_size": 700, "pad_token_id": 0}
 MODELS = {
@@ -42,14 +42,18 @@ def test_the_head_makes_the_logits_of_the_states(kind, side, config, tokenizer, 
     torch.manual_seed(0)
     model = MODELS[kind](config).eval()
     tokenizer = tokenizer.__class__(vocab=tokenizer.get_vocab(), padding_side=side)
-    encoded = encode(help_desk["test"].select_columns("text").select(range(40)), tokenizer, 64)
-    with States(model, 40) as states:
-        found = logits(model, collator_for(model, tokenizer), encoded, 8, after=states)
+    encoded = tokenize_dataset(
+        help_desk["test"].select_columns("text").select(range(40)), tokenizer, 64
+    )
+    with PenultimateFeatureHook(model, 40) as states:
+        found = predict_logits(
+            model, create_collator(model, tokenizer), encoded, 8, on_batch=states
+        )
     head = next(m for m in reversed(list(model.modules()))
                 if isinstance(m, torch.nn.Linear) and m.out_features == 5)  # fmt: skip
-    assert states.found.shape == (40, 32)
+    assert states.features.shape == (40, 32)
     with torch.inference_mode():
-        again = head(torch.from_numpy(states.found)).numpy()
+        again = head(torch.from_numpy(states.features)).numpy()
     np.testing.assert_allclose(again, found, atol=1e-5)
     assert not head._forward_pre_hooks
 
@@ -57,6 +61,6 @@ def test_the_head_makes_the_logits_of_the_states(kind, side, config, tokenizer, 
 def test_a_model_without_such_a_head_has_no_states():
     model = torch.nn.Module()
     model.config = BertForSequenceClassification.config_class(num_labels=5)
-    with States(model, 3) as states:
+    with PenultimateFeatureHook(model, 3) as states:
         states(np.array([0]), {})
-    assert states.found is None
+    assert states.features is None

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from kdcli.cli.common import show_evaluation_table
 from kdcli.cli.console import Console
-from kdcli.cli.runs import show_figures
-from kdcli.evaluation import summary
+from kdcli.evaluation.output import comparison_summary
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def evaluation(run):
 
 
 def test_the_table_has_the_figures_that_decide(evaluation):
-    titles = [row[0].strip() for row in summary.rows(evaluation)]
+    titles = [row[0].strip() for row in comparison_summary.comparison_table_rows(evaluation)]
     each = ["accuracy", "difference", "macro F1", "in-scope accuracy", "out-of-scope recall",
             "agreement", "calibration error", "with the threshold", "recall"]  # fmt: skip
     costs = ["parameters", "weights", "one text, median", "one text, 95 % under", "texts a second",
@@ -28,16 +28,19 @@ def test_three_models_fit_eighty_columns(evaluation, capsys, monkeypatch):
     monkeypatch.setattr("kdcli.cli.console._PLAIN_WIDTH", 80)
     teacher, student = evaluation["models"]
     three = {**evaluation, "models": [teacher, student, {**student, "name": "baseline"}]}
-    show_figures(three, {}, "", Console())
+    show_evaluation_table(three, {}, "", Console())
     table = capsys.readouterr().out.partition("\nvalidation: ")[0]
     lines = table.splitlines()
     assert max(map(len, lines)) <= 80
     # No cell was folded: a line for each row, the header, its rule.
-    assert len([line for line in lines if line.strip()]) == len(summary.rows(three)) + 2
+    assert (
+        len([line for line in lines if line.strip()])
+        == len(comparison_summary.comparison_table_rows(three)) + 2
+    )
 
 
 def row_of_test(evaluation, title):
-    rows = summary.rows(evaluation)
+    rows = comparison_summary.comparison_table_rows(evaluation)
     start = next(i for i, row in enumerate(rows) if row[0].startswith("test, "))
     return next(row for row in rows[start:] if row[0].strip() == title)[1:]
 
@@ -53,7 +56,9 @@ def changed(evaluation, p=0.5, **gap):
 def test_a_difference_inside_the_noise_is_called_so_in_table_and_words(evaluation):
     noise = changed(evaluation, value=-0.002, low=-0.006, high=0.002, noise=True)
     assert row_of_test(noise, "difference") == ["", "-0.20, noise"]
-    words = next(said for said in summary.remarks(noise) if said.startswith("test: "))
+    words = next(
+        said for said in comparison_summary.comparison_remarks(noise) if said.startswith("test: ")
+    )
     assert "student and teacher differ within the noise" in words
     assert "-0.60 to +0.20, McNemar p = 0.5" in words
 
@@ -61,7 +66,9 @@ def test_a_difference_inside_the_noise_is_called_so_in_table_and_words(evaluatio
 def test_a_difference_beyond_it_is_said_with_its_side(evaluation):
     real = changed(evaluation, p=1e-9, value=-0.04, low=-0.06, high=-0.02, noise=False)
     assert row_of_test(real, "difference") == ["", "-4.00"]
-    words = next(said for said in summary.remarks(real) if said.startswith("test: "))
+    words = next(
+        said for said in comparison_summary.comparison_remarks(real) if said.startswith("test: ")
+    )
     assert "student is 4.00 points below teacher" in words
     assert "McNemar p < 0.001" in words
 
@@ -75,12 +82,14 @@ def test_a_teacher_that_is_worth_less_than_labels_alone_is_told_of(evaluation, g
         against = copy["models"][1]["splits"][split]["against"]
         found = {"value": gap, "low": gap - 0.01, "high": gap + 0.01, "noise": noise}
         against["baseline"] = {"differences": {"accuracy": found}}
-    words = [said for said in summary.remarks(copy) if "holds it back" in said]
+    words = [
+        said for said in comparison_summary.comparison_remarks(copy) if "holds it back" in said
+    ]
     assert len(words) == told, "once, not for each split"
     assert all("2.00 below the baseline's" in said for said in words)
 
 
 def test_a_model_alone_has_no_empty_rows(evaluation):
     alone = {**evaluation, "models": [evaluation["models"][0]]}
-    titles = [row[0].strip() for row in summary.rows(alone)]
+    titles = [row[0].strip() for row in comparison_summary.comparison_table_rows(alone)]
     assert not {"difference", "agreement", "times as fast"} & {*titles}

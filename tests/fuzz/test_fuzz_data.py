@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from kdcli.data.source import load
+from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.errors import KdError
-from kdcli.outside import printable
-from kdcli.recipe.data import DataSpec
+from kdcli.recipe.data import DataConfig
+from kdcli.sanitize import printable
 from kdcli.tasks import SINGLE_LABEL
 
 KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "csv.gz", "jsonl.zst")
@@ -120,8 +120,8 @@ def check(path, contents):
     def run(content, to_train):
         path.write_bytes(content)
         try:
-            corpus = load(
-                DataSpec(dataset=str(path), validation_fraction=0.3), 0, to_train=to_train
+            corpus = load_dataset_splits(
+                DataConfig(dataset=str(path), validation_fraction=0.3), 0, require_train=to_train
             )
         except KdError as error:
             assert error.exit_code == 2
@@ -130,10 +130,12 @@ def check(path, contents):
             return
         for split in corpus.splits.values():
             assert all(text.strip() for text in split["text"])
-            truth = corpus.truth(split, range(len(corpus.labels)), len(corpus.labels))
+            truth = corpus.ground_truth_labels(
+                split, range(len(corpus.label_names)), len(corpus.label_names)
+            )
             assert len(truth) == len(split)
             if corpus.task is SINGLE_LABEL:
-                assert (truth >= 0).all() and (truth < len(corpus.labels)).all()
+                assert (truth >= 0).all() and (truth < len(corpus.label_names)).all()
             else:
                 assert np.isfinite(truth).all()
 
@@ -148,9 +150,9 @@ def test_what_is_sound_is_read_as_it_was_written(tmp_path, kind):
     @given(rows)
     def run(rows):
         path.write_bytes(written(kind, ["text", "label"], rows))
-        corpus = load(DataSpec(dataset=str(path)), 0, to_train=False)
+        corpus = load_dataset_splits(DataConfig(dataset=str(path)), 0, require_train=False)
         read = corpus.splits["train"]
-        named = [corpus.labels[label] for label in read["label"]]
+        named = [corpus.label_names[label] for label in read["label"]]
         assert list(zip(read["text"], named, strict=True)) == rows
 
     run()

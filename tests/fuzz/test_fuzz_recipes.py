@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from properties import examples
 
 from kdcli.errors import KdError, RecipeError
-from kdcli.outside import printable
-from kdcli.recipe.load import dump, load, shipped
+from kdcli.recipe.loading import dump_recipe, load_recipe, shipped_recipe_paths
+from kdcli.sanitize import printable
 
-VALID = yaml.safe_load(shipped()["clinc_plus"].read_text())
+VALID = yaml.safe_load(shipped_recipe_paths()["clinc_plus"].read_text())
 VALID["data"] |= {"splits": {"train": "train"}, "validation_fraction": 0.2, "max_length": 64}
 VALID["student"] = {"keep": [0, 2], "architecture": "same", "model": None, "revision": "main"}
 VALID["teacher"]["also"] = [{"model": "a/b", "weight": 0.5}]
@@ -86,7 +86,7 @@ def changed(draw):
 @st.composite
 def spliced(draw):
     """A valid recipe with bytes cut out and others put in."""
-    content = shipped()["clinc_plus"].read_bytes()
+    content = shipped_recipe_paths()["clinc_plus"].read_bytes()
     for _ in range(draw(st.integers(1, 3))):
         start, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
         put = draw(st.binary(max_size=8) | st.sampled_from(PIECES).map(encoded))
@@ -114,13 +114,13 @@ def test_a_recipe_loads_or_one_line_says_why_not(tmp_path, contents):
     def run(content):
         path.write_bytes(content)
         try:
-            recipe = load(str(path))
+            recipe = load_recipe(str(path))
         except RecipeError as error:
             assert str(error).startswith(f"{path}:")
             assert printable(str(error)) == str(error)
             return
-        path.write_text(dump(recipe), encoding="utf-8")
-        assert load(str(path)) == recipe
+        path.write_text(dump_recipe(recipe), encoding="utf-8")
+        assert load_recipe(str(path)) == recipe
 
     run()
 
@@ -135,7 +135,7 @@ def test_an_override_holds_or_one_line_says_why_not():
     @given(dotted, values.map(str) | st.lists(st.sampled_from(PIECES)).map("".join))
     def run(key, value):
         try:
-            load("clinc_plus", [f"{key}={value}"])
+            load_recipe("clinc_plus", [f"{key}={value}"])
         except KdError as error:
             assert str(error).startswith("--set ")
             assert printable(str(error)) == str(error)

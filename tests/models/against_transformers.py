@@ -13,11 +13,11 @@ from datasets import load_from_disk
 from models.architectures import LABELS, Architecture, save, some_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdcli import pipeline
+from kdcli.api.model_evaluation import evaluate_models
 from kdcli.errors import KdError
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.stages.measure import measure
 
 EQUAL = "equal"
 TOLERANCE = 1e-4
@@ -62,13 +62,13 @@ def evaluated(folder: Path, it: Architecture) -> str:
         "data.dataset": json.dumps(str(data)), "evaluate.batch_size": _BATCH,
         "evaluate.latency_texts": 1}.items()]  # fmt: skip
     try:
-        comparison = measure([str(folder)], flags, Silent())
+        comparison = evaluate_models([str(folder)], flags, SilentReporter())
     except KdError as error:
         return str(error)
     order = [comparison.labels.index(label) for label in LABELS]
-    found = comparison.answers["test"][folder.name].logits[:, order]
+    found = comparison.predictions["test"][folder.name].logits[:, order]
     _compare(found, expected, texts, "logits")
-    accuracy = comparison.document["models"][0]["splits"]["test"]["accuracy"]
+    accuracy = comparison.evaluation["models"][0]["splits"]["test"]["accuracy"]
     _same(accuracy, np.mean(expected.argmax(-1) == truth), "accuracy")
     return EQUAL
 
@@ -105,7 +105,7 @@ def distilled(folder: Path, it: Architecture, **parts: Any) -> str:
     }  # fmt: skip
     run = folder.with_name(f"{folder.name}-run")
     try:
-        pipeline.execute(Recipe.model_validate(recipe), run, Silent(), "evaluate")
+        runner.run_pipeline(Recipe.model_validate(recipe), run, SilentReporter(), "evaluate")
     except KdError as error:
         if run.exists():
             left = sorted(path.name for path in run.iterdir())

@@ -12,7 +12,7 @@ from transformers import (
     T5Config,
 )
 
-from kdcli.models import ablation, layers
+from kdcli.models import layer_importance, layer_stacks
 
 WORDS = {"vocab_size": 60, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 NARROW = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32,
@@ -39,7 +39,7 @@ def made(kind, idle=()):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5 if parameter.dim() > 1 else 1)
-        for stack in layers.stacks(model):
+        for stack in layer_stacks.find_layer_stacks(model):
             for layer in idle:
                 for name, module in model.get_submodule(f"{stack.path}.{layer}").named_modules():
                     if name.endswith(LAST):
@@ -54,30 +54,42 @@ def made(kind, idle=()):
 )
 def test_idle_layers_go(kind, idle, head):
     model = made(kind, idle)
-    for stack in layers.stacks(model):
-        kept = ablation.least_missed(model, stack, 3, BATCHES, head=head)
+    for stack in layer_stacks.find_layer_stacks(model):
+        kept = layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=head)
         assert kept == tuple(layer for layer in range(5) if layer not in idle)
 
 
 def test_a_first_layer_that_no_other_can_replace_stays():
     model = made("modernbert", idle=(0, 1))
-    (stack,) = layers.stacks(model)
-    assert ablation.least_missed(model, stack, 1, BATCHES, head=True) == (0,)
-    assert 1 not in ablation.least_missed(model, stack, 4, BATCHES, head=True)
+    (stack,) = layer_stacks.find_layer_stacks(model)
+    assert layer_importance.select_layers_greedily(model, stack, 1, BATCHES, use_logits=True) == (
+        0,
+    )
+    assert 1 not in layer_importance.select_layers_greedily(
+        model, stack, 4, BATCHES, use_logits=True
+    )
 
 
 def test_an_untrained_head_has_no_say():
     model = made("gpt2", idle=(1, 4))
-    (stack,) = layers.stacks(model)
+    (stack,) = layer_stacks.find_layer_stacks(model)
     with torch.no_grad():
         model.score.weight.zero_()
-    assert ablation.least_missed(model, stack, 3, BATCHES, head=False) == (0, 2, 3)
-    assert ablation.least_missed(model, stack, 3, BATCHES, head=True) != (0, 2, 3)
+    assert layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=False) == (
+        0,
+        2,
+        3,
+    )
+    assert layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=True) != (
+        0,
+        2,
+        3,
+    )
 
 
 def test_progress_is_told_to_the_end():
     model, told = made("gpt2"), []
-    (stack,) = layers.stacks(model)
-    ablation.least_missed(model, stack, 3, BATCHES, head=True,
+    (stack,) = layer_stacks.find_layer_stacks(model)
+    layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=True,
                           advance=lambda done, total: told.append((done, total)))  # fmt: skip
     assert told == [(i, 9) for i in range(1, 10)]

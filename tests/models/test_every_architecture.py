@@ -74,6 +74,6 @@ def test_embeddings_tied_or_not(kind, tied, tmp_path):
 
 def test_a_wrong_answer_would_be_noticed(tmp_path, monkeypatch):
     # kd is made to read texts from their ends, which plain transformers doesn't.
-    monkeypatch.setattr("kdcli.data.encode.SIDES", {None: "left"})
+    monkeypatch.setattr("kdcli.data.tokenization.tokenize.TRUNCATION_SIDES", {None: "left"})
     with pytest.raises(Wrong, match="in texts of"):
         outcome(evaluated, "bert", tmp_path)

@@ -5,7 +5,7 @@ import torch
 from transformers import BertForMaskedLM
 
 from kdcli.errors import ModelError
-from kdcli.models import filling
+from kdcli.models import masked_lm
 
 TEXTS = [["where", None, "my", "parcel"], [None, None], ["hello"], ["the", None] * 40]
 
@@ -20,9 +20,11 @@ def language_model(tokenizer, config, tmp_path_factory):
 
 
 def filled(folder, seed=0):
-    model, tokenizer = filling.load(folder)
+    model, tokenizer = masked_lm.load_masked_lm(folder)
     done = []
-    texts = filling.fill(model, tokenizer, TEXTS * 20, seed, lambda *so_far: done.append(so_far))
+    texts = masked_lm.fill_masked_words(
+        model, tokenizer, TEXTS * 20, seed, lambda *so_far: done.append(so_far)
+    )
     assert done == [(64, 80), (80, 80)]
     return texts
 
@@ -48,4 +50,4 @@ def test_the_seed_decides(language_model):
 def test_a_model_without_such_a_head_is_refused(tiny_backbone, tiny_teacher):
     for folder in (tiny_backbone, tiny_teacher):
         with pytest.raises(ModelError, match="holds no masked language model"):
-            filling.load(folder)
+            masked_lm.load_masked_lm(folder)

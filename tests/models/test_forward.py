@@ -8,17 +8,17 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, GPT2Config
 
-from kdcli.data.encode import encode
-from kdcli.models import source
-from kdcli.models.forward import logits
-from kdcli.models.padding import collator_for
+from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.models import model_io
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.padding import create_collator
 
 
 def test_sorting_and_padding_change_nothing(tiny_teacher, help_desk):
-    model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
+    model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
     texts = help_desk["test"]["text"][:40]
-    encoded = encode(Dataset.from_dict({"text": texts}), tokenizer, 64)
-    found = logits(model, collator_for(model, tokenizer), encoded, 16)
+    encoded = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, 64)
+    found = predict_logits(model, create_collator(model, tokenizer), encoded, 16)
     with torch.no_grad():
         alone = [model(**tokenizer(t, return_tensors="pt")).logits[0].numpy() for t in texts]
     np.testing.assert_allclose(found, np.stack(alone), atol=1e-5)
@@ -40,8 +40,8 @@ def test_so_it_is_with_models_that_read_a_batch_otherwise(config, reads, tokeniz
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     texts = help_desk["test"]["text"][:20]
-    encoded = encode(Dataset.from_dict({"text": texts}), tokenizer, 64)
-    found = logits(model, collator_for(model, tokenizer), encoded, 8)
+    encoded = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, 64)
+    found = predict_logits(model, create_collator(model, tokenizer), encoded, 8)
     alone = [{n: t for n, t in tokenizer(text, return_tensors="pt").items() if n in reads}
              for text in texts]  # fmt: skip
     with torch.no_grad():
@@ -50,8 +50,12 @@ def test_so_it_is_with_models_that_read_a_batch_otherwise(config, reads, tokeniz
 
 
 def test_it_tells_how_far_it_is(tiny_teacher, help_desk):
-    model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
-    encoded = encode(Dataset.from_dict({"text": help_desk["test"]["text"][:10]}), tokenizer, 64)
+    model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
+    encoded = tokenize_dataset(
+        Dataset.from_dict({"text": help_desk["test"]["text"][:10]}), tokenizer, 64
+    )
     told = []
-    logits(model, collator_for(model, tokenizer), encoded, 4, lambda *at: told.append(at))
+    predict_logits(
+        model, create_collator(model, tokenizer), encoded, 4, lambda *at: told.append(at)
+    )
     assert told == [(4, 10), (8, 10), (10, 10)]

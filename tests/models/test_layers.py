@@ -5,18 +5,18 @@ from itertools import pairwise
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models import layers
-from kdcli.models.layers import Stack
-from kdcli.recipe.student import StudentSpec
+from kdcli.models import layer_stacks
+from kdcli.models.layer_stacks import LayerStack
+from kdcli.recipe.student import StudentConfig
 
 BOTH = (
-    Stack("encoder.layers", "encoder", "encoder_layers", 6),
-    Stack("decoder.layers", "decoder", "decoder_layers", 4),
+    LayerStack("encoder.layers", "encoder", "encoder_layers", 6),
+    LayerStack("decoder.layers", "decoder", "decoder_layers", 4),
 )
 
 
 def one(depth):
-    return (Stack("layers", "", "num_hidden_layers", depth),)
+    return (LayerStack("layers", "", "num_hidden_layers", depth),)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def one(depth):
     ],
 )
 def test_which_layers_are_kept(spec, depth, kept):
-    assert layers.choose(StudentSpec(**spec), one(depth)) == (kept,)
+    assert layer_stacks.select_layers(StudentConfig(**spec), one(depth)) == (kept,)
 
 
 @pytest.mark.parametrize("depth", range(2, 49))
 def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
     for count in range(2, depth + 1):
-        kept = layers.spaced(count, depth)
+        kept = layer_stacks.evenly_spaced_layers(count, depth)
         gaps = {after - before for before, after in pairwise(kept)}
         assert (kept[0], kept[-1], len(kept)) == (0, depth - 1, count)
         assert max(gaps) - min(gaps) <= 1
@@ -61,7 +61,7 @@ def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
     ],
 )
 def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
-    assert layers.choose(StudentSpec(**spec), BOTH) == kept
+    assert layer_stacks.select_layers(StudentConfig(**spec), BOTH) == kept
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
 )
 def test_a_layer_that_isn_t_there_is_refused(spec, stacks, says):
     with pytest.raises(ModelError, match=says):
-        layers.choose(StudentSpec(**spec), stacks)
+        layer_stacks.select_layers(StudentConfig(**spec), stacks)
 
 
 def test_measured_layers_are_asked_for_by_stack_and_number():
@@ -86,10 +86,10 @@ def test_measured_layers_are_asked_for_by_stack_and_number():
         asked.append((stack.part, count))
         return (1, 2)
 
-    spec = StudentSpec(layers=2, strategy="measured")
-    assert layers.choose(spec, BOTH, measured) == ((1, 2), (1, 2))
+    spec = StudentConfig(layers=2, strategy="measured")
+    assert layer_stacks.select_layers(spec, BOTH, measured) == ((1, 2), (1, 2))
     assert asked == [("encoder", 2), ("decoder", 2)]
-    assert layers.choose(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
+    assert layer_stacks.select_layers(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_measured_layers_are_asked_for_by_stack_and_number():
 )
 def test_contradictions_are_refused(spec, says):
     with pytest.raises(ValueError, match=says):
-        StudentSpec(**spec)
+        StudentConfig(**spec)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 from kdcli.errors import ModelError
-from kdcli.models import source
+from kdcli.models import model_io
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_package_is_found_without_running_it():
 )  # fmt: skip
 def test_what_isn_t_there_is_said(reference):
     with pytest.raises(ModelError):
-        source.locate(reference)
+        model_io.locate_model(reference)
 
 
 def spoil_config(folder):
@@ -65,44 +65,46 @@ def cut_weights(folder):
 def test_a_broken_model_is_one_sentence(own, spoil):
     spoil(own)
     with pytest.raises(ModelError) as raised:
-        source.load_classifier(own)
+        model_io.load_classifier(own)
     assert str(own) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_backbone_is_no_classifier(tiny_backbone):
     with pytest.raises(ModelError, match="no trained classification head"):
-        source.load_classifier(tiny_backbone)
+        model_io.load_classifier(tiny_backbone)
 
 
 def test_a_fresh_head_has_the_labels_and_comes_from_the_seed(tiny_backbone):
     heads = []
     for _ in range(2):
         torch.manual_seed(3)
-        model = source.load_classifier(tiny_backbone, ("x", "y", "z"), fresh_head=True)
+        model = model_io.load_classifier(tiny_backbone, ("x", "y", "z"), allow_new_head=True)
         heads.append(model.classifier.weight)
-    assert source.labels_of(model.config) == ("x", "y", "z")
+    assert model_io.get_label_names(model.config) == ("x", "y", "z")
     assert torch.equal(*heads)
     assert heads[0].shape[0] == 3
 
 
 def test_a_head_for_other_labels_is_replaced(tiny_teacher):
-    model = source.load_classifier(tiny_teacher, ("x", "y"), fresh_head=True)
+    model = model_io.load_classifier(tiny_teacher, ("x", "y"), allow_new_head=True)
     assert model.classifier.weight.shape[0] == 2
 
 
 def test_a_new_head_s_outputs_start_from_what_is_known_beforehand(tiny_backbone, tiny_teacher):
     prior = np.array([-3.0, 0.5])
     for folder in (tiny_backbone, tiny_teacher):  # without a head, and with one of other labels
-        model = source.load_classifier(folder, ("x", "y"), fresh_head=True, prior=prior)
+        model = model_io.load_classifier(
+            folder, ("x", "y"), allow_new_head=True, initial_bias=prior
+        )
         assert model.classifier.bias.tolist() == [-3.0, 0.5]
 
 
 def test_a_trained_head_keeps_its_own_start(tiny_teacher):
-    trained = source.load_classifier(tiny_teacher)
-    names = source.labels_of(trained.config)
+    trained = model_io.load_classifier(tiny_teacher)
+    names = model_io.get_label_names(trained.config)
     prior = np.arange(len(names), dtype=float)
-    model = source.load_classifier(tiny_teacher, names, fresh_head=True, prior=prior)
+    model = model_io.load_classifier(tiny_teacher, names, allow_new_head=True, initial_bias=prior)
     assert torch.equal(model.classifier.bias, trained.classifier.bias)
 
 
@@ -110,16 +112,20 @@ def test_a_tokenizer_is_asked_for(own):
     for path in own.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelError, match="no tokenizer"):
-        source.load_tokenizer(own)
+        model_io.load_tokenizer(own)
 
 
 def test_a_model_is_known_by_its_weights(own, tiny_teacher):
-    assert source.identity(str(own)) == source.identity(str(tiny_teacher))
-    model = source.load_classifier(own)
+    assert model_io.compute_model_fingerprint(str(own)) == model_io.compute_model_fingerprint(
+        str(tiny_teacher)
+    )
+    model = model_io.load_classifier(own)
     with torch.no_grad():
         model.classifier.bias += 1
     model.save_pretrained(own)
-    assert source.identity(str(own)) != source.identity(str(tiny_teacher))
+    assert model_io.compute_model_fingerprint(str(own)) != model_io.compute_model_fingerprint(
+        str(tiny_teacher)
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,12 +138,12 @@ def test_a_model_is_known_by_its_weights(own, tiny_teacher):
 def test_what_is_no_model_folder_is_refused(tmp_path, make, says):
     make(tmp_path / "model")
     with pytest.raises(ModelError, match=says):
-        source.locate(str(tmp_path / "model"))
+        model_io.locate_model(str(tmp_path / "model"))
 
 
 def test_a_hub_model_is_known_without_asking_the_hub():
-    assert source.identity("owner/name") == "hub:owner/name@main"
-    assert source.identity("owner/name", "v2") == "hub:owner/name@v2"
+    assert model_io.compute_model_fingerprint("owner/name") == "hub:owner/name@main"
+    assert model_io.compute_model_fingerprint("owner/name", "v2") == "hub:owner/name@v2"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_a_hub_model_is_known_without_asking_the_hub():
 def test_a_config_that_makes_no_sense_is_one_sentence(own, content):
     (own / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json can't be used") as raised:
-        source.load_config(own)
+        model_io.load_config(own)
     assert "\n" not in str(raised.value)
 
 
@@ -156,7 +162,7 @@ def test_code_that_comes_with_a_model_isn_t_run(own, tmp_path):
     (own / "config.json").write_text(json.dumps(config))
     (own / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(ModelError):
-        source.load_classifier(own)
+        model_io.load_classifier(own)
     assert not (tmp_path / "ran").exists()
 
 
@@ -171,40 +177,40 @@ def split_weights(folder, shard):
 
 def test_weights_in_shards_are_read(own, tiny_teacher):
     split_weights(own, "model-00001-of-00001.safetensors")
-    one, two = source.load_classifier(own), source.load_classifier(tiny_teacher)
+    one, two = model_io.load_classifier(own), model_io.load_classifier(tiny_teacher)
     assert torch.equal(one.classifier.weight, two.classifier.weight)
 
 
 def test_shards_outside_the_folder_are_refused(own):
     split_weights(own, "../elsewhere.safetensors")
     with pytest.raises(ModelError, match=r"outside its folder: \.\./elsewhere"):
-        source.load_classifier(own)
+        model_io.load_classifier(own)
 
 
 def test_weights_of_another_shape_are_refused(own):
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}))
     with pytest.raises(ModelError, match=r"lack bert\.encoder\.layer\.4"):
-        source.load_classifier(own)
+        model_io.load_classifier(own)
 
 
 def test_a_head_is_told_from_its_absence(tiny_teacher, tiny_backbone):
-    assert source.has_head(tiny_teacher)
-    assert not source.has_head(tiny_backbone)
+    assert model_io.has_classification_head(tiny_teacher)
+    assert not model_io.has_classification_head(tiny_backbone)
 
 
 def test_what_was_saved_answers_in_a_plain_pipeline(tiny_teacher, tmp_path, labels):
-    model, tokenizer = source.load_classifier(tiny_teacher), source.load_tokenizer(tiny_teacher)
-    source.save(model, tokenizer, tmp_path / "saved")
+    model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
+    model_io.save_model(model, tokenizer, tmp_path / "saved")
     answer = pipeline("text-classification", str(tmp_path / "saved"))("where is my parcel")[0]
     assert answer["label"] in labels
     weights = tmp_path / "saved/model.safetensors"
-    assert source.megabytes(tmp_path / "saved") == weights.stat().st_size / 1e6
-    assert source.count_parameters(model) == sum(t.numel() for t in load_file(weights).values())
+    assert model_io.get_weights_megabytes(tmp_path / "saved") == weights.stat().st_size / 1e6
+    assert model_io.count_parameters(model) == sum(t.numel() for t in load_file(weights).values())
 
 
 def test_a_decoder_pads_with_its_end_of_text(tokenizer, tmp_path):
     bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
     bare.pad_token = None
     bare.save_pretrained(tmp_path)
-    assert source.load_tokenizer(tmp_path).pad_token == "[SEP]"
+    assert model_io.load_tokenizer(tmp_path).pad_token == "[SEP]"

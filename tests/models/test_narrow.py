@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import narrow, reshape, width
+from kdcli.models import prunable_units, tensor_slicing, width_pruning
 
 SMALL = {"vocab_size": 100, "pad_token_id": 0}
 NARROW = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -71,17 +71,19 @@ def number(kind, key):
 
 
 def without(model, key, count, *, head=True):
-    units = width.plan(model, **{key: count})
-    return narrow.narrow(model, units, BATCHES, head=head)
+    units = prunable_units.plan_width_pruning(model, **{key: count})
+    return width_pruning.prune_width(model, units, BATCHES, use_logits=head)
 
 
 def silence(model, units, dead):
     """Let what the units `dead` compute have no effect, in every layer."""
-    places = torch.cat([torch.arange(u * units.width, (u + 1) * units.width) for u in dead])
-    for site in units.sites:
+    places = torch.cat(
+        [torch.arange(u * units.unit_width, (u + 1) * units.unit_width) for u in dead]
+    )
+    for site in units.output_projections:
         weight = model.get_submodule(site).weight
         with torch.no_grad():
-            weight.index_fill_(units.cuts[f"{site}.weight"].dim, places, 0.0)
+            weight.index_fill_(units.resized_parameters[f"{site}.weight"].dim, places, 0.0)
 
 
 def assert_slices(smaller, model):
@@ -105,17 +107,17 @@ def case(request):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_with_everything_kept_nothing_changes(kind):
     model = make(CONFIGS[kind])
-    units = width.plan(model, heads=4, ffn=WIDTHS[kind])
+    units = prunable_units.plan_width_pruning(model, heads=4, ffn=WIDTHS[kind])
     assert units == ()
-    same = narrow.narrow(model, units, BATCHES, head=True)
+    same = width_pruning.prune_width(model, units, BATCHES, use_logits=True)
     torch.testing.assert_close(logits(same), logits(model), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("head", [True, False], ids=["logits", "hidden states"])
 def test_what_has_no_effect_goes_and_nothing_is_lost(case, head):
     model, key, count = case
-    (units,) = width.plan(model, **{key: count // 2})
-    size = units.before // units.groups
+    (units,) = prunable_units.plan_width_pruning(model, **{key: count // 2})
+    size = units.num_units // units.num_groups
     silence(model, units, range(size, size + count // 2))
     smaller = without(model, key, count // 2, head=head)
     torch.testing.assert_close(logits(smaller), logits(model), atol=1e-5, rtol=0)
@@ -126,16 +128,18 @@ def test_what_has_no_effect_goes_and_nothing_is_lost(case, head):
 @pytest.mark.parametrize(("kind", "key"), [("qwen3", "heads"), ("t5", "heads"), ("bert", "ffn")])
 def test_worth_is_how_far_the_outputs_move_at_first(kind, key):
     model, step = make(CONFIGS[kind]).double(), 1e-5
-    (units,) = width.plan(model, **{key: 2})
+    (units,) = prunable_units.plan_width_pruning(model, **{key: 2})
     draws = 300
     many = [{name: t.repeat(draws, 1) for name, t in batch.items()} for batch in BATCHES]
-    worth = narrow.importance(model, [units], many, head=True)
+    worth = width_pruning.compute_unit_importance(model, [units], many, use_logits=True)
     whole = logits(model)
-    for site in units.sites:
+    for site in units.output_projections:
         for unit in (0, 3):
-            factor = torch.ones(1, units.before, dtype=torch.float64)
+            factor = torch.ones(1, units.num_units, dtype=torch.float64)
             factor[0, unit] -= step
-            with narrow._scaled(model, narrow._widths([units]), {site: factor}):
+            with width_pruning._scale_units(
+                model, width_pruning._unit_widths([units]), {site: factor}
+            ):
                 moved = ((logits(model) - whole) / step).square().sum()
             assert worth[site][unit] / draws == pytest.approx(moved.item(), rel=0.3)
 
@@ -169,7 +173,9 @@ def test_it_learns(case):
 
 def test_heads_and_neurons_go_together():
     model = make(CONFIGS["qwen3"])
-    smaller = narrow.narrow(model, width.plan(model, heads=2, ffn=10), BATCHES, head=True)
+    smaller = width_pruning.prune_width(
+        model, prunable_units.plan_width_pruning(model, heads=2, ffn=10), BATCHES, use_logits=True
+    )
     attention = smaller.model.layers[0].self_attn
     assert attention.q_proj.weight.shape == (2 * 6, 32)
     assert attention.k_proj.weight.shape == (1 * 6, 32)
@@ -186,18 +192,18 @@ def test_heads_and_neurons_go_together():
     ],
 )
 def test_groups_that_share_keys_and_values_stay_true(heads, groups, keep, left, left_groups):
-    units = width.Units("heads", heads, keep, groups, 1, {}, {}, ())
+    units = prunable_units.PrunableUnits("heads", heads, keep, groups, 1, {}, {}, ())
     worth = torch.zeros(heads)
     worth[left] = 1.0
-    found, found_groups = units.choose(worth)
+    found, found_groups = units.select_units(worth)
     assert found.tolist() == left
     assert found_groups.tolist() == left_groups
 
 
 def test_heads_under_one_position_bias_are_the_same_in_every_layer():
     model = make(CONFIGS["t5"])
-    (units,) = width.plan(model, heads=2)
-    families = [sites for sites, _ in narrow._families(units)]
+    (units,) = prunable_units.plan_width_pruning(model, heads=2)
+    families = [sites for sites, _ in width_pruning._tied_projections(units)]
     assert sorted(map(len, families)) == [1, 1, 2, 2]
     assert ["transformer.encoder.block.0.layer.0.SelfAttention.o",
             "transformer.encoder.block.1.layer.0.SelfAttention.o"] in families  # fmt: skip
@@ -207,7 +213,7 @@ def test_heads_under_one_position_bias_are_the_same_in_every_layer():
 def test_heads_that_the_configuration_can_t_say_are_refused(kind):
     model = make(CONFIGS[kind])
     with pytest.raises(ModelError, match=f"type {kind} has no word for the width of a head"):
-        width.plan(model, heads=2)
+        prunable_units.plan_width_pruning(model, heads=2)
 
 
 @pytest.mark.parametrize(
@@ -222,19 +228,19 @@ def test_heads_that_the_configuration_can_t_say_are_refused(kind):
 )
 def test_what_isn_t_there_can_t_stay(kind, wish, says):
     with pytest.raises(ModelError, match=says):
-        width.plan(make(CONFIGS[kind]), **wish)
+        prunable_units.plan_width_pruning(make(CONFIGS[kind]), **wish)
 
 
 def test_what_the_architecture_s_own_checks_refuse_is_said():
     model = make(LlamaConfig(**GROUPED | {"num_key_value_heads": 1}))
     with pytest.raises(ModelError, match=r"hidden size \(32\) is not a multiple.*\(3\)"):
-        width.plan(model, heads=3)
+        prunable_units.plan_width_pruning(model, heads=3)
 
 
 def test_experts_have_no_feed_forward_layer_to_narrow():
     config = MixtralConfig(num_local_experts=2, **GROUPED)
     with pytest.raises(ModelError, match="type mixtral has no feed-forward layers of one width"):
-        width.plan(make(config), ffn=12)
+        prunable_units.plan_width_pruning(make(config), ffn=12)
 
 
 def test_a_cut_that_computes_something_else_is_refused():
@@ -247,7 +253,7 @@ def test_a_cut_that_computes_something_else_is_refused():
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_fresh_model_is_narrower_and_works(kind):
     config = CONFIGS[kind]
-    smaller = width.fresh(config, 16)
+    smaller = prunable_units.build_scratch_config(config, 16)
     assert smaller.hidden_size == 16
     assert smaller.num_attention_heads == 2
     assert logits(make(smaller)).shape == (4, 2)
@@ -257,9 +263,9 @@ def test_a_fresh_model_is_narrower_and_works(kind):
 
 
 def test_a_fresh_model_s_neurons_and_heads_can_be_said():
-    config = width.fresh(CONFIGS["bert"], 20, heads=5, ffn=7)
+    config = prunable_units.build_scratch_config(CONFIGS["bert"], 20, heads=5, ffn=7)
     assert (config.num_attention_heads, config.intermediate_size) == (5, 7)
-    assert width.fresh(CONFIGS["bert"], 16).intermediate_size == 12
+    assert prunable_units.build_scratch_config(CONFIGS["bert"], 16).intermediate_size == 12
 
 
 @pytest.mark.parametrize(
@@ -273,12 +279,14 @@ def test_a_fresh_model_s_neurons_and_heads_can_be_said():
 )
 def test_a_fresh_model_that_can_t_be_is_refused(kind, wish, says):
     with pytest.raises(ModelError, match=says):
-        width.fresh(CONFIGS[kind], **wish)
+        prunable_units.build_scratch_config(CONFIGS[kind], **wish)
 
 
 def test_weights_aren_t_needed_to_plan():
     config = CONFIGS["qwen3"]
-    units = width.plan(reshape.skeleton(config), heads=2, ffn=10)
-    smaller = width.config_for(config, units)
+    units = prunable_units.plan_width_pruning(
+        tensor_slicing.build_meta_model(config), heads=2, ffn=10
+    )
+    smaller = prunable_units.build_narrowed_config(config, units)
     assert (smaller.num_attention_heads, smaller.num_key_value_heads) == (2, 1)
     assert (smaller.head_dim, smaller.intermediate_size) == (6, 10)

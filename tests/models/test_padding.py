@@ -19,12 +19,12 @@ from transformers import (
     XLNetConfig,
 )
 
-from kdcli.data.encode import encode, sample_columns
+from kdcli.data.tokenization.tokenize import sample_texts, tokenize_dataset
 from kdcli.errors import ModelError
-from kdcli.models import source
-from kdcli.models.forward import logits
-from kdcli.models.padding import adopt_pad_token, align_padding, collator_for
-from kdcli.models.positions import length_limit
+from kdcli.models import model_io
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.padding import adopt_tokenizer_pad_token, align_padding, create_collator
+from kdcli.models.sequence_length import get_max_length
 
 WORDS = ["<pad>", *(f"w{i}" for i in range(1, 9))]
 SHORT = ["w1", "w2 w3", "w4 w5 w6 w7", "w8 w1", "w3", "w7 w6 w5 w1", "w2 w8 w2 w4"]
@@ -66,12 +66,16 @@ def one_by_one(folder, texts):
 
 
 def as_kd_reads(folder, texts, batch_size=4):
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
     split = Dataset.from_dict({"text": texts})
-    limit = length_limit(model, tokenizer, None)
-    align_padding(model, tokenizer, "it", sample_columns(split), limit=limit)
-    encoded = encode(split, tokenizer, limit)
-    return logits(model, collator_for(model, tokenizer), encoded, batch_size), model, tokenizer
+    limit = get_max_length(model, tokenizer, None)
+    align_padding(model, tokenizer, "it", sample_texts(split), max_length=limit)
+    encoded = tokenize_dataset(split, tokenizer, limit)
+    return (
+        predict_logits(model, create_collator(model, tokenizer), encoded, batch_size),
+        model,
+        tokenizer,
+    )
 
 
 def agree(found, expected):
@@ -93,7 +97,7 @@ def test_a_decoder_finds_the_last_token_whatever_it_takes_for_padding(pad, side,
     agree(found, one_by_one(folder, SHORT))
     # Saved after this, it is right in plain transformers' batches where its own padding is.
     if pad not in {1, 8}:
-        source.save(model, own, tmp_path / "again")
+        model_io.save_model(model, own, tmp_path / "again")
         own = AutoTokenizer.from_pretrained(tmp_path / "again")
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
         inputs = own(SHORT, padding=True, return_tensors="pt")
@@ -172,7 +176,7 @@ def test_a_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
     config = RobertaConfig(vocab_size=9, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
                            num_attention_heads=2, max_position_embeddings=40)  # fmt: skip
     folder = saved(config, word_tokenizer(WORDS), tmp_path / "model", spread=5.0)
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
     forward = type(model).forward
     monkeypatch.setattr(
         type(model),
@@ -180,28 +184,28 @@ def test_a_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
         lambda self, input_ids=None, **_: forward(self, input_ids=input_ids),
     )
     with pytest.raises(ModelError) as refused:
-        align_padding(model, tokenizer, "mine", [SHORT], limit=20)
+        align_padding(model, tokenizer, "mine", [SHORT], max_length=20)
     assert refused.value.message.startswith("mine ")
 
 
 def test_texts_beyond_the_position_table_are_refused_by_length(tmp_path):
     tokenizer = word_tokenizer(WORDS)
     folder = saved(tiny_gpt2(0), tokenizer, tmp_path / "gpt2")
-    model = source.load_classifier(folder)
+    model = model_io.load_classifier(folder)
     with pytest.raises(ModelError) as refused:
-        align_padding(model, tokenizer, "mine", [["w1 " * 50, "w2"]], limit=100)
+        align_padding(model, tokenizer, "mine", [["w1 " * 50, "w2"]], max_length=100)
     assert "1 to 50 tokens" in refused.value.message
 
 
 def test_a_student_takes_its_tokenizers_padding(tmp_path):
     tokenizer = word_tokenizer(WORDS)
     model = AutoModelForSequenceClassification.from_config(tiny_gpt2(1))
-    adopt_pad_token(model, tokenizer)
+    adopt_tokenizer_pad_token(model, tokenizer)
     assert model.config.pad_token_id == 0
     t5 = T5Config(vocab_size=9, d_model=16, d_kv=8, num_layers=1, num_heads=2, d_ff=32,
                   pad_token_id=1, eos_token_id=2, decoder_start_token_id=1)  # fmt: skip
     model = AutoModelForSequenceClassification.from_config(t5)
-    adopt_pad_token(model, tokenizer)
+    adopt_tokenizer_pad_token(model, tokenizer)
     assert model.config.pad_token_id == 1
 
 
@@ -209,4 +213,4 @@ def test_a_tokenizer_without_tokens_is_refused(tmp_path):
     folder = saved(tiny_gpt2(0), word_tokenizer(WORDS), tmp_path / "gpt2")
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
     with pytest.raises(ModelError):
-        align_padding(source.load_classifier(folder), empty, "mine", [SHORT], limit=20)
+        align_padding(model_io.load_classifier(folder), empty, "mine", [SHORT], max_length=20)

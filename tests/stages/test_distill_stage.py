@@ -5,14 +5,14 @@ import torch
 from datasets import Dataset
 from transformers import BertForSequenceClassification, BertTokenizerFast
 
-from kdcli import pipeline
-from kdcli.data.encode import encode
-from kdcli.errors import MendableError, RecipeError
-from kdcli.models import source
-from kdcli.models.padding import collator_for
-from kdcli.progress import Silent
+from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.errors import RecipeError, UserError
+from kdcli.models import model_io
+from kdcli.models.padding import create_collator
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.training import remembered
+from kdcli.training import hidden_state_cache
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def distance(folder, teacher_layers):
     found = []
     for name in ("teacher", "student"):
         model, tokenizer = (
-            f(folder / name) for f in (source.load_classifier, source.load_tokenizer)
+            f(folder / name) for f in (model_io.load_classifier, model_io.load_tokenizer)
         )
-        batch = collator_for(model, tokenizer)([tokenizer("where is my parcel")])
+        batch = create_collator(model, tokenizer)([tokenizer("where is my parcel")])
         with torch.no_grad():
             found.append(model(**batch, output_hidden_states=True).hidden_states)
     pairs = enumerate(teacher_layers)
@@ -49,7 +49,7 @@ def test_hidden_states_come_nearer_to_the_layers_they_were_cut_from(recipe, tmp_
     distances = {}
     for kind in ("soft_targets", "hidden_mse"):
         folder = tmp_path / kind / "run"
-        run = pipeline.execute(recipe([{"kind": kind}]), folder, Silent(), "distill")
+        run = runner.run_pipeline(recipe([{"kind": kind}]), folder, SilentReporter(), "distill")
         distances[kind] = distance(folder, (1, 3))
         row = run.records["distill"].result["history"][-1]
         assert set(row["training_terms"]) == {kind}
@@ -76,7 +76,7 @@ def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, tmp_path, loss):
     spec = recipe([loss])
     slow = {"learning_rate": 3e-4, "batch_size": 16, "epochs": 3, "dropout": 0.0}
     spec = spec.model_copy(update={"distill": spec.distill.model_copy(update=slow)})
-    run = pipeline.execute(spec, tmp_path / "run", Silent(), "distill")
+    run = runner.run_pipeline(spec, tmp_path / "run", SilentReporter(), "distill")
     losses = [row["validation_loss"] for row in run.records["distill"].result["history"]]
     assert losses[-1] < 0.98 * losses[0]
 
@@ -88,12 +88,12 @@ def test_states_from_disk_teach_what_the_teacher_beside_does(recipe, tmp_path, m
     still = recipe(TERMS).model_copy(
         update={"distill": recipe(TERMS).distill.model_copy(update={"dropout": 0.0})}
     )
-    run = pipeline.execute(still, tmp_path / "disk" / "run", Silent(), "distill")
+    run = runner.run_pipeline(still, tmp_path / "disk" / "run", SilentReporter(), "distill")
     on_disk = run.records["distill"].result["history"]
     assert not (run.path / ".work").exists(), "they go once the student is trained"
     # No disk of a size that can be made here is too small for them.
-    monkeypatch.setattr(remembered, "_SHARE_OF_DISK", 0.0)
-    alive = pipeline.execute(still, tmp_path / "live" / "run", Silent(), "distill")
+    monkeypatch.setattr(hidden_state_cache, "_MAX_SHARE_OF_FREE_DISK", 0.0)
+    alive = runner.run_pipeline(still, tmp_path / "live" / "run", SilentReporter(), "distill")
     live = alive.records["distill"].result["history"]
     for one, other in zip(on_disk, live, strict=True):
         for figures in ("training_terms", "validation_terms"):
@@ -101,16 +101,18 @@ def test_states_from_disk_teach_what_the_teacher_beside_does(recipe, tmp_path, m
 
 
 def test_states_keep_their_tokens_whichever_side_the_padding_is(tokenizer, tiny_teacher, tmp_path):
-    model = source.load_classifier(tiny_teacher)
+    model = model_io.load_classifier(tiny_teacher)
     texts = ["where is my parcel", "hello", "i want my money back for the broken lamp"]
-    rows = encode(Dataset.from_dict({"text": texts}), tokenizer, 32).add_column("row", [0, 1, 2])
-    bare, collate = rows.remove_columns("row"), collator_for(model, tokenizer)
-    remembered.write(model, collate, rows, [0, 2], tmp_path)
-    found = remembered.read(rows, [0, 2], 32, tmp_path)
+    rows = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, 32).add_column(
+        "row", [0, 1, 2]
+    )
+    bare, collate = rows.remove_columns("row"), create_collator(model, tokenizer)
+    hidden_state_cache.write_hidden_state_cache(model, collate, rows, [0, 2], tmp_path)
+    found = hidden_state_cache.open_hidden_state_cache(rows, [0, 2], 32, tmp_path)
     for side in ("right", "left"):
         tokenizer.padding_side = side
-        batch = found.added_to(collate)([rows[i] for i in (2, 1)])
-        states = remembered.told(batch)
+        batch = found.wrap_collator(collate)([rows[i] for i in (2, 1)])
+        states = hidden_state_cache.hidden_states_from_batch(batch)
         assert set(states) == {0, 2}
         for line, row in enumerate((2, 1)):
             with torch.no_grad():
@@ -132,12 +134,13 @@ def test_a_student_of_another_model_is_compared_with_layers_evenly_spread(
     terms = [{"kind": "hidden_cosine"}, {"kind": "relations", "heads": 2}, {"kind": "attention"}]
     folder = tmp_path / "run"
     changed = recipe(terms, model=str(tmp_path / "smaller"))
-    run = pipeline.execute(changed, folder, Silent(), "distill")
+    run = runner.run_pipeline(changed, folder, SilentReporter(), "distill")
     history = run.records["distill"].result["history"]
     for term in ("hidden_cosine", "relations", "attention"):
         assert history[-1]["validation_terms"][term] < history[0]["validation_terms"][term]
     assert not any(
-        "projection" in n for n, _ in source.load_classifier(folder / "student").named_parameters()
+        "projection" in n
+        for n, _ in model_io.load_classifier(folder / "student").named_parameters()
     )
 
 
@@ -148,11 +151,11 @@ def test_states_of_other_tokens_can_t_be_compared(recipe, config, tokenizer, tmp
     BertForSequenceClassification(config).save_pretrained(tmp_path / "other")
     shuffled.save_pretrained(tmp_path / "other")
     changed = recipe([{"kind": "hidden_mse"}], model=str(tmp_path / "other"))
-    with pytest.raises(MendableError, match="cut texts into other tokens"):
-        pipeline.execute(changed, tmp_path / "run", Silent(), "distill")
+    with pytest.raises(UserError, match="cut texts into other tokens"):
+        runner.run_pipeline(changed, tmp_path / "run", SilentReporter(), "distill")
 
 
 def test_a_layer_that_the_teacher_hasn_t_got_is_told(recipe, tmp_path):
     changed = recipe([{"kind": "hidden_mse", "layers": [1, 4]}])
     with pytest.raises(RecipeError, match="no layer 4: the teacher has 4"):
-        pipeline.execute(changed, tmp_path / "run", Silent(), "distill")
+        runner.run_pipeline(changed, tmp_path / "run", SilentReporter(), "distill")

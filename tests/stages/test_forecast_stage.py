@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from kdcli.data.source import load
-from kdcli.models import source, surgery
-from kdcli.progress import Silent
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.models import layer_pruning, model_io
+from kdcli.pipeline.run_estimate import estimate_run
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.stages.forecast import forecast
 
 FIT = {"epochs": 3, "batch_size": 16, "gradient_accumulation": 2}
 
@@ -31,52 +31,52 @@ def test_sizes_are_those_of_the_real_models(
     parts, tiny_backbone, small_data, labels, architecture, keep
 ):
     student = {"keep": keep, "architecture": architecture}
-    found = forecast(Recipe.model_validate({**parts, "student": student}), Silent())
-    teacher = source.load_classifier(tiny_backbone, tuple(labels), fresh_head=True)
-    cut = surgery.cut(teacher, (keep,), architecture)
-    assert found["teacher"]["parameters"] == source.count_parameters(teacher)
-    assert found["student"]["parameters"] == source.count_parameters(cut)
-    assert found["distill"]["parameters"] == source.count_parameters(cut)
+    found = estimate_run(Recipe.model_validate({**parts, "student": student}), SilentReporter())
+    teacher = model_io.load_classifier(tiny_backbone, tuple(labels), allow_new_head=True)
+    cut = layer_pruning.prune_layers(teacher, (keep,), architecture)
+    assert found["teacher"]["parameters"] == model_io.count_parameters(teacher)
+    assert found["student"]["parameters"] == model_io.count_parameters(cut)
+    assert found["distill"]["parameters"] == model_io.count_parameters(cut)
 
 
 def test_a_pretrained_student_counts_with_a_head_for_the_data(parts, tiny_backbone, labels):
     recipe = Recipe.model_validate({**parts, "student": {"model": str(tiny_backbone)}})
-    real = source.load_classifier(tiny_backbone, tuple(labels), fresh_head=True)
-    found = forecast(recipe, Silent())
-    assert found["student"]["parameters"] == source.count_parameters(real)
+    real = model_io.load_classifier(tiny_backbone, tuple(labels), allow_new_head=True)
+    found = estimate_run(recipe, SilentReporter())
+    assert found["student"]["parameters"] == model_io.count_parameters(real)
 
 
 def test_steps_follow_rows_batches_and_epochs(parts):
-    found = forecast(Recipe.model_validate(parts), Silent())
-    rows = len(load(Recipe.model_validate(parts).data, 42).splits["train"])
+    found = estimate_run(Recipe.model_validate(parts), SilentReporter())
+    rows = len(load_dataset_splits(Recipe.model_validate(parts).data, 42).splits["train"])
     assert rows == 120
     assert found["distill"]["steps"] == found["teacher"]["steps"] == 3 * 4
 
 
 def test_a_baseline_takes_as_long_and_states_of_the_teacher_longer(parts):
-    assert "baseline" not in forecast(Recipe.model_validate(parts), Silent())
+    assert "baseline" not in estimate_run(Recipe.model_validate(parts), SilentReporter())
     compared = {**parts, "baseline": True}
-    found = forecast(Recipe.model_validate(compared), Silent())
+    found = estimate_run(Recipe.model_validate(compared), SilentReporter())
     assert found["baseline"] == found["distill"]
     losses = [{"kind": "cross_entropy"}, {"kind": "relations"}]
     live = {**compared, "distill": {**FIT, "losses": losses}}
-    found = forecast(Recipe.model_validate(live), Silent())
+    found = estimate_run(Recipe.model_validate(live), SilentReporter())
     assert found["distill"]["seconds"] > 1.2 * found["baseline"]["seconds"]
 
 
 def test_other_teachers_and_folds_are_fine_tuned_too(parts):
     teacher = parts["teacher"]
-    alone = forecast(Recipe.model_validate(parts), Silent())
+    alone = estimate_run(Recipe.model_validate(parts), SilentReporter())
     several = {**parts, "teacher": {**teacher, "folds": 3, "also": [{"seed": 1}, {"seed": 2}]}}
-    found = forecast(Recipe.model_validate(several), Silent())
+    found = estimate_run(Recipe.model_validate(several), SilentReporter())
     assert found["outputs"]["seconds"] > 2 * alone["teacher"]["seconds"]
     assert found["teacher"]["steps"] == alone["teacher"]["steps"]
 
 
 def test_a_finished_teacher_takes_no_steps_and_a_longer_run_takes_longer(parts, tiny_teacher):
     finished = {**parts, "teacher": {"model": str(tiny_teacher)}}
-    short = forecast(Recipe.model_validate(finished), Silent())
+    short = estimate_run(Recipe.model_validate(finished), SilentReporter())
     assert "steps" not in short["teacher"]
     long = {**finished, "distill": {**FIT, "epochs": 300}}
-    longer = forecast(Recipe.model_validate(long), Silent())
+    longer = estimate_run(Recipe.model_validate(long), SilentReporter())
     assert longer["distill"]["seconds"] > 10 * short["distill"]["seconds"] > 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import pipeline as classifier_of
 
-from kdcli import pipeline
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 WORDS = ("parcel", "refund", "password")
@@ -40,7 +40,7 @@ def distilled(where, keep, data, tiny_backbone, place):
         "distill": fit,
         "evaluate": {"latency_texts": 2},
     })  # fmt: skip
-    made = pipeline.execute(recipe, place / "run", Silent())
+    made = runner.run_pipeline(recipe, place / "run", SilentReporter())
     models = json.loads((made.path / "evaluation.json").read_text())["models"]
     return made, {m["name"]: m["splits"]["test"]["accuracy"] for m in models}
 

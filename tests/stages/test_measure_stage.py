@@ -4,18 +4,20 @@ import shutil
 
 import pytest
 
+from kdcli.api.model_evaluation import evaluate_models
 from kdcli.errors import UsageError
-from kdcli.progress import Silent
-from kdcli.recipe.load import dump
+from kdcli.pipeline.run_folder import RunFolder, StageRecord, file_digests
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.run import Record, RunFolder, inventory
-from kdcli.stages.measure import measure
 
 FEW = ("evaluate.latency_texts=1", "--latency-texts 1")
 
 
 def measured(models, flags, **options):
-    return measure([str(model) for model in models], flags, Silent(), **options).document
+    return evaluate_models(
+        [str(model) for model in models], flags, SilentReporter(), **options
+    ).evaluation
 
 
 def on(small_data):
@@ -40,13 +42,13 @@ def run(tiny_teacher, small_data, tmp_path):
             "evaluate": {"splits": ["validation"]},
         }
     )
-    (folder / "recipe.yaml").write_text(dump(recipe))
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
     return folder
 
 
 def test_a_run_whose_student_was_changed_is_not_measured(run):
-    files = inventory(run / "student")
-    RunFolder(run, {"distill": Record("k", {}, files, {}, 1.0)}).forget([])
+    files = file_digests(run / "student")
+    RunFolder(run, {"distill": StageRecord("k", {}, files, {}, 1.0)}).forget_stages([])
     assert measured([run], [FEW])
     weights = run / "student/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from kdcli.errors import UsageError
-from kdcli.models import source
-from kdcli.pipeline import execute
-from kdcli.progress import Silent
-from kdcli.recipe.schema import CutSpec, Recipe
-from kdcli.stages.forecast import forecast
-from kdcli.stages.student import cut_out
+from kdcli.models import model_io
+from kdcli.pipeline.run_estimate import estimate_run
+from kdcli.pipeline.runner import run_pipeline
+from kdcli.progress import SilentReporter
+from kdcli.recipe.schema import InitStudentCommandConfig, Recipe
+from kdcli.stages.student_init import create_untrained_student
 
 FIT = {"epochs": 1, "batch_size": 32}
 
@@ -22,8 +22,10 @@ FIT = {"epochs": 1, "batch_size": 32}
 def cut(small_data, tmp_path):
     def make(model, student, *, texts=True, **options):
         data = {"dataset": str(small_data)} if texts else None
-        spec = CutSpec.model_validate({"student": student, "data": data})
-        return cut_out(str(model), spec, tmp_path / "s", Silent(), replace=True, **options)
+        spec = InitStudentCommandConfig.model_validate({"student": student, "data": data})
+        return create_untrained_student(
+            str(model), spec, tmp_path / "s", SilentReporter(), overwrite=True, **options
+        )
 
     return make
 
@@ -109,19 +111,21 @@ def recipe(tiny_teacher, tiny_backbone, small_data):
 def test_a_recipe_s_own_texts_decide_and_the_student_learns(recipe, other, tiny_backbone, tmp_path):
     layers = {"model": str(tiny_backbone)} if other else {"drop_every": 2}
     made = recipe(**layers, ffn=40, trim_vocab=540)
-    run = execute(made, tmp_path / "run", Silent(), until="distill")
+    run = run_pipeline(made, tmp_path / "run", SilentReporter(), until="distill")
     folder = tmp_path / "run/student"
-    model, tokenizer = source.load_classifier(folder), source.load_tokenizer(folder)
+    model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
     assert len(tokenizer) == model.config.vocab_size == 540
-    assert run.records["distill"].result["parameters"] == source.count_parameters(model)
-    assert forecast(made, Silent())["student"]["parameters"] == source.count_parameters(model)
+    assert run.records["distill"].result["parameters"] == model_io.count_parameters(model)
+    assert estimate_run(made, SilentReporter())["student"][
+        "parameters"
+    ] == model_io.count_parameters(model)
     assert "540 pieces are left" in run.records["student"].result["origin"]
 
 
 def test_a_student_cut_before_tells_of_its_teacher_still(recipe, cut, tiny_backbone, tmp_path):
     cut(tiny_backbone, {"keep": (0, 2)}, texts=False)
     made = recipe(model=str(tmp_path / "s"))
-    run = execute(made, tmp_path / "run", Silent(), until="student")
+    run = run_pipeline(made, tmp_path / "run", SilentReporter(), until="student")
     told = f"That was cut out of {tiny_backbone.name}: layers 0, 2 of 4 (counted from 0)."
     assert told in run.records["student"].result["origin"]
     assert run.records["student"].result["besides"] == [told]

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from transformers import pipeline
 
-from kdcli import pipeline as runs
+from kdcli.api.data_check import check_data
+from kdcli.api.model_evaluation import evaluate_models
 from kdcli.errors import DataError, KdError, ModelError, RecipeError
-from kdcli.models import source
-from kdcli.progress import Silent
-from kdcli.recipe.load import dump, load, varied
+from kdcli.models import model_io
+from kdcli.pipeline import runner as runs
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import dump_recipe, load_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
-from kdcli.stages.measure import measure
-from kdcli.stages.survey import survey
 
 WORDS = ("parcel", "refund", "password")
 OTHERS = ("size", "invoice", "delivery", "order", "account")
@@ -57,7 +57,7 @@ def teachers(texts, tiny_backbone, tmp_path_factory):
             "data": {"dataset": str(texts / task)},
             "teacher": {"model": str(tiny_backbone), "fine_tune": {**FIT, "epochs": 5}},
         })  # fmt: skip
-        runs.execute(recipe, place / task, Silent(), "teacher")
+        runs.run_pipeline(recipe, place / task, SilentReporter(), "teacher")
     return {task: place / task / "teacher" for task in KNOWS}
 
 
@@ -87,7 +87,7 @@ def figures_of(made):
 def made(teachers, recipe_of, tmp_path_factory):
     teacher = {"model": str(teachers["single_label_classification"])}
     recipe = recipe_of(teacher, student={"keep": [0, 2]})
-    return runs.execute(recipe, tmp_path_factory.mktemp("bare") / "run", Silent())
+    return runs.run_pipeline(recipe, tmp_path_factory.mktemp("bare") / "run", SilentReporter())
 
 
 def test_the_student_learns_what_the_teacher_knows(made, texts):
@@ -116,13 +116,13 @@ def test_no_accuracy_is_claimed(made):
 
 def test_it_is_not_measured_again_by_labels_that_are_not_there(made):
     with pytest.raises(KdError, match="there are no labels to measure by"):
-        measure([str(made.path)], [], Silent())
+        evaluate_models([str(made.path)], [], SilentReporter())
 
 
 @pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
 def test_of_several_labels_and_of_scores_likewise(texts, teachers, recipe_of, tmp_path, task):
     recipe = recipe_of({"model": str(teachers[task])}, student={"keep": [0, 2]})
-    figures = figures_of(runs.execute(recipe, tmp_path / "run", Silent()))["student"]
+    figures = figures_of(runs.run_pipeline(recipe, tmp_path / "run", SilentReporter()))["student"]
     agreement = figures["agreement" if task.startswith("multi") else "fidelity_pearson"]
     assert agreement > 0.9
 
@@ -130,7 +130,9 @@ def test_of_several_labels_and_of_scores_likewise(texts, teachers, recipe_of, tm
 def test_validation_is_set_aside_at_random(texts, teachers, recipe_of, tmp_path):
     data = {"dataset": str(texts / "bare/train.jsonl"), "label": None}
     teacher = {"model": str(teachers["single_label_classification"])}
-    made = runs.execute(recipe_of(teacher, data=data), tmp_path / "run", Silent(), "outputs")
+    made = runs.run_pipeline(
+        recipe_of(teacher, data=data), tmp_path / "run", SilentReporter(), "outputs"
+    )
     assert made.records["outputs"].result == {"rows": 320}
 
 
@@ -141,7 +143,7 @@ def test_scores_from_a_file_name_the_labels(texts, recipe_of, tmp_path):
     learns = {**FIT, "epochs": 8, "losses": [{"kind": "soft_targets", "temperature": 1}]}
     scores = {"kind": "scores", "file": str(tmp_path / "scores.jsonl")}
     recipe = recipe_of(scores, distill=learns)
-    figures = figures_of(runs.execute(recipe, tmp_path / "run", Silent()))
+    figures = figures_of(runs.run_pipeline(recipe, tmp_path / "run", SilentReporter()))
     assert figures["student"]["agreement"] > 0.9
     assert {row["label"] for row in figures["student"]["classes"]} == {*WORDS}
 
@@ -169,33 +171,35 @@ def test_what_needs_labels_is_refused(recipe_of, teacher, more, says):
 )
 def test_a_teacher_without_labels_of_its_own_is_refused(recipe_of, tmp_path, teacher, says):
     with pytest.raises(KdError, match=says):
-        runs.execute(recipe_of(teacher), tmp_path / "run", Silent())
+        runs.run_pipeline(recipe_of(teacher), tmp_path / "run", SilentReporter())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_of_one_label_is_refused_before_anything_is_written(
     recipe_of, tiny_backbone, tokenizer, tmp_path
 ):
-    model = source.load_classifier(
-        tiny_backbone, ("only",), "single_label_classification", fresh_head=True
+    model = model_io.load_classifier(
+        tiny_backbone, ("only",), "single_label_classification", allow_new_head=True
     )
-    source.save(model, tokenizer, tmp_path / "one")
+    model_io.save_model(model, tokenizer, tmp_path / "one")
     # By kd, or by the checks of transformers' own configuration.
     with pytest.raises((DataError, ModelError), match=r"one label only|num_labels > 1"):
-        runs.execute(recipe_of({"model": str(tmp_path / "one")}), tmp_path / "run", Silent())
+        runs.run_pipeline(
+            recipe_of({"model": str(tmp_path / "one")}), tmp_path / "run", SilentReporter()
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_is_read_as_it_was_written(teachers, recipe_of, tmp_path):
     recipe = recipe_of({"model": str(teachers["regression"])})
-    (tmp_path / "recipe.yaml").write_text(dump(recipe))
-    assert load(str(tmp_path / "recipe.yaml")) == recipe
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
     with pytest.raises(RecipeError, match="label_separator, and no labels"):
-        varied(recipe, {"data.label_separator": ";"})
+        recipe_for_trial(recipe, {"data.label_separator": ";"})
 
 
 def test_the_data_can_be_looked_at(texts, teachers, recipe_of):
-    found = survey(recipe_of({"model": str(teachers["regression"])}), Silent())
+    found = check_data(recipe_of({"model": str(teachers["regression"])}), SilentReporter())
     train = found["splits"]["train"]
     assert (train["rows"], train["unlabelled"]["texts"]) == (320, 0)
     assert train["labels"]["count"] == 0

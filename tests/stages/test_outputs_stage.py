@@ -10,14 +10,14 @@ from helpers import Listener
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
-from kdcli import pipeline
-from kdcli.data.source import load
-from kdcli.errors import DataError, MachineError, ModelError, StoppedError
-from kdcli.progress import Silent
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.errors import DataError, ModelError, ResourceError, RunInterruptedError
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.stages import outputs as outputs_stage
 from kdcli.stages import teacher as teacher_stage
-from kdcli.training import signals
+from kdcli.stages import teacher_logits as outputs_stage
+from kdcli.training import teacher_logits
 
 
 @pytest.fixture
@@ -33,8 +33,10 @@ def outputs(tiny_teacher, small_data, tmp_path):
                 "student": dict(student),
             }
         )
-        made = pipeline.execute(recipe, tmp_path / folder, reporter or Silent(), "outputs")
-        told = signals.read(made.path / "teacher-outputs")
+        made = runner.run_pipeline(
+            recipe, tmp_path / folder, reporter or SilentReporter(), "outputs"
+        )
+        told = teacher_logits.load_teacher_logits(made.path / "teacher-outputs")
         return {s: np.array(told[s]["teacher_logits"], dtype=np.float64) for s in told}, made
 
     return run
@@ -43,7 +45,7 @@ def outputs(tiny_teacher, small_data, tmp_path):
 def test_a_disk_without_room_for_them_is_said_before_the_teacher_is_asked(outputs, monkeypatch):
     room = type("Usage", (), {"free": 4 * 17 * (120 + 34) - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: room)
-    with pytest.raises(MachineError, match="what the teacher says of every text needs up to"):
+    with pytest.raises(ResourceError, match="what the teacher says of every text needs up to"):
         outputs()
     room.free += 1
     outputs()
@@ -61,13 +63,13 @@ def test_each_row_is_what_the_teacher_says_of_that_text(tiny_teacher, small_data
             "teacher": {"model": str(tiny_teacher)},
         }
     )
-    run = pipeline.execute(recipe, tmp_path / "run", Silent(), until="outputs")
+    run = runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), until="outputs")
     assert run.records["outputs"].result["rows"] == 120 + 34
-    told = signals.read(run.path / "teacher-outputs")
+    told = teacher_logits.load_teacher_logits(run.path / "teacher-outputs")
     assert set(told) == {"train", "validation"}, "test texts are none of the student's business"
     model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher)
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher)
-    corpus = load(recipe.data, recipe.seed)
+    corpus = load_dataset_splits(recipe.data, recipe.seed)
     for split, outputs in told.items():
         texts = corpus.splits[split]["text"]
         with torch.no_grad():
@@ -98,7 +100,7 @@ def test_several_teachers_are_averaged_by_the_names_of_their_classes(
     np.testing.assert_allclose(probabilities(both["train"]), probabilities(alone["train"]), 1e-4)
     trained = {"model": str(tiny_teacher), "fine_tune": fit, "weight": 3.0}
     three, run = outputs("three", also=[{"model": str(other), "weight": 2.0}, trained])
-    theirs = signals.read(tmp_path / "three-teacher3" / "teacher-outputs")
+    theirs = teacher_logits.load_teacher_logits(tmp_path / "three-teacher3" / "teacher-outputs")
     expected = 0.5 * probabilities(alone["validation"]) + 0.5 * probabilities(
         np.array(theirs["validation"]["teacher_logits"])
     )
@@ -137,7 +139,7 @@ def test_seeds_are_teachers_too_and_nothing_is_done_twice(outputs, tiny_backbone
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run-teacher2"]
 
 
-class Breaks(Silent):
+class Breaks(SilentReporter):
     """Is stopped when it is told something."""
 
     def __init__(self, at):
@@ -154,7 +156,7 @@ def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others
     fit = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
     spec = {"model": str(tiny_backbone), "fine_tune": fit}
     seen, _ = outputs("seen", **spec)
-    with pytest.raises(StoppedError):
+    with pytest.raises(RunInterruptedError):
         outputs("apart", Breaks("Part 3 of 3"), **spec, folds=3)
     listener = Listener()
     apart, run = outputs("apart", listener, **spec, folds=3)
@@ -179,10 +181,14 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
         for split in ("train", "validation"):
             lines = (json.dumps(dict(zip(columns, row, strict=True))) for row in rows)
             (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines))
-        trained, answered, ask = [], [], outputs_stage._ask
-        monkeypatch.setattr(teacher_stage, "fit", lambda *_, rows, **__: trained.append(rows) or [])
+        trained, answered, ask = [], [], outputs_stage._predict_logits
         monkeypatch.setattr(
-            outputs_stage, "_ask", lambda m, t, s, j: answered.append(s) or ask(m, t, s, j)
+            teacher_stage, "train_stage_model", lambda *_, rows, **__: trained.append(rows) or []
+        )
+        monkeypatch.setattr(
+            outputs_stage,
+            "_predict_logits",
+            lambda m, t, s, j: answered.append(s) or ask(m, t, s, j),
         )
         recipe = Recipe.model_validate(
             {
@@ -191,7 +197,7 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
                 "teacher": {"model": str(tiny_backbone), "fine_tune": {}, "folds": folds},
             }
         )
-        pipeline.execute(recipe, tmp_path / "run", Silent(), "outputs")
+        runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), "outputs")
         texts = [[*splits["part"]["text"]] for splits in answered if "part" in splits]
         return [rows["train"] for rows in trained[1:]], texts
 

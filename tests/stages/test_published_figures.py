@@ -13,8 +13,8 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdcli import pipeline as runs
-from kdcli.progress import Silent
+from kdcli.pipeline import runner as runs
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size", "music", "camera")
@@ -73,7 +73,7 @@ def made(request, tiny_backbone, tmp_path_factory):
     }
     for part, values in parts.items():
         recipe[part] = recipe[part] | values
-    run = runs.execute(Recipe.model_validate(recipe), place / "run", Silent())
+    run = runs.run_pipeline(Recipe.model_validate(recipe), place / "run", SilentReporter())
     return run, texts, request.param == "pairs"
 
 

@@ -11,20 +11,24 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfig
 
 from kdcli.errors import ModelError, UsageError
-from kdcli.models.layers import Stack
-from kdcli.progress import Silent
-from kdcli.recipe.schema import CutSpec
-from kdcli.stages import student as stage
-from kdcli.stages.student import describe
+from kdcli.models.layer_stacks import LayerStack
+from kdcli.progress import SilentReporter
+from kdcli.recipe.schema import InitStudentCommandConfig
+from kdcli.stages import student_init as stage
+from kdcli.stages.student_init import describe_kept_layers
 
 
 def cut_out(model, student, folder, reporter, *, replace=False, data=None, **options):
-    spec = CutSpec(student=student, data=data)
-    return stage.cut_out(model, spec, folder, reporter, replace=replace, **options)
+    spec = InitStudentCommandConfig(student=student, data=data)
+    return stage.create_untrained_student(
+        model, spec, folder, reporter, overwrite=replace, **options
+    )
 
 
 def test_a_student_of_a_classifier_keeps_its_head_and_labels(tiny_teacher, labels, tmp_path):
-    result = cut_out(str(tiny_teacher), {"keep": (0, 3)}, tmp_path / "s", Silent(), replace=False)
+    result = cut_out(
+        str(tiny_teacher), {"keep": (0, 3)}, tmp_path / "s", SilentReporter(), replace=False
+    )
     student, report = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "s", output_loading_info=True
     )
@@ -50,33 +54,33 @@ def test_what_is_there_is_replaced_only_where_that_is_asked(tiny_teacher, tmp_pa
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"exists.*--fresh"):
-        cut_out(str(tiny_teacher), {}, folder, Silent())
+        cut_out(str(tiny_teacher), {}, folder, SilentReporter())
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
-    cut_out(str(tiny_teacher), {}, folder, Silent(), replace=True)
+    cut_out(str(tiny_teacher), {}, folder, SilentReporter(), replace=True)
     assert (folder / "model.safetensors").is_file()
     assert not (folder / "mine.txt").exists()
 
 
 def test_a_cut_that_fails_leaves_what_was_there(tiny_teacher, tmp_path):
     folder = tmp_path / "s"
-    cut_out(str(tiny_teacher), {}, folder, Silent())
+    cut_out(str(tiny_teacher), {}, folder, SilentReporter())
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(ModelError, match="names layer 9"):
-        cut_out(str(tiny_teacher), {"keep": (9,)}, folder, Silent(), replace=True)
+        cut_out(str(tiny_teacher), {"keep": (9,)}, folder, SilentReporter(), replace=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_a_student_may_replace_its_own_teacher(tiny_teacher, tmp_path):
     folder = shutil.copytree(tiny_teacher, tmp_path / "model")
-    cut_out(str(folder), {"keep": (1,)}, folder, Silent(), replace=True)
+    cut_out(str(folder), {"keep": (1,)}, folder, SilentReporter(), replace=True)
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.n_layers == 1
 
 
 def test_a_file_is_no_place_for_a_model(tiny_teacher, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        cut_out(str(tiny_teacher), {}, tmp_path / "file", Silent(), replace=True)
+        cut_out(str(tiny_teacher), {}, tmp_path / "file", SilentReporter(), replace=True)
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_weights(tiny_teacher, tmp_path):
@@ -84,23 +88,23 @@ def test_a_dry_run_writes_nothing_and_needs_no_weights(tiny_teacher, tmp_path):
     whole = (model / "model.safetensors").stat().st_size
     shown = []
     plan = cut_out(
-        str(model), {"layers": 2}, tmp_path / "s", Silent(), dry_run=True, show=shown.append
+        str(model), {"layers": 2}, tmp_path / "s", SilentReporter(), dry_run=True, show=shown.append
     )
     (model / "model.safetensors").unlink()
-    again = cut_out(str(model), {"layers": 2}, tmp_path / "s", Silent(), dry_run=True)
+    again = cut_out(str(model), {"layers": 2}, tmp_path / "s", SilentReporter(), dry_run=True)
     assert shown == [plan]
     assert not (tmp_path / "s").exists()
     assert plan["layers"] == again["layers"] == [0, 3]
     assert plan["teacher"]["megabytes"] == whole / 1e6
     assert 1.9 < plan["speedup"] < 2.1
-    real = cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", Silent())
+    real = cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", SilentReporter())
     assert real == plan
     weights = (tmp_path / "s/model.safetensors").stat().st_size / 1e6
     assert abs(real["megabytes"] - weights) < 0.01
 
 
 def test_a_student_knows_where_it_comes_from(tiny_teacher, tmp_path):
-    cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", Silent())
+    cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", SilentReporter())
     assert json.loads((tmp_path / "s/config.json").read_text())["kd"] == {
         "teacher": tiny_teacher.name,
         "layers": [0, 3],
@@ -131,7 +135,7 @@ def test_with_texts_its_answers_are_compared_with_the_teachers(tiny_teacher, sma
     model = opinionated(tiny_teacher, tmp_path / "model")
     whole, part = (
         cut_out(str(model), {"keep": keep, "architecture": "same"}, tmp_path / name,
-                Silent(), data=data)
+                SilentReporter(), data=data)
         for name, keep in {"whole": (0, 1, 2, 3), "part": (0,)}.items()
     )  # fmt: skip
     assert whole["agreement"] == 1
@@ -161,7 +165,7 @@ def test_layers_that_are_missed_least_are_left_out(kind, request, small_data, tm
 def test_measuring_takes_texts(tiny_teacher, tmp_path):
     student = {"layers": 2, "strategy": "measured"}
     with pytest.raises(UsageError, match=r"needs texts.*--data"):
-        cut_out(str(tiny_teacher), student, tmp_path / "s", Silent())
+        cut_out(str(tiny_teacher), student, tmp_path / "s", SilentReporter())
 
 
 def in_shards(folder):
@@ -179,7 +183,7 @@ def test_a_model_in_shards_is_cut(tiny_teacher, tmp_path):
     model = shutil.copytree(tiny_teacher, tmp_path / "model")
     in_shards(model)
     for origin in (model, tiny_teacher):
-        cut_out(str(origin), {}, tmp_path / origin.name, Silent(), replace=True)
+        cut_out(str(origin), {}, tmp_path / origin.name, SilentReporter(), replace=True)
     one, two = (load_file(tmp_path / m.name / "model.safetensors") for m in (model, tiny_teacher))
     assert all(torch.equal(two[name], tensor) for name, tensor in one.items())
 
@@ -193,7 +197,7 @@ def test_a_model_that_can_t_be_cut_is_refused_by_name(other, says, tiny_teacher,
     model = shutil.copytree(tiny_teacher, tmp_path / "model")
     other.save_pretrained(model)
     with pytest.raises(ModelError, match=says) as raised:
-        cut_out(str(model), {}, tmp_path / "s", Silent())
+        cut_out(str(model), {}, tmp_path / "s", SilentReporter())
     assert raised.value.exit_code == 2
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "s").exists()
@@ -204,21 +208,21 @@ def test_a_pickle_is_refused(tiny_teacher, tmp_path):
     (model / "model.safetensors").unlink()
     torch.save({}, model / "pytorch_model.bin")
     with pytest.raises(ModelError):
-        cut_out(str(model), {}, tmp_path / "s", Silent())
+        cut_out(str(model), {}, tmp_path / "s", SilentReporter())
 
 
-ENCODER, DECODER = Stack("e", "encoder", "", 4), Stack("d", "decoder", "", 3)
+ENCODER, DECODER = LayerStack("e", "encoder", "", 4), LayerStack("d", "decoder", "", 3)
 
 
 @pytest.mark.parametrize(
     ("stacks", "keep", "form", "strategy", "sentence"),
     [
         (
-            (Stack("x", "", "", 4),), ((0, 2),), "same", "spaced",
+            (LayerStack("x", "", "", 4),), ((0, 2),), "same", "spaced",
             "It starts from layers 0, 2 of the teacher's 4 (counted from 0).",
         ),
         (
-            (Stack("x", "", "", 4),), ((0, 2),), "distilbert", "measured",
+            (LayerStack("x", "", "", 4),), ((0, 2),), "distilbert", "measured",
             "It starts from layers 0, 2 of the teacher's 4 (counted from 0), those that it does "
             "worst without, in DistilBERT's form, without token-type embeddings and pooler.",
         ),
@@ -228,10 +232,10 @@ ENCODER, DECODER = Stack("e", "encoder", "", 4), Stack("d", "decoder", "", 3)
             "(counted from 0).",
         ),
         (
-            (Stack("x", "", "", 12, shared=True),), ((0, 2, 4),), "same", "spaced",
+            (LayerStack("x", "", "", 12, shared=True),), ((0, 2, 4),), "same", "spaced",
             "It goes 3 times through the layer that its teacher goes through 12 times.",
         ),
     ],
 )  # fmt: skip
 def test_a_cut_is_told_in_one_sentence(stacks, keep, form, strategy, sentence):
-    assert describe(stacks, keep, form, strategy) == sentence
+    assert describe_kept_layers(stacks, keep, form, strategy) == sentence

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
-from kdcli import pipeline as runs
 from kdcli.errors import RecipeError
-from kdcli.evaluation import operating
-from kdcli.progress import Silent
+from kdcli.evaluation.calibration import inference_config
+from kdcli.pipeline import runner as runs
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
@@ -49,7 +49,7 @@ def run(kind, texts, backbone, place):
     teacher = {"model": str(backbone), "fine_tune": {**FIT, "epochs": 8}}
     data = {"dataset": str(texts / kind / "true")}
     made = Recipe.model_validate({"name": "teacher", "data": data, "teacher": teacher})
-    runs.execute(made, place / "teacher", Silent(), "teacher")
+    runs.run_pipeline(made, place / "teacher", SilentReporter(), "teacher")
     recipe = Recipe.model_validate({
         "name": "student",
         "data": {"dataset": str(texts / kind / "noisy")},
@@ -59,7 +59,7 @@ def run(kind, texts, backbone, place):
         "baseline": True,
         "evaluate": {"latency_texts": 2, "thresholds": "each"},
     })  # fmt: skip
-    return runs.execute(recipe, place / "run", Silent())
+    return runs.run_pipeline(recipe, place / "run", SilentReporter())
 
 
 def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone, tmp_path):
@@ -71,7 +71,11 @@ def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone
     assert figures["student"]["micro_f1"] > 0.7
     student = made.path / "student"
     assert AutoConfig.from_pretrained(student).problem_type == "multi_label_classification"
-    assert set(operating.read(student).thresholds) == {"parcel", "refund", "password"}
+    assert set(inference_config.load_calibration(student).thresholds) == {
+        "parcel",
+        "refund",
+        "password",
+    }
     (scores,) = pipeline("text-classification", str(student), top_k=None)("parcel size refund")
     assert sum(one["score"] for one in scores) > 1.01, "each label has a probability of its own"
     assert {one["label"] for one in scores[:2]} == {"parcel", "refund"}
@@ -113,7 +117,7 @@ def test_a_new_head_starts_from_what_the_labels_say_on_the_whole(
         "student": {"model": str(tiny_backbone)},
         "distill": barely,
     })  # fmt: skip
-    made = runs.execute(recipe, tmp_path / "run", Silent(), "distill")
+    made = runs.run_pipeline(recipe, tmp_path / "run", SilentReporter(), "distill")
     for name in ("teacher", "student"):
         model = AutoModelForSequenceClassification.from_pretrained(made.path / name)
         said = model.classifier.bias.detach()
@@ -139,5 +143,5 @@ def test_a_loss_that_means_nothing_for_the_task_is_refused(
         "distill": {"losses": [loss]},
     })  # fmt: skip
     with pytest.raises(RecipeError, match=says):
-        runs.execute(recipe, tmp_path / "run", Silent())
+        runs.run_pipeline(recipe, tmp_path / "run", SilentReporter())
     assert not (tmp_path / "run").exists()

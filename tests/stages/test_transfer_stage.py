@@ -8,13 +8,13 @@ import torch
 from datasets import load_from_disk
 from transformers import BertForMaskedLM
 
-from kdcli import pipeline
 from kdcli.errors import KdError
-from kdcli.planning import plan
-from kdcli.progress import Silent
-from kdcli.recipe.load import varied
+from kdcli.pipeline import runner
+from kdcli.pipeline.planning import plan_stages
+from kdcli.pipeline.run_folder import RunFolder
+from kdcli.progress import SilentReporter
+from kdcli.recipe.loading import recipe_for_trial
 from kdcli.recipe.schema import Recipe
-from kdcli.run import RunFolder
 
 WORDS = ("parcel", "refund", "password")
 OTHERS = ("size", "invoice", "delivery", "order", "account")
@@ -54,7 +54,7 @@ def teacher(data, tiny_backbone, tmp_path_factory):
         "data": {"dataset": str(data / "many")},
         "teacher": {"model": str(tiny_backbone), "fine_tune": fit},
     })  # fmt: skip
-    pipeline.execute(recipe, place / "run", Silent(), "teacher")
+    runner.run_pipeline(recipe, place / "run", SilentReporter(), "teacher")
     return place / "run/teacher"
 
 
@@ -73,7 +73,9 @@ def recipe(data, teacher):
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
-    return pipeline.execute(recipe, tmp_path_factory.mktemp("transfer") / "run", Silent())
+    return runner.run_pipeline(
+        recipe, tmp_path_factory.mktemp("transfer") / "run", SilentReporter()
+    )
 
 
 def test_they_bring_what_few_labels_do_not(run):
@@ -116,7 +118,9 @@ def test_card_and_page_tell_of_them(run):
 def test_other_texts_ask_the_teacher_anew_and_train_none(run, recipe, data, tmp_path):
     other = tmp_path / "others.jsonl"
     lines(other, np.random.default_rng(9), 30, labelled=False)
-    planned = plan(varied(recipe, {"data.unlabelled": str(other)}), RunFolder.open(run.path))
+    planned = plan_stages(
+        recipe_for_trial(recipe, {"data.unlabelled": str(other)}), RunFolder.open(run.path)
+    )
     redone = [item.stage.name for item in planned if item.reason]
     assert redone[:3] == ["transfer", "outputs", "distill"]
     assert planned[0].stage.name == "teacher"
@@ -131,11 +135,15 @@ def test_altered_texts_are_labelled_by_the_teacher(recipe, data, tokenizer, conf
         "augment": {"copies": 30, "drop": 0.2, "mask": 0.2, "model": str(tmp_path / "language")},
         "baseline": False,
     }
-    made = pipeline.execute(varied(recipe, settings), tmp_path / "run", Silent())
+    made = runner.run_pipeline(
+        recipe_for_trial(recipe, settings), tmp_path / "run", SilentReporter()
+    )
     count = made.records["transfer"].result["augmented"]
     assert 100 < count <= 270
     assert made.records["outputs"].result["rows"] == 9 + 60 + count
-    again = pipeline.execute(varied(recipe, settings), tmp_path / "again", Silent(), "transfer")
+    again = runner.run_pipeline(
+        recipe_for_trial(recipe, settings), tmp_path / "again", SilentReporter(), "transfer"
+    )
     texts = [load_from_disk(str(m.path / "transfer-set"))["text"][:] for m in (made, again)]
     assert texts[0] == texts[1]
     models = json.loads((made.path / "evaluation.json").read_text())["models"]
@@ -157,7 +165,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 ):
     text = json.dumps(settings).replace("{teacher}", str(teacher))
     with pytest.raises(KdError, match=says):
-        pipeline.execute(varied(recipe, json.loads(text)), tmp_path / "run", Silent())
+        runner.run_pipeline(
+            recipe_for_trial(recipe, json.loads(text)), tmp_path / "run", SilentReporter()
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -178,13 +188,15 @@ def test_a_file_of_scores_has_some_for_unlabelled_texts_too(recipe, data, tmp_pa
     base = recipe.model_dump(mode="json")
     base["student"] = {"model": base["teacher"]["model"]}
     with pytest.raises(KdError, match="has no scores for the text"):
-        pipeline.execute(
+        runner.run_pipeline(
             Recipe.model_validate({**base, "teacher": teacher(rows[:-20])}),
             tmp_path / "x",
-            Silent(),
+            SilentReporter(),
         )
     whole = Recipe.model_validate({**base, "teacher": teacher(rows)})
-    made = pipeline.execute(whole, tmp_path / "run", Silent(), "outputs")
+    made = runner.run_pipeline(whole, tmp_path / "run", SilentReporter(), "outputs")
     assert made.records["outputs"].result["rows"] > 9 + 60
     with pytest.raises(KdError, match="no scores for texts that are altered"):
-        pipeline.execute(varied(whole, {"augment.copies": 1}), tmp_path / "x", Silent())
+        runner.run_pipeline(
+            recipe_for_trial(whole, {"augment.copies": 1}), tmp_path / "x", SilentReporter()
+        )

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kdcli import pipeline
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 WORDS = ("parcel", "refund", "password")
@@ -56,7 +56,7 @@ def distilled(planted, tiny_backbone, tmp_path):
             "baseline": True,
             "evaluate": {"latency_texts": 2},
         })  # fmt: skip
-        made = pipeline.execute(recipe, tmp_path / "run", Silent(), **more)
+        made = runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), **more)
         found = json.loads((made.path / "evaluation.json").read_text())
         return made, {model["name"]: model["splits"]["test"] for model in found["models"]}
 

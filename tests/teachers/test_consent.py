@@ -3,9 +3,9 @@
 import pytest
 
 from kdcli.errors import RecipeError, UsageError
-from kdcli.recipe import endpoints
-from kdcli.recipe.black_box import EndpointSpec
-from kdcli.teachers.consent import key_for
+from kdcli.recipe import endpoint_urls
+from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.teachers.permissions import resolve_api_key
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def keys(monkeypatch, tmp_path):
 
 
 def key(url, variable="OPENAI_API_KEY", allow=()):
-    return key_for(EndpointSpec(url=url, model="m", key_variable=variable), allow)
+    return resolve_api_key(EndpointTeacherConfig(url=url, model="m", key_variable=variable), allow)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_key_that_no_header_takes_is_not_shown(monkeypatch, value):
 )
 def test_an_address_that_is_not_sound_is_refused(url):
     with pytest.raises(ValueError) as error:
-        endpoints.checked(url)
+        endpoint_urls.validate_endpoint_url(url)
     assert "s3cret" not in str(error.value)
 
 
@@ -135,4 +135,4 @@ def test_an_address_that_is_not_sound_is_refused(url):
     ],
 )
 def test_only_a_known_provider_is_published(url, shown):
-    assert endpoints.public(url) == shown
+    assert endpoint_urls.redact_endpoint_url(url) == shown

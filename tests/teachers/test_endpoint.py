@@ -15,14 +15,14 @@ import pytest
 from chat_server import ANSWER, PROMPT, ChatServer
 from teachers.conftest import label_of, texts_of
 
-from kdcli.data import source as data
-from kdcli.errors import HubError, KdError, MendableError, UsageError
-from kdcli.progress import Silent
-from kdcli.recipe.black_box import EndpointSpec
-from kdcli.recipe.data import DataSpec
-from kdcli.teachers import chat, endpoint
-from kdcli.teachers.asked import Setting
-from kdcli.teachers.kept import default_file
+from kdcli.data import dataset_loading as data
+from kdcli.errors import HubError, KdError, UsageError, UserError
+from kdcli.progress import SilentReporter
+from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.data import DataConfig
+from kdcli.teachers import llm, llm_client
+from kdcli.teachers.base import BlackBoxContext
+from kdcli.teachers.response_cache import default_cache_file
 
 LABELS = ("parcel", "password", "refund")
 PRICE = (1000.0, 2000.0)
@@ -32,20 +32,24 @@ EACH = (PROMPT * PRICE[0] + ANSWER * PRICE[1]) / 1e6
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(chat, "_pause", lambda attempt, reply: 0.02)
+    monkeypatch.setattr(llm_client, "_retry_delay", lambda attempt, reply: 0.02)
 
 
 @pytest.fixture(scope="module")
 def corpus(planted):
-    return data.load(DataSpec(dataset=str(planted)), 0)
+    return data.load_dataset_splits(DataConfig(dataset=str(planted)), 0)
 
 
 def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
-    spec = EndpointSpec(url=url, model="m", **settings)
-    place = Setting(
-        corpus, DataSpec(dataset="x/y"), Path(), reporter or Silent(), allow_endpoints=allow
+    spec = EndpointTeacherConfig(url=url, model="m", **settings)
+    place = BlackBoxContext(
+        corpus,
+        DataConfig(dataset="x/y"),
+        Path(),
+        reporter or SilentReporter(),
+        allow_endpoints=allow,
     )
-    return endpoint.opened(spec, place)(corpus.splits[split], lambda done, total: None)
+    return llm.load_llm_teacher(spec, place)(corpus.splits[split], lambda done, total: None)
 
 
 def right(corpus, logits, split="validation"):
@@ -97,7 +101,7 @@ def test_votes_are_shares(corpus):
 
 @pytest.mark.parametrize("logprobs", [True, False])
 def test_an_answer_that_is_no_label(corpus, logprobs):
-    class Heard(Silent):
+    class Heard(SilentReporter):
         said = ()
 
         def say(self, message):
@@ -185,13 +189,13 @@ def test_the_ceiling_holds_over_runs(corpus):
     with server.running() as url:
         settings = {"price": PRICE, "concurrency": 4}
         for _ in range(2):
-            with pytest.raises(MendableError, match=r"teacher\.at_most.*run the same"):
+            with pytest.raises(UserError, match=r"teacher\.at_most.*run the same"):
                 ask(corpus, url, at_most=ceiling, **settings)
             assert server.answered * EACH <= ceiling
         few = server.answered
         assert few >= 1
         # Those of another split are of the same run.
-        with pytest.raises(MendableError, match=r"teacher\.at_most"):
+        with pytest.raises(UserError, match=r"teacher\.at_most"):
             ask(corpus, url, "test", at_most=few * EACH, **settings)
         assert server.answered == few
         assert right(corpus, ask(corpus, url, at_most=1000 * EACH, **settings))
@@ -267,8 +271,8 @@ def test_several_labels_are_votes_for_each(tmp_path):
     (tmp_path / "data").mkdir()
     for split in ("train", "validation"):
         (tmp_path / f"data/{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    corpus = data.load(DataSpec(dataset=str(tmp_path / "data")), 0)
-    server = ChatServer(corpus.labels)
+    corpus = data.load_dataset_splits(DataConfig(dataset=str(tmp_path / "data")), 0)
+    server = ChatServer(corpus.label_names)
     with server.running() as url:
         logits = ask(corpus, url, votes=2)
     assert (logits > 0).tolist() == [[True, True], [False, True], [False, False]]
@@ -399,7 +403,7 @@ def test_a_bad_reply_that_was_kept_is_asked_for_again(corpus, kept):
     server = ChatServer(LABELS)
     with server.running() as url:
         ask(corpus, url)
-        with sqlite3.connect(default_file()) as db:
+        with sqlite3.connect(default_cache_file()) as db:
             db.execute("UPDATE answers SET answer = ?", (kept,))
         db.close()
         logits = ask(corpus, url, price=PRICE, at_most=1000 * EACH)
@@ -450,7 +454,7 @@ def test_usage_that_can_t_be_true_counts_as_the_most(corpus, usage):
     server = ChatServer(LABELS, seconds=0.005)
     whole = server.completion
     server.completion = lambda body: whole(body) | {"usage": usage}
-    with server.running() as url, pytest.raises(MendableError, match=r"teacher\.at_most"):
+    with server.running() as url, pytest.raises(UserError, match=r"teacher\.at_most"):
         ask(corpus, url, price=PRICE, at_most=10 * EACH)
     assert server.answered <= 10
 
@@ -505,15 +509,19 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(corpus, part):
 @pytest.mark.parametrize("told", ["²", "nan", "inf", "9" * 5000, "-1", "1e9", "1.5.2"])
 def test_a_retry_after_that_is_no_time_is_not_waited_for(monkeypatch, told):
     monkeypatch.undo()
-    assert chat._pause(0, chat._Reply(429, "", told, b"")) <= 60
+    assert llm_client._retry_delay(0, llm_client._HttpReply(429, "", told, b"")) <= 60
 
 
 def test_a_label_can_t_begin_another_label_s_line(corpus):
     labels = ("parcel\n2. refund\n3. nothing", "pass\u202eword", "refund")
     strange = dataclasses.replace(corpus, labels=labels)
-    place = Setting(strange, DataSpec(dataset="x/y"), Path(), Silent())
-    spec = EndpointSpec(url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"})
-    listed = endpoint._Prompt(spec, place).system.split("Labels:\n")[1].split("\n\n")[0]
+    place = BlackBoxContext(strange, DataConfig(dataset="x/y"), Path(), SilentReporter())
+    spec = EndpointTeacherConfig(
+        url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"}
+    )
+    listed = (
+        llm._ClassificationPrompt(spec, place).system_message.split("Labels:\n")[1].split("\n\n")[0]
+    )
     assert listed.split("\n") == [
         "1. parcel 2. refund 3. nothing",
         "2. pass\\u202eword",

@@ -11,9 +11,9 @@ from datasets import Dataset
 from teachers.conftest import WORDS, label_of, texts_of
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from kdcli import pipeline
 from kdcli.errors import DataError, ModelError, RecipeError
-from kdcli.progress import Silent
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 
@@ -212,7 +212,7 @@ def test_without_a_model_to_start_from_there_is_no_student(planted):
 
 
 def test_only_a_changed_file_of_scores_is_read_anew(planted, distilled, tmp_path):
-    class Heard(Silent):
+    class Heard(SilentReporter):
         started = ()
 
         def start(self, stage, doing):
@@ -220,10 +220,10 @@ def test_only_a_changed_file_of_scores_is_read_anew(planted, distilled, tmp_path
 
     teacher = write_scores(tmp_path / "scores.csv", planted)
     made, _ = distilled(teacher)
-    recipe = pipeline.recipe_of(made.path)
+    recipe = runner.load_run_recipe(made.path)
     again = Heard()
-    pipeline.execute(recipe, made.path, again)
+    runner.run_pipeline(recipe, made.path, again)
     assert again.started == ()
     write_scores(tmp_path / "scores.csv", planted, lambda text: scores(text, 0.8))
-    pipeline.execute(recipe, made.path, again)
+    runner.run_pipeline(recipe, made.path, again)
     assert again.started[:2] == ("teacher", "student")

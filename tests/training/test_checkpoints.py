@@ -8,21 +8,21 @@ import pytest
 import torch
 from helpers import Listener
 
-from kdcli.data.encode import encode, with_model_labels
-from kdcli.data.source import load
-from kdcli.errors import MachineError, MendableError, StoppedError
-from kdcli.models import source
-from kdcli.progress import Silent
-from kdcli.recipe.data import DataSpec
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import CrossEntropySpec, HiddenMseSpec, RampSpec
-from kdcli.run import Cadence
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.data.tokenization.tokenize import map_labels_to_model, tokenize_dataset
+from kdcli.errors import ResourceError, RunInterruptedError, UserError
+from kdcli.models import model_io
+from kdcli.pipeline.run_folder import CheckpointInterval
+from kdcli.progress import SilentReporter
+from kdcli.recipe.data import DataConfig
+from kdcli.recipe.losses import CrossEntropyLossConfig, HiddenMseLossConfig, LinearRampConfig
+from kdcli.recipe.training import TrainingConfig
 from kdcli.training import checkpoints
-from kdcli.training import fit as training
-from kdcli.training.objective import Objective, Shapes
+from kdcli.training import train as training
+from kdcli.training.objective import CombinedLoss, LayerMapping
 
 STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
-SPEC = FitSpec(epochs=3, batch_size=16, learning_rate=1e-3)
+SPEC = TrainingConfig(epochs=3, batch_size=16, learning_rate=1e-3)
 
 
 class Killed(Exception):
@@ -47,30 +47,36 @@ def kill():
 
 @pytest.fixture(scope="module")
 def rows(small_data, tiny_teacher):
-    corpus = load(DataSpec(dataset=str(small_data), label="intent"), 0)
-    tokenizer = source.load_tokenizer(tiny_teacher)
-    found = {s: encode(corpus.splits[s], tokenizer, 64) for s in ("train", "validation")}
-    return {s: with_model_labels(r, corpus, corpus.labels) for s, r in found.items()}
+    corpus = load_dataset_splits(DataConfig(dataset=str(small_data), label="intent"), 0)
+    tokenizer = model_io.load_tokenizer(tiny_teacher)
+    found = {s: tokenize_dataset(corpus.splits[s], tokenizer, 64) for s in ("train", "validation")}
+    return {s: map_labels_to_model(r, corpus, corpus.label_names) for s, r in found.items()}
 
 
 @pytest.fixture
 def fit(tiny_teacher, rows, tmp_path):
-    def run(reporter=None, scratch="scratch", every=Cadence(steps=3), objective=None, **changes):
+    def run(
+        reporter=None,
+        scratch="scratch",
+        every=CheckpointInterval(steps=3),
+        objective=None,
+        **changes,
+    ):
         (tmp_path / scratch).mkdir(exist_ok=True)
-        model = source.load_classifier(tiny_teacher)
-        history = training.fit(
+        model = model_io.load_classifier(tiny_teacher)
+        history = training.train_model(
             model,
-            source.load_tokenizer(tiny_teacher),
+            model_io.load_tokenizer(tiny_teacher),
             rows["train"],
             rows["validation"],
-            spec=SPEC.model_copy(update=changes),
-            objective=objective or Objective([CrossEntropySpec()]),
-            teacher=objective and source.load_classifier(tiny_teacher),
+            config=SPEC.model_copy(update=changes),
+            loss_fn=objective or CombinedLoss([CrossEntropyLossConfig()]),
+            teacher=objective and model_io.load_classifier(tiny_teacher),
             seed=1,
-            scratch=tmp_path / scratch,
-            log=tmp_path / scratch / "log.jsonl",
-            reporter=reporter or Silent(),
-            checkpoint_every=every,
+            checkpoints_folder=tmp_path / scratch,
+            log_file=tmp_path / scratch / "log.jsonl",
+            reporter=reporter or SilentReporter(),
+            checkpoint_interval=every,
         )
         return model.state_dict(), history
 
@@ -114,8 +120,11 @@ def test_what_a_loss_learns_for_itself_goes_on_as_well(fit):
     def changes():
         torch.manual_seed(0)
         # Of another width on paper only: the states are projected, and the projections learn.
-        terms = [HiddenMseSpec(weight=RampSpec(start=1, end=0.1)), CrossEntropySpec()]
-        objective = Objective(terms, Shapes(32, 32, (0, 1, 2, 3), 4))
+        terms = [
+            HiddenMseLossConfig(weight=LinearRampConfig(start=1, end=0.1)),
+            CrossEntropyLossConfig(),
+        ]
+        objective = CombinedLoss(terms, LayerMapping(32, 32, (0, 1, 2, 3), 4))
         for layer in range(4):
             objective.projections[f"hidden_mse-{layer}"] = torch.nn.Linear(32, 32)
         return objective
@@ -143,8 +152,10 @@ def test_the_best_epoch_survives_a_kill(fit):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_writes_a_checkpoint_first(fit, step, number, code):
     whole = fit(scratch="whole")
-    with pytest.raises(StoppedError, match=f"at step {step} of 24") as raised:
-        fit(Breaks(step, lambda: os.kill(os.getpid(), number)), every=Cadence(None, None))
+    with pytest.raises(RunInterruptedError, match=f"at step {step} of 24") as raised:
+        fit(
+            Breaks(step, lambda: os.kill(os.getpid(), number)), every=CheckpointInterval(None, None)
+        )
     assert raised.value.exit_code == code
     listener = Breaks(0, kill)
     assert_same(fit(listener), whole)
@@ -152,14 +163,16 @@ def test_asked_to_stop_it_writes_a_checkpoint_first(fit, step, number, code):
 
 
 def test_a_step_that_takes_too_long_is_not_waited_for(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "_PATIENCE", 1)
+    monkeypatch.setattr(checkpoints, "_STOP_TIMEOUT_SECONDS", 1)
 
     def stop_and_hang():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)
 
     whole = fit(scratch="whole")
-    with pytest.raises(StoppedError, match=r"no checkpoint .* within 1 s; the last") as raised:
+    with pytest.raises(
+        RunInterruptedError, match=r"no checkpoint .* within 1 s; the last"
+    ) as raised:
         fit(Breaks(7, stop_and_hang))
     assert raised.value.exit_code == 143
     assert signal.alarm(0) == 0, "it would still ring"
@@ -168,7 +181,7 @@ def test_a_step_that_takes_too_long_is_not_waited_for(fit, monkeypatch, tmp_path
 
 
 def test_weights_that_are_no_numbers_push_no_good_checkpoint_out(fit, monkeypatch, tmp_path):
-    models, load_classifier = [], source.load_classifier
+    models, load_classifier = [], model_io.load_classifier
 
     def remembered(folder):
         models.append(load_classifier(folder))
@@ -177,9 +190,9 @@ def test_weights_that_are_no_numbers_push_no_good_checkpoint_out(fit, monkeypatc
     def spoil():
         models[-1].classifier.bias.data.fill_(float("nan"))
 
-    monkeypatch.setattr(source, "load_classifier", remembered)
-    with pytest.raises(MendableError, match="loss is nan at step 6"):
-        fit(Breaks(5, spoil), every=Cadence(steps=1))
+    monkeypatch.setattr(model_io, "load_classifier", remembered)
+    with pytest.raises(UserError, match="loss is nan at step 6"):
+        fit(Breaks(5, spoil), every=CheckpointInterval(steps=1))
     left = {path.name for path in (tmp_path / "scratch").glob("checkpoint-*")}
     assert left == {"checkpoint-3", "checkpoint-4"}
 
@@ -202,14 +215,14 @@ def test_the_last_two_are_kept(fit, tmp_path):
 
 def test_time_is_a_cadence_too(fit, tmp_path):
     with pytest.raises(Killed):
-        fit(Breaks(3, kill), every=Cadence(seconds=1e-9))
+        fit(Breaks(3, kill), every=CheckpointInterval(seconds=1e-9))
     assert (tmp_path / "scratch/checkpoint-2/whole.json").is_file()
 
 
 def test_a_disk_without_room_is_said_before_the_first_step(fit, monkeypatch):
     room = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: room)
-    with pytest.raises(MachineError, match="has room for 0 MB, and training needs up to"):
+    with pytest.raises(ResourceError, match="has room for 0 MB, and training needs up to"):
         fit(Breaks(1, kill))
 
 

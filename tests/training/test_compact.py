@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForSequenceClassification, BartConfig, BertConfig, T5Config
 
-from kdcli.training.compact import stands_alone
+from kdcli.training.embedding_compaction import has_untied_embeddings
 
 NARROW = {"vocab_size": 50, "d_model": 16}
 BART = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
@@ -23,4 +23,4 @@ BERT = BertConfig(
     ids=["bert", "bart", "t5"],
 )
 def test_a_shared_table_stays_whole(config, alone):
-    assert stands_alone(AutoModelForSequenceClassification.from_config(config)) is alone
+    assert has_untied_embeddings(AutoModelForSequenceClassification.from_config(config)) is alone

@@ -11,14 +11,20 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kdcli.errors import ModelError, RecipeError
-from kdcli.models import source, surgery
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import CrossEntropySpec, Loss, SoftTargetsSpec
+from kdcli.models import layer_pruning, model_io
+from kdcli.recipe.losses import AnyLossConfig, CrossEntropyLossConfig, SoftTargetsLossConfig
+from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from kdcli.training import losses, states
-from kdcli.training.hard import hard_labels
-from kdcli.training.objective import LIVE, Objective, Shapes, needs, total
-from kdcli.training.states import Told
+from kdcli.training import losses, model_outputs
+from kdcli.training.label_loss import build_label_loss_options
+from kdcli.training.model_outputs import ModelOutputs
+from kdcli.training.objective import (
+    INTERNAL_OUTPUTS,
+    CombinedLoss,
+    LayerMapping,
+    required_teacher_outputs,
+    sum_loss_terms,
+)
 
 KINDS = [
     "logits_mse", "decoupled", "correlation", "hidden_mse", "hidden_cosine", "embeddings",
@@ -28,49 +34,57 @@ LABELS = torch.zeros(6, dtype=torch.long)
 
 
 def spec(kind, **settings):
-    return TypeAdapter(Loss).validate_python({"kind": kind, **settings})
+    return TypeAdapter(AnyLossConfig).validate_python({"kind": kind, **settings})
 
 
 @pytest.fixture
 def student():
-    return Told(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
+    return ModelOutputs(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture
 def teacher():
-    return Told(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
+    return ModelOutputs(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
 
 
 def test_an_objective_weighs_names_and_leaves_out(student, teacher):
     specs = [
-        SoftTargetsSpec(weight=0.25, temperature=1),
-        SoftTargetsSpec(weight=0.5, temperature=4),
-        CrossEntropySpec(weight=0),
+        SoftTargetsLossConfig(weight=0.25, temperature=1),
+        SoftTargetsLossConfig(weight=0.5, temperature=4),
+        CrossEntropyLossConfig(weight=0),
     ]
-    terms = Objective(specs)(student, teacher, LABELS)
+    terms = CombinedLoss(specs)(student, teacher, LABELS)
     assert list(terms) == ["soft_targets_0", "soft_targets_1"]
-    expected = 0.5 * losses.soft_targets(student.logits, teacher.logits, 4)
+    expected = 0.5 * losses.soft_target_kl(student.logits, teacher.logits, 4)
     torch.testing.assert_close(terms["soft_targets_1"], expected)
-    torch.testing.assert_close(total(terms), sum(terms.values()))
+    torch.testing.assert_close(sum_loss_terms(terms), sum(terms.values()))
 
 
 def test_a_ramp_is_where_the_training_is(student, teacher):
     one = spec("soft_targets", weight={"start": 1, "end": 0}, temperature={"start": 4, "end": 1})
     for progress, weight, temperature in ((0.0, 1.0, 4.0), (0.5, 0.5, 2.5), (1.0, 0.0, 1.0)):
-        found = Objective([one])(student, teacher, LABELS, progress)["soft_targets"]
-        expected = weight * losses.soft_targets(student.logits, teacher.logits, temperature)
+        found = CombinedLoss([one])(student, teacher, LABELS, progress)["soft_targets"]
+        expected = weight * losses.soft_target_kl(student.logits, teacher.logits, temperature)
         torch.testing.assert_close(found, expected)
 
 
 def test_what_is_needed_is_known_before_a_model_is_loaded():
-    assert needs([CrossEntropySpec(), SoftTargetsSpec(weight=0)]) == frozenset()
-    assert needs([CrossEntropySpec(), SoftTargetsSpec()]) == {"logits"}
-    assert needs([spec("hidden_mse"), spec("attention"), spec("relations")]) == LIVE
+    assert (
+        required_teacher_outputs([CrossEntropyLossConfig(), SoftTargetsLossConfig(weight=0)])
+        == frozenset()
+    )
+    assert required_teacher_outputs([CrossEntropyLossConfig(), SoftTargetsLossConfig()]) == {
+        "logits"
+    }
+    assert (
+        required_teacher_outputs([spec("hidden_mse"), spec("attention"), spec("relations")])
+        == INTERNAL_OUTPUTS
+    )
 
 
 @pytest.fixture(scope="module")
 def bert(tiny_teacher):
-    return source.load_classifier(tiny_teacher)
+    return model_io.load_classifier(tiny_teacher)
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +94,18 @@ def batch(tokenizer):
 
 
 def told(model, batch):
-    asked = frozenset(LIVE)
-    states.prepare(model, asked)
-    return states.tell(model, batch, asked)
+    asked = frozenset(INTERNAL_OUTPUTS)
+    model_outputs.enable_model_outputs(model, asked)
+    return model_outputs.forward_with_hidden(model, batch, asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_is_like_the_teacher_has_nothing_to_learn(bert, batch, kind):
     with torch.no_grad():
         found = told(bert, batch)
-        shapes = Shapes(32, 32, (0, 1, 2, 3), 4)
+        shapes = LayerMapping(32, 32, (0, 1, 2, 3), 4)
         settings = {"heads": 2} if kind == "relations" else {}
-        objective = Objective([spec(kind, **settings)], shapes)
+        objective = CombinedLoss([spec(kind, **settings)], shapes)
         value = objective(found, found, torch.tensor([0, 1]))[kind].item()
     if kind == "contrastive":
         assert value < torch.tensor(2.0).log()  # better than a guess among two
@@ -106,14 +120,14 @@ def test_a_student_of_half_the_layers_and_another_width_learns_from_each(bert, b
     torch.manual_seed(1)
     student = BertForSequenceClassification(narrow).eval()
     settings = {"heads": 2} if kind == "relations" else {}
-    objective = Objective([spec(kind, **settings)], Shapes(16, 32, (1, 3), 4))
+    objective = CombinedLoss([spec(kind, **settings)], LayerMapping(16, 32, (1, 3), 4))
     with torch.no_grad():
         teacher = told(bert, batch)
     parameters = [*student.parameters(), *objective.parameters()]
     optimiser = torch.optim.Adam(parameters, 1e-2)
     values = []
     for _ in range(8):
-        value = total(objective(told(student, batch), teacher, torch.tensor([0, 1])))
+        value = sum_loss_terms(objective(told(student, batch), teacher, torch.tensor([0, 1])))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -123,8 +137,8 @@ def test_a_student_of_half_the_layers_and_another_width_learns_from_each(bert, b
 
 def test_a_cut_student_says_what_the_layers_it_has_said(bert, batch):
     # Kept layers 0 and 1 of the teacher give what they gave there: nothing is left to learn.
-    student = surgery.cut(bert, [(0, 1)], "same").eval()
-    objective = Objective([spec("hidden_mse")], Shapes(32, 32, (0, 1), 4))
+    student = layer_pruning.prune_layers(bert, [(0, 1)], "same").eval()
+    objective = CombinedLoss([spec("hidden_mse")], LayerMapping(32, 32, (0, 1), 4))
     with torch.no_grad():
         terms = objective(told(student, batch), told(bert, batch), torch.tensor([0, 1]))
     assert terms["hidden_mse"] < 1e-9
@@ -141,17 +155,17 @@ def test_a_cut_student_says_what_the_layers_it_has_said(bert, batch):
 )
 def test_a_layer_that_isn_t_there_is_told(one, says):
     with pytest.raises(RecipeError, match=says):
-        Objective([one], Shapes(16, 32, (1, 3), 4))
+        CombinedLoss([one], LayerMapping(16, 32, (1, 3), 4))
 
 
 def test_balanced_every_class_counts_alike():
     labels = torch.tensor([0] * 6 + [1] * 3 + [3])
-    hard = hard_labels(FitSpec(class_weights="balanced"), labels.tolist(), 5)
-    totals = torch.bincount(labels, weights=hard.weights[labels])
+    hard = build_label_loss_options(TrainingConfig(class_weights="balanced"), labels.tolist(), 5)
+    totals = torch.bincount(labels, weights=hard.class_weights[labels])
     torch.testing.assert_close(totals[[0, 1, 3]].float(), torch.full((3,), 10 / 3))
     logits = torch.zeros(10, 5)
-    objective = Objective([CrossEntropySpec()], hard=hard)
-    terms = objective(Told(logits), Told(logits), labels)
+    objective = CombinedLoss([CrossEntropyLossConfig()], label_options=hard)
+    terms = objective(ModelOutputs(logits), ModelOutputs(logits), labels)
     torch.testing.assert_close(terms["cross_entropy"], torch.tensor(5.0).log())
 
 
@@ -170,14 +184,16 @@ def test_a_text_without_a_label_adds_nothing_to_what_labels_teach(task, kind, la
     logits = torch.randn(6, 1 if task is REGRESSION else 5, requires_grad=True)
     some = labels.clone()
     some[~GAPS] = task.missing
-    hard = hard_labels(FitSpec(), some.numpy(), 5, task)
-    student = Told(logits)
+    hard = build_label_loss_options(TrainingConfig(), some.numpy(), 5, task)
+    student = ModelOutputs(logits)
 
     def value(rows, labels, hard):
-        told = Told(student.logits[rows])
-        return Objective([spec(kind)], hard=hard, task=task)(told, told, labels[rows])[kind]
+        told = ModelOutputs(student.logits[rows])
+        return CombinedLoss([spec(kind)], label_options=hard, task=task)(told, told, labels[rows])[
+            kind
+        ]
 
-    whole = hard_labels(FitSpec(), labels.numpy(), 5, task)
+    whole = build_label_loss_options(TrainingConfig(), labels.numpy(), 5, task)
     found = value(slice(None), some, hard)
     torch.testing.assert_close(found, value(GAPS, labels, whole) / 2)
     gradient = torch.autograd.grad(found, logits)[0]
@@ -191,17 +207,17 @@ def test_a_text_without_a_label_adds_nothing_to_what_labels_teach(task, kind, la
 def test_of_a_text_without_a_label_the_teacher_s_is_set_against_the_others(student, teacher):
     labels = teacher.logits.argmax(-1)
     some = torch.where(GAPS, labels, -100)
-    hard = hard_labels(FitSpec(), some.numpy(), 5)
-    found = Objective([spec("decoupled")], hard=hard)(student, teacher, some)
-    torch.testing.assert_close(found, Objective([spec("decoupled")])(student, teacher, labels))
+    hard = build_label_loss_options(TrainingConfig(), some.numpy(), 5)
+    found = CombinedLoss([spec("decoupled")], label_options=hard)(student, teacher, some)
+    torch.testing.assert_close(found, CombinedLoss([spec("decoupled")])(student, teacher, labels))
 
 
 def test_balanced_weights_count_the_labels_that_there_are():
-    balanced = FitSpec(class_weights="balanced")
+    balanced = TrainingConfig(class_weights="balanced")
     some, whole = torch.tensor([0, 0, 1, -100, -100]), torch.tensor([0, 0, 1])
-    found = [hard_labels(balanced, labels.numpy(), 2) for labels in (some, whole)]
-    torch.testing.assert_close(found[0].weights, found[1].weights)
-    assert [one.everywhere for one in found] == [False, True]
+    found = [build_label_loss_options(balanced, labels.numpy(), 2) for labels in (some, whole)]
+    torch.testing.assert_close(found[0].class_weights, found[1].class_weights)
+    assert [one.all_labelled for one in found] == [False, True]
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +232,7 @@ def one_layer(config):
 
 
 def test_attention_of_a_model_in_training_equals_its_own(one_layer, batch):
-    objective = Objective([spec("attention")], Shapes(32, 32, (0,), 1))
+    objective = CombinedLoss([spec("attention")], LayerMapping(32, 32, (0,), 1))
     with torch.no_grad():
         teacher = told(one_layer.eval(), batch)
     student = told(one_layer.train(), batch)
@@ -237,7 +253,7 @@ def test_reading_attention_leaves_the_training_step_as_it_is(one_layer, batch):
     logits = []
     for asked in (frozenset(), frozenset({"attentions"})):
         torch.manual_seed(3)
-        logits.append(states.tell(one_layer.train(), batch, asked).logits)
+        logits.append(model_outputs.forward_with_hidden(one_layer.train(), batch, asked).logits)
     assert torch.equal(*logits)
 
 
@@ -265,7 +281,9 @@ def test_attention_in_training_is_what_it_is_before_dropout(kind, batch, config)
     common |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     made = AutoConfig.for_model(kind, **common | ARCHITECTURES[kind])
     model = AutoModelForSequenceClassification.from_config(made, attn_implementation="eager")
-    found = states.tell(model.train(), batch, frozenset({"attentions"})).attentions
+    found = model_outputs.forward_with_hidden(
+        model.train(), batch, frozenset({"attentions"})
+    ).attentions
     mask = batch["attention_mask"].bool()
     for attention in found:
         sums = attention.sum(-1).transpose(1, 2)[mask]
@@ -283,7 +301,7 @@ class Bare(torch.nn.Module):
 
 def test_attention_that_can_only_be_had_after_dropout_is_refused():
     inputs, asked = {"input_ids": torch.zeros(1, 4)}, frozenset({"attentions"})
-    assert states.tell(Bare().eval(), inputs, asked).attentions[0].sum() == 4
+    assert model_outputs.forward_with_hidden(Bare().eval(), inputs, asked).attentions[0].sum() == 4
     torch.manual_seed(0)
     with pytest.raises(ModelError, match=r"distill\.dropout"):
-        states.tell(Bare().train(), inputs, asked)
+        model_outputs.forward_with_hidden(Bare().train(), inputs, asked)

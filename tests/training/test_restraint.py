@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from kdcli.errors import RecipeError
-from kdcli.training.restraint import dropout, frozen
+from kdcli.training.freezing import freeze_layers, override_dropout
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
          "intermediate_size": 32, "pad_token_id": 0}  # fmt: skip
@@ -41,7 +41,7 @@ def test_without_dropout_training_draws_nothing(model):
     model.train()
     first, second = (model(TOKENS).logits for _ in range(2))
     assert not torch.equal(first, second)
-    with dropout(model, 0.0):
+    with override_dropout(model, 0.0):
         torch.testing.assert_close(model(TOKENS).logits, model(TOKENS).logits, rtol=0, atol=0)
     assert not torch.equal(model(TOKENS).logits, model(TOKENS).logits)
 
@@ -50,7 +50,7 @@ def test_without_dropout_training_draws_nothing(model):
 @pytest.mark.parametrize("layers", [0, 2])
 def test_frozen_layers_get_no_gradient_and_the_others_do(model, layers):
     model.eval().zero_grad()
-    with frozen(model, layers):
+    with freeze_layers(model, layers):
         model(TOKENS).logits.square().sum().backward()
     trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     numbered = {int(part) for n in trained for part in n.split(".") if part.isdigit()}
@@ -62,5 +62,5 @@ def test_frozen_layers_get_no_gradient_and_the_others_do(model, layers):
 
 def test_more_layers_than_there_are():
     said = "freeze is 4, and the model has 3 layers"
-    with pytest.raises(RecipeError, match=said), frozen(MODELS[0], 4):
+    with pytest.raises(RecipeError, match=said), freeze_layers(MODELS[0], 4):
         pass

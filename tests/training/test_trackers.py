@@ -5,18 +5,18 @@ import shutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kdcli.data.encode import encode
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import RecipeError
-from kdcli.models import source
-from kdcli.progress import Silent
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
-from kdcli.run import Cadence
-from kdcli.training import fit as training
-from kdcli.training import trackers
-from kdcli.training.objective import Objective
+from kdcli.models import model_io
+from kdcli.pipeline.run_folder import CheckpointInterval
+from kdcli.progress import SilentReporter
+from kdcli.recipe.losses import CrossEntropyLossConfig, SoftTargetsLossConfig
+from kdcli.recipe.training import TrainingConfig
+from kdcli.training import experiment_trackers
+from kdcli.training import train as training
+from kdcli.training.objective import CombinedLoss
 
-TERMS = [SoftTargetsSpec(weight=0.5), CrossEntropySpec(weight=0.5)]
+TERMS = [SoftTargetsLossConfig(weight=0.5), CrossEntropyLossConfig(weight=0.5)]
 STEPS = 6
 
 
@@ -24,7 +24,7 @@ class Killed(Exception):
     """The process is gone."""
 
 
-class Breaks(Silent):
+class Breaks(SilentReporter):
     def __init__(self, at=None):
         self.at = at
 
@@ -38,16 +38,16 @@ def fit(tiny_teacher, tokenizer, help_desk, labels, tmp_path):
     rows = help_desk["train"].select(range(48))
     ids = [labels.index(name) for name in rows["intent"]]
     told = [[float(i == j) for j in range(len(labels))] for i in ids]
-    encoded = encode(rows.select_columns("text"), tokenizer, 32)
+    encoded = tokenize_dataset(rows.select_columns("text"), tokenizer, 32)
     encoded = encoded.add_column("labels", ids).add_column("teacher_logits", told)
 
     def run(reporter=None, epochs=2, report_to=("tensorboard",)):
-        return training.fit(
-            source.load_classifier(tiny_teacher), tokenizer, encoded, encoded,
-            spec=FitSpec(epochs=epochs, batch_size=16, learning_rate=1e-3),
-            objective=Objective(TERMS), seed=0, scratch=tmp_path / "scratch",
-            log=tmp_path / "logs/distill.jsonl", reporter=reporter or Silent(),
-            checkpoint_every=Cadence(steps=1), report_to=report_to,
+        return training.train_model(
+            model_io.load_classifier(tiny_teacher), tokenizer, encoded, encoded,
+            config=TrainingConfig(epochs=epochs, batch_size=16, learning_rate=1e-3),
+            loss_fn=CombinedLoss(TERMS), seed=0, checkpoints_folder=tmp_path / "scratch",
+            log_file=tmp_path / "logs/distill.jsonl", reporter=reporter or SilentReporter(),
+            checkpoint_interval=CheckpointInterval(steps=1), report_to=report_to,
         )  # fmt: skip
 
     return run
@@ -102,6 +102,6 @@ def test_nothing_is_shown_where_that_is_asked(fit, tmp_path):
 @pytest.mark.parametrize(("name", "said"), [("tensorbord", "no tracker"), ("wandb", "installed")])
 def test_a_tracker_that_can_t_be_used_is_one_sentence(name, said):
     with pytest.raises(RecipeError, match=said) as caught:
-        trackers.check(["tensorboard", name])
+        experiment_trackers.check_trackers_installed(["tensorboard", name])
     assert caught.value.exit_code == 2
     assert name in caught.value.message

@@ -7,18 +7,18 @@ import pytest
 import torch
 from datasets import Dataset
 
-from kdcli.data.encode import beside, encode
-from kdcli.errors import KdError, MendableError
-from kdcli.models import source
-from kdcli.models.forward import logits
-from kdcli.models.padding import collator_for
-from kdcli.progress import Silent
-from kdcli.recipe.fit import FitSpec
-from kdcli.recipe.losses import CrossEntropySpec, SoftTargetsSpec
-from kdcli.training import fit as training
-from kdcli.training import losses, signals
-from kdcli.training.objective import Objective
-from kdcli.training.states import Told
+from kdcli.data.tokenization.tokenize import concat_per_text_columns, tokenize_dataset
+from kdcli.errors import KdError, UserError
+from kdcli.models import model_io
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.padding import create_collator
+from kdcli.progress import SilentReporter
+from kdcli.recipe.losses import CrossEntropyLossConfig, SoftTargetsLossConfig
+from kdcli.recipe.training import TrainingConfig
+from kdcli.training import losses, teacher_logits
+from kdcli.training import train as training
+from kdcli.training.model_outputs import ModelOutputs
+from kdcli.training.objective import CombinedLoss
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
 RATE = {"learning_rate": 3e-3, "batch_size": 16}
@@ -29,7 +29,9 @@ def rows(tokenizer):
     """192 texts; the label is whether the first word is early in WORDS, which can be learnt."""
     random = np.random.default_rng(0)
     words = random.choice(WORDS, size=(192, 4))
-    encoded = encode(Dataset.from_dict({"text": [" ".join(w) for w in words]}), tokenizer, 32)
+    encoded = tokenize_dataset(
+        Dataset.from_dict({"text": [" ".join(w) for w in words]}), tokenizer, 32
+    )
     early = [int(WORDS.index(w[0]) < 3) for w in words]
     return encoded.add_column("labels", early)
 
@@ -37,7 +39,7 @@ def rows(tokenizer):
 @pytest.fixture
 def model(tiny_backbone):
     torch.manual_seed(0)
-    return source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+    return model_io.load_classifier(tiny_backbone, ("late", "early"), allow_new_head=True)
 
 
 @pytest.fixture
@@ -61,17 +63,17 @@ def fit(
     objective=None,
     **spec,
 ):
-    return training.fit(
+    return training.train_model(
         model,
         tokenizer,
         rows,
         validation or rows.select(range(64)),
-        spec=FitSpec(**{"epochs": 3, **RATE, **spec}),
-        objective=objective or Objective(terms or [CrossEntropySpec()]),
+        config=TrainingConfig(**{"epochs": 3, **RATE, **spec}),
+        loss_fn=objective or CombinedLoss(terms or [CrossEntropyLossConfig()]),
         seed=seed,
-        scratch=tmp_path / "scratch",
-        log=tmp_path / "log.jsonl",
-        reporter=reporter or Silent(),
+        checkpoints_folder=tmp_path / "scratch",
+        log_file=tmp_path / "log.jsonl",
+        reporter=reporter or SilentReporter(),
     )
 
 
@@ -80,7 +82,7 @@ def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, 
     assert history[-1].training_loss < history[0].training_loss
     assert [row.epoch for row in history] == [1, 2, 3]
     assert [row.step for row in history] == [12, 24, 36]
-    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16)
+    found = predict_logits(model, create_collator(model, tokenizer), rows.select(range(64)), 16)
     labels = torch.tensor(rows["labels"][:64])
     again = losses.cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(again, abs=1e-4)
@@ -96,7 +98,7 @@ def test_terms_add_up_and_validation_is_a_mean_over_texts(
 ):
     told = np.random.default_rng(1).normal(size=(192, 2)).astype(np.float32)
     rows = rows.add_column("teacher_logits", told.tolist())
-    terms = [SoftTargetsSpec(weight=0.5, temperature=2), CrossEntropySpec(weight=0.5)]
+    terms = [SoftTargetsLossConfig(weight=0.5, temperature=2), CrossEntropyLossConfig(weight=0.5)]
     # 70 texts leave the last batch of 16 short.
     seen = rows.select(range(70))
     row = fit(
@@ -105,9 +107,9 @@ def test_terms_add_up_and_validation_is_a_mean_over_texts(
     )[0]  # fmt: skip
     assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
     assert sum(row.validation_terms.values()) == pytest.approx(row.validation_loss, abs=1e-4)
-    found = torch.from_numpy(logits(still, collator_for(still, tokenizer), seen, 16))
-    labels, told = torch.tensor(seen["labels"]), Told(torch.from_numpy(told[:70]))
-    for name, term in Objective(terms)(Told(found), told, labels).items():
+    found = torch.from_numpy(predict_logits(still, create_collator(still, tokenizer), seen, 16))
+    labels, told = torch.tensor(seen["labels"]), ModelOutputs(torch.from_numpy(told[:70]))
+    for name, term in CombinedLoss(terms)(ModelOutputs(found), told, labels).items():
         assert row.validation_terms[name] == pytest.approx(term.item(), abs=1e-5), name
 
 
@@ -115,7 +117,7 @@ def test_each_term_is_logged_apart_and_they_add_up(model, tokenizer, rows, tmp_p
     rows = rows.add_column(
         "teacher_logits", np.random.default_rng(1).normal(size=(192, 2)).tolist()
     )
-    terms = [SoftTargetsSpec(weight=0.5, temperature=2), CrossEntropySpec(weight=0.5)]
+    terms = [SoftTargetsLossConfig(weight=0.5, temperature=2), CrossEntropyLossConfig(weight=0.5)]
     row = fit(model, tokenizer, rows, tmp_path, terms, epochs=1)[0]
     assert set(row.training_terms) == {"soft_targets", "cross_entropy"}
     assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
@@ -129,8 +131,8 @@ def test_the_student_learns_what_only_the_teacher_tells(model, tokenizer, rows, 
     told = np.where(hidden[:, None] == np.arange(2), 4.0, -4.0)
     rows = rows.remove_columns("labels").add_column("labels", [0] * len(rows))
     rows = rows.add_column("teacher_logits", told.tolist())
-    fit(model, tokenizer, rows, tmp_path, [SoftTargetsSpec()], epochs=12)
-    found = logits(model, collator_for(model, tokenizer), rows, 16).argmax(-1)
+    fit(model, tokenizer, rows, tmp_path, [SoftTargetsLossConfig()], epochs=12)
+    found = predict_logits(model, create_collator(model, tokenizer), rows, 16).argmax(-1)
     assert (found == hidden).mean() > 0.9
 
 
@@ -174,7 +176,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(
     heads = []
     for seed in (0, 0, 1):
         torch.manual_seed(0)
-        model = source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+        model = model_io.load_classifier(tiny_backbone, ("late", "early"), allow_new_head=True)
         fit(model, tokenizer, rows, tmp_path, epochs=1, seed=seed)
         heads.append(model.classifier.weight.detach())
     assert torch.equal(heads[0], heads[1])
@@ -183,7 +185,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(
 
 def test_the_best_epoch_is_kept_where_that_is_asked(model, tokenizer, rows, tmp_path):
     history = fit(model, tokenizer, rows, tmp_path, keep="best", epochs=6, learning_rate=3e-2)
-    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16).argmax(-1)
+    found = predict_logits(
+        model, create_collator(model, tokenizer), rows.select(range(64)), 16
+    ).argmax(-1)
     kept = (found == np.array(rows["labels"][:64])).mean()
     assert kept == max(row.figures["accuracy"] for row in history)
 
@@ -200,24 +204,27 @@ def test_weights_that_go_wrong_with_the_last_step_are_told_as_well(
     model, tokenizer, rows, tmp_path
 ):
     # No other step follows whose loss would tell.
-    with pytest.raises(MendableError, match=r"on validation is nan after step 1 \(cross_entropy"):
+    with pytest.raises(UserError, match=r"on validation is nan after step 1 \(cross_entropy"):
         fit(model, tokenizer, rows, tmp_path, epochs=1, batch_size=192, learning_rate=1e38)
 
 
 def test_the_teachers_outputs_come_back_as_they_were_written(rows, tmp_path):
     told = np.random.default_rng(2).normal(size=(192, 7)).astype(np.float32)
-    signals.write({"train": told}, tmp_path / "outputs")
-    read = signals.read(tmp_path / "outputs")["train"]
-    joined = beside(rows, read)
+    teacher_logits.write_teacher_logits({"train": told}, tmp_path / "outputs")
+    read = teacher_logits.load_teacher_logits(tmp_path / "outputs")["train"]
+    joined = concat_per_text_columns(rows, read)
     assert np.array_equal(np.array(joined["teacher_logits"], dtype=np.float32), told)
     assert joined["labels"] == rows["labels"]
     assert read.cache_files, "the column is on disk, not in memory"
 
 
 def test_steps_are_counted_as_the_trainer_counts_them():
-    assert FitSpec(batch_size=48, epochs=5).steps(15_250) == 1590
-    assert FitSpec(batch_size=16, epochs=3).steps(192) == 36
-    assert FitSpec(batch_size=5, gradient_accumulation=4, epochs=1).steps(192) == 10
+    assert TrainingConfig(batch_size=48, epochs=5).count_optimizer_steps(15_250) == 1590
+    assert TrainingConfig(batch_size=16, epochs=3).count_optimizer_steps(192) == 36
+    assert (
+        TrainingConfig(batch_size=5, gradient_accumulation=4, epochs=1).count_optimizer_steps(192)
+        == 10
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,13 +238,13 @@ def test_steps_are_counted_as_the_trainer_counts_them():
 def test_the_forecast_of_steps_is_what_the_trainer_takes(model, tokenizer, rows, tmp_path, spec):
     rows = rows.select(range(100))
     history = fit(model, tokenizer, rows, tmp_path, epochs=2, **spec)
-    assert history[-1].step == FitSpec(epochs=2, **spec).steps(100)
+    assert history[-1].step == TrainingConfig(epochs=2, **spec).count_optimizer_steps(100)
 
 
 def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer, rows, tmp_path):
     def trained(epochs, keep, folder):
         torch.manual_seed(0)
-        fresh = source.load_classifier(tiny_backbone, ("late", "early"), fresh_head=True)
+        fresh = model_io.load_classifier(tiny_backbone, ("late", "early"), allow_new_head=True)
         # Rates that don't fall, so that the shorter run is a part of the longer one.
         spec = {"epochs": epochs, "keep": keep, "schedule": "constant", "learning_rate": 1e-2}
         return fresh, fit(fresh, tokenizer, rows, tmp_path / folder, **spec)
@@ -262,7 +269,7 @@ def test_a_run_that_fails_leaves_the_embeddings_whole(model, tokenizer, rows, tm
 
 def test_a_loss_that_no_weight_bears_on_is_told(model, tokenizer, rows, tmp_path):
     model.requires_grad_(False)
-    with pytest.raises(MendableError, match=r"cross_entropy.*has no gradient"):
+    with pytest.raises(UserError, match=r"cross_entropy.*has no gradient"):
         fit(model, tokenizer, rows, tmp_path)
 
 
@@ -279,7 +286,7 @@ def test_each_row_counts_alike_in_a_step_and_in_the_logged_loss(
     still, tokenizer, rows, tmp_path, accumulation
 ):
     rows = rows.select([*range(192), *range(48)])
-    batch = collator_for(still, tokenizer)(rows.__getitems__(list(range(240))))
+    batch = create_collator(still, tokenizer)(rows.__getitems__(list(range(240))))
     loss = torch.nn.functional.cross_entropy(still(**batch).logits, batch["labels"])
     (expected,) = torch.autograd.grad(loss, still.classifier.weight)
     gradients = []
@@ -298,7 +305,7 @@ def test_ramp_goes_from_its_start_at_the_first_step_to_its_end_at_the_last(
     model, tokenizer, rows, tmp_path, monkeypatch
 ):
     seen = {True: [], False: []}
-    objective = Objective([CrossEntropySpec()])
+    objective = CombinedLoss([CrossEntropyLossConfig()])
     forward = objective.forward
 
     def noted(student, teacher, labels, progress):
@@ -315,7 +322,7 @@ def test_ramp_goes_from_its_start_at_the_first_step_to_its_end_at_the_last(
     assert seen[False] == [seen[True][5], seen[True][11]] == [pytest.approx(5 / 11), 1]
 
 
-class Weights(Silent):
+class Weights(SilentReporter):
     """Remembers a model's weights after each step."""
 
     def __init__(self, model):
@@ -346,7 +353,7 @@ def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
         mean = torch.stack([weights[name] for weights in taken]).mean(0)
         torch.testing.assert_close(weight, mean)
     # The table's last row speaks of the mean.
-    found = logits(model, collator_for(model, tokenizer), rows.select(range(64)), 16)
+    found = predict_logits(model, create_collator(model, tokenizer), rows.select(range(64)), 16)
     labels = torch.tensor(rows["labels"][:64])
     measured = losses.cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(measured, abs=1e-4)

@@ -1,0 +1,164 @@
+"""Measuring models outside a pipeline: any folders, side by side, on any texts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import UsageError
+from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.compare import ModelComparison, compare_models
+from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER
+from kdcli.models import model_io
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
+from kdcli.progress import Reporter
+from kdcli.recipe.loading import Override, config_from_overrides, load_recipe
+from kdcli.recipe.schema import EvaluateCommandConfig
+from kdcli.tasks import TASKS
+
+
+def evaluate_models(
+    models: Sequence[str],
+    overrides: Sequence[Override],
+    reporter: Reporter,
+    against: str | None = None,
+    *,
+    allow_pickle: bool = False,
+) -> ModelComparison:
+    """Measure models on the same texts.
+
+    Args:
+        models: Run folders, which stand for their teacher, student and what it is compared with,
+            or single models.
+        overrides: What the user said of data and evaluation, in a recipe's keys. The rest is as in
+            the recipe of the run that a model belongs to: of other data, all but where it lies.
+        reporter: Told of every batch.
+        against: The model that the others are compared with: one of them, or one more.
+        allow_pickle: Whether the models' weights may be a pickle.
+
+    Raises:
+        KdError: A model or the data is missing or unusable.
+    """
+    given = {_flag_key(flag) for flag in overrides}
+    of_run = "data.dataset" not in given
+    spec = _load_evaluation_config(models, overrides, of_run)
+    folders = _resolve_model_folders(models, allow_pickle=allow_pickle)
+    if spec.data.task is None and (task := _common_task(folders.values())):
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"task": task})})
+    if against is not None:
+        against = _find_or_add_model(against, folders, allow_pickle=allow_pickle)
+    reporter.start("evaluate", f"measure {', '.join(folders)}")
+    # Where validation is set aside from train, it has to be the same part as in the run.
+    corpus = run_datasets.load_recipe_dataset(spec, reporter, for_training=of_run)
+    first = next(iter(folders.values()))
+    corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
+    chosen = spec.evaluate
+    if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
+        chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
+    if "evaluate.out_of_scope" not in given and chosen.out_of_scope not in corpus.label_names:
+        chosen = chosen.model_copy(update={"out_of_scope": None})
+    carried = {
+        name: found
+        for name, path in folders.items()
+        if (found := inference_config.load_calibration(path))
+    }
+    labels = {s.operating_point.label for s in carried.values() if s.operating_point}
+    if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.label_names}:
+        chosen = chosen.model_copy(update={"out_of_scope": labels.pop()})
+    if "evaluate.refuse_at_most" in given:
+        carried = {}
+    return compare_models(
+        folders,
+        corpus,
+        chosen,
+        spec.data.max_length,
+        reporter,
+        truncate=spec.data.truncate,
+        saved_calibrations=carried,
+        reference_model=against,
+    )
+
+
+def _load_evaluation_config(
+    models: Sequence[str], overrides: Sequence[Override], from_run: bool
+) -> EvaluateCommandConfig:
+    base: dict[str, Any] = {"data": {}, "evaluate": {}}
+    recipes = [r for m in models for r in (Path(m) / RECIPE_FILE, Path(m).parent / RECIPE_FILE)]
+    found = next((recipe for recipe in recipes if recipe.is_file()), None)
+    if found is not None:
+        whole = load_recipe(str(found)).model_dump(mode="json")
+        base = {key: whole[key] for key in ("seed", "data", "evaluate")}
+    elif from_run:
+        raise UsageError(
+            f"{models[0]} belongs to no run: which texts is it to be measured on?",
+            "Name them: --data DATASET.",
+        )
+    if not from_run:
+        for key in ("dataset", "config", "revision", "splits", "unlabelled"):
+            base["data"].pop(key, None)
+        base["evaluate"].pop("splits", None)
+        if base["data"].get("label", "") is None:  # the run's own texts have none
+            del base["data"]["label"]
+    return config_from_overrides(EvaluateCommandConfig, overrides, base)
+
+
+def _flag_key(flag: Override) -> str:
+    return (flag if isinstance(flag, str) else flag[0]).partition("=")[0]
+
+
+def _common_task(folders: Iterable[Path]) -> str | None:
+    """What the models are for, where their configurations agree: whole numbers may be scores."""
+    stated = {model_io.load_config(folder).problem_type for folder in folders}
+    return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
+
+
+def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
+    """The models to measure by the names to call them: short ones, where that tells them apart."""
+    folders: dict[str, Path] = {}
+    for model in models:
+        path = Path(model)
+        if (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file():
+            run = RunFolder.open(path)
+            names = [path.resolve().name, model] if len(models) > 1 else [""]
+            prefix = next((n for n in names if f"{n}/student" not in folders), model)
+            for part in (TEACHER, STUDENT, "control", BASELINE):
+                # Most recipes ask for no more, and a black box is no model to run.
+                if part == STUDENT or (path / part / "config.json").is_file():
+                    _refuse_changed_model(run, part)
+                    folders[f"{prefix}/{part}".lstrip("/")] = model_io.locate_model(
+                        str(path / part)
+                    )
+        else:
+            folders[_short_name(model, folders)] = model_io.locate_model(
+                model, allow_pickle=allow_pickle
+            )
+    return folders
+
+
+def _refuse_changed_model(run: RunFolder, part: str) -> None:
+    """Figures of a model that isn't the one the run made would be taken for the run's."""
+    stage = "distill" if part == "student" else part
+    fault = run.artifact_problem(stage, part) if stage in run.records else None
+    if fault:
+        raise UsageError(
+            f"The run {run.path} isn't whole: {fault}.",
+            f"Make it again: kd distill {run.path / RECIPE_FILE} --output {run.path}.",
+        )
+
+
+def _find_or_add_model(model: str, folders: dict[str, Path], *, allow_pickle: bool) -> str:
+    """The name of a model that is measured already, or of one more."""
+    if model in folders:
+        return model
+    folder = model_io.locate_model(model, allow_pickle=allow_pickle)
+    known = next((n for n, path in folders.items() if path.resolve() == folder.resolve()), None)
+    if known is None:
+        known = _short_name(model, folders)
+        folders[known] = folder
+    return known
+
+
+def _short_name(model: str, used_names: Mapping[str, Path]) -> str:
+    path = Path(model)
+    short = path.resolve().name if path.is_dir() else model
+    return model if short in used_names else short

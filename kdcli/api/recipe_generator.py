@@ -1,0 +1,361 @@
+"""A recipe for data that nobody has written one for: its guesses, and why."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcli import paths
+from kdcli.data import dataset_loading, schema_inference
+from kdcli.data.checks import split_statistics
+from kdcli.data.labels.class_labels import match_labels
+from kdcli.data.readers import data_files, split_files
+from kdcli.errors import DataError, ModelError
+from kdcli.models import model_io as models
+from kdcli.models import tensor_slicing
+from kdcli.models.sequence_length import get_max_length
+from kdcli.recipe import strict_yaml
+from kdcli.recipe.data import DataConfig
+from kdcli.sanitize import printable
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+DEFAULT_TEACHER = "google-bert/bert-base-uncased"
+_MAX_ROWS_READ = 20_000
+_DEFAULT_LENGTH_LIMIT = 512
+_LENGTH_PERCENTILE = 99
+_TOKENS_PER_WORD, _SPECIAL_TOKENS = 1.5, 3
+_LENGTH_MULTIPLE, _MIN_LENGTH = 8, 16
+# More texts are learnt from in fewer passes.
+_EPOCHS_BY_DATASET_SIZE = ((20_000, 5), (200_000, 3))
+# By the hidden width: what did well for teacher and student of MiniLM and of BERT-base's size.
+_DEFAULT_HIDDEN_SIZE = 768
+_LEARNING_RATES_BY_HIDDEN_SIZE = (
+    (512, (1e-4, 3e-4)),
+    (_DEFAULT_HIDDEN_SIZE, (5e-5, 1e-4)),
+    (math.inf, (2e-5, 5e-5)),
+)
+# What did best in docs/concepts/accuracy.md.
+_DEFAULT_LOSSES = [
+    {"kind": "soft_targets", "weight": 0.5, "temperature": 2.0},
+    {"kind": "cross_entropy", "weight": 0.5},
+    {"kind": "hidden_mse", "weight": 10.0},
+]
+_MAX_LABELS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class RecipeRequest:
+    """What the user said beforehand.
+
+    Attributes:
+        data: A file, a pattern, a folder or a Hub id.
+        config: The Hub data set's configuration.
+        text: The columns of the texts, one or two; none where they are to be guessed.
+        label: The column of the labels, likewise.
+        teacher: The model to learn from.
+    """
+
+    data: str
+    config: str | None = None
+    text: Sequence[str] = ()
+    label: str | None = None
+    teacher: str = DEFAULT_TEACHER
+
+
+@dataclass
+class _YamlSection:
+    """A part of the recipe, line by line."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, key: str, value: Any, comment: str = "") -> None:
+        self.lines += [f"# {printable(comment)}"] if comment else []
+        self.lines += strict_yaml.dump_yaml({key: value}).splitlines()
+
+    def under_key(self, key: str) -> str:
+        return "\n".join([f"{key}:", *(f"  {line}" for line in self.lines)])
+
+
+def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
+    """The recipe as YAML, each guess explained above its line; the same for the same data.
+
+    Args:
+        request: What it is for.
+        recipe_path: The file that it will be: data below its folder is named from there.
+
+    Raises:
+        DataError: The data can't be read, or its columns can't be told apart.
+        HubError: The Hub can't be reached for the data.
+    """
+    spec = DataConfig(dataset=request.data, config=request.config)
+    notes: list[str] = []
+    found = dataset_loading.find_splits(spec, notes)
+    rows = {name: _first_rows(split, notes) for name, split in found.items()}
+    parts = _map_splits(spec, found, rows)
+    train = rows[parts["train"]]
+    if not train:
+        raise DataError(f"{request.data} is empty: it holds no rows.")
+    text, columns = _text_and_label_columns(request, train)
+    labelled = [of for of in rows.values() if _has_labels(of, columns)]
+    typed = not any(
+        isinstance(split, list) and data_files.stores_all_cells_as_text(split[0])
+        for split in found.values()
+    )
+    labels = schema_inference.infer_task_and_labels(
+        [row for of in labelled for row in of], columns, cells_are_typed=typed
+    )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _dataset_stem(request.data)).strip("-.") or "data"
+    data = _dataset_section(request, recipe_path, len(train), notes)
+    _add_text_columns(data, text, stated=bool(request.text))
+    _add_label_columns(data, columns, labels)
+    own: dict[str, str | None] = dict(parts)
+    if "test" in parts and not _has_labels(rows[parts["test"]], columns):
+        own["test"] = None
+    _add_splits(data, own)
+    length, why = _suggest_max_length(request.teacher, train, text)
+    data.add("max_length", length, why)
+    head = _YamlSection(
+        ["# Written by kd recipe new: what it guessed, and why, stands above the lines."]
+    )
+    head.add("name", f"kd-{name}"[:96])
+    teacher = _training_sections(request.teacher, labels, len(train), length)
+    sections = [
+        "\n".join(head.lines),
+        data.under_key("data"),
+        *teacher,
+        *_evaluate_section(labels, own),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _first_rows(split: Any, notes: list[str]) -> list[dict[str, Any]]:
+    if isinstance(split, list):
+        return data_files.read_first_rows(split, _MAX_ROWS_READ, notes)
+    return data_files.first_dataset_rows(split, _MAX_ROWS_READ)
+
+
+def _has_labels(rows: schema_inference.SampleRows, columns: Sequence[str]) -> bool:
+    return schema_inference.has_any_label(row.get(name) for row in rows for name in columns)
+
+
+def _map_splits(
+    spec: DataConfig, found: Mapping[str, Any], rows: Mapping[str, Sequence[Any]]
+) -> dict[str, str]:
+    parts = {
+        part: name for part, name in dataset_loading.assign_split_roles(spec, found) if rows[name]
+    }
+    if "train" not in parts:
+        if len(found) > 1:
+            raise DataError(
+                f"{spec.dataset} has no split train; there is {', '.join(found)}.",
+                "Write a recipe that says which is which: data.splits.",
+            )
+        parts["train"] = next(iter(found))
+    return parts
+
+
+def _text_and_label_columns(
+    request: RecipeRequest, rows: schema_inference.SampleRows
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    for flag, columns in (("--text", request.text), ("--label", filter(None, [request.label]))):
+        for column in columns:
+            if column not in rows[0]:
+                raise DataError(
+                    f"{flag}: there is no column {column} in {request.data}.",
+                    f"Its columns: {', '.join(rows[0])}.",
+                )
+    text = tuple(request.text) or schema_inference.infer_text_columns(
+        rows, request.data, request.label
+    )
+    return text, (request.label,) if request.label else schema_inference.infer_label_columns(
+        rows, request.data, text
+    )
+
+
+def _dataset_section(
+    request: RecipeRequest, recipe_path: Path, row_count: int, notes: Sequence[str]
+) -> _YamlSection:
+    data = _YamlSection()
+    looked_at = (
+        f"The first {row_count:,} rows"
+        if row_count == _MAX_ROWS_READ
+        else f"All {row_count:,} rows of train"
+    )
+    data.lines += [f"# {printable(note)}" for note in notes]
+    data.add(
+        "dataset", _relative_dataset_path(request.data, recipe_path), f"{looked_at} were looked at."
+    )
+    if request.config is not None:
+        data.add("config", request.config)
+    return data
+
+
+def _add_text_columns(section: _YamlSection, text: Sequence[str], *, stated: bool) -> None:
+    kind = "Strings that mostly differ from row to row." if len(text) == 1 else "A pair of texts."
+    section.add("text", _single_or_list(text), "As --text says." if stated else kind)
+
+
+def _add_label_columns(
+    section: _YamlSection, columns: Sequence[str], labels: schema_inference.InferredLabels
+) -> None:
+    names = labels.names
+    what = f"{labels.reason} " if labels.reason else ""
+    what += f"{len(names):,} labels: " if names else ""
+    what += ", ".join(names[:_MAX_LABELS_SHOWN]) + ", …" * (len(names) > _MAX_LABELS_SHOWN)
+    if labels.task is MULTI_LABEL:
+        what += "; a text may have any number of them."
+    section.add("label", _single_or_list(columns), what)
+    if labels.separator is not None:
+        section.add("label_separator", labels.separator)
+    if labels.task is not SINGLE_LABEL or labels.reason:
+        section.add("task", labels.task.name)
+
+
+def _single_or_list(columns: Sequence[str]) -> str | list[str]:
+    return columns[0] if len(columns) == 1 else list(columns)
+
+
+def _relative_dataset_path(data: str, recipe_path: Path) -> str:
+    if not split_files.is_local_dataset(DataConfig(dataset=data)):
+        return data
+    path = paths.expand_local_path(data).resolve()
+    base = recipe_path.resolve().parent
+    return str(path.relative_to(base)) if path.is_relative_to(base) and path != base else str(path)
+
+
+def _dataset_stem(data: str) -> str:
+    name = (
+        Path(data).resolve().name
+        if split_files.is_local_dataset(DataConfig(dataset=data))
+        else data
+    )
+    name = name.rpartition("/")[2]
+    return name.partition(".")[0] if data_files.file_format(Path(name)) else name
+
+
+def _add_splits(section: _YamlSection, parts: Mapping[str, str | None]) -> None:
+    if "validation" not in parts:
+        section.add(
+            "validation_fraction", 0.1, "There is no validation split: a part of train is it."
+        )
+    if dict(parts) == {"train": "train"}:
+        return
+    why = "The parts, as they are called there."
+    if parts.get("test", "") is None:
+        why = (
+            "The test texts have no labels: nothing can be measured on them. The finished student "
+            "can label them."
+        )
+    section.add("splits", dict(parts), why)
+
+
+def _suggest_max_length(
+    teacher: str, rows: schema_inference.SampleRows, text: Sequence[str]
+) -> tuple[int, str]:
+    texts = [[str(row[column] or "") for row in rows] for column in text]
+    pairs = texts[1] if len(texts) > 1 else None
+    if found := _cached_config_and_tokenizer(teacher):
+        config, tokenizer = found
+        limit, unit = (
+            get_max_length(tensor_slicing.build_meta_model(config), tokenizer, None),
+            "tokens",
+        )
+        long = float(
+            np.percentile(
+                split_statistics.token_length_counter(tokenizer)(texts[0], pairs)[0],
+                _LENGTH_PERCENTILE,
+            )
+        )
+        tokens = long
+    else:
+        limit, unit = _DEFAULT_LENGTH_LIMIT, "words"
+        long = float(
+            np.percentile(split_statistics.count_words(texts[0], pairs)[0], _LENGTH_PERCENTILE)
+        )
+        tokens = _TOKENS_PER_WORD * long + _SPECIAL_TOKENS
+    rounded = _LENGTH_MULTIPLE * int(np.ceil(tokens / _LENGTH_MULTIPLE))
+    why = f"{_LENGTH_PERCENTILE} % of the texts have at most {long:.0f} {unit}."
+    return min(max(rounded, _MIN_LENGTH), limit), why
+
+
+def _cached_config_and_tokenizer(teacher: str) -> tuple[Any, Any] | None:
+    try:
+        found = models.find_local_model(teacher)
+        return None if found is None else (models.load_config(found), models.load_tokenizer(found))
+    except ModelError:
+        return None
+
+
+def _training_sections(
+    model: str, labels: schema_inference.InferredLabels, row_count: int, max_length: int
+) -> list[str]:
+    batch = 32 if max_length <= 128 else 16 if max_length <= 256 else 8
+    epochs = next((passes for most, passes in _EPOCHS_BY_DATASET_SIZE if row_count < most), 2)
+    fit = {"batch_size": batch, "epochs": epochs}
+    teacher, distill = _YamlSection(), _YamlSection()
+    local = paths.expand_local_path(model)
+    teacher.add("model", str(local.resolve()) if local.exists() else model)
+    found = _cached_config_and_tokenizer(model)
+    width = (
+        getattr(found[0], "hidden_size", _DEFAULT_HIDDEN_SIZE) if found else _DEFAULT_HIDDEN_SIZE
+    )
+    teachers, students = next(
+        rates for most, rates in _LEARNING_RATES_BY_HIDDEN_SIZE if width <= most
+    )
+    if found and labels.names and _is_classifier_of(found[0], labels.names):
+        teacher.lines.append("# It is a classifier of these labels already: nothing to fine-tune.")
+    else:
+        why = f"For {row_count:,} texts of up to {max_length} tokens, on one GPU."
+        teacher.add("fine_tune", {"learning_rate": teachers, **fit}, why)
+    distill.add("learning_rate", students, "What is cut bears larger steps than what is whole.")
+    for key, value in fit.items():
+        distill.add(key, value)
+    distill.add("dropout", 0, "It costs a third of the time, and the teacher steadies enough.")
+    one_stack = not found[0].is_encoder_decoder if found else model == DEFAULT_TEACHER
+    if one_stack and labels.task is not REGRESSION:
+        distill.add(
+            "losses", _DEFAULT_LOSSES, "Matching the hidden states costs a third more time."
+        )
+    student = _YamlSection()
+    student.add("drop_every", 2, "Every second layer of the teacher.")
+    baseline = _YamlSection()
+    baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")
+    sections = [
+        teacher.under_key("teacher"),
+        student.under_key("student"),
+        distill.under_key("distill"),
+    ]
+    return [*sections, "\n".join(baseline.lines)]
+
+
+def _is_classifier_of(config: Any, label_names: Sequence[str]) -> bool:
+    """Whether a model is a classifier of these labels."""
+    heads = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in heads):
+        return False
+    try:
+        match_labels(label_names, models.get_label_names(config), labels_are_ordered=False)
+    except ModelError:
+        return False
+    return True
+
+
+def _evaluate_section(
+    labels: schema_inference.InferredLabels, parts: Mapping[str, str | None]
+) -> list[str]:
+    evaluate = _YamlSection()
+    evaluate.add("splits", ["validation", *(["test"] if parts.get("test") else [])])
+    other = (
+        schema_inference.find_out_of_scope_label(labels.names)
+        if labels.task is SINGLE_LABEL
+        else None
+    )
+    if other is not None:
+        evaluate.add(
+            "out_of_scope", other, "By its name it is for what fits none of the other labels."
+        )
+    return [evaluate.under_key("evaluate")]

@@ -1,0 +1,1 @@
+"""Statistics and warnings about a data set."""

@@ -1,0 +1,180 @@
+"""Texts that occur more than once: with another label, or in train and where it is measured.
+
+Case, punctuation and the number of spaces make no difference here, nor do ways to encode the same
+characters (NFKC). Letters of any script with their marks, digits and symbols do: emoji, currencies,
+a sign before a number, separators within one. A text is known by 64 bits of a hash: eight bytes,
+however long it is. That two of ten million texts are taken for the same by
+chance is as likely as three in a million.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.data import column_access
+from kdcli.data.labels import label_arrays
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+# What may be written for a minus: hyphens, dashes, and the sign itself.
+_MINUS_SIGNS = "-\u2010\u2011\u2012\u2013\u2212"
+
+
+def duplicate_notes(splits: Mapping[str, "Dataset"]) -> list[str]:
+    """What the user should know of texts that repeat; one pass over all of them.
+
+    Args:
+        splits: Each with `text`, `label`, and `text_pair` where the task is on pairs.
+    """
+    said = []
+    found = {part: text_hashes(split) for part, split in splits.items()}
+    labels = {part: label_arrays.label_codes(split) for part, split in splits.items()}
+    everywhere = np.concatenate([*found.values()]), np.concatenate([*labels.values()])
+    if count := count_label_conflicts(*everywhere):
+        within = (
+            f", {count_label_conflicts(found['train'], labels['train']):,} of them within train"
+            if "train" in splits
+            else ""
+        )
+        said.append(f"Texts that are labelled in more than one way: {count:,}{within}.")
+    train = np.sort(found.pop("train", np.zeros(0, dtype=np.uint64)))
+    seen = {part: int(_is_among(of_part, train).sum()) for part, of_part in found.items()}
+    if again := ", ".join(f"{count:,} in {part}" for part, count in seen.items() if count):
+        said.append(
+            f"Texts of train that occur again (case, punctuation and spaces aside): {again}. "
+            "Measured on these, a model looks better than it is."
+        )
+    return said
+
+
+def find_train_overlap(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, np.ndarray]:
+    """Which texts of a split also occur in train: those a model may have learnt by heart.
+
+    Args:
+        split: With `text` (and `text_pair`) and `label`.
+        train: The same columns.
+
+    Returns:
+        (texts,) whether a text does; (texts,) whether it does with other labels only.
+    """
+    return find_train_overlap_by_hash(
+        text_hashes(split),
+        label_arrays.label_codes(split),
+        text_hashes(train),
+        label_arrays.label_codes(train),
+    )
+
+
+def text_hashes(split: "Dataset") -> np.ndarray:
+    """A number for each text or pair, uint64, (rows,): the same where the texts are."""
+    found, done = np.empty(len(split), dtype=np.uint64), 0
+    for columns in column_access.iterate_column_batches(
+        split, *column_access.text_column_names(split)
+    ):
+        hashes = [
+            _hash_text("\0".join(map(_normalize_text, texts)))
+            for texts in zip(*columns, strict=True)
+        ]
+        found[done : done + len(hashes)] = np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        done += len(hashes)
+    return found
+
+
+def count_duplicates(hashes: np.ndarray) -> int:
+    """How many texts there are beyond the different ones."""
+    ordered = np.sort(hashes)
+    return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def count_label_conflicts(hashes: np.ndarray, label_codes: np.ndarray) -> int:
+    """How many different texts have more than one label; texts and their labels, (rows,) both."""
+    ordered = np.sort(hashes)
+    # Mostly few texts repeat: what is copied for each of them isn't for all.
+    repeated = _is_among(hashes, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
+    del ordered
+    hashes, label_codes = hashes[repeated], label_codes[repeated]
+    order = np.lexsort((label_codes, hashes))
+    hashes, label_codes = hashes[order], label_codes[order]
+    same = hashes[1:] == hashes[:-1]
+    return len(np.unique(hashes[1:][same & (label_codes[1:] != label_codes[:-1])]))
+
+
+def find_train_overlap_by_hash(
+    hashes: np.ndarray,
+    label_codes: np.ndarray,
+    train_hashes: np.ndarray,
+    train_label_codes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `train_hashes`, of texts' keys and their labels, (rows,) each."""
+    texts = np.sort(train_hashes)
+    again = _is_among(hashes, texts)
+    count = int(max(label_codes.max(initial=0), train_label_codes.max(initial=0))) + 1
+    pairs, pairs_of_train = (
+        np.searchsorted(texts, k) * count + ids
+        for k, ids in ((hashes[again], label_codes[again]), (train_hashes, train_label_codes))
+    )
+    otherwise = again.copy()
+    otherwise[again] = ~np.isin(pairs, pairs_of_train)
+    return again, otherwise
+
+
+def _is_among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
+    """Whether each key is among the known ones, which are in order; a million at a time."""
+    found = np.zeros(len(hashes), dtype=bool)
+    if not len(sorted_hashes):
+        return found
+    for start in range(0, len(hashes), 1_000_000):
+        piece = hashes[start : start + 1_000_000]
+        places = np.searchsorted(sorted_hashes, piece).clip(max=len(sorted_hashes) - 1)
+        found[start : start + len(piece)] = sorted_hashes[places] == piece
+    return found
+
+
+def _hash_text(normalized_text: str) -> bytes:
+    return blake2b(normalized_text.encode(), digest_size=8).digest()
+
+
+def _normalize_text(text: str) -> str:
+    folded = text.casefold()
+    if not text.isascii():
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        # Case folding makes İ an i with a dot above it.
+        folded = folded.replace("i\u0307", "i")
+    # A text of nothing but punctuation is itself.
+    return " ".join(_PUNCTUATION.sub(_normalize_punctuation, folded).split()) or text
+
+
+def _normalize_punctuation(match: re.Match[str]) -> str:
+    """What a character that is no letter, digit or space is replaced by."""
+    character, text, place = match[0], match.string, match.start()
+    before, after = text[max(0, place - 1) : place], text[place + 1 : place + 3]
+    number = after[:1].isdecimal() or (after[:1] in {".", ","} and after[1:].isdecimal())
+    # A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
+    if before.isdecimal():
+        own = after[:1].isdecimal() or character in "%\u2030"
+    else:
+        own = character in _MINUS_SIGNS and number and not _is_word_character(before)
+    if own:
+        return "-" if character in _MINUS_SIGNS else character
+    return character if _is_meaningful_character(character) else ""
+
+
+def _is_word_character(character: str) -> bool:
+    return bool(character) and unicodedata.category(character)[0] in "LNM"
+
+
+@cache
+def _is_meaningful_character(character: str) -> bool:
+    """Whether a character is more than punctuation and layout."""
+    category = unicodedata.category(character)
+    if category == "Cf":  # invisible; but a flag is told from another by its tags
+        return "\U000e0020" <= character <= "\U000e007f"
+    # How a symbol is drawn (as text, as a picture) is no difference.
+    return category[0] not in "PZ" and category != "Cc" and not "\ufe00" <= character <= "\ufe0f"

@@ -1,0 +1,132 @@
+"""What a split is like: its labels, and the lengths and scripts of its texts."""
+
+import functools
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.data import column_access
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+SHORT_TEXT_CHARACTERS = 3
+_MAX_SAMPLE_ROWS = 100_000
+# Kana, Han and Hangul stand in one text side by side.
+_MERGED_SCRIPTS = {"HIRAGANA": "Japanese", "KATAKANA": "Japanese", "CJK": "Han", "HANGUL": "Hangul"}
+_NO_SCRIPT = "none"
+
+LengthCounter = Callable[[Sequence[str], Sequence[str] | None], tuple[np.ndarray, int]]
+
+
+def label_balance(label_counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
+    """How a split's texts are shared out among its labels.
+
+    Args:
+        label_counts: Texts of each label, (labels,).
+        label_names: The labels' names.
+
+    Returns:
+        `count` of the labels that occur; `rarest` and `most_frequent`, each with `label` and
+        `texts`; their `ratio`; `entropy` of the label in bits, and `evenness`: the entropy's share
+        of what it would be were all as frequent, 1 where there is one label only; `texts` by label.
+    """
+    there = {name: int(n) for name, n in zip(label_names, label_counts, strict=True) if n}
+    if not there:
+        return {"count": 0, "texts": {}}
+    rarest, most = min(there, key=lambda name: there[name]), max(there, key=lambda n: there[n])
+    shares = np.array([*there.values()]) / sum(there.values())
+    entropy = float(-(shares * np.log2(shares)).sum())
+    return {
+        "count": len(there),
+        "rarest": {"label": rarest, "texts": there[rarest]},
+        "most_frequent": {"label": most, "texts": there[most]},
+        "ratio": there[most] / there[rarest],
+        "entropy": entropy,
+        "evenness": entropy / np.log2(len(there)).item() if len(there) > 1 else 1.0,
+        "texts": there,
+    }
+
+
+def text_length_statistics(
+    split: "Dataset", count_lengths: LengthCounter, unit: str, max_length: int | None
+) -> dict[str, Any]:
+    """How long a split's texts are; of a very large one, of a sample spread evenly.
+
+    Args:
+        split: With `text`, and `text_pair` for pairs, which count as one.
+        count_lengths: How long each of some texts is, and how many of its units nobody knows.
+        unit: What it counts: `tokens` or `words`.
+        max_length: What the model sees of a text, in tokens; None where that isn't known.
+
+    Returns:
+        `median`, `p95` and `longest`; `max_length` and the share of texts `over_limit`; `unknown`, the
+        share of units that the vocabulary lacks; `of`, the number of texts looked at.
+    """
+    found, unknown = [], 0
+    names = column_access.text_column_names(split)
+    for columns in column_access.iterate_column_batches(
+        column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS), *names
+    ):
+        measured, lacking = count_lengths(columns[0], columns[1] if len(columns) > 1 else None)
+        found.append(measured)
+        unknown += lacking
+    all_ = np.concatenate(found)
+    return {
+        "unit": unit,
+        "of": len(all_),
+        "median": float(np.median(all_)),
+        "p95": float(np.percentile(all_, 95)),
+        "longest": int(all_.max()),
+        "limit": max_length,
+        "over_limit": None if max_length is None else float((all_ > max_length).mean()),
+        "unknown": unknown / max(int(all_.sum()), 1),
+    }
+
+
+def token_length_counter(tokenizer: "PreTrainedTokenizerBase") -> LengthCounter:
+    """Counts a model's tokens, those included that it adds at both ends."""
+
+    def count(texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[np.ndarray, int]:
+        more = () if pairs is None else (list(pairs),)
+        ids = tokenizer(list(texts), *more, truncation=False, verbose=False)["input_ids"]
+        unknown = tokenizer.unk_token_id
+        return np.array([len(row) for row in ids]), sum(row.count(unknown) for row in ids)
+
+    return count
+
+
+def count_words(texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[np.ndarray, int]:
+    """Counts what stands between spaces; a model sees at least as many tokens."""
+    words = np.array([len(text.split()) for text in texts])
+    return words + (0 if pairs is None else count_words(pairs, None)[0]), 0
+
+
+def writing_script_shares(split: "Dataset") -> dict[str, float]:
+    """The share of a split's texts that is mostly in each script, the most frequent first.
+
+    A text of digits and signs alone is in `none`. Of a very large split it is a sample's.
+    """
+    found: Counter[str] = Counter()
+    looked_at = column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS // 10)
+    for column in column_access.text_column_names(split):
+        found.update(map(_main_script, column_access.iterate_column_values(looked_at, column)))
+    return {script: count / found.total() for script, count in found.most_common()}
+
+
+def _main_script(text: str) -> str:
+    letters = Counter(_letter_script(letter) for letter in text if letter.isalpha())
+    if "Japanese" in letters:
+        return "Japanese"
+    return letters.most_common(1)[0][0] if letters else _NO_SCRIPT
+
+
+@functools.cache
+def _letter_script(letter: str) -> str:
+    # A letter's name begins with its script: CYRILLIC SMALL LETTER A.
+    first = unicodedata.name(letter, "other").split()[0]
+    return _MERGED_SCRIPTS.get(first, first.capitalize())

@@ -1,0 +1,111 @@
+"""A split's columns, a piece at a time: texts may be more than memory holds."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+_MAX_BATCH_ROWS = 10_000
+_MAX_BATCH_BYTES = 4_000_000
+
+
+def iterate_column_batches(split: "Dataset", *columns: str) -> Iterator[tuple[list[Any], ...]]:
+    """Some columns of every row, as Python's values, some thousand rows at a time."""
+    some = split.select_columns(list(columns)).with_format("arrow")
+    for rows in some.iter(memory_bounded_batch_size(some, _MAX_BATCH_ROWS)):
+        for piece in _split_large_table(rows):
+            yield tuple(piece[column].to_pylist() for column in columns)
+
+
+def memory_bounded_batch_size(split: "Dataset", max_rows: int) -> int:
+    """How many rows of a split hold a few MB, between 1 and `max_rows`."""
+    a_row = split.data.nbytes / max(1, split.data.num_rows)
+    return int(min(max_rows, max(1, _MAX_BATCH_BYTES // max(1, a_row))))
+
+
+def _split_large_table(rows: "pa.Table") -> "Iterator[pa.Table]":
+    """Halves of rows, and halves of these, that hold a few MB each: some are longer than most."""
+    if rows.num_rows < 2 or rows.nbytes <= _MAX_BATCH_BYTES:
+        yield rows
+        return
+    half = rows.num_rows // 2
+    for part in (rows.slice(0, half), rows.slice(half)):
+        yield from _split_large_table(part)
+
+
+def iterate_column_values(split: "Dataset", column: str) -> Iterator[Any]:
+    """A column's values, one after the other."""
+    for (piece,) in iterate_column_batches(split, column):
+        yield from piece
+
+
+def text_column_names(split: "Dataset") -> list[str]:
+    """The names of a split's texts: one, or two for pairs."""
+    return [name for name in ("text", "text_pair") if name in split.column_names]
+
+
+def label_ids(split: "Dataset") -> np.ndarray:
+    """The labels' ids, int32, (rows,); every row has one."""
+    column = split.select_columns("label").with_format("arrow")
+    found = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_MAX_BATCH_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+
+
+def multi_hot_labels(split: "Dataset", label_count: int) -> np.ndarray:
+    """Which labels each row has, of a column of lists of ids: bool, (rows, labels)."""
+    found, done = np.zeros((len(split), label_count), dtype=bool), 0
+    for piece in split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS):
+        rows, values = flatten_lists(piece["label"])
+        found[done + rows, values.to_numpy(zero_copy_only=False)] = True
+        done += len(piece)
+    return found
+
+
+def flatten_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
+    """The items of lists one after the other, and for each the row that it is of, int64."""
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    return np.repeat(np.arange(len(lengths)), lengths), pc.list_flatten(lists)
+
+
+def distinct_list_labels(split: "Dataset") -> set[Any]:
+    """What occurs in the labels' lists."""
+    import pyarrow.compute as pc
+
+    pieces = split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS)
+    return {
+        item for piece in pieces for item in pc.unique(flatten_lists(piece["label"])[1]).to_pylist()
+    }
+
+
+def label_scores(split: "Dataset") -> np.ndarray:
+    """The labels where they are numbers, float32, (rows,)."""
+    column = split.select_columns("label").with_format("arrow")
+    found = [piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_MAX_BATCH_ROWS)]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+
+
+def map_column_to_ids(split: "Dataset", column: str, ids: Mapping[Any, int]) -> np.ndarray:
+    """A column's values as numbers, int64, (rows,): each value that occurs has one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column_of = split.select_columns(column).with_format("arrow")
+    known, numbers = None, np.fromiter(ids.values(), dtype=np.int64)
+    found = []
+    for piece in column_of.iter(_MAX_BATCH_ROWS):
+        known = pa.array([*ids], piece[column].type) if known is None else known
+        found.append(numbers[pc.index_in(piece[column], value_set=known).to_numpy()])
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def sample_rows_evenly(split: "Dataset", count: int) -> "Dataset":
+    """So many rows, spread evenly; all where there are no more."""
+    if len(split) <= count:
+        return split
+    return split.select(np.linspace(0, len(split) - 1, count).astype(np.int64))

@@ -1,0 +1,1 @@
+"""Label names, ids and arrays."""

@@ -1,0 +1,252 @@
+"""Labels of which a text has any number: ids in a column of lists."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcli.data import column_access
+from kdcli.data.labels.class_labels import (
+    RowLocator,
+    abbreviate_names,
+    is_missing_label,
+    label_to_name,
+)
+from kdcli.data.labels.label_parsing import parse_list_text, sort_label_names
+from kdcli.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+_EMPTY_LIST_HINT = "A text without labels has an empty list."
+_FLAG_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def parse_binary_flag(cell: Any) -> bool | None:
+    """Whether a cell says that a label is there, by 0 and 1 or true and false; None by neither."""
+    return _FLAG_VALUES.get(str(cell).strip().casefold())
+
+
+def temporary_flag_columns(label_names: Sequence[str]) -> list[str]:
+    """What the columns of 0 and 1 are called until they are one."""
+    return [f"label {i}" for i in range(len(label_names))]
+
+
+def merge_flag_columns(
+    split: "Dataset", label_names: Sequence[str], locate_row: RowLocator
+) -> "Dataset":
+    """One column of lists in place of one of 0 and 1 a label.
+
+    Args:
+        split: With the columns that `columns` names.
+        label_names: The labels' names.
+        locate_row: Where its rows stand.
+
+    Raises:
+        DataError: A cell is neither 0 nor 1.
+    """
+    standards = temporary_flag_columns(label_names)
+    there = np.stack(
+        [
+            _parse_flag_column(split, *names, locate_row)
+            for names in zip(standards, label_names, strict=True)
+        ],
+        axis=1,
+    )
+    return add_multilabel_column(split.remove_columns(standards), there, label_names)
+
+
+def split_separated_labels(
+    split: "Dataset", separator: str, column: str, locate_row: RowLocator
+) -> "Dataset":
+    """Lists in place of texts that name a row's labels, with something between them.
+
+    Raises:
+        DataError: A cell is missing, or no text.
+    """
+    import pyarrow as pa
+
+    found: list[list[str]] = []
+    for row, cell in enumerate(column_access.iterate_column_values(split, "label")):
+        if not isinstance(cell, str | int):
+            raise DataError(
+                f"{locate_row(row)}: {column} is {cell!r}, not text.", "Write '' for none."
+            )
+        if parse_list_text(cell) is not None:
+            raise DataError(
+                f"{locate_row(row)}: {column} is {cell}, a list that is written as text.",
+                "It is read as one: leave out data.label_separator.",
+            )
+        names = (name.strip() for name in str(cell).split(separator))
+        found.append([*dict.fromkeys(filter(None, names))])
+    lists = pa.array(found, pa.list_(pa.string()))
+    return split.remove_columns("label").add_column("label", lists)
+
+
+def encode_multilabel_column(
+    splits: Mapping[str, "Dataset"],
+    column: str,
+    row_locators: Mapping[str, RowLocator],
+    notes: list[str],
+) -> dict[str, "Dataset"]:
+    """Make the column `label` a list of a ClassLabel's ids, the same in every split.
+
+    A ClassLabel stays as it is. Otherwise labels are named by what is written, in the order of
+    `in_order`. Lists of one length that hold 0 and 1 only say of each label whether it is there.
+
+    Args:
+        splits: Each with `label`: lists of a ClassLabel's ids, of names, of numbers, or of 0 and 1.
+        column: What the user calls the column.
+        row_locators: By split, where its rows stand.
+        notes: Told of lists of 0 and 1.
+
+    Raises:
+        DataError: A list is missing, is of another length where all are of one, or an item of it
+            is no label or there twice.
+    """
+    own = {part: getattr(split.features["label"].feature, "names", None)
+           for part, split in splits.items()}  # fmt: skip
+    if not any(own.values()) and (width := _multi_hot_width(splits)):
+        notes.append(
+            f"{column} holds lists of {width} values, 0 or 1: each says whether a label is there. "
+            f"Without names, the labels are LABEL_0 to LABEL_{width - 1}, or the model's."
+        )
+        return {
+            part: _decode_multi_hot_lists(split, width, column, row_locators[part])
+            for part, split in splits.items()
+        }
+    for part, split in splits.items():
+        _check_label_lists(split, own[part], column, row_locators[part])
+    values = {part: column_access.distinct_list_labels(split) for part, split in splits.items()}
+    names = next(filter(None, own.values()), None) or sort_label_names(
+        map(label_to_name, set().union(*values.values()))
+    )
+    ids = {name: i for i, name in enumerate(names)}
+    found = {}
+    for part, split in splits.items():
+        called = own[part]
+        to_ids = {v: ids[called[v] if called else label_to_name(v)] for v in values[part]}
+        found[part] = _encode_label_lists(split, to_ids, names)
+    return found
+
+
+def are_multi_hot_lists(lists: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists are multi-hot: all that aren't empty of one length above 1, of 0 and 1."""
+    return len({len(one) for one in lists if one}) == 1 and all(
+        len(one) != 1 and all(parse_binary_flag(item) is not None for item in one) for one in lists
+    )
+
+
+def _multi_hot_width(splits: Mapping[str, "Dataset"]) -> int:
+    """How many flags a list has, by the train split where there is one; 0 where they are sets."""
+    import pyarrow.compute as pc
+
+    looked_at = [splits["train"]] if "train" in splits else [*splits.values()]
+    if any(
+        parse_binary_flag(value) is None
+        for split in looked_at
+        for value in column_access.distinct_list_labels(split)
+    ):
+        return 0
+    lengths = {
+        length
+        for split in looked_at
+        for lists in _iterate_label_lists(split)
+        for length in pc.unique(pc.list_value_length(lists)).to_pylist()
+        if length
+    }
+    return lengths.pop() if len(lengths) == 1 and 1 not in lengths else 0
+
+
+def _decode_multi_hot_lists(
+    split: "Dataset", width: int, column: str, locate_row: RowLocator
+) -> "Dataset":
+    there = np.empty((len(split), width), dtype=bool)
+    for row, cells in enumerate(column_access.iterate_column_values(split, "label")):
+        flags = [parse_binary_flag(cell) for cell in cells or ()]
+        if len(flags) != width or None in flags:
+            raise DataError(
+                f"{locate_row(row)}: {column} is {str(cells)[:40]}, and train's lists are {width} "
+                "values, 0 or 1: one for each label.",
+                "Write as many, or name the labels that a text has: [] is none.",
+            )
+        there[row] = flags
+    return add_multilabel_column(
+        split.remove_columns("label"), there, [f"LABEL_{i}" for i in range(width)]
+    )
+
+
+def _iterate_label_lists(split: "Dataset") -> "Iterator[pa.ChunkedArray]":
+    for piece in split.select_columns("label").with_format("arrow").iter(10_000):
+        yield piece["label"]
+
+
+def _encode_label_lists(
+    split: "Dataset", label_ids: Mapping[Any, int], label_names: Sequence[str]
+) -> "Dataset":
+    there, done = np.zeros((len(split), len(label_names)), dtype=bool), 0
+    for lists in _iterate_label_lists(split):
+        rows, values = column_access.flatten_lists(lists)
+        there[done + rows, [label_ids[value] for value in values.to_pylist()]] = True
+        done += len(lists)
+    return add_multilabel_column(split.remove_columns("label"), there, label_names)
+
+
+def add_multilabel_column(
+    split: "Dataset", multi_hot: np.ndarray, label_names: Sequence[str]
+) -> "Dataset":
+    """A split with the column `label`, lists of a ClassLabel; `multi_hot`: bool, (rows, labels)."""
+    import pyarrow as pa
+    from datasets import ClassLabel, List
+
+    ends = np.concatenate([[0], np.cumsum(multi_hot.sum(1))]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(ends, pa.array(np.nonzero(multi_hot)[1].astype(np.int64)))
+    feature = List(ClassLabel(names=[*label_names]))
+    return split.add_column("label", lists, feature=feature)
+
+
+def _parse_flag_column(
+    split: "Dataset", column: str, label_name: str, locate_row: RowLocator
+) -> np.ndarray:
+    found = np.empty(len(split), dtype=bool)
+    for row, cell in enumerate(column_access.iterate_column_values(split, column)):
+        there = parse_binary_flag(cell)
+        if there is None:
+            raise DataError(
+                f"{locate_row(row)}: {label_name} is {cell!r}, not 0 or 1.",
+                "Name columns of 0 and 1 in data.label, or one column of lists.",
+            )
+        found[row] = there
+    return found
+
+
+def _check_label_lists(
+    split: "Dataset", label_names: Sequence[str] | None, column: str, locate_row: RowLocator
+) -> None:
+    for row, labels in enumerate(column_access.iterate_column_values(split, "label")):
+        if labels is None:
+            raise DataError(f"{locate_row(row)}: there is no list of labels.", _EMPTY_LIST_HINT)
+        for label in labels:
+            if is_missing_label(label, minus_one_is_missing=label_names is not None):
+                raise DataError(
+                    f"{locate_row(row)}: {column} holds a label that is none.", _EMPTY_LIST_HINT
+                )
+            if label_names and not 0 <= label < len(label_names):
+                raise DataError(
+                    f"{locate_row(row)}: the label {label} is none of {abbreviate_names(label_names)}."
+                )
+            if isinstance(label, int | float) and label < 0:
+                raise DataError(f"{locate_row(row)}: the label is {label}, and they count from 0.")
+            if isinstance(label, float) and not label.is_integer():
+                raise DataError(
+                    f"{locate_row(row)}: {column} holds {label}, not a name or a whole number.",
+                    _EMPTY_LIST_HINT,
+                )
+        if len(set(labels)) < len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise DataError(
+                f"{locate_row(row)}: {column} holds the label {twice} twice.",
+                "A list names the labels that a text has, or all lists hold one value for each "
+                "label, 0 or 1.",
+            )

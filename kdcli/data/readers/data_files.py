@@ -1,0 +1,385 @@
+"""The columns of texts and labels in files on this disk."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdcli.data import mmap_tables
+from kdcli.data.readers import excel, parquet_arrow
+from kdcli.data.readers.file_rows import LocatedRow, has_decimal_comma, iterate_rows
+from kdcli.data.readers.text_lines import COMPRESSIONS
+from kdcli.errors import DataError, MissingColumnError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+_TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+SUPPORTED_SUFFIXES = (*_TEXT_SUFFIXES, *excel.EXCEL_SUFFIXES, *parquet_arrow.COLUMNAR_SUFFIXES)
+SUPPORTED_FORMATS_TEXT = (
+    f"{', '.join(SUPPORTED_SUFFIXES)}; the first four also with {' or '.join(COMPRESSIONS)}."
+)
+
+# Rows that are read at a time, and characters in them, about.
+_MAX_BATCH_ROWS = 10_000
+_MAX_BATCH_CHARACTERS = 4_000_000
+_EXPECTED_LABEL = "a name or a whole number"
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_WHOLE_NUMBER = re.compile(r"[-+]?\d+")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
+
+
+def file_format(path: Path) -> str | None:
+    """A file's kind by its name, one of `KINDS`; None where it is of no known one."""
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if suffix in COMPRESSIONS:
+        suffix = Path(name.removesuffix(suffix)).suffix
+        return suffix if suffix in _TEXT_SUFFIXES else None
+    return suffix if suffix in SUPPORTED_SUFFIXES else None
+
+
+def stores_all_cells_as_text(path: Path) -> bool:
+    """Whether every cell of such a file is text, numbers too."""
+    return file_format(path) in (".csv", ".tsv", *excel.EXCEL_SUFFIXES)
+
+
+def read_text_and_label_columns(
+    files: Sequence[Path],
+    text_columns: Sequence[str],
+    label_columns: Sequence[str],
+    notes: list[str] | None = None,
+    *,
+    parse_fractions: bool = True,
+) -> "Dataset":
+    """The columns of texts and labels in one or several files, as one split.
+
+    A cell of csv, tsv or xlsx is text, whatever it looks like; only where all its labels are
+    numbers are they numbers.
+
+    Args:
+        files: All of one kind, compressed or not.
+        text_columns: The texts' columns.
+        label_columns: The labels' columns; none leaves them aside.
+        notes: Gets what was recognised of how the files are written; see `kdcli.data.rows`.
+        parse_fractions: Whether labels such as 4,5 and 62.10 may be numbers, and not names.
+
+    Raises:
+        DataError: A file can't be read, lacks a column, or holds something else than texts and
+            labels; the message names file and line.
+    """
+    from datasets import Dataset
+    from datasets.fingerprint import generate_random_fingerprint
+
+    keys = dict.fromkeys(text_columns, "text") | dict.fromkeys(label_columns, "label")
+    if other := next((file for file in files if file_format(file) != file_format(files[0])), None):
+        raise DataError(
+            f"{files[0]} and {other} are of two kinds, and can't be one split.",
+            "Name the files that are meant: data.splits.",
+        )
+    try:
+        table = (
+            _read_columnar_files(files, keys)
+            if _is_columnar(files[0])
+            else _read_row_files(
+                files, keys, [] if notes is None else notes, parse_fractions=parse_fractions
+            )
+        )
+        # Otherwise `datasets` makes one of all that the table holds, in memory.
+        split = Dataset(table, fingerprint=generate_random_fingerprint())
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable_file_error(files[0], error) from error
+    if not len(split):
+        raise DataError(f"{files[0]} is empty: it holds no rows.")
+    return split
+
+
+def read_first_rows(
+    files: Sequence[Path], count: int, notes: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """The first rows, whole: all columns in each, None where a row lacks one.
+
+    Args:
+        files: All of one kind.
+        count: How many rows.
+        notes: Gets what was recognised of how the files are written.
+
+    Raises:
+        DataError: A file can't be read; the message names file and line.
+    """
+    try:
+        if _is_columnar(files[0]):
+            return first_dataset_rows(
+                parquet_arrow.read_first_rows_as_dataset(files[0], count), count
+            )
+        found = [dict(row) for _, row in islice(_iterate_files_rows(files, notes), count)]
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable_file_error(files[0], error) from error
+    columns = dict.fromkeys(column for row in found for column in row)
+    cells = {column: [row.get(column) for row in found] for column in columns}
+    if any(map(has_decimal_comma, files)):
+        cells = {
+            column: _replace_decimal_commas(values) or values for column, values in cells.items()
+        }
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+
+def first_dataset_rows(split: "Dataset", count: int) -> list[dict[str, Any]]:
+    """The first rows of a data set, labels by their names."""
+    kinds = {name: getattr(kind, "names", None) for name, kind in split.features.items()}
+    return [
+        {
+            column: _class_label_name(cell, names) if (names := kinds[column]) else cell
+            for column, cell in row.items()
+        }
+        for row in split.select(range(min(count, len(split)))).to_list()
+    ]
+
+
+def _class_label_name(cell: int | None, label_names: Sequence[str]) -> str | None:
+    return None if cell in (None, -1) else label_names[cell]
+
+
+def _iterate_files_rows(
+    files: Sequence[Path], notes: list[str] | None = None
+) -> Iterator[LocatedRow]:
+    return chain.from_iterable(iterate_rows(file, notes) for file in files)
+
+
+def describe_row_location(files: Sequence[Path], row: int) -> str:
+    """Where the row of that number, counted from 0, stands: file and line, or file and row."""
+    if not _is_columnar(files[0]):
+        return next(islice(_iterate_files_rows(files), row, None))[0]
+    for file in files:
+        count = parquet_arrow.count_rows(file)
+        if row < count:
+            return f"{file}, row {row + 1}"
+        row -= count
+    raise IndexError(row)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, as the end of a sentence."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")[:300] + "."
+
+
+def _unreadable_file_error(file: Path, error: BaseException) -> DataError:
+    return DataError(f"{file} can't be read: {first_line(error)}", "Is it whole? Write it again.")
+
+
+def _is_columnar(file: Path) -> bool:
+    return file_format(file) in parquet_arrow.COLUMNAR_SUFFIXES
+
+
+def _read_columnar_files(files: Sequence[Path], column_roles: dict[str, str]) -> "pa.Table":
+    import pyarrow as pa
+
+    return pa.concat_tables([parquet_arrow.read_columns(file, column_roles) for file in files])
+
+
+def _read_row_files(
+    files: Sequence[Path], column_roles: dict[str, str], notes: list[str], *, parse_fractions: bool
+) -> "pa.Table":
+    import pyarrow as pa
+
+    flat = stores_all_cells_as_text(files[0])
+    labels = [column for column, key in column_roles.items() if key == "label"]
+    lists = [] if flat else [column for column in labels if _has_list_labels(files, column)]
+    several = {column: pa.list_(pa.string()) for column in lists}
+    schema = pa.schema([(column, several.get(column, pa.string())) for column in column_roles])
+    kinds: dict[str, set[type]] = {column: set() for column in labels}
+    table = mmap_tables.collect_table(
+        schema, _iterate_record_batches(files, column_roles, kinds, schema, notes)
+    )
+    for column in labels if len(table) else ():
+        _check_no_mixed_labels(files, column, kinds[column])
+        if parse_fractions and any(map(has_decimal_comma, files)):
+            table = _convert_decimal_commas(table, column, notes)
+        if column in lists:
+            values = _cast_label_lists(table[column], kinds[column])
+        else:
+            values = _infer_label_type(
+                table[column], kinds[column], from_text=flat, parse_fractions=parse_fractions
+            )
+        table = table.set_column(table.column_names.index(column), column, values)
+    return table
+
+
+def _has_list_labels(files: Sequence[Path], column: str) -> bool:
+    """Whether the first label that is there is a list: the others have to be likewise."""
+    cells = (row.get(column) for _, row in _iterate_files_rows(files))
+    return isinstance(next((cell for cell in cells if cell is not None), None), list)
+
+
+def _iterate_record_batches(
+    files: Sequence[Path],
+    column_roles: dict[str, str],
+    types_by_column: dict[str, set[type]],
+    schema: "pa.Schema",
+    notes: list[str],
+) -> "Iterator[pa.RecordBatch]":
+    """The rows, so many at a time; `types_by_column` is told those of each column of labels."""
+    import pyarrow as pa
+
+    lists = {field.name for field in schema if pa.types.is_list(field.type)}
+    for file in files:
+        missing, known = set(column_roles), list[str]()
+        found = iterate_rows(file, notes)
+        for piece in _group_rows(found):
+            known = known or list(piece[0][1])
+            columns = []
+            for column, key in column_roles.items():
+                checked = _validate_list_cell if column in lists else _validate_cell
+                cells = [checked(row.get(column), column, key, where) for where, row in piece]
+                if column in missing and any(column in row for _, row in piece):
+                    missing.discard(column)
+                if column in lists:
+                    types_by_column[column].update(
+                        type(item) for cell in cells for item in cell or ()
+                    )
+                    cells = [cell and [*map(str, cell)] for cell in cells]
+                elif key == "label":
+                    types_by_column[column].update(map(type, cells))
+                    cells = [None if cell is None else str(cell) for cell in cells]
+                columns.append(pa.array(cells, schema.field(column).type))
+            yield pa.record_batch(columns, schema=schema)
+        if missing and known:
+            column = next(column for column in column_roles if column in missing)
+            raise MissingColumnError(column_roles[column], column, file, known)
+
+
+def _group_rows(located_rows: Iterable[LocatedRow]) -> Iterator[list[LocatedRow]]:
+    """Rows in lists, each bounded in rows and in characters."""
+    piece: list[LocatedRow] = []
+    characters = 0
+    for where, row in located_rows:
+        piece.append((where, row))
+        characters += sum(len(cell) for cell in row.values() if isinstance(cell, str))
+        if len(piece) >= _MAX_BATCH_ROWS or characters >= _MAX_BATCH_CHARACTERS:
+            yield piece
+            piece, characters = [], 0
+    if piece:
+        yield piece
+
+
+def _validate_cell(value: Any, column: str, role: str, location: str) -> Any:
+    wanted, what = (str, "text") if role == "text" else ((str, int, float), _EXPECTED_LABEL)
+    if value is not None and not isinstance(value, wanted):
+        raise DataError(f"{location}: {column} is {repr(value)[:40]}, not {what}.")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise DataError(f"{location}: {column} holds half a character.", "Delete the escape \\ud….")
+    return value
+
+
+def _validate_list_cell(value: Any, column: str, role: str, location: str) -> Any:
+    if value is None:
+        return None
+    # Fractions and truths are for lists of 0 and 1.
+    kinds = {type(item) for item in value} if isinstance(value, list) else {None}
+    if not (kinds <= {str, int} or kinds <= {int, float, bool}):
+        shown = repr(value)[:40]
+        raise DataError(f"{location}: {column} is {shown}, not a list of names or whole numbers.")
+    return [
+        float(item) if isinstance(item, bool) else _validate_cell(item, column, role, location)
+        for item in value
+    ]
+
+
+def _check_no_mixed_labels(files: Sequence[Path], column: str, python_types: set[type]) -> None:
+    """Fractions are scores: names and truths beside them are none."""
+    if float not in python_types or python_types <= {int, float, type(None)}:
+        return
+    for where, row in _iterate_files_rows(files):
+        if isinstance(row.get(column), float):
+            raise DataError(f"{where}: {column} is {row[column]}, not {_EXPECTED_LABEL}.")
+
+
+def _convert_decimal_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
+    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(table[column])
+    names = distinct.to_pylist()
+    changed = _replace_decimal_commas(names)
+    if changed is None:
+        return table
+    first = next(name for name in names if name and "," in name)
+    notes.append(f"{column}: the comma in {first} is a decimal comma.")
+    places = pc.index_in(table[column], value_set=distinct)
+    return table.set_column(
+        table.column_names.index(column), column, pc.take(pa.array(changed, pa.string()), places)
+    )
+
+
+def _replace_decimal_commas(cells: Sequence[Any]) -> list[Any] | None:
+    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
+    there = [cell for cell in cells if cell]
+    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
+        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE_NUMBER.fullmatch(cell) for cell in there
+    ):
+        return None
+    return [cell and cell.replace(",", ".") for cell in cells]
+
+
+def _infer_label_type(
+    names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
+) -> "pa.ChunkedArray":
+    """Labels as numbers or truths, where that is all there is; as names otherwise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(names)
+    typed = (
+        _parse_numeric_text(distinct, parse_fractions=parse_fractions)
+        if from_text
+        else _cast_to_python_types(distinct, python_types)
+    )
+    if typed.type == pa.string():
+        return names
+    places = pc.index_in(names, value_set=distinct)
+    return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
+
+
+def _cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
+    """Lists of labels, likewise."""
+    import pyarrow as pa
+
+    if not python_types or str in python_types:
+        return lists
+    return lists.cast(pa.list_(pa.int64() if python_types == {int} else pa.float64()))
+
+
+def _cast_to_python_types(names: "pa.Array", python_types: set[type]) -> "pa.Array":
+    import pyarrow as pa
+
+    numbers = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+    (only,) = python_types if len(python_types) == 1 else (str,)
+    only = float if float in python_types else only
+    try:
+        return names.cast(numbers[only]) if only in numbers else names
+    except pa.ArrowInvalid:
+        return names
+
+
+def _parse_numeric_text(names: "pa.Array", *, parse_fractions: bool) -> "pa.Array":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    written = pc.utf8_trim_whitespace(names)
+    try:
+        whole = written.cast(pa.int64())
+        # 007 is a name: its zeros count.
+        return whole if whole.cast(pa.string()).equals(written) else names
+    except pa.ArrowInvalid:
+        pass
+    try:
+        return written.cast(pa.float64()) if parse_fractions else names
+    except pa.ArrowInvalid:
+        return names

@@ -1,0 +1,74 @@
+"""The rows of an Excel workbook."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, time
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import DataError
+
+EXCEL_SUFFIXES = (".xlsx",)
+
+
+def iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of the one sheet that has any: each with its number in the sheet, and its cells.
+
+    Cells are text, as Excel's own CSV has them: 1 and not 1.0, TRUE, 2024-03-01, and nothing
+    where a cell is empty or a formula failed. A formula is its value when the file was saved.
+    Hidden sheets and rows without any cell are left out.
+
+    Raises:
+        DataError: Several sheets have rows, or openpyxl is not installed.
+    """
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Excel's files need openpyxl.", "Install it: pip install 'kdcli[excel]'."
+        ) from error
+    with path.open("rb") as file:
+        book = load_workbook(file, read_only=True, data_only=True)
+        sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
+        # Some programs write a wrong size of the sheet, which would cut it.
+        for sheet in sheets:
+            sheet.reset_dimensions()
+        full = [sheet for sheet in sheets if next(_iterate_nonempty_rows(sheet), None)]
+        if len(full) > 1:
+            names = ", ".join(sheet.title for sheet in full)
+            raise DataError(
+                f"{path} has several sheets with rows: {names}.",
+                "Save the one that is meant in a file of its own.",
+            )
+        for sheet in full:
+            yield from _iterate_nonempty_rows(sheet)
+
+
+def _iterate_nonempty_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+    for number, row in enumerate(sheet.iter_rows(), start=1):
+        cells = _strip_trailing_empty_cells(
+            ["" if cell.data_type == "e" else _cell_to_text(cell.value) for cell in row]
+        )
+        if cells:
+            yield number, cells
+
+
+def _strip_trailing_empty_cells(cells: Sequence[str]) -> list[str]:
+    """Without the empty cells at the end, which a sheet has as many of as anybody looks at."""
+    count = next((i for i in range(len(cells), 0, -1) if cells[i - 1]), 0)
+    return list(cells[:count])
+
+
+def _cell_to_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime):
+        return str(value.date() if value.time() == time() else value)
+    if isinstance(value, str) and "_x" in value:
+        from openpyxl.utils.escape import unescape
+
+        return unescape(value)
+    return str(value)

@@ -1,0 +1,278 @@
+"""From a file, a pattern or a folder on this disk to the files of each split."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import yaml
+
+from kdcli import paths
+from kdcli.data.readers import data_files, saved_dataset
+from kdcli.data.readers.text_lines import COMPRESSIONS
+from kdcli.errors import DataError, first_message_line
+from kdcli.pipeline.run_folder import sha256_of_file
+from kdcli.recipe.data import DataConfig
+from kdcli.safe_files import find_escaping_symlink, is_inside
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    # What goes by a split's name: files that we read, or what `datasets` read.
+    SplitSource: TypeAlias = list[Path] | Dataset
+
+_UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsb", ".xlsm", ".ods", ".numbers")
+FOLDER_LAYOUT_HINT = (
+    "A folder holds files that are called train, validation or test, or that data.splits names: "
+    f"{data_files.SUPPORTED_FORMATS_TEXT}"
+)
+
+
+def is_local_dataset(data_config: DataConfig) -> bool:
+    """Whether the data lies on this disk, or is said to."""
+    return paths.expand_local_path(data_config.dataset).exists() or paths.is_glob(
+        data_config.dataset
+    )
+
+
+def hash_local_dataset(data_config: DataConfig) -> str:
+    """SHA-256 of all that is read of the data: wherever it lies, the same for the same content.
+
+    Raises:
+        DataError: There are no such files.
+    """
+    path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
+    # How a file is read depends on its name's end.
+    found = hashlib.sha256(_format_suffix(path).encode())
+    for name, file in _iterate_hashed_files(path, data_config):
+        found.update(f"{name}:{sha256_of_file(file)}\n".encode())
+    return found.hexdigest()
+
+
+def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, SplitSource]":
+    """What is there, by split.
+
+    Args:
+        data_config: Names a file, a pattern, or a folder; files that aren't split are train.
+        notes: Told what is left aside.
+
+    Raises:
+        DataError: There is nothing to be read.
+    """
+    path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
+    if path.is_file():
+        return {"train": [_check_known_format(path)]}
+    return _find_splits_by_pattern(path, data_config) or _find_splits_in_folder(
+        path, data_config, notes
+    )
+
+
+def is_inside_dataset_folder(data_config: DataConfig, candidate: Path) -> bool:
+    """Whether a file or folder at `candidate` counts as data: the whole folder is read around it."""
+    path = paths.expand_local_path(data_config.dataset)
+    whole = (
+        path.is_dir()
+        and not saved_dataset.is_saved_dataset(path)
+        and not _find_splits_by_pattern(path, data_config)
+    )
+    return whole and candidate.resolve().is_relative_to(path.resolve())
+
+
+def _check_no_outside_links(path: Path) -> Path:
+    """The path; what a link in it brings in from outside would be shown, and published."""
+    if path.is_dir() and (link := find_escaping_symlink(path)):
+        raise DataError(
+            f"{link} is a link to a file outside of the data's folder.",
+            "Put the file itself in its place, or name it: data.dataset.",
+        )
+    return path
+
+
+def split_name(split: str | tuple[str, ...]) -> str:
+    """What a split is called: its name, or the files that are named for it."""
+    return split if isinstance(split, str) else ", ".join(split)
+
+
+def _iterate_hashed_files(path: Path, data_config: DataConfig) -> Iterator[tuple[str, Path]]:
+    """The files that count, in order, and how they are told apart."""
+    if path.is_file():
+        yield ".", path
+    elif by_split := _find_splits_by_pattern(path, data_config):
+        for name, of_split in by_split.items():
+            yield from ((f"{name}{_format_suffix(file)}", file) for file in of_split)
+    else:
+        inside = (file for file in path.rglob("*") if file.is_file())
+        yield from ((str(file.relative_to(path)), file) for file in sorted(inside))
+
+
+def _format_suffix(path: Path) -> str:
+    return "".join(path.suffixes[-2:]) if path.suffix in COMPRESSIONS else path.suffix
+
+
+def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, list[Path]]:
+    """The files of each split, where the recipe says which they are; nothing where it doesn't."""
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder.")
+    if not path.is_dir():
+        return {"train": _match_files(path, f"data.dataset: no file is like {path}.")}
+    stated = {
+        part: (split,) if isinstance(split, str) else split
+        for part, split in data_config.splits.explicit_splits.items()
+        if split is not None
+    }
+    if not any(map(_are_file_patterns, stated.values())) or saved_dataset.is_saved_dataset(path):
+        return {}
+    found: dict[str, list[Path]] = {}
+    owners: dict[Path, str] = {}
+    for part, patterns in stated.items():
+        said = f"data.splits.{part}:"
+        if outside := next((p for p in patterns if ".." in Path(p).parts or Path(p).root), None):
+            raise DataError(f"{said} {outside} is not within the folder {path}.")
+        of_part = [
+            file
+            for pattern in patterns
+            for file in _match_files(path / pattern, f"{said} no file in {path} is like {pattern}.")
+        ]
+        for file in of_part:
+            if file in owners:
+                raise DataError(
+                    f"{said} {file} is among the files of {owners[file]} already.",
+                    "A file belongs to one split, and once.",
+                )
+            owners[file] = part
+        found[split_name(getattr(data_config.splits, part))] = of_part
+    return found
+
+
+def _are_file_patterns(patterns: tuple[str, ...]) -> bool:
+    return len(patterns) > 1 or any(
+        paths.is_glob(p) or data_files.file_format(Path(p)) for p in patterns
+    )
+
+
+def _match_files(pattern: Path, error_message: str) -> list[Path]:
+    found = [_check_known_format(file) for file in paths.expand_glob(pattern)]
+    if not found:
+        raise DataError(error_message)
+    return found
+
+
+def _find_splits_in_folder(
+    path: Path, data_config: DataConfig, notes: list[str]
+) -> "Mapping[str, SplitSource]":
+    from datasets import Dataset
+
+    if saved_dataset.is_saved_dataset(path):
+        loaded = saved_dataset.load_saved_dataset(path)
+        return {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    card = path / "README.md"
+    if card.is_file() and card.read_bytes().startswith(b"---"):
+        return _load_splits_from_card(path, data_config, notes)
+    if data_config.config is not None:
+        notes.append(
+            f"data.config {data_config.config} is left aside: the folder {path} has no such one."
+        )
+    return _find_splits_by_file_name(path)
+
+
+def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
+    """The files of a folder, by the splits that their names, or their folders', stand for."""
+    from datasets.data_files import get_data_patterns, resolve_pattern
+
+    script = path / f"{path.resolve().name}.py"
+    if script.is_file():
+        raise DataError(
+            f"{path} is loaded by a script, {script.name}, and scripts are not run.",
+            "Name its files: data.splits.train: train.csv, say.",
+        )
+    # `datasets` takes the folder's own name for a pattern, too.
+    base = glob.escape(path.resolve().as_posix())
+    found: dict[str, list[Path]] = {}
+    try:
+        patterns = get_data_patterns(base)
+    except FileNotFoundError:
+        patterns = {}
+    for split, of_split in patterns.items():
+        matched: set[Path] = set()
+        for pattern in of_split:
+            with suppress(FileNotFoundError):
+                matched.update(map(Path, resolve_pattern(pattern, base)))
+        # Notes and pictures may lie beside the data, but a split whose files can't be read is said.
+        known = sorted(file for file in matched if data_files.file_format(file) is not None)
+        found[str(split)] = known or (
+            [_check_known_format(min(matched))] if of_split != ["**"] else []
+        )
+    found = {split: of_split for split, of_split in found.items() if of_split}
+    if not found:
+        raise DataError(f"{path} holds no data files.", FOLDER_LAYOUT_HINT)
+    return found
+
+
+def _load_splits_from_card(
+    path: Path, data_config: DataConfig, notes: list[str]
+) -> "Mapping[str, SplitSource]":
+    """What the card of a folder says of its files: where they are, and how they are written."""
+    from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
+
+    if paths.is_glob(str(path.resolve())):
+        raise DataError(
+            f"{path}: a folder with a data card can't have *, ? or [ in its path.",
+            "Rename it, or delete what README.md has between its lines ---.",
+        )
+    # To name the files, datasets already fetches what has an address or lies in another folder.
+    for card in (path / "README.md", path / ".huggingface.yaml"):
+        for name in _card_config_strings(card):
+            if "://" in name or "::" in name or not is_inside(path, name):
+                raise DataError(f"{card} names a file outside its folder: {name}.")
+    config = data_config.config
+    if config is not None and config not in get_dataset_config_names(str(path)):
+        notes.append(f"data.config {config} is left aside: the folder {path} has no such one.")
+        config = None
+    builder = load_dataset_builder(str(path), config)
+    for file in (file for in_split in builder.config.data_files.values() for file in in_split):
+        _check_inside_folder(path, file)
+    # An empty cell or the word "null" is text, not a missing value.
+    options = {"keep_default_na": False} if hasattr(builder.config, "keep_default_na") else {}
+    return load_dataset(str(path), config, **options)
+
+
+def _card_config_strings(card: Path) -> Iterator[str]:
+    """Every text under `configs` in a card's metadata: names of files and folders among them."""
+    if not card.is_file():
+        return
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if card.suffix == ".md":
+        text = text.removeprefix("---").partition("\n---")[0]
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{card}: its metadata are no YAML: {first_message_line(error)}") from error
+    yield from _nested_strings(found.get("configs") if isinstance(found, dict) else None)
+
+
+def _nested_strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _nested_strings(part)
+
+
+def _check_known_format(path: Path) -> Path:
+    if path.suffix.lower() in _UNSUPPORTED_SPREADSHEETS:
+        raise DataError(f"{path} is of no known kind.", "Save it as .xlsx or as CSV.")
+    if data_files.file_format(path) is None:
+        raise DataError(
+            f"{path} is of no known kind.", f"Known: {data_files.SUPPORTED_FORMATS_TEXT}"
+        )
+    return path
+
+
+def _check_inside_folder(folder: Path, file: str) -> None:
+    path = Path(os.path.normpath(file))
+    if not is_inside(folder.resolve(), file):
+        raise DataError(f"{folder / 'README.md'} names a file outside its folder: {file}.")
+    _check_known_format(path)

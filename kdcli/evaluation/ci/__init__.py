@@ -1,0 +1,1 @@
+"""Quality gates, and their results in the formats of CI systems."""

@@ -1,0 +1,1 @@
+"""Parameters, size on disk and latency of models."""

@@ -1,0 +1,1 @@
+"""The evaluation document, its summary, and results for each example."""

@@ -1,0 +1,1 @@
+"""Intervals by bootstrap, and variance over seeds."""

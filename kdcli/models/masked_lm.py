@@ -1,0 +1,98 @@
+"""A masked language model that writes words anew."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdcli.data.augmentation import MaskedWords
+from kdcli.errors import ModelError, as_resource_error
+from kdcli.models.model_io import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BATCH_SIZE = 64
+# Of so many likeliest words one is drawn, by its probability.
+_TOP_K = 10
+
+
+def load_masked_lm(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A masked language model and its tokenizer.
+
+    Raises:
+        ModelError: The model in `folder` is none, or has no trained head.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    tokenizer = load_tokenizer(folder)
+    try:
+        model, info = AutoModelForMaskedLM.from_pretrained(
+            folder, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:
+        raise as_resource_error(error) or _not_a_masked_lm_error(folder) from error
+    if tokenizer.mask_token is None or info["missing_keys"]:
+        raise _not_a_masked_lm_error(folder)
+    return model.eval(), tokenizer
+
+
+def fill_masked_words(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    masked_texts: Sequence[MaskedWords],
+    seed: int,
+    advance: Callable[[int, int], None],
+) -> list[str]:
+    """Write the missing words of texts, each by what stands around it.
+
+    A word that lies beyond the model's last token stays away.
+
+    Args:
+        model: As `load` gives it.
+        tokenizer: Its own.
+        masked_texts: Lists of words; None is one to write.
+        seed: Of what is drawn.
+        advance: Told how many texts are done, and of how many.
+    """
+    words = _whole_word_token_ids(tokenizer).to(model.device)
+    random = torch.Generator(model.device).manual_seed(seed)
+    found = []
+    for start in range(0, len(masked_texts), _BATCH_SIZE):
+        batch = masked_texts[start : start + _BATCH_SIZE]
+        masked = [" ".join(word or str(tokenizer.mask_token) for word in text) for text in batch]
+        encoding = tokenizer(masked, padding=True, truncation=True, return_tensors="pt")
+        encoding = encoding.to(model.device)
+        row, place = torch.nonzero(encoding["input_ids"] == tokenizer.mask_token_id, as_tuple=True)
+        with torch.inference_mode():
+            scores = model(**encoding).logits[row, place][:, words]
+        best = scores.topk(min(_TOP_K, len(words)))
+        drawn = torch.multinomial(best.values.softmax(-1), 1, generator=random)
+        pieces = words[best.indices.gather(-1, drawn).squeeze(-1)].tolist()
+        written: list[list[str]] = [[] for _ in batch]
+        for number, piece in zip(row.tolist(), pieces, strict=True):
+            written[number].append(str(tokenizer.decode([piece])).strip())
+        for text, new in zip(batch, written, strict=True):
+            news = iter(new)
+            every = (next(news, "") if word is None else word for word in text)
+            found.append(" ".join(word for word in every if word))
+        advance(start + len(batch), len(masked_texts))
+    return found
+
+
+def _whole_word_token_ids(tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
+    """The ids of the pieces that are a word by themselves."""
+    special = set(tokenizer.all_special_ids)
+    ids = [i for i in range(len(tokenizer)) if i not in special]
+    pieces = [text.strip() for text in tokenizer.batch_decode([[i] for i in ids])]
+    again = tokenizer([f" {piece}" for piece in pieces], add_special_tokens=False)["input_ids"]
+    whole = [i for i, piece, back in zip(ids, pieces, again, strict=True) if piece and back == [i]]
+    return torch.tensor(whole)
+
+
+def _not_a_masked_lm_error(folder: Path) -> ModelError:
+    return ModelError(
+        f"augment.model: {folder} holds no masked language model.",
+        "Name one, such as google-bert/bert-base-uncased.",
+    )

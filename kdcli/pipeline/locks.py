@@ -1,0 +1,69 @@
+"""Who works where: one writer to a run folder, and one run at a piece of work that several need."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdcli.errors import UsageError
+from kdcli.pipeline.run_folder import RunFolder
+from kdcli.progress import Reporter
+from kdcli.safe_files import write_text_atomically
+
+
+@contextmanager
+def run_folder_lock(folder: Path) -> Iterator[None]:
+    """Within the block nobody else writes to a run folder.
+
+    Raises:
+        UsageError: Another process is at work there; it says which, and since when.
+    """
+    from filelock import FileLock, Timeout
+
+    RunFolder.open(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
+    try:
+        # The system frees the lock of a process that is gone: a stale one can't be.
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        who = (
+            holder.read_text(encoding="utf-8", errors="replace")
+            if holder.is_file()
+            else "another process"
+        )
+        raise UsageError(
+            f"Another kd is at work in {folder}: {who}.", "Wait for it, or name another --output."
+        ) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+        write_text_atomically(holder, text)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def shared_work_lock(path: Path, reporter: Reporter) -> Iterator[None]:
+    """Within the block no other run does the same work."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            reporter.info("Another run is doing the same work: waiting for its outcome.")
+            lock.acquire()
+    except OSError:
+        # Next to a run folder that stands alone, nothing may be written: nobody shares it.
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,282 @@
+"""The run folder: what is done, under which key, whole or absent."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from kdcli.errors import ResourceError, UsageError, first_message_line
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import (
+    fsync_path,
+    fsync_tree,
+    hardlink_or_copy,
+    is_inside,
+    refuse_symlinks,
+    write_text_atomically,
+)
+
+MANIFEST_FILE = "run.json"
+RECIPE_FILE = "recipe.yaml"
+SEEDS_FILE = "seeds.json"
+NOTES_FILE = "notes.json"
+WORK_FOLDER = ".work"
+# Where kd writes by name, and deletes.
+_KD_PATHS = (
+    RECIPE_FILE,
+    MANIFEST_FILE,
+    SEEDS_FILE,
+    NOTES_FILE,
+    WORK_FOLDER,
+    "logs",
+    "student",
+    ".lock",
+    ".holder",
+)
+
+
+@dataclass(frozen=True)
+class CheckpointInterval:
+    """How often a checkpoint is written: after so many steps, so many seconds, or either."""
+
+    steps: int | None = None
+    seconds: float | None = 300.0
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a stage is given.
+
+    Attributes:
+        recipe: The validated recipe.
+        artifacts: The artifacts of the stages before, by stage name.
+        stage_results: What those stages told of themselves, by stage name.
+        stage_seconds: How long those took that it builds on, by stage name.
+        output: Where to put the artifact: a path that doesn't exist yet.
+        scratch: A folder that outlives a broken-off attempt at the same work.
+        logs: The folder for log files.
+        other_teacher_runs: The run folders of the other teachers, in the recipe's order.
+        notes_file: What a person wrote into the card, see `kdcli.report.notes`; it needn't be there.
+        reporter: Whom to tell of progress.
+        checkpoint_every: How often training writes a checkpoint.
+        allow_pickle: Whether the weights of the recipe's models may be a pickle.
+        allow_code: Whether the function that the recipe names may be imported and run.
+        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
+    """
+
+    recipe: Recipe
+    artifacts: Mapping[str, Path]
+    stage_results: Mapping[str, Mapping[str, Any]]
+    stage_seconds: Mapping[str, float]
+    output: Path
+    scratch: Path
+    logs: Path
+    notes_file: Path
+    reporter: Reporter
+    other_teacher_runs: tuple[Path, ...] = ()
+    checkpoint_every: CheckpointInterval = CheckpointInterval()
+    allow_pickle: bool = False
+    allow_code: bool = False
+    allow_endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What the manifest knows of a finished stage.
+
+    Attributes:
+        key: Hash of all that the stage's outcome depends on.
+        spec: The parts of the recipe under the key, to say later what has changed.
+        files: SHA-256 and size of the artifact's files, by relative path.
+        result: What the stage tells of itself: figures, histories.
+        seconds: How long it took.
+    """
+
+    key: str
+    spec: Mapping[str, Any]
+    files: Mapping[str, tuple[str, int]]
+    result: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass
+class RunFolder:
+    """A run's folder on disk, and its manifest."""
+
+    path: Path
+    records: dict[str, StageRecord] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder at `path`, which need not exist yet; nothing is written.
+
+        Raises:
+            UsageError: The path is a file, or no path for the libraries below, or the manifest
+                can't be read, or a link lies where kd writes.
+        """
+        if "::" in str(path) or not _is_valid_unicode(str(path)):
+            # fsspec, below `datasets`, takes `::` for a chain of file systems.
+            raise UsageError(
+                f"--output {path} has '::' in it, or bytes that are no UTF-8.",
+                "Name another folder.",
+            )
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise UsageError(f"--output {path}: {part} is a file, not a folder.")
+        for place in (path / name for name in _KD_PATHS):
+            refuse_symlinks(place, *_walk(place))
+        manifest = path / MANIFEST_FILE
+        if not manifest.is_file():
+            return cls(path)
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            stages = content.pop("stages")
+            records = TypeAdapter(dict[str, StageRecord]).validate_python(stages)
+            return cls(path, records, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(
+                f"{manifest} is damaged: {first_message_line(error)}", "Delete it to start over."
+            ) from error
+
+    def artifact_problem(self, stage: str, artifact: str) -> str | None:
+        """What is wrong with a finished stage's artifact; None where it is as it was written."""
+        folder = self.path / artifact
+        for name, (digest, size) in self.records[stage].files.items():
+            if name and not is_inside(folder, name):
+                return f"{self.path / MANIFEST_FILE} names a file that is not in {folder}: {name}"
+            file = folder / name if name else folder
+            if not file.is_file():
+                return f"{file} is missing"
+            if file.stat().st_size != size or sha256_of_file(file) != digest:
+                return f"{file} was changed"
+        return None
+
+    def prepare_workdir(self, stage: str, key: str) -> tuple[Path, Path]:
+        """Two folders for a stage, on the run folder's own disk.
+
+        Args:
+            stage: The stage's name.
+            key: What it works on: scratch work of another key is thrown away.
+
+        Returns:
+            An empty folder to build in, and one that holds what an earlier attempt left.
+
+        Raises:
+            MachineError: The folder can't be written.
+        """
+        build, scratch = (self.path / WORK_FOLDER / stage / part for part in ("build", key))
+        try:
+            for left in (self.path / WORK_FOLDER / stage).glob("*"):
+                if left != scratch:
+                    shutil.rmtree(left)
+            build.mkdir(parents=True)
+            scratch.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"{build} can't be written: {error.strerror}.") from error
+        return build, scratch
+
+    def reuse_from_other_run(self, stage: str, artifact: str, key: str) -> StageRecord | None:
+        """Link or copy what a run beside or around this one has made under the same key.
+
+        Returns:
+            Its record, now this run's as well; None where there is none, or it isn't whole.
+        """
+        around = self.path.parent / MANIFEST_FILE
+        for manifest in (around, *sorted(self.path.parent.glob(f"*/{MANIFEST_FILE}"))):
+            if manifest.parent == self.path or not manifest.is_file():
+                continue
+            try:
+                other = RunFolder.open(manifest.parent)
+                record = other.records.get(stage)
+                if record is None or record.key != key:
+                    continue
+                build, _ = self.prepare_workdir(stage, key)
+                copied = build / artifact
+                shutil.copytree(other.path / artifact, copied, copy_function=hardlink_or_copy)
+            except (UsageError, OSError):
+                continue
+            # The other run may have been at work on it while it was copied.
+            if record.files == file_digests(copied):
+                self.publish_artifact(stage, artifact, copied, record)
+                return record
+        return None
+
+    def publish_artifact(self, stage: str, artifact: str, built: Path, record: StageRecord) -> None:
+        """Put a finished artifact in its place by a rename, and enter it in the manifest.
+
+        A folder or file under the artifact's name is thus always whole.
+        """
+        target = self.path / artifact
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fsync_tree(built)
+        if target.is_dir() or target.is_symlink():
+            target.rename(self.path / WORK_FOLDER / stage / "old")
+            built.rename(target)
+        else:
+            built.replace(target)
+        fsync_path(target.parent)
+        self.records[stage] = record
+        self._write_manifest()
+        shutil.rmtree(self.path / WORK_FOLDER / stage)
+
+    def forget_stages(self, stages: Iterable[str]) -> None:
+        """Strike stages from the manifest: what they made is about to be made again."""
+        for stage in stages:
+            self.records.pop(stage, None)
+        self._write_manifest()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file in the run's folder, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(self.path / name, text)
+
+    def _write_manifest(self) -> None:
+        stages = {name: asdict(record) for name, record in self.records.items()}
+        self.write_text(
+            MANIFEST_FILE, json.dumps({**self.extra, "stages": stages}, indent=2) + "\n"
+        )
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    # Not by rglob: another kd may be at work there, and what vanishes meanwhile is no error.
+    for folder, folders, files in os.walk(place):
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _is_valid_unicode(name: str) -> bool:
+    """Whether a file's name is more than bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_digests(artifact: Path) -> dict[str, tuple[str, int]]:
+    """Digest and size of every file of an artifact, by relative path ('' for a single file)."""
+    if artifact.is_file():
+        return {"": (sha256_of_file(artifact), artifact.stat().st_size)}
+    return {
+        str(file.relative_to(artifact)): (sha256_of_file(file), file.stat().st_size)
+        for file in sorted(artifact.rglob("*"))
+        if file.is_file()
+    }
+
+
+def stage_cache_key(*parts: Any) -> str:
+    """A short hash of all that a stage's outcome depends on."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

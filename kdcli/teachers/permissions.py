@@ -1,0 +1,119 @@
+"""What the user allows a recipe's teacher to do: run code, send texts and a key to a host.
+
+A recipe may come from anyone. So it can't allow itself anything: only the command's flags, the
+parameters of Python's functions and the user's own configuration file can.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdcli.errors import RecipeError, UsageError
+from kdcli.recipe import strict_yaml
+from kdcli.recipe.black_box_teachers import EndpointTeacherConfig, FunctionTeacherConfig
+from kdcli.recipe.endpoint_urls import API_KEY_VARIABLE_BY_HOST, is_loopback_host, url_host
+
+_ALLOWED_HOST_PATTERN = re.compile(
+    r"(?P<host>[a-z0-9._:-]+)(=(?P<variable>[a-z_][a-z0-9_]*))?", re.ASCII | re.IGNORECASE
+)
+_CONFIG_KEY = "allow_endpoints"
+# Servers on this machine that speak OpenAI's protocol take its variable.
+_LOOPBACK_KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+def require_code_allowed(config: FunctionTeacherConfig, *, allow_code: bool) -> None:
+    """Refuse a recipe's function where the user didn't allow code.
+
+    Raises:
+        RecipeError: It isn't allowed.
+    """
+    if not allow_code:
+        raise RecipeError(
+            f"teacher.function: {config.function} is code that the recipe has run.",
+            "Where you trust it: --allow-code.",
+        )
+
+
+def resolve_api_key(config: EndpointTeacherConfig, allow_endpoints: Iterable[str]) -> str | None:
+    """The key that may be sent to a recipe's endpoint; None where there is none to send.
+
+    Args:
+        config: Says where, and which environment variable holds the key.
+        allow_endpoints: Hosts that texts may go to, each as HOST, or HOST=VARIABLE where it may
+            have the value of that environment variable too. The user's configuration file adds
+            its own.
+
+    Raises:
+        RecipeError: The user didn't allow the host, or the variable.
+        UsageError: What is allowed can't be read, or the variable holds no key.
+    """
+    host, name = url_host(config.url), config.key_variable
+    allowed = _parse_allowed_hosts((*allow_endpoints, *_hosts_allowed_in_config()))
+    here = is_loopback_host(host)
+    if not here and host not in allowed:
+        raise RecipeError(
+            f"teacher.url: the recipe has the texts sent to {host}.",
+            f"Where you trust it: --allow-endpoint {host}.",
+        )
+    key = "" if name is None else os.environ.get(name, "").strip()
+    if not key:
+        return None
+    own = _LOOPBACK_KEY_VARIABLE if here else API_KEY_VARIABLE_BY_HOST.get(host)
+    if name != own and name not in allowed.get(host, ()):
+        raise RecipeError(
+            f"teacher.key_variable: the recipe has the value of {name} sent to {host}.",
+            f"Where you mean it: --allow-endpoint {host}={name}; for no key: key_variable: null.",
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            f"The environment variable {name} holds no key: it has spaces, line ends or other "
+            "characters that no header takes."
+        )
+    return key
+
+
+def _parse_allowed_hosts(allowed_hosts: Iterable[str]) -> dict[str, set[str]]:
+    """The variables that each host may have."""
+    found: dict[str, set[str]] = {}
+    for text in allowed_hosts:
+        parts = _ALLOWED_HOST_PATTERN.fullmatch(text.replace("[", "").replace("]", ""))
+        host = "" if parts is None else parts["host"].lower()
+        if parts is None or (host.count(":") == 1):
+            raise UsageError(
+                f"--allow-endpoint {text} is no HOST or HOST=VARIABLE.",
+                "Such as api.example.com, or api.example.com=EXAMPLE_KEY: no port, no https://.",
+            )
+        found.setdefault(host, set()).update(filter(None, [parts["variable"]]))
+    return found
+
+
+def user_config_file() -> Path:
+    """The user's configuration: `$KD_CONFIG`, or `kd/config.yaml` in `~/.config`."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(os.path.expanduser(os.environ.get("KD_CONFIG") or f"{base}/kd/config.yaml"))  # noqa: PTH111
+
+
+def _hosts_allowed_in_config() -> list[str]:
+    file = user_config_file()
+    if not file.is_file():
+        if os.environ.get("KD_CONFIG"):
+            raise UsageError(f"KD_CONFIG: there is no file {file}.")
+        return []
+    try:
+        content: Any = strict_yaml.parse_yaml(file.read_text(encoding="utf-8-sig"), str(file)).value
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} can't be read: {error}.") from error
+    except RecipeError as error:
+        raise UsageError(error.message, error.hint) from error
+    hosts = content.get(_CONFIG_KEY, []) if isinstance(content, Mapping) else content
+    if hosts is None:
+        return []
+    known = not isinstance(content, Mapping) or not content.keys() - {_CONFIG_KEY}
+    if not known or not isinstance(hosts, list) or not all(isinstance(h, str) for h in hosts):
+        raise UsageError(
+            f"{file} is no configuration: it holds one key, {_CONFIG_KEY}, a list of hosts.",
+            f"Such as: {_CONFIG_KEY}: [api.example.com, llm.example.com=EXAMPLE_KEY].",
+        )
+    return hosts

@@ -1,0 +1,171 @@
+"""What a model makes of a batch: its logits, and what lies within it where a loss asks for that."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from kdcli.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What the families call the modules that make queries, keys and values.
+_QKV_MODULE_NAMES = {
+    "queries": {"query", "q_lin", "q_proj", "query_proj", "q"},
+    "keys": {"key", "k_lin", "k_proj", "key_proj", "k"},
+    "values": {"value", "v_lin", "v_proj", "value_proj", "v"},
+}
+_PROBABILITY_SUM_TOLERANCE = 0.01  # of a sum of probabilities, in bfloat16
+_LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What a model makes of a batch.
+
+    Attributes:
+        logits: (batch, classes).
+        attention_mask: (batch, tokens), 1 where there is a token.
+        hidden_states: The embeddings' output and each layer's, (batch, tokens, width).
+        attentions: Each layer's before dropout, (batch, heads, tokens, tokens).
+        qkv: `queries`, `keys` and `values` of each layer, (batch, tokens, width).
+    """
+
+    logits: Tensor
+    attention_mask: Tensor | None = None
+    hidden_states: Sequence[Tensor] | Mapping[int, Tensor] = ()
+    attentions: Sequence[Tensor] = ()
+    qkv: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+
+def forward_with_hidden(
+    model: Any, inputs: Mapping[str, Tensor], required_outputs: frozenset[str]
+) -> ModelOutputs:
+    """Run a model on a batch.
+
+    Args:
+        model: A classifier, perhaps in a wrapper that spreads it over devices.
+        inputs: What its `forward` takes.
+        required_outputs: Which of `hidden`, `attentions` and `relations` to keep.
+
+    Raises:
+        ModelError: The model trains with attention dropout, and keeps the probabilities before it
+            to itself.
+    """
+    options = {
+        option: True
+        for need, option in (
+            ("hidden", "output_hidden_states"),
+            ("attentions", "output_attentions"),
+        )
+        if need in required_outputs
+    }
+    undropped = _AttentionBeforeDropout()
+    noting = undropped if "attentions" in required_outputs else nullcontext()
+    with _record_qkv(model, "relations" in required_outputs) as heard, noting:
+        outputs = model(**inputs, **options)
+    return ModelOutputs(
+        logits=outputs.logits,
+        attention_mask=inputs.get("attention_mask"),
+        hidden_states=outputs.hidden_states if "hidden" in required_outputs else (),
+        attentions=[*map(undropped.undropped_attention, outputs.attentions)]
+        if "attentions" in required_outputs
+        else (),
+        qkv={part: [found[i] for i in sorted(found)] for part, found in heard.items()},
+    )
+
+
+class _AttentionBeforeDropout(TorchFunctionMode):
+    """Within the block, remembers what dropout was applied to.
+
+    What transformers returns as attention is what is left after dropout: with a rate of 0.1, a
+    tenth of the probabilities is 0, and their divergence from the teacher's is mostly noise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dropout_inputs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is F.dropout:
+            dropped = args[0] if args else (kwargs or {})["input"]
+            if dropped.ndim == 4:
+                # The output is kept as well: its id stays its own.
+                self._dropout_inputs[id(output)] = dropped, output
+        return output
+
+    def undropped_attention(self, attention: Tensor) -> Tensor:
+        """Return a layer's attention as it was before dropout."""
+        if id(attention) in self._dropout_inputs:
+            return self._dropout_inputs[id(attention)][0]
+        if (attention.sum(-1) - 1).abs().max() > _PROBABILITY_SUM_TOLERANCE:
+            raise ModelError(
+                "distill.losses: attention: the student keeps its attention before dropout to "
+                "itself.",
+                "Train without dropout (distill.dropout: 0), or use relations or hidden_mse.",
+            )
+        return attention
+
+
+def enable_model_outputs(model: "PreTrainedModel", required_outputs: frozenset[str]) -> None:
+    """Make a model able to tell what is asked of it.
+
+    Raises:
+        ModelError: Its architecture keeps that to itself.
+    """
+    if "attentions" in required_outputs:
+        # The faster kernels never write the attention down.
+        model.set_attn_implementation("eager")
+    kind = model.config.model_type
+    if model.config.is_encoder_decoder and required_outputs - {"logits"}:
+        raise ModelError(
+            f"A {kind} has an encoder and a decoder: which of its states to compare isn't settled.",
+            "Use losses of logits, such as soft_targets.",
+        )
+    if "relations" in required_outputs and not all(
+        _qkv_modules(model, part) for part in _QKV_MODULE_NAMES
+    ):
+        raise ModelError(
+            f"A {kind} doesn't make its queries, keys and values apart.",
+            "Use hidden_mse instead of relations.",
+        )
+
+
+def _qkv_modules(model: Any, part: str) -> dict[int, torch.nn.Module]:
+    """The modules that make a part, by layer."""
+    found = {}
+    for name, module in model.named_modules():
+        numbers = _LAYER_NUMBER.findall(name)
+        if numbers and name.rpartition(".")[2] in _QKV_MODULE_NAMES[part]:
+            found[int(numbers[0])] = module
+    return found
+
+
+@contextmanager
+def _record_qkv(model: Any, enabled: bool) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """Within the block what the queries', keys' and values' modules give is kept."""
+    heard: dict[str, dict[int, Tensor]] = (
+        {part: {} for part in _QKV_MODULE_NAMES} if enabled else {}
+    )
+    hooks = [
+        module.register_forward_hook(
+            lambda _, __, output, part=part, layer=layer: heard[part].update({layer: output})
+        )
+        for part in heard
+        for layer, module in _qkv_modules(model, part).items()
+    ]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()

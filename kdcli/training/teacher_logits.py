@@ -1,0 +1,57 @@
+"""What a teacher tells: its outputs for every text, written once and read by every epoch.
+
+They are a column of a data set on disk, memory-mapped, so that the teacher isn't in memory while
+the student trains.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcli.data.readers import saved_dataset
+from kdcli.data.tokenization.tokenize import TEACHER_LOGITS
+from kdcli.tasks import SINGLE_LABEL, Task
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+def write_teacher_logits(logits_by_split: dict[str, np.ndarray], folder: Path) -> None:
+    """Write the teacher's logits, (rows, classes) for each split, as Arrow."""
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+    splits = {}
+    for name, logits in logits_by_split.items():
+        flat = pa.array(np.ascontiguousarray(logits, dtype=np.float32).ravel())
+        column = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
+        splits[name] = Dataset(pa.table({TEACHER_LOGITS: column}))
+    DatasetDict(splits).save_to_disk(str(folder))
+
+
+def average_teacher_logits(
+    logits_per_teacher: Sequence[np.ndarray], weights: Sequence[float], task: Task = SINGLE_LABEL
+) -> np.ndarray:
+    """The weighted mean of several teachers' probabilities, or of their scores.
+
+    You et al. 2017 (Learning from Multiple Teacher Networks), with weights.
+
+    Args:
+        logits_per_teacher: Each teacher's, (rows, classes), in one order of classes.
+        weights: Each one's share; they needn't add up to 1.
+        task: What the logits are of.
+
+    Returns:
+        The mean's logits, float32, (rows, classes): of one label a text its logarithms.
+    """
+    shares = np.asarray(weights) / np.sum(weights)
+    return task.average_logits(np.stack(logits_per_teacher).astype(np.float64), shares).astype(
+        np.float32
+    )
+
+
+def load_teacher_logits(folder: Path) -> "DatasetDict":
+    """The teacher's outputs as written, memory-mapped."""
+    return saved_dataset.load_saved_dataset(folder)
