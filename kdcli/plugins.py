@@ -1,0 +1,115 @@
+"""Extensions from installed packages and from the user's own code.
+
+A package offers losses, readers, teachers, students and stages as entry points of the groups in
+`GROUPS`; the entry point's name is the `kind` in a recipe. Entry points are looked up only for a
+kind that is not built in. A kind `package.module:Name` imports any object, which runs the user's
+code and therefore needs `--allow-code`.
+"""
+
+import importlib
+import re
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from kdcli.errors import UsageError, UserError
+
+GROUPS = (
+    "kdcli.losses",
+    "kdcli.readers",
+    "kdcli.teachers",
+    "kdcli.students",
+    "kdcli.stages",
+)
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def plugin_names(group: str) -> list[str]:
+    """List the kinds that installed packages offer in a group, sorted."""
+    return sorted({entry_point.name for entry_point in entry_points(group=group)})
+
+
+def load_plugin(group: str, kind: str, base_class: type | None = None) -> Any | None:
+    """Load the plugin that an installed package offers under a name.
+
+    Args:
+        group: One of `GROUPS`.
+        kind: The entry point's name.
+        base_class: The class that the plugin has to be a subclass of. None accepts any object.
+
+    Returns:
+        The object, or None if no package offers the kind.
+
+    Raises:
+        UserError: Two packages offer the kind, the plugin fails to import, or it is no subclass of
+            `base_class`.
+    """
+    candidates = tuple(entry_points(group=group, name=kind))
+    if not candidates:
+        return None
+    if len({entry_point.value for entry_point in candidates}) > 1:
+        raise UserError(
+            f"{kind} ({group}) is offered by several packages: "
+            f"{', '.join(sorted(map(_origin, candidates)))}.",
+            "Uninstall all but one of them.",
+        )
+    entry_point = candidates[0]
+    source = f"The plugin {kind} ({group}) of {_origin(entry_point)}"
+    try:
+        plugin = entry_point.load()
+    except Exception as error:  # the plugin's code may raise anything
+        raise _import_failure(source, error) from error
+    return _checked(plugin, source, base_class)
+
+
+def is_object_reference(kind: str) -> bool:
+    """Return whether a kind is written `package.module:Name`."""
+    return _REFERENCE.fullmatch(kind) is not None
+
+
+def import_object(reference: str, *, allow_code: bool, base_class: type | None = None) -> Any:
+    """Import the object that `package.module:Name` refers to.
+
+    Args:
+        reference: The module and the name in it.
+        allow_code: Whether the user allows kd to run code that the recipe names.
+        base_class: The class that the object has to be a subclass of. None accepts any object.
+
+    Raises:
+        UsageError: `allow_code` is false.
+        UserError: The reference is malformed, the import fails, or the object is no subclass of
+            `base_class`.
+    """
+    if not is_object_reference(reference):
+        raise UserError(f"{reference} is not of the form package.module:Name.")
+    if not allow_code:
+        raise UsageError(
+            f"{reference} is code that kd would run.", "Allow it with --allow-code if you trust it."
+        )
+    module_name, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # the user's code may raise anything
+        raise _import_failure(reference, error) from error
+    return _checked(found, reference, base_class)
+
+
+def _origin(entry_point: EntryPoint) -> str:
+    """The package that offers an entry point."""
+    return entry_point.dist.name if entry_point.dist is not None else entry_point.value
+
+
+def _import_failure(source: str, error: Exception) -> UserError:
+    return UserError(
+        f"{source} fails to import: {type(error).__name__}: {error}.",
+        "Install or mend it, or choose another kind.",
+    )
+
+
+def _checked(plugin: Any, source: str, base_class: type | None) -> Any:
+    if base_class is None or (isinstance(plugin, type) and issubclass(plugin, base_class)):
+        return plugin
+    raise UserError(
+        f"{source} is not a subclass of {base_class.__module__}.{base_class.__qualname__}."
+    )
