@@ -8,7 +8,10 @@ code and therefore needs `--allow-code`.
 
 import importlib
 import re
+import sys
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from kdcli.errors import UsageError, UserError
@@ -21,6 +24,16 @@ GROUPS = (
     "kdcli.stages",
 )
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+_code_allowed: ContextVar[bool] = ContextVar("code_allowed", default=False)
+
+
+def set_code_allowed(allowed: bool) -> None:
+    """Allow or forbid importing `package.module:Name` references from here on.
+
+    A command sets this from `--allow-code` before it reads a recipe, which names the code.
+    """
+    _code_allowed.set(allowed)
 
 
 def plugin_names(group: str) -> list[str]:
@@ -66,25 +79,31 @@ def is_object_reference(kind: str) -> bool:
     return _REFERENCE.fullmatch(kind) is not None
 
 
-def import_object(reference: str, *, allow_code: bool, base_class: type | None = None) -> Any:
+def import_object(
+    reference: str, *, allow_code: bool | None = None, base_class: type | None = None
+) -> Any:
     """Import the object that `package.module:Name` refers to.
 
     Args:
         reference: The module and the name in it.
-        allow_code: Whether the user allows kd to run code that the recipe names.
+        allow_code: Whether the user allows kd to run code that the recipe names. None is as set by
+            `set_code_allowed`.
         base_class: The class that the object has to be a subclass of. None accepts any object.
 
     Raises:
-        UsageError: `allow_code` is false.
+        UsageError: The code is not allowed.
         UserError: The reference is malformed, the import fails, or the object is no subclass of
             `base_class`.
     """
     if not is_object_reference(reference):
         raise UserError(f"{reference} is not of the form package.module:Name.")
-    if not allow_code:
+    if not (_code_allowed.get() if allow_code is None else allow_code):
         raise UsageError(
             f"{reference} is code that kd would run.", "Allow it with --allow-code if you trust it."
         )
+    # The kd script lies elsewhere: find modules of the working folder as `python -m` does.
+    if (working_folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, working_folder)
     module_name, _, name = reference.partition(":")
     try:
         found: Any = importlib.import_module(module_name)

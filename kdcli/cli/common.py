@@ -33,11 +33,12 @@ def run_recipe(
         The run's folder; None where nothing is left to show: after a dry run, which has shown its
         plan, and in all processes of a run but the first.
     """
-    from kdcli import distributed
+    from kdcli import distributed, plugins
     from kdcli.pipeline import planning, runner
     from kdcli.progress import SilentReporter
     from kdcli.recipe.loading import load_recipe
 
+    plugins.set_code_allowed(allow_code)
     every = parse_checkpoint_interval(checkpoint_every)
     recipe = load_recipe(reference, overrides or ())
     folder = planning.run_folder_path(recipe, output)

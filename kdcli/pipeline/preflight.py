@@ -10,6 +10,7 @@ from kdcli import resources
 from kdcli.data.cross_validation import make_cross_validation_folds
 from kdcli.data.dataset_loading import DatasetSplits
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
+from kdcli.losses.base import check_losses_for_task
 from kdcli.models import (
     layer_pruning,
     layer_stacks,
@@ -26,7 +27,7 @@ from kdcli.stages import transfer_set
 from kdcli.stages.student_init import student_architecture
 from kdcli.teachers import registry
 from kdcli.teachers.base import BlackBoxContext
-from kdcli.training import experiment_trackers, label_loss, terms
+from kdcli.training import experiment_trackers, label_loss
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -95,7 +96,7 @@ def validate_inputs(
     """
     experiment_trackers.check_trackers_installed(recipe.report_to)
     corpus = run_datasets.load_recipe_dataset(recipe, reporter)
-    terms.check_losses_for_task(recipe.distill.losses_for_task(corpus.task), corpus.task)
+    check_losses_for_task(recipe.distill.losses_for_task(corpus.task), corpus.task)
     label_loss.check_label_options_for_task(recipe.distill, corpus.task, "distill")
     whole, beyond = transfer_set.validate_transfer_set(
         recipe, corpus, reporter, allow_pickle=allow_pickle, load_weights=load_weights

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.losses.base import INTERNAL_OUTPUTS, required_teacher_outputs
 from kdcli.models.model_complexity import ModelComplexity, count_parameters_and_flops
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline.preflight import validate_inputs
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.training import TrainingConfig
-from kdcli.training.objective import INTERNAL_OUTPUTS, required_teacher_outputs
 
 _SAMPLE = 512
 # Of the matrix product's speed, what training reaches on the texts of a classifier.
@@ -96,7 +96,7 @@ def estimate_run(
     )
     if large is not None and asked:
         # Hidden states are noted once where there is room; others are asked for in every epoch.
-        times = 1 if asked == {"hidden"} else recipe.distill.epochs
+        times = 1 if asked == {"hidden_states"} else recipe.distill.epochs
         found["distill"]["seconds"] += seconds(times * told, large.flops_per_token)
     if recipe.has_control_student:
         found["control"] = found["distill"]

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kdcli.losses.combined import CombinedLoss
 from kdcli.pipeline.run_folder import StageContext
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training.hidden_state_cache import HiddenStateCache
-from kdcli.training.objective import CombinedLoss
 from kdcli.training.train import train_model as fit_model
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 import kdcli
 from kdcli import paths
 from kdcli.errors import RecipeError, UsageError
+from kdcli.losses import default_losses
 from kdcli.recipe import strict_yaml, validation
 from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.losses import default_losses
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import MUTUALLY_EXCLUSIVE_KEYS
 from kdcli.recipe.sweep import SWEEPABLE_SECTIONS, values_to_validate

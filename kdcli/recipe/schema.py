@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from kdcli.losses import AnyLoss, default_losses
 from kdcli.recipe.augmentation import AugmentationConfig
 from kdcli.recipe.base import FrozenConfig
 from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.losses import AnyLossConfig, default_losses
 from kdcli.recipe.student import StudentConfig
 from kdcli.recipe.sweep import SearchSpace
 from kdcli.recipe.teacher import AnyTeacherConfig, ClassifierTeacherConfig
@@ -32,7 +32,7 @@ def _validate_portable_name(name: str) -> str:
 class DistillConfig(TrainingConfig):
     """How the student learns from the teacher."""
 
-    losses: Annotated[tuple[AnyLossConfig, ...], Field(min_length=1)] | None = Field(
+    losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] | None = Field(
         None,
         description="The terms of the loss; their weighted sum is what is minimised. Left out: "
         "soft_targets and cross_entropy, half each; of scores, logits_mse and labels_mse.",
@@ -51,7 +51,7 @@ class DistillConfig(TrainingConfig):
             raise ValueError("has losses whose weights are all 0: nothing would be learnt")
         return self
 
-    def losses_for_task(self, task: Task) -> tuple[AnyLossConfig, ...]:
+    def losses_for_task(self, task: Task) -> tuple[AnyLoss, ...]:
         """The terms of the loss, for a task."""
         return default_losses(task) if self.losses is None else self.losses
 

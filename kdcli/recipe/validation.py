@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from kdcli.losses import AnyLoss, loss_kinds
 from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.losses import LOSS_KINDS, AnyLossConfig
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.strict_yaml import KeyPath
 from kdcli.recipe.teacher import TEACHER_CONFIGS, TEACHER_KINDS, ClassifierTeacherConfig
@@ -108,7 +108,7 @@ def _describe_error(error: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = TEACHER_KINDS if error["loc"] == ("teacher",) else LOSS_KINDS
+        kinds = TEACHER_KINDS if error["loc"] == ("teacher",) else loss_kinds()
         return f"must have a kind: one of {', '.join(kinds)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, '.', '_' and '-', and begin with one, not {_format_value(given)}"
@@ -151,7 +151,7 @@ def _known_keys(path: KeyPath) -> list[str]:
     model: type[BaseModel] | None = ClassifierTeacherConfig if inside else Recipe
     for part in (part for part in path[inside:] if isinstance(part, str)):
         if part == "losses":
-            schemas = TypeAdapter(AnyLossConfig).json_schema()["$defs"].values()
+            schemas = TypeAdapter(AnyLoss).json_schema()["$defs"].values()
             return sorted({key for schema in schemas for key in schema["properties"]})
         assert model is not None
         model = next(

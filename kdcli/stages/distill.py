@@ -10,23 +10,19 @@ from kdcli import distributed
 from kdcli.data.dataset_loading import DatasetSplits
 from kdcli.data.tokenization.tokenize import concat_per_text_columns, labels_to_numpy
 from kdcli.errors import UserError
+from kdcli.losses import Loss, label_only_losses
+from kdcli.losses.base import INTERNAL_OUTPUTS, LayerMapping, required_teacher_outputs
+from kdcli.losses.combined import CombinedLoss
 from kdcli.models import layer_stacks, model_io
 from kdcli.models.padding import create_collator
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
 from kdcli.pipeline.stage_training import train_stage_model
 from kdcli.progress import ProgressCounter
-from kdcli.recipe.losses import LossConfig, label_only_losses
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
 from kdcli.training import hidden_state_cache, model_outputs, teacher_logits
 from kdcli.training.label_loss import build_label_loss_options
-from kdcli.training.objective import (
-    INTERNAL_OUTPUTS,
-    CombinedLoss,
-    LayerMapping,
-    required_teacher_outputs,
-)
 from kdcli.training.train import library_versions
 
 if TYPE_CHECKING:
@@ -68,7 +64,7 @@ def train_baseline_on_labels(context: StageContext) -> dict[str, Any]:
 def _train_student(
     context: StageContext,
     stage: str,
-    losses_for_task: Callable[[Task], Sequence[LossConfig]],
+    losses_for_task: Callable[[Task], Sequence[Loss]],
     *,
     use_transfer_set: bool = False,
 ) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def _train_student(
     # Projections are drawn at random: not from where earlier stages have left the generator.
     set_seed(recipe.student_seed)
     objective = CombinedLoss(terms, shapes, hard, task)
-    if teacher is not None and asked & INTERNAL_OUTPUTS == {"hidden"}:
+    if teacher is not None and asked & INTERNAL_OUTPUTS == {"hidden_states"}:
         teacher, rows, on_disk = _cache_hidden_states(teacher, tokenizer, rows, objective, context)
     spec: TrainingConfig = recipe.distill
     if beyond and not use_transfer_set:

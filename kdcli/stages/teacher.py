@@ -9,16 +9,16 @@ from kdcli import distributed
 from kdcli.data.dataset_loading import DatasetSplits
 from kdcli.data.labels.class_labels import are_default_label_names, explain_label_match
 from kdcli.data.tokenization.tokenize import labels_to_numpy
+from kdcli.losses import label_only_losses
+from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
 from kdcli.pipeline.stage_training import train_stage_model
 from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
-from kdcli.recipe.losses import label_only_losses
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.teachers import registry
 from kdcli.training.label_loss import build_label_loss_options
-from kdcli.training.objective import CombinedLoss
 
 ABOUT_FILE = "teacher.json"
 

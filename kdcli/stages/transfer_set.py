@@ -11,6 +11,7 @@ from kdcli.data import augmentation, column_access
 from kdcli.data.checks import duplicates
 from kdcli.data.dataset_loading import DatasetSplits
 from kdcli.errors import RecipeError
+from kdcli.losses.base import required_teacher_outputs
 from kdcli.models import masked_lm
 from kdcli.models.model_io import locate_model
 from kdcli.pipeline import run_datasets
@@ -19,7 +20,6 @@ from kdcli.progress import Reporter
 from kdcli.recipe.augmentation import AugmentationConfig
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.schema import Recipe
-from kdcli.training.objective import required_teacher_outputs
 
 if TYPE_CHECKING:
     from kdcli.data.augmentation import MaskedWords

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdcli.recipe.losses import LossConfig, TemperatureLossConfig
+from kdcli.losses.base import Loss, TemperatureLoss
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.sweep import RangeConfig, SearchSpace
 
@@ -30,7 +30,7 @@ def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
     space: dict[str, Any] = {"distill.learning_rate": _LEARNING_RATE_RANGE}
     terms = recipe.distill.losses or ()
     for i, term in enumerate(terms):
-        if isinstance(term, TemperatureLossConfig) and isinstance(term.temperature, float):
+        if isinstance(term, TemperatureLoss) and isinstance(term.temperature, float):
             space[f"distill.losses.{i}.temperature"] = _TEMPERATURE_RANGE
     space |= _loss_weight_ranges(terms)
     if recipe.student.model is None:
@@ -39,7 +39,7 @@ def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
     return space
 
 
-def _loss_weight_ranges(terms: Sequence[LossConfig]) -> dict[str, RangeConfig]:
+def _loss_weight_ranges(terms: Sequence[Loss]) -> dict[str, RangeConfig]:
     # What counts is one weight over another: the last one stays.
     return {
         f"distill.losses.{i}.weight": RangeConfig(

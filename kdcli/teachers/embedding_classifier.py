@@ -19,13 +19,13 @@ from kdcli.data.tokenization.tokenize import (
 )
 from kdcli.errors import DataError
 from kdcli.evaluation.calibration.calibration_error import fit_temperature
+from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
 from kdcli.models.padding import align_padding, create_collator, needs_equal_lengths
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
 from kdcli.teachers.base import MIN_PROBABILITY, BlackBoxContext, PredictLogits, ProgressCallback
-from kdcli.training.losses import mean_pool
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,15 +8,13 @@ import numpy as np
 
 from kdcli.data.labels.class_labels import abbreviate_names
 from kdcli.errors import RecipeError
+from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, required_teacher_outputs
 from kdcli.progress import ProgressCounter
 from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig, LabelDescriptionTeacherConfig
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.losses import LossConfig
 from kdcli.tasks import REGRESSION
 from kdcli.teachers import embedding_classifier, llm, precomputed, python_function, zero_shot
 from kdcli.teachers.base import BlackBoxContext, PredictLogits
-from kdcli.training.objective import INTERNAL_OUTPUTS, required_teacher_outputs
-from kdcli.training.terms import loss_kind
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def labels_named_by_teacher(
 
 
 def check_teacher(
-    config: AnyBlackBoxTeacherConfig, context: BlackBoxContext, loss_configs: Sequence[LossConfig]
+    config: AnyBlackBoxTeacherConfig, context: BlackBoxContext, loss_configs: Sequence[Loss]
 ) -> None:
     """See that a student can learn from it.
 
@@ -99,7 +97,7 @@ def check_teacher(
         KdError: It can't: what the teacher needs is missing, or a loss asks for more than answers.
     """
     if live := [
-        loss_kind(loss)
+        loss.kind
         for loss in loss_configs
         if required_teacher_outputs([loss]) & INTERNAL_OUTPUTS
     ]:

@@ -132,7 +132,9 @@ def write_hidden_state_cache(
         some = tokenized.__getitems__(batch.tolist())
         inputs = {n: t.to(teacher.device) for n, t in collator(some).items() if n != ROW_COLUMN}
         with torch.inference_mode():
-            hidden = forward_with_hidden(teacher, inputs, frozenset({"hidden"})).hidden_states
+            hidden = forward_with_hidden(
+                teacher, inputs, frozenset({"hidden_states"})
+            ).hidden_states
         real = inputs["attention_mask"].bool()
         for number, place in enumerate(found.state_indices):
             states = torch.split(hidden[place][real], real.sum(1).tolist())

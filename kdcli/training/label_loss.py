@@ -1,33 +1,13 @@
 """How the data's own labels count in a loss."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdcli.errors import RecipeError
+from kdcli.losses.base import LabelLossOptions
+from kdcli.losses.tensor_ops import has_label_mask
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
-
-
-@dataclass(frozen=True)
-class LabelLossOptions:
-    """Smoothing, focus and weights, as `losses.cross_entropy` takes them.
-
-    `all_labelled` is whether each training text has a label.
-    """
-
-    label_smoothing: float = 0.0
-    focal_gamma: float = 0.0
-    class_weights: Tensor | None = None
-    all_labelled: bool = True
-
-
-def has_label_mask(labels: Tensor, task: Task) -> Tensor:
-    """Which texts have a label, (texts,), of labels as `encode.with_model_labels` gives them."""
-    first = labels if labels.ndim == 1 else labels[:, 0]
-    return ~first.isnan() if task is REGRESSION else first != task.missing_label
 
 
 def build_label_loss_options(

@@ -1,9 +1,8 @@
 """What a model makes of a batch: its logits, and what lies within it where a loss asks for that."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kdcli.errors import ModelError
+from kdcli.losses.base import ModelOutputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,25 +26,6 @@ _PROBABILITY_SUM_TOLERANCE = 0.01  # of a sum of probabilities, in bfloat16
 _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
-@dataclass(frozen=True)
-class ModelOutputs:
-    """What a model makes of a batch.
-
-    Attributes:
-        logits: (batch, classes).
-        attention_mask: (batch, tokens), 1 where there is a token.
-        hidden_states: The embeddings' output and each layer's, (batch, tokens, width).
-        attentions: Each layer's before dropout, (batch, heads, tokens, tokens).
-        qkv: `queries`, `keys` and `values` of each layer, (batch, tokens, width).
-    """
-
-    logits: Tensor
-    attention_mask: Tensor | None = None
-    hidden_states: Sequence[Tensor] | Mapping[int, Tensor] = ()
-    attentions: Sequence[Tensor] = ()
-    qkv: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
-
-
 def forward_with_hidden(
     model: Any, inputs: Mapping[str, Tensor], required_outputs: frozenset[str]
 ) -> ModelOutputs:
@@ -53,7 +34,7 @@ def forward_with_hidden(
     Args:
         model: A classifier, perhaps in a wrapper that spreads it over devices.
         inputs: What its `forward` takes.
-        required_outputs: Which of `hidden`, `attentions` and `relations` to keep.
+        required_outputs: Which of `hidden_states`, `attentions` and `relations` to keep.
 
     Raises:
         ModelError: The model trains with attention dropout, and keeps the probabilities before it
@@ -62,7 +43,7 @@ def forward_with_hidden(
     options = {
         option: True
         for need, option in (
-            ("hidden", "output_hidden_states"),
+            ("hidden_states", "output_hidden_states"),
             ("attentions", "output_attentions"),
         )
         if need in required_outputs
@@ -74,7 +55,7 @@ def forward_with_hidden(
     return ModelOutputs(
         logits=outputs.logits,
         attention_mask=inputs.get("attention_mask"),
-        hidden_states=outputs.hidden_states if "hidden" in required_outputs else (),
+        hidden_states=outputs.hidden_states if "hidden_states" in required_outputs else (),
         attentions=[*map(undropped.undropped_attention, outputs.attentions)]
         if "attentions" in required_outputs
         else (),

@@ -20,6 +20,8 @@ from kdcli.data.tokenization.tokenize import (
     token_lengths,
 )
 from kdcli.errors import UserError
+from kdcli.losses.base import INTERNAL_OUTPUTS
+from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only
 from kdcli.models.padding import get_forward_argument_names, get_pad_token_id
 from kdcli.pipeline.run_folder import CheckpointInterval
@@ -34,7 +36,6 @@ from kdcli.training.checkpoints import (
 )
 from kdcli.training.embedding_compaction import compact_embeddings, has_untied_embeddings
 from kdcli.training.hidden_state_cache import HiddenStateCache
-from kdcli.training.objective import INTERNAL_OUTPUTS, CombinedLoss
 from kdcli.training.trainer import DistillationTrainer
 from kdcli.training.weight_averaging import WeightAveragingCallback
 

@@ -20,10 +20,11 @@ from kdcli.data.tokenization.tokenize import (
     token_lengths,
 )
 from kdcli.errors import UserError
+from kdcli.losses.base import ModelOutputs
+from kdcli.losses.combined import CombinedLoss, sum_loss_terms
 from kdcli.models.padding import get_forward_argument_names, needs_equal_lengths
 from kdcli.training.hidden_state_cache import hidden_states_from_batch
-from kdcli.training.model_outputs import ModelOutputs, forward_with_hidden
-from kdcli.training.objective import CombinedLoss, sum_loss_terms
+from kdcli.training.model_outputs import forward_with_hidden
 from kdcli.training.weight_averaging import WeightAveragingCallback
 
 if TYPE_CHECKING:

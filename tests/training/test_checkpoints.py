@@ -11,15 +11,16 @@ from helpers import Listener
 from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.data.tokenization.tokenize import map_labels_to_model, tokenize_dataset
 from kdcli.errors import ResourceError, RunInterruptedError, UserError
+from kdcli.losses import CrossEntropy, HiddenMSE, LinearRamp
+from kdcli.losses.base import LayerMapping
+from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
 from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.progress import SilentReporter
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.losses import CrossEntropyLossConfig, HiddenMseLossConfig, LinearRampConfig
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import checkpoints
 from kdcli.training import train as training
-from kdcli.training.objective import CombinedLoss, LayerMapping
 
 STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
 SPEC = TrainingConfig(epochs=3, batch_size=16, learning_rate=1e-3)
@@ -70,7 +71,7 @@ def fit(tiny_teacher, rows, tmp_path):
             rows["train"],
             rows["validation"],
             config=SPEC.model_copy(update=changes),
-            loss_fn=objective or CombinedLoss([CrossEntropyLossConfig()]),
+            loss_fn=objective or CombinedLoss([CrossEntropy()]),
             teacher=objective and model_io.load_classifier(tiny_teacher),
             seed=1,
             checkpoints_folder=tmp_path / scratch,
@@ -121,8 +122,8 @@ def test_what_a_loss_learns_for_itself_goes_on_as_well(fit):
         torch.manual_seed(0)
         # Of another width on paper only: the states are projected, and the projections learn.
         terms = [
-            HiddenMseLossConfig(weight=LinearRampConfig(start=1, end=0.1)),
-            CrossEntropyLossConfig(),
+            HiddenMSE(weight=LinearRamp(start=1, end=0.1)),
+            CrossEntropy(),
         ]
         objective = CombinedLoss(terms, LayerMapping(32, 32, (0, 1, 2, 3), 4))
         for layer in range(4):

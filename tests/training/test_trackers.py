@@ -7,16 +7,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import RecipeError
+from kdcli.losses import CrossEntropy, SoftTargets
+from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
 from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.progress import SilentReporter
-from kdcli.recipe.losses import CrossEntropyLossConfig, SoftTargetsLossConfig
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import experiment_trackers
 from kdcli.training import train as training
-from kdcli.training.objective import CombinedLoss
 
-TERMS = [SoftTargetsLossConfig(weight=0.5), CrossEntropyLossConfig(weight=0.5)]
+TERMS = [SoftTargets(weight=0.5), CrossEntropy(weight=0.5)]
 STEPS = 6
 
 

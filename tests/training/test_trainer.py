@@ -9,16 +9,17 @@ from datasets import Dataset
 
 from kdcli.data.tokenization.tokenize import concat_per_text_columns, tokenize_dataset
 from kdcli.errors import KdError, UserError
+from kdcli.losses import CrossEntropy, SoftTargets
+from kdcli.losses.base import ModelOutputs
+from kdcli.losses.combined import CombinedLoss
+from kdcli.losses.cross_entropy import cross_entropy
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import create_collator
 from kdcli.progress import SilentReporter
-from kdcli.recipe.losses import CrossEntropyLossConfig, SoftTargetsLossConfig
 from kdcli.recipe.training import TrainingConfig
-from kdcli.training import losses, teacher_logits
+from kdcli.training import teacher_logits
 from kdcli.training import train as training
-from kdcli.training.model_outputs import ModelOutputs
-from kdcli.training.objective import CombinedLoss
 
 WORDS = ("parcel", "refund", "password", "invoice", "delivery", "size")
 RATE = {"learning_rate": 3e-3, "batch_size": 16}
@@ -69,7 +70,7 @@ def fit(
         rows,
         validation or rows.select(range(64)),
         config=TrainingConfig(**{"epochs": 3, **RATE, **spec}),
-        loss_fn=objective or CombinedLoss(terms or [CrossEntropyLossConfig()]),
+        loss_fn=objective or CombinedLoss(terms or [CrossEntropy()]),
         seed=seed,
         checkpoints_folder=tmp_path / "scratch",
         log_file=tmp_path / "log.jsonl",
@@ -84,9 +85,9 @@ def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, 
     assert [row.step for row in history] == [12, 24, 36]
     found = predict_logits(model, create_collator(model, tokenizer), rows.select(range(64)), 16)
     labels = torch.tensor(rows["labels"][:64])
-    again = losses.cross_entropy(torch.from_numpy(found), labels).item()
+    again = cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(again, abs=1e-4)
-    assert history[-1].figures["accuracy"] == (found.argmax(-1) == labels.numpy()).mean()
+    assert history[-1].validation_metrics["accuracy"] == (found.argmax(-1) == labels.numpy()).mean()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_terms_add_up_and_validation_is_a_mean_over_texts(
 ):
     told = np.random.default_rng(1).normal(size=(192, 2)).astype(np.float32)
     rows = rows.add_column("teacher_logits", told.tolist())
-    terms = [SoftTargetsLossConfig(weight=0.5, temperature=2), CrossEntropyLossConfig(weight=0.5)]
+    terms = [SoftTargets(weight=0.5, temperature=2), CrossEntropy(weight=0.5)]
     # 70 texts leave the last batch of 16 short.
     seen = rows.select(range(70))
     row = fit(
@@ -117,7 +118,7 @@ def test_each_term_is_logged_apart_and_they_add_up(model, tokenizer, rows, tmp_p
     rows = rows.add_column(
         "teacher_logits", np.random.default_rng(1).normal(size=(192, 2)).tolist()
     )
-    terms = [SoftTargetsLossConfig(weight=0.5, temperature=2), CrossEntropyLossConfig(weight=0.5)]
+    terms = [SoftTargets(weight=0.5, temperature=2), CrossEntropy(weight=0.5)]
     row = fit(model, tokenizer, rows, tmp_path, terms, epochs=1)[0]
     assert set(row.training_terms) == {"soft_targets", "cross_entropy"}
     assert sum(row.training_terms.values()) == pytest.approx(row.training_loss, abs=1e-4)
@@ -131,7 +132,7 @@ def test_the_student_learns_what_only_the_teacher_tells(model, tokenizer, rows, 
     told = np.where(hidden[:, None] == np.arange(2), 4.0, -4.0)
     rows = rows.remove_columns("labels").add_column("labels", [0] * len(rows))
     rows = rows.add_column("teacher_logits", told.tolist())
-    fit(model, tokenizer, rows, tmp_path, [SoftTargetsLossConfig()], epochs=12)
+    fit(model, tokenizer, rows, tmp_path, [SoftTargets()], epochs=12)
     found = predict_logits(model, create_collator(model, tokenizer), rows, 16).argmax(-1)
     assert (found == hidden).mean() > 0.9
 
@@ -189,7 +190,7 @@ def test_the_best_epoch_is_kept_where_that_is_asked(model, tokenizer, rows, tmp_
         model, create_collator(model, tokenizer), rows.select(range(64)), 16
     ).argmax(-1)
     kept = (found == np.array(rows["labels"][:64])).mean()
-    assert kept == max(row.figures["accuracy"] for row in history)
+    assert kept == max(row.validation_metrics["accuracy"] for row in history)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(model, tokenizer, rows, tmp_path):
@@ -250,7 +251,7 @@ def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer
         return fresh, fit(fresh, tokenizer, rows, tmp_path / folder, **spec)
 
     best, history = trained(5, "best", "long")
-    accuracies = [row.figures["accuracy"] for row in history]
+    accuracies = [row.validation_metrics["accuracy"] for row in history]
     epoch = accuracies.index(max(accuracies)) + 1
     assert epoch < 5, "the last epoch is the best: nothing is shown"
     other, _ = trained(epoch, "last", "short")
@@ -305,7 +306,7 @@ def test_ramp_goes_from_its_start_at_the_first_step_to_its_end_at_the_last(
     model, tokenizer, rows, tmp_path, monkeypatch
 ):
     seen = {True: [], False: []}
-    objective = CombinedLoss([CrossEntropyLossConfig()])
+    objective = CombinedLoss([CrossEntropy()])
     forward = objective.forward
 
     def noted(student, teacher, labels, progress):
@@ -355,5 +356,5 @@ def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
     # The table's last row speaks of the mean.
     found = predict_logits(model, create_collator(model, tokenizer), rows.select(range(64)), 16)
     labels = torch.tensor(rows["labels"][:64])
-    measured = losses.cross_entropy(torch.from_numpy(found), labels).item()
+    measured = cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(measured, abs=1e-4)

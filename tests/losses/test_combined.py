@@ -4,27 +4,19 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     BertForSequenceClassification,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kdcli.errors import ModelError, RecipeError
+from kdcli.errors import RecipeError
+from kdcli.losses import AnyLoss, CrossEntropy, SoftTargets
+from kdcli.losses.base import INTERNAL_OUTPUTS, LayerMapping, ModelOutputs, required_teacher_outputs
+from kdcli.losses.combined import CombinedLoss, sum_loss_terms
+from kdcli.losses.soft_targets import soft_target_kl
 from kdcli.models import layer_pruning, model_io
-from kdcli.recipe.losses import AnyLossConfig, CrossEntropyLossConfig, SoftTargetsLossConfig
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from kdcli.training import losses, model_outputs
+from kdcli.training import model_outputs
 from kdcli.training.label_loss import build_label_loss_options
-from kdcli.training.model_outputs import ModelOutputs
-from kdcli.training.objective import (
-    INTERNAL_OUTPUTS,
-    CombinedLoss,
-    LayerMapping,
-    required_teacher_outputs,
-    sum_loss_terms,
-)
 
 KINDS = [
     "logits_mse", "decoupled", "correlation", "hidden_mse", "hidden_cosine", "embeddings",
@@ -34,7 +26,7 @@ LABELS = torch.zeros(6, dtype=torch.long)
 
 
 def spec(kind, **settings):
-    return TypeAdapter(AnyLossConfig).validate_python({"kind": kind, **settings})
+    return TypeAdapter(AnyLoss).validate_python({"kind": kind, **settings})
 
 
 @pytest.fixture
@@ -49,13 +41,13 @@ def teacher():
 
 def test_an_objective_weighs_names_and_leaves_out(student, teacher):
     specs = [
-        SoftTargetsLossConfig(weight=0.25, temperature=1),
-        SoftTargetsLossConfig(weight=0.5, temperature=4),
-        CrossEntropyLossConfig(weight=0),
+        SoftTargets(weight=0.25, temperature=1),
+        SoftTargets(weight=0.5, temperature=4),
+        CrossEntropy(weight=0),
     ]
     terms = CombinedLoss(specs)(student, teacher, LABELS)
     assert list(terms) == ["soft_targets_0", "soft_targets_1"]
-    expected = 0.5 * losses.soft_target_kl(student.logits, teacher.logits, 4)
+    expected = 0.5 * soft_target_kl(student.logits, teacher.logits, 4)
     torch.testing.assert_close(terms["soft_targets_1"], expected)
     torch.testing.assert_close(sum_loss_terms(terms), sum(terms.values()))
 
@@ -64,18 +56,13 @@ def test_a_ramp_is_where_the_training_is(student, teacher):
     one = spec("soft_targets", weight={"start": 1, "end": 0}, temperature={"start": 4, "end": 1})
     for progress, weight, temperature in ((0.0, 1.0, 4.0), (0.5, 0.5, 2.5), (1.0, 0.0, 1.0)):
         found = CombinedLoss([one])(student, teacher, LABELS, progress)["soft_targets"]
-        expected = weight * losses.soft_target_kl(student.logits, teacher.logits, temperature)
+        expected = weight * soft_target_kl(student.logits, teacher.logits, temperature)
         torch.testing.assert_close(found, expected)
 
 
 def test_what_is_needed_is_known_before_a_model_is_loaded():
-    assert (
-        required_teacher_outputs([CrossEntropyLossConfig(), SoftTargetsLossConfig(weight=0)])
-        == frozenset()
-    )
-    assert required_teacher_outputs([CrossEntropyLossConfig(), SoftTargetsLossConfig()]) == {
-        "logits"
-    }
+    assert required_teacher_outputs([CrossEntropy(), SoftTargets(weight=0)]) == frozenset()
+    assert required_teacher_outputs([CrossEntropy(), SoftTargets()]) == {"logits"}
     assert (
         required_teacher_outputs([spec("hidden_mse"), spec("attention"), spec("relations")])
         == INTERNAL_OUTPUTS
@@ -164,7 +151,7 @@ def test_balanced_every_class_counts_alike():
     totals = torch.bincount(labels, weights=hard.class_weights[labels])
     torch.testing.assert_close(totals[[0, 1, 3]].float(), torch.full((3,), 10 / 3))
     logits = torch.zeros(10, 5)
-    objective = CombinedLoss([CrossEntropyLossConfig()], label_options=hard)
+    objective = CombinedLoss([CrossEntropy()], label_options=hard)
     terms = objective(ModelOutputs(logits), ModelOutputs(logits), labels)
     torch.testing.assert_close(terms["cross_entropy"], torch.tensor(5.0).log())
 
@@ -183,7 +170,7 @@ GAPS = torch.tensor([True, False, True, True, False, False])
 def test_a_text_without_a_label_adds_nothing_to_what_labels_teach(task, kind, labels):
     logits = torch.randn(6, 1 if task is REGRESSION else 5, requires_grad=True)
     some = labels.clone()
-    some[~GAPS] = task.missing
+    some[~GAPS] = task.missing_label
     hard = build_label_loss_options(TrainingConfig(), some.numpy(), 5, task)
     student = ModelOutputs(logits)
 
@@ -218,90 +205,3 @@ def test_balanced_weights_count_the_labels_that_there_are():
     found = [build_label_loss_options(balanced, labels.numpy(), 2) for labels in (some, whole)]
     torch.testing.assert_close(found[0].class_weights, found[1].class_weights)
     assert [one.all_labelled for one in found] == [False, True]
-
-
-@pytest.fixture(scope="module")
-def one_layer(config):
-    """A BERT of one layer, with dropout of attention alone: its attention reads what is whole."""
-    settings = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.0, "num_labels": 5}
-    dropout = {"attention_probs_dropout_prob": 0.5}
-    torch.manual_seed(0)
-    return BertForSequenceClassification(
-        type(config)(**{**config.to_dict(), **settings, **dropout, "attn_implementation": "eager"})
-    )
-
-
-def test_attention_of_a_model_in_training_equals_its_own(one_layer, batch):
-    objective = CombinedLoss([spec("attention")], LayerMapping(32, 32, (0,), 1))
-    with torch.no_grad():
-        teacher = told(one_layer.eval(), batch)
-    student = told(one_layer.train(), batch)
-    value = objective(student, teacher, torch.tensor([0, 1]))["attention"]
-    assert value.abs() < 1e-6
-    layer = one_layer.bert.encoder.layer[0].attention.self
-    states_ = one_layer.bert.embeddings(batch["input_ids"])
-    heads = [part(states_).view(2, -1, 2, 16).transpose(1, 2) for part in (layer.query, layer.key)]
-    scores = heads[0] @ heads[1].transpose(-1, -2) / 4
-    gaps = batch["attention_mask"][:, None, None, :] == 0
-    expected = scores.masked_fill(gaps, -torch.inf).softmax(-1)
-    torch.testing.assert_close(student.attentions[0], expected)
-    (gradient,) = torch.autograd.grad(student.attentions[0].square().sum(), layer.query.weight)
-    assert gradient.any()
-
-
-def test_reading_attention_leaves_the_training_step_as_it_is(one_layer, batch):
-    logits = []
-    for asked in (frozenset(), frozenset({"attentions"})):
-        torch.manual_seed(3)
-        logits.append(model_outputs.forward_with_hidden(one_layer.train(), batch, asked).logits)
-    assert torch.equal(*logits)
-
-
-ARCHITECTURES = {
-    "albert": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
-    "deberta-v2": {"attention_probs_dropout_prob": 0.5, "relative_attention": True},
-    "distilbert": {
-        "attention_dropout": 0.5,
-        "dim": 32,
-        "n_heads": 2,
-        "n_layers": 2,
-        "hidden_dim": 8,
-    },
-    "electra": {"attention_probs_dropout_prob": 0.5, "embedding_size": 8},
-    "modernbert": {"attention_dropout": 0.5, "pad_token_id": 0},
-    "mpnet": {"attention_probs_dropout_prob": 0.5},
-    "roberta": {"attention_probs_dropout_prob": 0.5},
-}
-
-
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_attention_in_training_is_what_it_is_before_dropout(kind, batch, config):
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    common = {n: getattr(config, n) for n in names} | {"vocab_size": config.vocab_size}
-    common |= {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-    made = AutoConfig.for_model(kind, **common | ARCHITECTURES[kind])
-    model = AutoModelForSequenceClassification.from_config(made, attn_implementation="eager")
-    found = model_outputs.forward_with_hidden(
-        model.train(), batch, frozenset({"attentions"})
-    ).attentions
-    mask = batch["attention_mask"].bool()
-    for attention in found:
-        sums = attention.sum(-1).transpose(1, 2)[mask]
-        torch.testing.assert_close(sums, torch.ones_like(sums))
-
-
-class Bare(torch.nn.Module):
-    """Returns attention that it has changed after dropout."""
-
-    def forward(self, input_ids, output_attentions):
-        probabilities = torch.full((1, 1, 4, 4), 0.25)
-        dropped = torch.nn.functional.dropout(probabilities, 0.5, training=self.training) * 1
-        return SequenceClassifierOutput(logits=torch.zeros(1, 2), attentions=(dropped,))
-
-
-def test_attention_that_can_only_be_had_after_dropout_is_refused():
-    inputs, asked = {"input_ids": torch.zeros(1, 4)}, frozenset({"attentions"})
-    assert model_outputs.forward_with_hidden(Bare().eval(), inputs, asked).attentions[0].sum() == 4
-    torch.manual_seed(0)
-    with pytest.raises(ModelError, match=r"distill\.dropout"):
-        model_outputs.forward_with_hidden(Bare().train(), inputs, asked)

@@ -5,7 +5,16 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from kdcli.training import losses
+from kdcli.losses.attention import attention_kl
+from kdcli.losses.contrastive import contrastive_loss
+from kdcli.losses.correlation import dist_correlation_loss
+from kdcli.losses.cross_entropy import binary_cross_entropy, cross_entropy
+from kdcli.losses.decoupled import decoupled_kd_loss
+from kdcli.losses.hidden_states import hidden_state_cosine_distance, hidden_state_mse
+from kdcli.losses.logits_mse import logits_mse
+from kdcli.losses.relations import qkv_relation_kl
+from kdcli.losses.soft_targets import binary_soft_target_kl, soft_target_kl, standardise_logits
+from kdcli.losses.tensor_ops import mean_pool
 
 
 @pytest.fixture
@@ -20,11 +29,11 @@ def teacher():
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_there_is_nothing_to_learn_from_oneself(student, temperature):
-    assert losses.soft_target_kl(student, student, temperature).abs() < 1e-12
+    assert soft_target_kl(student, student, temperature).abs() < 1e-12
 
 
 def test_another_teacher_costs_something(student, teacher):
-    assert losses.soft_target_kl(student, teacher, 2.0) > 0.1
+    assert soft_target_kl(student, teacher, 2.0) > 0.1
 
 
 def test_it_is_t_squared_times_the_divergence_from_the_teacher(student, teacher):
@@ -32,25 +41,25 @@ def test_it_is_t_squared_times_the_divergence_from_the_teacher(student, teacher)
     t = 3.0
     p, q = (softmax(logits.numpy() / t, axis=-1) for logits in (teacher, student))
     expected = t**2 * (p * np.log(p / q)).sum(-1).mean()
-    assert losses.soft_target_kl(student, teacher, t).item() == pytest.approx(expected)
+    assert soft_target_kl(student, teacher, t).item() == pytest.approx(expected)
 
 
 def test_a_teacher_that_is_certain_does_no_harm():
     student = torch.zeros(2, 3, requires_grad=True)
     teacher = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 0.0, 1e4]])
-    losses.soft_target_kl(student, teacher, 0.5).backward()
+    soft_target_kl(student, teacher, 0.5).backward()
     assert torch.isfinite(student.grad).all()
 
 
 def test_a_shift_of_all_logits_changes_nothing(student, teacher):
-    shifted = losses.soft_target_kl(student + 3, teacher - 7, 2.0)
-    torch.testing.assert_close(shifted, losses.soft_target_kl(student, teacher, 2.0))
+    shifted = soft_target_kl(student + 3, teacher - 7, 2.0)
+    torch.testing.assert_close(shifted, soft_target_kl(student, teacher, 2.0))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 8.0])
 def test_the_gradient_is_t_times_the_difference_of_probabilities(student, teacher, temperature):
     student.requires_grad_()
-    losses.soft_target_kl(student, teacher, temperature).backward()
+    soft_target_kl(student, teacher, temperature).backward()
     soft = [(x / temperature).softmax(-1) for x in (student.detach(), teacher)]
     expected = temperature * (soft[0] - soft[1]) / len(student)
     torch.testing.assert_close(student.grad, expected)
@@ -60,25 +69,25 @@ def test_temperature_doesn_t_change_the_term_s_weight(student, teacher):
     sizes = []
     for temperature in (20.0, 40.0):
         logits = student.clone().requires_grad_()
-        losses.soft_target_kl(logits, teacher, temperature).backward()
+        soft_target_kl(logits, teacher, temperature).backward()
         sizes.append(logits.grad.norm())
     torch.testing.assert_close(sizes[0], sizes[1], rtol=0.05, atol=0)
 
 
 def test_the_mean_is_over_texts_not_over_classes(student, teacher):
     one_by_one = [
-        losses.soft_target_kl(s[None], t[None], 2.0) for s, t in zip(student, teacher, strict=True)
+        soft_target_kl(s[None], t[None], 2.0) for s, t in zip(student, teacher, strict=True)
     ]
     torch.testing.assert_close(
-        losses.soft_target_kl(student, teacher, 2.0), torch.stack(one_by_one).mean()
+        soft_target_kl(student, teacher, 2.0), torch.stack(one_by_one).mean()
     )
 
 
 def test_gradients_are_right(student, teacher):
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: losses.soft_target_kl(s, teacher, 3.0), student)
-    assert torch.autograd.gradcheck(lambda s: losses.cross_entropy(s, labels), student)
+    assert torch.autograd.gradcheck(lambda s: soft_target_kl(s, teacher, 3.0), student)
+    assert torch.autograd.gradcheck(lambda s: cross_entropy(s, labels), student)
 
 
 @pytest.fixture
@@ -96,7 +105,7 @@ def random(*shape, seed=0):
 
 
 def decoupled(student, teacher, labels, target=1.0, others=1.0, temperature=2.0):
-    return losses.decoupled_kd_loss(
+    return decoupled_kd_loss(
         student,
         teacher,
         labels,
@@ -107,7 +116,7 @@ def decoupled(student, teacher, labels, target=1.0, others=1.0, temperature=2.0)
 
 
 def correlation(student, teacher, classes=1.0, texts=1.0, temperature=2.0):
-    return losses.dist_correlation_loss(
+    return dist_correlation_loss(
         student,
         teacher,
         temperature=temperature,
@@ -123,14 +132,12 @@ def test_decoupled_and_weighed_by_the_teachers_doubt_it_is_soft_targets(student,
         one = (student[row : row + 1], teacher[row : row + 1], labels[row : row + 1])
         doubt = 1 - (one[1] / t).softmax(-1)[0, one[2].item()]
         parts = decoupled(*one, others=0.0) + doubt * decoupled(*one, target=0.0)
-        torch.testing.assert_close(parts, losses.soft_target_kl(one[0], one[1], t))
+        torch.testing.assert_close(parts, soft_target_kl(one[0], one[1], t))
 
 
 def test_a_shift_and_a_scale_mean_nothing_to_standardised_logits(student, teacher):
-    torch.testing.assert_close(
-        losses.standardise_logits(student * 3 + 5), losses.standardise_logits(student)
-    )
-    torch.testing.assert_close(losses.standardise_logits(teacher).std(-1), torch.ones(6).double())
+    torch.testing.assert_close(standardise_logits(student * 3 + 5), standardise_logits(student))
+    torch.testing.assert_close(standardise_logits(teacher).std(-1), torch.ones(6).double())
 
 
 def test_correlation_is_free_in_what_it_ignores(student, teacher):
@@ -154,11 +161,11 @@ def test_logits_that_are_all_alike_give_finite_losses_and_gradients(
     hidden, teacher_hidden = ((0 * x).view(2, 3, 5) for x in (student, teacher))
     values = {
         "correlation": correlation(student, teacher),
-        "standardised": losses.soft_target_kl(
-            losses.standardise_logits(student), losses.standardise_logits(teacher), 2.0
+        "standardised": soft_target_kl(
+            standardise_logits(student), standardise_logits(teacher), 2.0
         ),
-        "contrastive": losses.contrastive_loss(0 * student, 0 * teacher, 0.1),
-        "hidden_cosine": losses.hidden_state_cosine_distance(hidden, teacher_hidden, mask),
+        "contrastive": contrastive_loss(0 * student, 0 * teacher, 0.1),
+        "hidden_cosine": hidden_state_cosine_distance(hidden, teacher_hidden, mask),
     }
     for name, value in values.items():
         assert value.isfinite(), name
@@ -182,11 +189,9 @@ def test_of_one_class_there_is_nothing_to_learn():
     alone = torch.zeros(6, dtype=torch.long)
     for value in (
         decoupled(student, teacher, alone),
-        losses.soft_target_kl(
-            losses.standardise_logits(student), losses.standardise_logits(teacher), 2.0
-        ),
-        losses.soft_target_kl(student, teacher, 2.0),
-        losses.cross_entropy(student, alone),
+        soft_target_kl(standardise_logits(student), standardise_logits(teacher), 2.0),
+        soft_target_kl(student, teacher, 2.0),
+        cross_entropy(student, alone),
     ):
         assert value == 0
         assert not torch.autograd.grad(value, student)[0].any()
@@ -196,7 +201,7 @@ def test_one_text_has_no_other_to_correlate_with(student, teacher):
     assert torch.isfinite(correlation(student[:1], teacher[:1]))
 
 
-@pytest.mark.parametrize("term", [losses.hidden_state_mse, losses.hidden_state_cosine_distance])
+@pytest.mark.parametrize("term", [hidden_state_mse, hidden_state_cosine_distance])
 def test_padding_tells_nothing(term, mask):
     student, teacher = random(3, 4, 8), random(3, 4, 8, seed=1)
     found = term(student, teacher, mask)
@@ -207,9 +212,9 @@ def test_padding_tells_nothing(term, mask):
 
 def test_the_hidden_terms_are_means_over_tokens(mask):
     ones, zeros = torch.ones(3, 4, 8), torch.zeros(3, 4, 8)
-    assert losses.hidden_state_mse(2 * ones, zeros, mask) == 4
-    assert losses.hidden_state_cosine_distance(ones, -ones, mask) == pytest.approx(2)
-    assert losses.hidden_state_cosine_distance(5 * ones, ones, mask) == pytest.approx(0, abs=1e-6)
+    assert hidden_state_mse(2 * ones, zeros, mask) == 4
+    assert hidden_state_cosine_distance(ones, -ones, mask) == pytest.approx(2)
+    assert hidden_state_cosine_distance(5 * ones, ones, mask) == pytest.approx(0, abs=1e-6)
 
 
 def attentions(mask, heads, seed):
@@ -220,53 +225,51 @@ def attentions(mask, heads, seed):
 @pytest.mark.parametrize("heads", [2, 4])
 def test_attention_is_compared_where_tokens_are(mask, heads):
     student, teacher = attentions(mask, heads, 0), attentions(mask, 2, 1)
-    found = losses.attention_kl(student, teacher, mask)
+    found = attention_kl(student, teacher, mask)
     assert found > 0.01
-    assert losses.attention_kl(teacher, teacher, mask).abs() < 1e-9
+    assert attention_kl(teacher, teacher, mask).abs() < 1e-9
     # What padding looks at is no token's.
     changed = student.clone()
     changed[2, :, 1:] = 0.25
-    torch.testing.assert_close(losses.attention_kl(changed, teacher, mask), found)
+    torch.testing.assert_close(attention_kl(changed, teacher, mask), found)
 
 
 def test_relations_know_no_width_and_no_rotation(mask):
     student, teacher = random(3, 4, 8), random(3, 4, 16, seed=1)
-    assert losses.qkv_relation_kl(student, teacher, mask, num_relation_heads=2) > 0.01
+    assert qkv_relation_kl(student, teacher, mask, num_relation_heads=2) > 0.01
     turn = torch.linalg.qr(random(8, 8, seed=2)).Q
-    assert losses.qkv_relation_kl(student @ turn, student, mask, num_relation_heads=1).abs() < 1e-9
+    assert qkv_relation_kl(student @ turn, student, mask, num_relation_heads=1).abs() < 1e-9
     garbage = torch.where(mask[..., None] == 0, 1e3, student)
     torch.testing.assert_close(
-        losses.qkv_relation_kl(garbage, teacher, mask, num_relation_heads=2),
-        losses.qkv_relation_kl(student, teacher, mask, num_relation_heads=2),
+        qkv_relation_kl(garbage, teacher, mask, num_relation_heads=2),
+        qkv_relation_kl(student, teacher, mask, num_relation_heads=2),
     )
 
 
 def test_a_text_is_found_among_those_of_its_batch():
     teacher = torch.eye(6, dtype=torch.float64)
-    assert losses.contrastive_loss(5 * teacher, teacher, 0.05) < 1e-6
-    assert losses.contrastive_loss(teacher.roll(1, 0), teacher, 0.05) > 10
+    assert contrastive_loss(5 * teacher, teacher, 0.05) < 1e-6
+    assert contrastive_loss(teacher.roll(1, 0), teacher, 0.05) > 10
 
 
 def test_a_pooled_state_is_the_mean_of_the_tokens(mask):
     states = random(3, 4, 8)
-    torch.testing.assert_close(losses.mean_pool(states, mask)[1], states[1, :3].mean(0))
+    torch.testing.assert_close(mean_pool(states, mask)[1], states[1, :3].mean(0))
 
 
 def test_every_term_has_the_gradient_of_its_value(student, teacher, labels, mask):
     hidden, others = random(3, 4, 4), random(3, 4, 4, seed=1)
     of_logits = [
-        losses.logits_mse,
-        lambda s, t: losses.soft_target_kl(
-            losses.standardise_logits(s), losses.standardise_logits(t), 2.0
-        ),
+        logits_mse,
+        lambda s, t: soft_target_kl(standardise_logits(s), standardise_logits(t), 2.0),
         lambda s, t: decoupled(s, t, labels, others=8.0),
         lambda s, t: correlation(s, t, classes=2.0),
-        lambda s, t: losses.contrastive_loss(s, t, 0.5),
+        lambda s, t: contrastive_loss(s, t, 0.5),
     ]
     of_hidden = [
-        losses.hidden_state_mse,
-        losses.hidden_state_cosine_distance,
-        lambda s, t, m: losses.qkv_relation_kl(s, t, m, num_relation_heads=2),
+        hidden_state_mse,
+        hidden_state_cosine_distance,
+        lambda s, t, m: qkv_relation_kl(s, t, m, num_relation_heads=2),
     ]
     for term in of_logits:
         assert torch.autograd.gradcheck(lambda s, f=term: f(s, teacher), student.requires_grad_())
@@ -277,7 +280,7 @@ def test_every_term_has_the_gradient_of_its_value(student, teacher, labels, mask
     scores = random(3, 2, 4, 4).requires_grad_()
     told = attentions(mask, 2, 1)
     assert torch.autograd.gradcheck(
-        lambda s: losses.attention_kl(s.softmax(-1), told, torch.ones_like(mask)), scores
+        lambda s: attention_kl(s.softmax(-1), told, torch.ones_like(mask)), scores
     )
 
 
@@ -287,66 +290,67 @@ LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
 def test_smoothing_is_a_mixture_with_all_classes(student):
     logs = student.log_softmax(-1)
     expected = -(0.8 * logs[range(6), LABELS] + 0.2 * logs.mean(-1)).mean()
-    torch.testing.assert_close(losses.cross_entropy(student, LABELS, label_smoothing=0.2), expected)
+    torch.testing.assert_close(cross_entropy(student, LABELS, label_smoothing=0.2), expected)
 
 
 def test_weights_count_texts_and_a_batch_may_be_cut_up(student):
     weights = torch.tensor([0.5, 1, 2, 1, 1], dtype=torch.float64)
-    whole = losses.cross_entropy(student, LABELS, class_weights=weights)
+    whole = cross_entropy(student, LABELS, class_weights=weights)
     halves = [
-        losses.cross_entropy(student[part], LABELS[part], class_weights=weights)
+        cross_entropy(student[part], LABELS[part], class_weights=weights)
         for part in (slice(0, 3), slice(3, 6))
     ]
     torch.testing.assert_close(whole, torch.stack(halves).mean())
-    only = losses.cross_entropy(student[2:3], LABELS[2:3])
+    only = cross_entropy(student[2:3], LABELS[2:3])
     torch.testing.assert_close(
-        losses.cross_entropy(student[2:3], LABELS[2:3], class_weights=weights), 2 * only
+        cross_entropy(student[2:3], LABELS[2:3], class_weights=weights), 2 * only
     )
 
 
 def test_focal_lets_what_is_right_count_less_and_0_is_cross_entropy(student):
     torch.testing.assert_close(
-        losses.cross_entropy(student, LABELS, focal_gamma=1e-12),
-        losses.cross_entropy(student, LABELS),
+        cross_entropy(student, LABELS, focal_gamma=1e-12),
+        cross_entropy(student, LABELS),
     )
     right = torch.eye(5, dtype=torch.float64)[LABELS] * 4
     wrong = -right
     easy, hard = (
-        losses.cross_entropy(x, LABELS, focal_gamma=2.0) / losses.cross_entropy(x, LABELS)
-        for x in (right, wrong)
+        cross_entropy(x, LABELS, focal_gamma=2.0) / cross_entropy(x, LABELS) for x in (right, wrong)
     )
     assert easy < 0.01
     assert hard > 0.9
 
 
-@pytest.mark.parametrize("settings", [{"smoothing": 0.1}, {"focal": 2.0}, {"focal": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{"label_smoothing": 0.1}, {"focal_gamma": 2.0}, {"focal_gamma": 0.5}]
+)
 def test_the_gradients_of_hard_labels_are_right(student, settings):
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: losses.cross_entropy(s, LABELS, **settings), student)
+    assert torch.autograd.gradcheck(lambda s: cross_entropy(s, LABELS, **settings), student)
 
 
 def test_certainty_does_focal_no_harm():
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    losses.cross_entropy(logits, torch.tensor([0]), focal_gamma=0.5).backward()
+    cross_entropy(logits, torch.tensor([0]), focal_gamma=0.5).backward()
     assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_of_each_label_there_is_nothing_to_learn_from_oneself(student, teacher, temperature):
-    assert losses.binary_soft_target_kl(student, student, temperature).abs() < 1e-12
+    assert binary_soft_target_kl(student, student, temperature).abs() < 1e-12
     t, s = (torch.sigmoid(x / temperature).numpy() for x in (teacher, student))
     divergence = t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))
-    found = losses.binary_soft_target_kl(student, teacher, temperature).item()
+    found = binary_soft_target_kl(student, teacher, temperature).item()
     assert found == pytest.approx(temperature**2 * divergence.mean())
 
 
 def test_gradients_of_each_label_are_right(student, teacher):
     student.requires_grad_()
     check = torch.autograd.gradcheck
-    assert check(lambda s: losses.binary_soft_target_kl(s, teacher, 3.0), student)
+    assert check(lambda s: binary_soft_target_kl(s, teacher, 3.0), student)
     there = (teacher > 0).long()
     weights = torch.rand(2, 5, dtype=torch.float64)
-    settings = {"weights": weights, "smoothing": 0.1, "focal": 2.0}
-    assert check(lambda s: losses.binary_cross_entropy(s, there, **settings), student)
+    settings = {"class_weights": weights, "label_smoothing": 0.1, "focal_gamma": 2.0}
+    assert check(lambda s: binary_cross_entropy(s, there, **settings), student)
     bare = torch.nn.functional.binary_cross_entropy_with_logits(student, there.double())
-    torch.testing.assert_close(losses.binary_cross_entropy(student, there), bare)
+    torch.testing.assert_close(binary_cross_entropy(student, there), bare)
