@@ -1,4 +1,4 @@
-"""`python -m kdcli`: the same command as `kd`, and what `accelerate launch -m kdcli` starts."""
+"""Run `kd` as a module: `python -m kdcli`, or `accelerate launch -m kdcli` in parallel."""
 
 from kdcli.cli.app import main
 

@@ -1,8 +1,8 @@
-"""Several processes at one run: `accelerate launch -m kdcli distill RECIPE`.
+"""Run one pipeline in several processes: `accelerate launch -m kdcli distill RECIPE`.
 
-The first process plans, writes and speaks; all of them train, and ask the teacher. A process
-knows its place by what the launcher put into the environment, so that a run of one process loads
-none of torch for it.
+The process of rank 0 plans, writes files and prints; all processes train and run the teacher. Rank
+and world size come from the launcher's environment variables, so that a single process does not
+import torch for them.
 """
 
 import atexit
@@ -18,31 +18,31 @@ from kdcli.errors import ResourceError
 
 T = TypeVar("T")
 
-# The others wait for what the first one does alone, and that may take hours.
+# The other processes wait while rank 0 works alone, possibly for hours.
 _TIMEOUT = timedelta(days=7)
 
 
 def world_size() -> int:
-    """How many processes are at this run."""
+    """Number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process's number, counted from 0."""
+    """Index of this process, from 0."""
     return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Return True in the process that writes files and prints (rank 0)."""
     return rank() == 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within the block the processes of this run can reach one another.
+    """Connect the processes of this run within the block.
 
     Raises:
-        MachineError: Another of them has ended.
+        ResourceError: Another process of the run has ended.
     """
     if world_size() == 1:
         yield
@@ -50,7 +50,7 @@ def process_group() -> Iterator[None]:
     import torch
     from accelerate import PartialState
 
-    if torch.distributed.is_initialized():  # by a block around this one
+    if torch.distributed.is_initialized():  # by an enclosing block
         yield
         return
 
@@ -62,7 +62,7 @@ def process_group() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_communication_error(error):
             raise
-        # The launcher ends the others by a signal, and this one still has to say why.
+        # The launcher now sends SIGTERM, and this process still has to report the error.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ResourceError(
             f"Another of the {world_size()} processes of this run has ended.",
@@ -74,10 +74,10 @@ def process_group() -> Iterator[None]:
 
 
 def exit_process(exit_code: int | None) -> NoReturn:
-    """End this process when all is done.
+    """End this process with an exit code.
 
-    One of several ends at once: threads of the connection to the others may outlive Python's own
-    end, and abort the process when everything is written and said.
+    One of several processes skips the interpreter's shutdown: communication threads may outlive it
+    and abort the process after all work is done.
     """
     if world_size() > 1 and not exit_code:
         atexit._run_exitfuncs()
@@ -88,32 +88,32 @@ def exit_process(exit_code: int | None) -> NoReturn:
 
 
 def broadcast_from_rank0(compute: Callable[[], T]) -> T:
-    """What the first process makes, for every process; its error ends them all.
+    """Compute a value in the process of rank 0 and return it in every process.
 
     Args:
-        compute: Called in the first process alone. What it gives must be picklable.
+        compute: Called on rank 0 only. Its result must be picklable.
 
     Raises:
-        SystemExit: In the others, with the exit code of the first one's error, which tells of it.
+        SystemExit: On the other ranks, with the exit code of the error that rank 0 raised.
     """
     if world_size() == 1:
         return compute()
-    made: list[Any] = [None, None]
+    result_and_exit_code: list[Any] = [None, None]
     if is_main_process():
         try:
-            made[0] = compute()
+            result_and_exit_code[0] = compute()
         except Exception as error:
             _broadcast_objects([None, getattr(error, "exit_code", 3)])
             raise
-    value, exit_code = _broadcast_objects(made)
+    result, exit_code = _broadcast_objects(result_and_exit_code)
     if exit_code is not None:
         raise SystemExit(exit_code)
-    found: T = value
-    return found
+    value: T = result
+    return value
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of every process, in their order, in every process."""
+    """Gather the values of all processes, ordered by rank, in every process."""
     if world_size() == 1:
         return [value]
     import torch
@@ -124,17 +124,17 @@ def all_gather(value: T) -> list[T]:
 
 
 def all_reduce_sum(values: Sequence[float]) -> list[float]:
-    """Each value added up over all processes."""
+    """Sum each value over all processes."""
     return list(values) if world_size() == 1 else _all_reduce(values, "SUM")
 
 
 def all_reduce_max(values: Sequence[float]) -> list[float]:
-    """The largest of each value over all processes."""
+    """Maximum of each value over all processes."""
     return list(values) if world_size() == 1 else _all_reduce(values, "MAX")
 
 
 def barrier() -> None:
-    """Go on once every process has come here."""
+    """Wait until every process has reached this call."""
     all_gather(None)
 
 
@@ -151,12 +151,12 @@ def _all_reduce(values: Sequence[float], operation: str) -> list[float]:
 
     tensor = torch.tensor(values, dtype=torch.float64, device=PartialState().device)
     torch.distributed.all_reduce(tensor, op=getattr(torch.distributed.ReduceOp, operation))
-    found: list[float] = tensor.tolist()
-    return found
+    reduced: list[float] = tensor.tolist()
+    return reduced
 
 
 def _is_communication_error(error: RuntimeError) -> bool:
     import torch
 
-    # Gloo's own errors are plain RuntimeErrors that name the file of its source.
+    # Gloo raises plain RuntimeErrors that name its source file.
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

@@ -1,21 +1,22 @@
-"""Everything that `kd` reports as an error.
+"""Exceptions of kd, with their exit codes.
 
     KdError
-    ├── GateMissedError      1   a figure is on the wrong side of a threshold
-    ├── MendableError        2   the user can put it right
-    │   ├── RecipeError          a recipe or a --set override
-    │   ├── UsageError           a flag or an argument
-    │   ├── DataError            a data set, a file, a column, a label
-    │   │   └── NoColumnError        a column that the recipe names
-    │   ├── ModelError           a teacher, a student, their files
-    │   ├── NoSuchParameterError an API that gives no log-probabilities
-    │   └── CeilingError         an API's next answer may cost too much
-    ├── WorldError           3   something outside failed; nothing is lost, run again
-    │   ├── HubError             the Hub or an API, or the way to it
-    │   └── MachineError         disk, memory
-    └── StoppedError       130   stopped by the user; run again to go on
+    ├── GateFailedError             1   a metric missed a threshold
+    ├── UserError                   2   the user can fix it
+    │   ├── RecipeError                 a recipe or a --set override
+    │   ├── UsageError                  a flag or an argument
+    │   ├── DataError                   a data set, a file, a column, a label
+    │   │   └── MissingColumnError          a column that the recipe names
+    │   ├── ModelError                  a teacher, a student, their files
+    │   ├── LogprobsUnsupportedError    an API without log-probabilities
+    │   └── CostLimitError              an API's next answer may exceed the cost limit
+    ├── ExternalError               3   something outside kd failed; run the command again
+    │   ├── HubError                    the Hub or an API, or the connection to it
+    │   └── ResourceError               disk, memory
+    └── RunInterruptedError       130   stopped by the user; run the command again to continue
 
-The message is one sentence that names the file, line or key at fault; the hint says the way out.
+The message is one sentence that names the file, line or key at fault. The hint tells the user what
+to do.
 """
 
 import errno
@@ -26,10 +27,10 @@ from collections.abc import Sequence
 
 from kdcli.sanitize import printable, redact_secrets
 
-_RERUN_HINT = "and run the same command again: what is finished is kept."
-ELSEWHERE_HINT = f"Name another place (--output, HF_HOME, TMPDIR) {_RERUN_HINT}"
+_RERUN_HINT = "and run the same command again: finished work is kept."
+ELSEWHERE_HINT = f"Use another location (--output, HF_HOME, TMPDIR) {_RERUN_HINT}"
 _NO_SPACE_HINT = f"Make room, or raise the limit on the size of files (ulimit -f), {_RERUN_HINT}"
-# What a machine runs out of, and the way out.
+# Hints for each resource that a machine can run out of.
 _RESOURCE_ERRNO_HINTS = {
     errno.ENOSPC: _NO_SPACE_HINT,
     errno.EDQUOT: _NO_SPACE_HINT,
@@ -37,9 +38,9 @@ _RESOURCE_ERRNO_HINTS = {
     errno.EMFILE: f"Raise the limit on open files (ulimit -n), {_RERUN_HINT}",
     errno.ENFILE: f"Close other programs, {_RERUN_HINT}",
     errno.EROFS: ELSEWHERE_HINT,
-    errno.EIO: f"Look after the disk, {_RERUN_HINT}",
+    errno.EIO: f"Check the disk, {_RERUN_HINT}",
 }
-# Compiled libraries tell of it in words alone.
+# Compiled libraries report the number only within the message.
 _ERRNO_PATTERN = re.compile(r"(?:\(os error |\[Errno |open files \()(\d+)[)\]]")
 _OUT_OF_MEMORY_PATTERN = re.compile(
     r"(allocate|enough|out of) memory|bad_alloc|failed to map segment|could not create a primitive"
@@ -49,11 +50,11 @@ _MAX_MESSAGE_LENGTH = 1000
 
 
 class KdError(Exception):
-    """An error with an exit code and, mostly, a way out.
+    """Base class of kd's errors, with an exit code and an optional hint.
 
     Args:
-        message: One sentence, naming the file, line or key.
-        hint: What to do about it.
+        message: One sentence that names the file, line or key.
+        hint: What the user can do about it.
     """
 
     exit_code = 2
@@ -67,18 +68,18 @@ class KdError(Exception):
 
 
 def _printable_message(text: str) -> str:
-    """The text as it may be printed: what it quotes can hold anything, and be of any length."""
+    """Shorten a message and escape control characters, since it may quote any text."""
     if len(text) > _MAX_MESSAGE_LENGTH:
         text = f"{text[: _MAX_MESSAGE_LENGTH // 2]} … {text[-_MAX_MESSAGE_LENGTH // 2 :]}"
     return printable(text)
 
 
 class GateFailedError(KdError):
-    """Measured figures missed thresholds that the user set.
+    """Metrics missed thresholds that the user set.
 
     Args:
         message: One sentence.
-        failed_gates: A line for each gate.
+        failed_gates: One line for each failed gate.
     """
 
     exit_code = 1
@@ -89,29 +90,29 @@ class GateFailedError(KdError):
 
 
 class UserError(KdError):
-    """The user can put it right."""
+    """Base class of errors that the user can fix."""
 
 
 class RecipeError(UserError):
-    """A recipe, or an override of one, is wrong."""
+    """Invalid recipe, or invalid override of one."""
 
 
 class UsageError(UserError):
-    """A flag or an argument is wrong."""
+    """Invalid flag or argument."""
 
 
 class DataError(UserError):
-    """A data set can't be used as it is."""
+    """Data set that can't be used."""
 
 
 class MissingColumnError(DataError):
-    """A column that the recipe names isn't there.
+    """Column that the recipe names and the data lacks.
 
     Args:
-        key: The part of the recipe's `data` that names it, `text` or `label`.
-        column: Its name.
-        where: What it is missing from.
-        available_columns: The columns that are there.
+        key: Recipe key under `data` that names the column, `text` or `label`.
+        column: Name of the missing column.
+        location: File or data set that lacks it.
+        available_columns: Names of the existing columns.
     """
 
     def __init__(
@@ -125,29 +126,29 @@ class MissingColumnError(DataError):
 
 
 class ModelError(UserError):
-    """A model can't be used as it is."""
+    """Model that can't be used."""
 
 
 class LogprobsUnsupportedError(UserError):
-    """The server refuses to give log-probabilities."""
+    """Server without log-probabilities."""
 
 
 class CostLimitError(UserError):
-    """One more answer might cost more than the user allows."""
+    """The next answer of an API might exceed the cost limit."""
 
 
 class ExternalError(KdError):
-    """Something outside failed; what was done so far is kept."""
+    """Failure outside kd; finished work is kept."""
 
     exit_code = 3
 
 
 class HubError(ExternalError):
-    """The Hub didn't answer, or refused."""
+    """The Hub or an API did not answer, or refused the request."""
 
 
 class ResourceError(ExternalError):
-    """The machine ran out of something."""
+    """The machine ran out of a resource such as disk or memory."""
 
 
 class RunInterruptedError(KdError):
@@ -155,8 +156,8 @@ class RunInterruptedError(KdError):
 
     Args:
         message: One sentence.
-        hint: How to go on.
-        number: The signal that did it; the exit code says which.
+        hint: How to continue.
+        signal_number: Signal that stopped the run; the exit code is 128 plus this number.
     """
 
     exit_code = 130
@@ -167,47 +168,47 @@ class RunInterruptedError(KdError):
 
 
 class SigtermInterrupt(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """KeyboardInterrupt raised for SIGTERM, so that it ends a command as Ctrl-C does."""
 
 
 def signal_number_of(error: KeyboardInterrupt) -> int:
-    """The signal that raised it."""
+    """Signal that raised the interrupt: SIGTERM or SIGINT."""
     return signal.SIGTERM if isinstance(error, SigtermInterrupt) else signal.SIGINT
 
 
 def as_resource_error(error: BaseException) -> ResourceError | None:
-    """What the machine ran out of, where that is at the bottom of an error; None elsewhere.
+    """Return a ResourceError if an exhausted resource caused the error, else None.
 
     Args:
-        error: As it was caught, in whatever a library has wrapped it.
+        error: The caught exception; its chain of causes is searched.
     """
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause)
         number = _errno_of(cause, text)
-        compiled = isinstance(cause, RuntimeError | ImportError)
-        memory = isinstance(cause, MemoryError) or number == errno.ENOMEM
-        if memory or (compiled and _OUT_OF_MEMORY_PATTERN.search(text)):
+        from_compiled_code = isinstance(cause, RuntimeError | ImportError)
+        out_of_memory = isinstance(cause, MemoryError) or number == errno.ENOMEM
+        if out_of_memory or (from_compiled_code and _OUT_OF_MEMORY_PATTERN.search(text)):
             return ResourceError("There is not enough memory.", "Try a smaller batch_size.")
         if number in _RESOURCE_ERRNO_HINTS:
             file = getattr(cause, "filename", None)
             where = f"{file}: " if file else ""
             return ResourceError(f"{where}{os.strerror(number)}.", _RESOURCE_ERRNO_HINTS[number])
-        if compiled and _TORCH_WRITE_PATTERN.search(text):
-            return ResourceError("A checkpoint can't be written.", _NO_SPACE_HINT)
+        if from_compiled_code and _TORCH_WRITE_PATTERN.search(text):
+            return ResourceError("Can't write a checkpoint.", _NO_SPACE_HINT)
         cause = cause.__cause__
     return None
 
 
 def _errno_of(error: BaseException, text: str) -> int:
     number = getattr(error, "errno", None)
-    written = _ERRNO_PATTERN.search(text)
-    if written and not isinstance(number, int):
-        number = int(written[1])
+    match = _ERRNO_PATTERN.search(text)
+    if match and not isinstance(number, int):
+        number = int(match[1])
     return number if isinstance(number, int) else 0
 
 
 def first_message_line(error: BaseException) -> str:
-    """The first line of a library's message, as a sentence; its class where it has no message."""
+    """First line of a library's error message as a sentence, or the class name if it is empty."""
     line = next((part.strip() for part in str(error).splitlines() if part.strip()), "")
     return (line or type(error).__name__).rstrip(".:")[:300] + "."

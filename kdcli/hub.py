@@ -1,4 +1,4 @@
-"""The only code that talks to the Hugging Face Hub."""
+"""Download from and push to the Hugging Face Hub; no other module talks to it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,7 +11,7 @@ from kdcli.errors import HubError, ModelError, UsageError
 _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 # A pickle can run code when it is loaded.
 _PICKLE_FILES = ["pytorch_model*.bin"]
-# The Hub looks at what it was sent before it answers.
+# The Hub validates an upload before it answers.
 _PUSH_TIMEOUT_FACTOR = 6
 
 _Result = TypeVar("_Result")
@@ -19,28 +19,28 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class PushResult:
-    """Where a push went: the repository's page, and the commit (None where nothing changed)."""
+    """URL of the repository or pull request, and the new commit (None if nothing changed)."""
 
     url: str
     commit: str | None
 
 
 def download_model(repo: str, revision: str | None = None, *, allow_pickle: bool = False) -> Path:
-    """Fetch a model's configuration, tokenizer and weights into the Hub cache.
+    """Download a model's configuration, tokenizer and weights into the Hub cache.
 
-    Where the Hub can't be reached, what the cache holds of that revision has to do.
+    If the Hub can't be reached, the cached files of that revision are used.
 
     Args:
-        repo: A Hub id; an old name without owner is followed to where it moved.
+        repo: Hub id; an old name without owner is redirected.
         revision: Branch, tag or commit; None is `main`.
-        allow_pickle: Whether to fetch pickled weights too.
+        allow_pickle: Also download pickled weights.
 
     Returns:
-        The folder of the snapshot; whether it holds weights is not looked at.
+        Folder of the snapshot, which may lack weights.
 
     Raises:
-        ModelError: There is no such model, or it is gated.
-        HubError: The Hub can't be reached and the cache doesn't hold the model.
+        ModelError: The model does not exist or is gated.
+        HubError: The Hub can't be reached and the model is not in the cache.
     """
     from huggingface_hub import snapshot_download
 
@@ -49,14 +49,14 @@ def download_model(repo: str, revision: str | None = None, *, allow_pickle: bool
             repo,
             revision=revision,
             allow_patterns=[*_MODEL_FILES, *_PICKLE_FILES] if allow_pickle else _MODEL_FILES,
-            # What lies in folders is the same model in other forms, such as ONNX.
+            # Subfolders hold the same model in other formats, such as ONNX.
             ignore_patterns="*/*",
         )
         return Path(folder)
 
 
 def cached_model_folder(repo: str, revision: str | None = None) -> Path | None:
-    """What the Hub cache holds of a model, without asking the Hub; None where that is nothing."""
+    """Folder of a model in the Hub cache, without network access; None if it is not cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -67,22 +67,22 @@ def cached_model_folder(repo: str, revision: str | None = None) -> Path | None:
 
 
 def read_with_cache_fallback(read: Callable[[], _Result]) -> _Result:
-    """What `read` gives, of what the caches hold first where the Hub doesn't answer at all.
+    """Call `read`, offline at first if the Hub does not answer.
 
-    By itself `datasets` asks such a Hub again and again, for half a minute, before it looks there.
+    Without this, `datasets` retries for half a minute before it reads its cache.
     """
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception:
-        asked, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
         try:
             return read()
         except Exception:
-            pass  # It may answer after all.
+            pass  # Not in the cache; the Hub may answer now.
         finally:
-            constants.HF_HUB_OFFLINE = asked
+            constants.HF_HUB_OFFLINE = was_offline
     return read()
 
 
@@ -95,20 +95,20 @@ def push_to_hub(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> PushResult:
-    """Create the model repository if need be, and commit `files` in one commit.
+    """Commit `files` to a model repository in one commit, creating the repository if needed.
 
     Args:
         repo: `OWNER/NAME`.
-        files: Path in the repository to file on disk.
+        files: Local file by path in the repository.
         message: The commit's title.
-        private: Whether a repository that is created is private; None is the account's default.
-        revision: The branch to commit to, created where it is missing; None is `main`.
-        create_pr: Open a pull request with the commit instead.
+        private: Make a new repository private; None is the account's default.
+        revision: Branch to commit to, created if needed; None is `main`.
+        create_pr: Open a pull request instead of committing to the branch.
 
     Raises:
-        UsageError: The token is missing, or may not write there; the Hub finds the card's metadata
-            faulty.
-        HubError: The Hub can't be reached or refuses; the repository is as it was.
+        UsageError: The token is missing or lacks write access, or the Hub rejects the card's
+            metadata.
+        HubError: The Hub can't be reached or refuses; the repository is unchanged.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -124,39 +124,41 @@ def push_to_hub(
         try:
             if revision is not None:
                 api.create_branch(repo, branch=revision, exist_ok=True)
-            before = api.model_info(repo, revision=revision).sha
+            previous_commit = api.model_info(repo, revision=revision).sha
             commit = api.create_commit(
                 repo, operations, commit_message=message, revision=revision, create_pr=create_pr
             )
         except BaseException as error:
             if not existed:
                 _delete_new_empty_repo(api, repo)
-            # The client asks the Hub about README.md before it sends anything.
+            # The client lets the Hub validate README.md before it sends anything.
             if "Invalid metadata" in str(error):
                 *_, reason = str(error).strip().splitlines()
                 raise UsageError(
-                    f"The Hub refuses the card's metadata: {reason.strip(' -.')}.",
-                    "Put it right in the recipe (card.license, card.language, …).",
+                    f"The Hub rejects the card's metadata: {reason.strip(' -.')}.",
+                    "Correct it in the recipe (card.license, card.language, …).",
                 ) from error
             raise
         url = commit.pr_url or f"{api.endpoint}/{repo}"
-        return PushResult(url, commit.oid if commit.oid != before else None)
+        return PushResult(url, commit.oid if commit.oid != previous_commit else None)
 
 
 def _delete_new_empty_repo(api: Any, repo: str) -> None:
-    """Take a repository back that was made for a commit which then failed."""
+    """Delete a repository that was created for a commit which then failed."""
     with suppress(Exception):
         names = {file.rfilename for file in api.model_info(repo).siblings or ()}
-        # An answer may be lost after all has arrived.
+        # The commit may have arrived although its reply was lost.
         if names <= {".gitattributes"}:
             api.delete_repo(repo)
 
 
 @contextmanager
 def translate_hub_errors(resource: str, *, timeout_factor: int = 1) -> Iterator[None]:
-    """Turn what the Hub's client raises about `resource` into one sentence with a way out.
+    """Turn the Hub client's exceptions into errors of kd with one sentence and a hint.
 
-    Within the block a silent Hub is waited for `timeout_factor` times as long as for a download.
+    Args:
+        resource: What is requested, as in "the model bert-base-uncased".
+        timeout_factor: Multiple of the download timeout to wait for the Hub.
     """
     from huggingface_hub import errors as hf
 
@@ -165,14 +167,15 @@ def translate_hub_errors(resource: str, *, timeout_factor: int = 1) -> Iterator[
             yield
     except hf.GatedRepoError as error:
         raise ModelError(
-            f"Access to {resource} is restricted.", "Ask for it on its page, then: hf auth login."
+            f"Access to {resource} is restricted.",
+            "Request access on its page, then log in: hf auth login.",
         ) from error
     except hf.RepositoryNotFoundError as error:
         if error.response is not None and error.response.status_code == 401 and _has_no_token():
-            hint = "Where it is private, log in: hf auth login."
+            hint = "If it is private, log in: hf auth login."
         else:
-            hint = "Check the spelling, and that your token may see it."
-        raise ModelError(f"The Hub knows nothing of {resource}.", hint) from error
+            hint = "Check the spelling, and whether your token has access."
+        raise ModelError(f"The Hub has no such repository: {resource}.", hint) from error
     except hf.RevisionNotFoundError as error:
         raise ModelError(f"The Hub has no such revision of {resource}.") from error
     except hf.HfHubHTTPError as error:
@@ -181,11 +184,11 @@ def translate_hub_errors(resource: str, *, timeout_factor: int = 1) -> Iterator[
         raise UsageError("There is no Hub token.", "Log in: hf auth login.") from error
     except hf.HFValidationError as error:
         raise UsageError(
-            f"{resource.capitalize()} is neither a folder that exists nor a Hub id."
+            f"{resource.capitalize()} is neither an existing folder nor a Hub id."
         ) from error
     except Exception as error:
-        # Where the Hub failed, the client looks into its cache and tells of that alone, and of an
-        # upload it tells the file alone.
+        # When the Hub fails, the client reports only the missing cache entry, and for an upload
+        # only the file.
         cause = error.__cause__
         if isinstance(cause, hf.HfHubHTTPError):
             raise _error_from_http_status(resource, cause) from error
@@ -196,29 +199,30 @@ def translate_hub_errors(resource: str, *, timeout_factor: int = 1) -> Iterator[
 
 @contextmanager
 def _default_request_timeout(timeout_factor: int) -> Iterator[None]:
-    """Within the block no call waits for ever, as those of the client do that name no time."""
+    """Give requests a timeout within the block; some of the client's calls have none."""
     from huggingface_hub import constants, get_session
 
     seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT * timeout_factor
 
-    def bound(request: Any) -> None:
+    def set_timeout(request: Any) -> None:
         times = request.extensions["timeout"]
         request.extensions["timeout"] = {kind: t or seconds for kind, t in times.items()}
 
     hooks = get_session().event_hooks["request"]
-    hooks.append(bound)
+    hooks.append(set_timeout)
     try:
         yield
     finally:
-        hooks.remove(bound)
+        hooks.remove(set_timeout)
 
 
 def _error_from_http_status(resource: str, error: Any) -> UsageError | HubError:
     status = getattr(error.response, "status_code", None)
     if status in (401, 403):
         return UsageError(
-            f"The Hub refuses {resource} ({status}): the token is missing, wrong, or may not do that.",
-            "Log in with one that may: hf auth login.",
+            f"The Hub refuses access to {resource} ({status}): "
+            "the token is missing, wrong, or lacks permission.",
+            "Log in with a token that has permission: hf auth login.",
         )
     reason = getattr(error, "server_message", None) or f"HTTP {status}"
     wait = "wait a few minutes, then " if status == 429 else ""
@@ -232,13 +236,11 @@ def _error_from_no_answer(resource: str, error: BaseException) -> HubError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return HubError(
-            f"HF_HUB_OFFLINE is set, and {resource} can't be had without the Hub.", "Unset it."
-        )
+        return HubError(f"HF_HUB_OFFLINE is set, and {resource} is not in the cache.", "Unset it.")
     if "Timeout" in f"{type(error).__name__} {type(error.__cause__).__name__}":
         return HubError(
             f"The Hub didn't answer in time for {resource}.",
-            "Run the same command again, with more seconds of patience where need be: "
+            "Run the same command again, if needed with a longer timeout in seconds: "
             "HF_HUB_DOWNLOAD_TIMEOUT=60.",
         )
     return HubError(
@@ -254,11 +256,11 @@ def _has_no_token() -> bool:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether no answer came, as against an answer that says no."""
+    """Return True if the Hub did not answer, False if it answered with an error."""
     from huggingface_hub import errors as hf
 
     if isinstance(error, hf.HfHubHTTPError):
         return False
-    silence = (hf.LocalEntryNotFoundError, ConnectionError, TimeoutError)
-    # The client's own HTTP library has changed its name before; its errors name its module.
-    return isinstance(error, silence) or type(error).__module__.startswith("http")
+    no_answer = (hf.LocalEntryNotFoundError, ConnectionError, TimeoutError)
+    # By module name, because the client has changed its HTTP library before.
+    return isinstance(error, no_answer) or type(error).__module__.startswith("http")

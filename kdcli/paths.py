@@ -1,4 +1,4 @@
-"""From what a person writes to a place on this disk."""
+"""Resolve paths and glob patterns that a user wrote."""
 
 import errno
 import glob
@@ -15,24 +15,22 @@ _INVALID_PATH_ERRORS = {
 
 
 def expand_local_path(reference: str, base: Path = Path()) -> Path:
-    """The path that a person wrote, `~` expanded; nothing need be there.
+    """Expand `~` and resolve a path relative to `base`; the path need not exist.
 
     Args:
-        reference: What was written.
-        base: Where a relative path counts from.
+        reference: Path as the user wrote it.
+        base: Folder that a relative path starts from.
 
     Raises:
-        UsageError: Nothing can be there.
+        UsageError: No such path can exist.
     """
     try:
         path = base / Path(reference).expanduser()
         path.stat()
     except RuntimeError as error:
-        raise UsageError(
-            f"{reference}: this machine knows no such user.", "Write the path in full."
-        ) from error
+        raise UsageError(f"{reference}: there is no such user.", "Write the full path.") from error
     except ValueError as error:
-        raise UsageError(f"{reference}: no path holds such a character.") from error
+        raise UsageError(f"{reference}: a path can't contain this character.") from error
     except OSError as error:
         if error.errno in _INVALID_PATH_ERRORS:
             raise UsageError(f"{reference} {_INVALID_PATH_ERRORS[error.errno]}.") from error
@@ -40,19 +38,19 @@ def expand_local_path(reference: str, base: Path = Path()) -> Path:
 
 
 def is_glob(reference: str) -> bool:
-    """Whether what a person wrote may stand for several files, as `part-*.csv` does."""
+    """Return True if a path contains glob characters, as `part-*.csv` does."""
     return _GLOB_CHARACTERS.search(reference) is not None
 
 
 def expand_glob(pattern: Path) -> list[Path]:
-    """The files that a pattern stands for, by name; `**` is any number of folders.
+    """List the files that match a pattern, sorted; `**` matches any number of folders.
 
-    What exists under its own name is meant itself: `[2024]` is no pattern in a folder's name.
+    The longest existing prefix is taken literally, so a folder may be called `[2024]`.
     """
     if pattern.is_file():
         return [pattern]
     base = next((path for path in pattern.parents if path.is_dir()), Path())
-    rest = str(pattern.relative_to(base))
-    # Unlike pathlib's, it leaves hidden files aside.
-    found = (base / name for name in glob.iglob(rest, root_dir=base, recursive=True))  # noqa: PTH207
-    return sorted(path for path in found if path.is_file())
+    glob_pattern = str(pattern.relative_to(base))
+    # Unlike pathlib's glob, iglob skips hidden files.
+    names = glob.iglob(glob_pattern, root_dir=base, recursive=True)  # noqa: PTH207
+    return sorted(base / name for name in names if (base / name).is_file())

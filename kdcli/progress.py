@@ -1,27 +1,27 @@
-"""How work tells what it is doing, without knowing who listens."""
+"""Interface through which long-running work reports its progress."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Who is told of progress: a terminal, a log, nobody."""
+    """Receiver of progress reports: a terminal, a log, or nothing."""
 
     def start(self, stage: str, description: str) -> None:
-        """A stage begins; `description` says in a few words what it does."""
+        """Report that a stage begins; `description` says in a few words what it does."""
 
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """`done` of `total` units of the present stage are through; `metrics` are its latest."""
+        """Report that `done` of `total` units are finished, with the latest metrics."""
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
-        """A stage is over, `seconds` after it began."""
+        """Report that a stage ended after `seconds`."""
 
     def info(self, message: str) -> None:
-        """A fact that the user should know, in one sentence."""
+        """Report a fact that the user should know, in one sentence."""
 
 
 class SilentReporter:
-    """Tells nobody: for use as a library, and in tests."""
+    """Reporter that ignores everything, for use as a library and in tests."""
 
     def start(self, stage: str, description: str) -> None:
         """Do nothing."""
@@ -37,18 +37,18 @@ class SilentReporter:
 
 
 class ProgressCounter:
-    """Adds up the progress of several passes that make one stage.
+    """Sum of the progress of several passes that form one stage.
 
     Args:
-        reporter: Told of the sum.
-        total: Units in all passes together.
+        reporter: Receives the sum.
+        total: Number of units in all passes together.
     """
 
     def __init__(self, reporter: Reporter, total: int) -> None:
         self.reporter, self.total, self.finished = reporter, total, 0
 
     def __call__(self, done: int, pass_total: int) -> None:
-        """`done` of the `pass_total` units of the present pass are through."""
+        """Report that `done` of the `pass_total` units of the current pass are finished."""
         self.reporter.advance(self.finished + done, self.total)
         if done == pass_total:
             self.finished += pass_total

@@ -1,4 +1,4 @@
-"""What the machine has to give: asked before hours are spent."""
+"""Check free memory and disk space before a long computation."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 from kdcli.errors import ResourceError
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
-# Below that folder, for the second and the first version of control groups: the limit, what is
-# taken, and of that the part that is only a copy of files and can be had back.
+# Files below that folder, for cgroup v2 and v1: the limit, the usage, the statistics, and the field
+# of the statistics that holds reclaimable page cache.
 _CGROUP_MEMORY_FILES = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
@@ -17,35 +17,35 @@ _CGROUP_MEMORY_FILES = (
 
 
 def require_memory(required_bytes: float, purpose: str, hint: str) -> None:
-    """Refuse work for which there is too little memory.
+    """Raise if there is too little free memory.
 
     Args:
-        required_bytes: Bytes.
-        purpose: Begins the sentence.
-        hint: How to get by with less.
+        required_bytes: Memory that the work needs.
+        purpose: What needs it; the subject of the error message.
+        hint: How the user can reduce it.
 
     Raises:
-        MachineError: There is less.
+        ResourceError: Less memory is free.
     """
     free = free_memory_bytes()
     if free < required_bytes:
         raise ResourceError(
-            f"{purpose} takes about {required_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB "
-            "are free.",
+            f"{purpose} takes about {required_bytes / 1e9:,.1f} GB of memory, and "
+            f"{free / 1e9:,.1f} GB are free.",
             hint,
         )
 
 
 def require_disk(required_bytes: float, folder: Path, purpose: str) -> None:
-    """Refuse work for which a folder's disk has too little room.
+    """Raise if there is too little free space on a folder's disk.
 
     Args:
-        required_bytes: Bytes.
-        folder: It is there.
-        purpose: What needs them, as `training`: the middle of the sentence.
+        required_bytes: Disk space that the work needs.
+        folder: Existing folder on the disk.
+        purpose: What needs it, as in `training`, for the error message.
 
     Raises:
-        MachineError: There are fewer.
+        ResourceError: Less space is free.
     """
     free = shutil.disk_usage(folder).free
     if free < required_bytes:
@@ -57,20 +57,21 @@ def require_disk(required_bytes: float, folder: Path, purpose: str) -> None:
 
 
 def free_memory_bytes() -> int:
-    """The bytes that may still be taken, of the machine's memory and of the container's."""
+    """Free memory in bytes, within the limits of the machine and of the container."""
     import psutil
 
     return min([int(psutil.virtual_memory().available), *_container_free_memory()])
 
 
 def _container_free_memory() -> Iterator[int]:
-    for limit, taken, parts, name in _CGROUP_MEMORY_FILES:
+    for limit_file, usage_file, stat_file, field in _CGROUP_MEMORY_FILES:
         try:
-            most, now, rows = (
-                (_CGROUP_ROOT / file).read_text(encoding="ascii") for file in (limit, taken, parts)
+            limit, usage, statistics = (
+                (_CGROUP_ROOT / file).read_text(encoding="ascii")
+                for file in (limit_file, usage_file, stat_file)
             )
-            reclaimable = int(dict(row.split() for row in rows.splitlines())[name])
-            yield int(most) - int(now) + reclaimable
+            reclaimable = int(dict(line.split() for line in statistics.splitlines())[field])
+            yield int(limit) - int(usage) + reclaimable
         except (OSError, ValueError, KeyError):
-            # No control group of this version, or one without a limit ("max").
+            # There is no cgroup of this version, or it has no limit ("max").
             continue

@@ -1,6 +1,6 @@
-"""Files in folders that others may have prepared: one way to write, one way to read inside.
+"""Read and write files safely in folders that other users may have prepared.
 
-Nothing here follows a symbolic link out of the folder it was given.
+No function follows a symbolic link out of the folder that it was given.
 """
 
 import os
@@ -14,101 +14,100 @@ from typing import IO, Any
 
 from kdcli.errors import UsageError
 
-# Windows has no such flags, and its users need a right of their own to make links.
+# Windows lacks these flags; there, creating links needs a special permission.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for writing in binary; it takes the name `path` when the block ends well.
+    """Open a new binary file for writing and rename it to `path` when the block succeeds.
 
-    The file is created beside `path` under a name that nobody can foresee, brought to the disk,
-    and renamed. A link at `path` is replaced; what it points to is not touched. The mode follows
-    the umask.
+    The file is created next to `path` under an unpredictable name, synced to disk, and renamed. A
+    link at `path` is replaced, and its target is not touched. The mode follows the umask.
     """
-    beside = path.with_name(f".kd-{secrets.token_hex(8)}.new")
-    with os.fdopen(os.open(beside, _CREATE_FLAGS, 0o666), "wb") as file:
+    temporary = path.with_name(f".kd-{secrets.token_hex(8)}.new")
+    with os.fdopen(os.open(temporary, _CREATE_FLAGS, 0o666), "wb") as file:
         try:
             yield file
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            beside.replace(path)
+            temporary.replace(path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small text file and bring it to the disk: under its name it is whole or absent."""
+    """Write a small text file and sync it, so that `path` is either complete or unchanged."""
     with open_atomically(path) as file:
         file.write(text.encode())
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a text file, created where it is missing.
+    """Append to a text file, creating it if needed.
 
     Raises:
-        OSError: `path` is a link, or can't be written.
+        OSError: `path` is a link or can't be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW
     with os.fdopen(os.open(path, flags, 0o666), "ab") as file:
         file.write(text.encode())
 
 
-def refuse_symlinks(*places: Path) -> None:
-    """Raise where one of the places is a link: what is written there would land elsewhere.
+def refuse_symlinks(*paths: Path) -> None:
+    """Raise if a path is a symbolic link, because writes would end up elsewhere.
 
     Raises:
-        UsageError: Naming it.
+        UsageError: Names the link.
     """
-    for place in places:
-        if place.is_symlink():
+    for path in paths:
+        if path.is_symlink():
             raise UsageError(
-                f"{place} is a link, and kd writes or deletes there.",
-                "Put what it points to in its place, or name another --output.",
+                f"{path} is a link, and kd writes or deletes there.",
+                "Replace the link by its target, or name another --output.",
             )
 
 
 def is_inside(folder: Path, name: Any) -> bool:
-    """Whether `name`, from a file of others, stays in `folder` as a path and through its links.
+    """Return True if `name`, from an untrusted file, stays in `folder`, with links resolved.
 
-    The files of a snapshot in the Hub's cache are links to the cache's `blobs`: these count as
-    being inside.
+    The files of a snapshot in the Hub cache are links to the cache's `blobs`; these count as
+    inside.
     """
     if not isinstance(name, str) or "\0" in name:
         return False
     path = folder / name
-    # As it is written, and through its links.
+    # The path as written, and the path with its links resolved.
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
         return False
-    top, found = folder.resolve(), path.resolve()
-    if found.is_relative_to(top):
+    root, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(root):
         return True
-    for place in (top, *top.parents):
-        if place.parent.name == "snapshots":
-            return found.is_relative_to(place.parent.parent / "blobs")
+    for parent in (root, *root.parents):
+        if parent.parent.name == "snapshots":
+            return target.is_relative_to(parent.parent.parent / "blobs")
     return False
 
 
 def find_escaping_symlink(folder: Path) -> Path | None:
-    """The first link below `folder` that leads out of it; None where there is none."""
-    for place, folders, files in os.walk(folder):
+    """Find a symbolic link below `folder` that leads out of it; None if there is none."""
+    for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            path = Path(place, name)
+            path = Path(parent, name)
             if path.is_symlink() and not is_inside(folder, str(path.relative_to(folder))):
                 return path
     return None
 
 
 def hardlink_or_copy(source: str, target: str) -> None:
-    """Give a regular file a second name where it is this user's own, and copy it elsewhere.
+    """Create `target` as a hard link if this user owns `source`, otherwise as a copy.
 
-    Its owner could still write to a file of two names after it was checked.
+    A file of another user is copied, because its owner could change it after it was verified.
 
     Raises:
-        OSError: `source` is a link or no regular file, or can't be read.
+        OSError: `source` is a link, is not a regular file, or can't be read.
     """
     try:
         os.link(source, target, follow_symlinks=False)
@@ -116,45 +115,45 @@ def hardlink_or_copy(source: str, target: str) -> None:
             return
         Path(target).unlink()
     except (OSError, NotImplementedError):
-        pass  # Another disk, one without hard links, or a file that the system doesn't let us link.
-    # Not blocking: to open a pipe waits for whoever writes to it.
+        pass  # Another disk, one without hard links, or a link that the system forbids.
+    # O_NONBLOCK: opening a named pipe would wait for a writer.
     handle = os.open(source, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(f"{source} is no regular file")
+            raise OSError(f"{source} is not a regular file")
         with Path(target).open("xb") as copy:
             shutil.copyfileobj(file, copy)
 
 
-def _is_own_regular_file(found: os.stat_result) -> bool:
-    own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-    return own and stat.S_ISREG(found.st_mode)
+def _is_own_regular_file(status: os.stat_result) -> bool:
+    is_own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+    return is_own and stat.S_ISREG(status.st_mode)
 
 
 def apply_umask(folder: Path) -> None:
-    """Give every file below `folder` the mode that a new one gets there.
+    """Give every file below `folder` the mode that a new file gets there.
 
-    The writer of safetensors makes its files unreadable to all others, whatever the umask.
+    safetensors writes files that other users can't read, whatever the umask.
     """
     new = folder / f".kd-{secrets.token_hex(8)}.new"
     os.close(os.open(new, _CREATE_FLAGS, 0o666))
     mode = stat.S_IMODE(new.stat().st_mode)
     new.unlink()
-    for place, _, files in os.walk(folder):
-        for path in (Path(place, name) for name in files):
-            # A file that another run shares already has its mode.
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent, name) for name in files):
+            # A file that is shared with another run already has its mode.
             if path.stat().st_nlink == 1:
                 path.chmod(mode)
 
 
 def fsync_tree(path: Path) -> None:
-    """Have a file, or all that is in a folder, outlast a machine that goes down."""
-    for place in [path, *path.rglob("*")]:
-        fsync_path(place)
+    """Sync a file, or everything in a folder, to disk."""
+    for child in [path, *path.rglob("*")]:
+        fsync_path(child)
 
 
 def fsync_path(path: Path) -> None:
-    """Bring one file or a folder's list of names to the disk."""
+    """Sync one file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,8 +1,7 @@
-"""What a model is for: one label of a text, several, or a score.
+"""Tasks: single-label classification, multi-label classification and regression.
 
-The arithmetic in which the tasks differ stands here. Besides, each has its losses
-(`training/terms.py`), its way to be read (`data/targets.py`) and its figures
-(`evaluation/kinds.py`).
+This module holds the arithmetic in which they differ. Losses, label arrays (`data/labels`) and
+metrics (`evaluation/metrics`) of each task are in those packages.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,23 +18,26 @@ _MIN_PROBABILITY = 1e-12  # a probability of 0 has no logit
 
 @dataclass(frozen=True)
 class Task:
-    """A task. Logits are (texts, outputs); truths are what `predict` gives, of the data.
+    """Definition of a task.
+
+    Logits have the shape (texts, outputs). The ground truth has the shape that `predict` returns.
 
     Attributes:
         name: transformers' `problem_type`.
-        description: What a person calls it.
-        primary_metric: The figure that decides; the higher, the better.
-        primary_metric_title: The headline's, in a table.
-        predict: What logits say: class ids, (texts,); whether each label is there, (texts, labels);
-            scores, (texts,).
-        score: The headline of decisions and truths.
-        probabilities: Of logits, float64, (texts, outputs); of a score there are none.
-        log_loss: Of logits and truths, in nats, the mean over texts (and labels).
-        missing_label: What stands for the label of a text that has none.
-        average_logits: Several models' logits, (models, texts, outputs), and their shares, (models,): the
-            logits of the mean of what they say.
-        prior_logits: Of truths, the logits that say of each text what is so of all of them, (outputs,).
-            None where logits of 0 are near enough.
+        description: Short description for the user.
+        primary_metric: Metric that selects the best model; higher is better.
+        primary_metric_title: Title of the primary metric in a table.
+        predict: Predictions from logits: class ids, (texts,); presence of each label, bool,
+            (texts, labels); or scores, (texts,).
+        score: Primary metric of predictions and ground truth.
+        average_logits: Logits of the weighted mean prediction of several models, from logits
+            (models, texts, outputs) and weights (models,).
+        missing_label: Placeholder for the label of a text without one.
+        probabilities: Probabilities from logits, float64, (texts, outputs); None for regression.
+        log_loss: Mean over texts (and labels) in nats, from logits and ground truth; None for
+            regression.
+        prior_logits: Initial bias of a new head, (outputs,), from the ground truth: log-odds of the
+            labels, or the mean score. None if the head starts from 0.
     """
 
     name: TaskName
@@ -59,33 +61,33 @@ def _accuracy(predictions: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _micro_f1(predictions: np.ndarray, truth: np.ndarray) -> float:
-    given, there = predictions.astype(bool), truth.astype(bool)
-    either = given.sum() + there.sum()
-    return float(2 * (given & there).sum() / either) if either else 0.0
+    predicted, present = predictions.astype(bool), truth.astype(bool)
+    total = predicted.sum() + present.sum()
+    return float(2 * (predicted & present).sum() / total) if total else 0.0
 
 
 def _spearman(predictions: np.ndarray, truth: np.ndarray) -> float:
     if len(predictions) < 2 or np.ptp(predictions) == 0 or np.ptp(truth) == 0:
         return 0.0
-    # Every command reads a recipe, and few need what takes half a second to import.
+    # Imported here because it takes half a second, and few commands need it.
     from scipy.stats import spearmanr
 
     return float(spearmanr(predictions, truth).statistic)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    found: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
-    return found
+    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
+    return probabilities
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    found: np.ndarray = expit(logits.astype(np.float64))
-    return found
+    probabilities: np.ndarray = expit(logits.astype(np.float64))
+    return probabilities
 
 
 def _cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
-    right = logits[np.arange(len(logits)), truth]
-    return float(np.mean(logsumexp(logits, axis=-1) - right))
+    true_logits = logits[np.arange(len(logits)), truth]
+    return float(np.mean(logsumexp(logits, axis=-1) - true_logits))
 
 
 def _binary_cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
@@ -93,9 +95,9 @@ def _binary_cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _label_log_odds(truth: np.ndarray) -> np.ndarray:
-    # Half a text more with each label and half a one without: no odds are endless.
-    found: np.ndarray = logit((truth.sum(0) + 0.5) / (len(truth) + 1))
-    return found
+    # Half a text is added with each label and half a text without, so the odds stay finite.
+    log_odds: np.ndarray = logit((truth.sum(0) + 0.5) / (len(truth) + 1))
+    return log_odds
 
 
 def _mean_score(truth: np.ndarray) -> np.ndarray:
@@ -103,14 +105,14 @@ def _mean_score(truth: np.ndarray) -> np.ndarray:
 
 
 def _average_softmax_logits(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    found: np.ndarray = logsumexp(log_softmax(logits, axis=-1), axis=0, b=weights[:, None, None])
-    return found
+    log_mean: np.ndarray = logsumexp(log_softmax(logits, axis=-1), axis=0, b=weights[:, None, None])
+    return log_mean
 
 
 def _average_sigmoid_logits(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
     mean = np.tensordot(weights, expit(logits), axes=1)
-    found: np.ndarray = logit(mean.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
-    return found
+    mean_logits: np.ndarray = logit(mean.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
+    return mean_logits
 
 
 def _average_scores(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -119,7 +121,7 @@ def _average_scores(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 SINGLE_LABEL = Task(
     "single_label_classification",
-    "one label a text",
+    "one label per text",
     "accuracy",
     "accuracy",
     lambda logits: logits.argmax(-1),
@@ -130,7 +132,7 @@ SINGLE_LABEL = Task(
 )
 MULTI_LABEL = Task(
     "multi_label_classification",
-    "any number of labels a text",
+    "any number of labels per text",
     "micro_f1",
     "micro F1",
     lambda logits: logits > 0,
@@ -142,7 +144,7 @@ MULTI_LABEL = Task(
 )
 REGRESSION = Task(
     "regression",
-    "a score a text",
+    "a score per text",
     "spearman",
     "Spearman",
     lambda logits: logits[:, 0],

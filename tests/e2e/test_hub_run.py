@@ -170,7 +170,7 @@ def test_a_branch_a_pull_request_and_a_private_repository(distilled, kd, hub):
 
 @pytest.mark.parametrize(
     ("status", "code", "says"),
-    [(403, 2, "the token is missing, wrong, or may not do that"), (500, 3, "injected 500")],
+    [(403, 2, "the token is missing, wrong, or lacks permission"), (500, 3, "injected 500")],
 )
 def test_a_push_that_fails_is_one_sentence_and_goes_the_second_time(
     distilled, kd, hub, status, code, says

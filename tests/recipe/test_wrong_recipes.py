@@ -106,7 +106,7 @@ PATHS = {
     ),
     "a long name": (LONG, f"{LONG} is too long for a path"),
     "a long path": (f"./{LONG}", ".*a is too long for a path"),
-    "a NUL": ('"./a\\0b"', r"\./a\\x00b: no path holds such a character"),
+    "a NUL": ('"./a\\0b"', r"\./a\\x00b: a path can't contain this character"),
     "a link to itself": ("./loop", "./loop is a link to itself"),
 }
 SOURCES = {
