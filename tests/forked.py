@@ -10,12 +10,14 @@ streams, limits) and what it imports when.
         process.send_signal(signal.SIGINT)
 """
 
+import atexit
 import functools
 import gc
 import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import struct
@@ -124,11 +126,33 @@ class Process:
 
 
 def start(*arguments: object, cwd: object = None, env: Mapping[str, str] | None = None) -> Process:
-    """Start what `python ARGUMENTS` is, of the forms `-m MODULE …` and `-c CODE …`."""
-    env = os.environ if env is None else env
-    of_hub = {name: value for name, value in env.items() if name.startswith(_VARIABLES)}
+    """Start `python ARGUMENTS`, of the forms `-m MODULE …` and `-c CODE …`."""
+    env = dict(os.environ if env is None else env)
+    if env.get("HF_HOME") not in (None, os.environ.get("HF_HOME")):
+        env["HF_HOME"] = _linked(Path(env["HF_HOME"]))
+    names = ("DATASETS_", "HF_", "TRANSFORMERS_") if "HF_HOME" in env else _VARIABLES
+    of_hub = {name: value for name, value in env.items() if name.startswith(names)}
     server = _with_hub(frozenset(of_hub.items()))
     return Process(server, [*map(str, arguments)], env, str(cwd or Path.cwd()))
+
+
+def _linked(home: Path) -> str:
+    """Return one path for every cache: a process that has imported the libraries serves them all.
+
+    Processes that run at the same time share the cache of the last.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    link = _folder() / "hf"
+    link.unlink(missing_ok=True)
+    link.symlink_to(home)
+    return str(link)
+
+
+@functools.cache
+def _folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="kd-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def python(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -158,7 +182,7 @@ def _libraries() -> socket.socket:
     return _ask(ours, {"serve": _LIBRARIES, "env": dict(os.environ)})
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=6)
 def _with_hub(variables: frozenset[tuple[str, str]]) -> socket.socket:
     outside = {n: value for n, value in os.environ.items() if not n.startswith(_VARIABLES)}
     return _ask(_libraries(), {"serve": _OF_THE_HUB, "env": outside | dict(variables)})

