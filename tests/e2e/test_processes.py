@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import socket
 import time
 from pathlib import Path
 
@@ -44,6 +44,30 @@ def recipe(tiny_teacher, tokenizer, small_data, tmp_path_factory):
 
 def start(launcher, recipe, folder: Path, *flags):
     return forked.start(*launcher, "distill", recipe, "--output", folder, *flags)
+
+
+def start_two(recipe, folder: Path, *flags):
+    """Start both ranks as a launcher does, without its two new interpreters."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    arguments = ("-m", "kdcli", "distill", recipe, "--output", folder, *flags)
+    return [
+        forked.start(
+            *arguments,
+            env=os.environ
+            | address
+            | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in "01"
+    ]
+
+
+def errors_of(processes) -> str:
+    """What they wrote until both ended, none of them well."""
+    errors = [process.communicate()[1] for process in processes]
+    assert all(process.returncode for process in processes), errors
+    return "".join(errors)
 
 
 def records(folder):
@@ -94,9 +118,7 @@ def test_only_one_of_them_writes_and_speaks(finished):
 
 
 def test_a_mistake_is_told_once(recipe, tmp_path):
-    process = start(TWO, recipe, tmp_path / "run", "--set", "data.label=nothing")
-    _, err = process.communicate()
-    assert process.returncode != 0
+    err = errors_of(start_two(recipe, tmp_path / "run", "--set", "data.label=nothing"))
     assert err.count("there is no column nothing") == 1
     assert not (tmp_path / "run" / "teacher").exists()
 
@@ -107,33 +129,19 @@ LONG = ["--set", "teacher.fine_tune.epochs=500", "--checkpoint-every", "20"]
 @pytest.fixture
 def training(recipe, tmp_path):
     """Two processes in the middle of a fit, with a checkpoint behind them."""
-    process = start(TWO, recipe, tmp_path / "run", *LONG)
+    processes = start_two(recipe, tmp_path / "run", *LONG)
     while not list(tmp_path.glob("run/.work/teacher/*/checkpoint-*/whole.json")):
-        assert process.poll() is None, process.communicate()[1]
+        assert processes[0].poll() is None, processes[0].communicate()[1]
         time.sleep(0.05)
-    yield process
-    process.kill()
+    yield processes
+    for process in processes:
+        process.kill()
 
 
-def worker(launcher, rank):
-    """The process of a rank that the launcher started."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if parent == launcher.pid and f"RANK={rank}".encode() in environment:
-            return int(folder.name)
-    raise AssertionError("no such process")
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_ends_all_and_one_alone_can_go_on(training, recipe, tmp_path, rank):
-    os.kill(worker(training, rank), signal.SIGKILL)
-    _, err = training.communicate()
-    assert training.returncode != 0
+    training[rank].kill()
+    err = errors_of(training)
     assert "Another of the 2 processes of this run has ended. Run the same command again" in err
     assert "a bug" not in err
     # From the checkpoint of two, one process goes on; the run is then as long as it was to be.
@@ -147,9 +155,9 @@ def test_a_killed_worker_ends_all_and_one_alone_can_go_on(training, recipe, tmp_
 
 
 def test_asked_to_stop_they_agree_on_a_step(training, tmp_path):
-    training.terminate()
-    _, err = training.communicate()
-    assert training.returncode != 0
+    for process in training:
+        process.terminate()
+    err = errors_of(training)
     assert err.count("Stopped at step") == 1
     step = int(err.partition("Stopped at step ")[2].split()[0].replace(",", ""))
     (checkpoint,) = tmp_path.glob(f"run/.work/teacher/*/checkpoint-{step}")
