@@ -22,6 +22,7 @@ from pathlib import Path
 import helpers
 import properties  # noqa: F401 - sets hypothesis up
 import pytest
+from filelock import FileLock
 
 from kdcli.recipe.loading import shipped_recipes_folder
 from kdcli.sanitize import printable
@@ -31,18 +32,63 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are processors: tests wait for servers and other processes."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Use one worker more than there are processors, and none for single files.
+
+    Tests wait for servers and other processes. What starts a worker takes longer than most files.
+    """
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
     return (os.cpu_count() or 1) + 1
 
 
-# Each file is one worker's; these take minutes. Begun last, they would keep one worker busy alone.
-LONG = ("tests/e2e/", "tests/test_sweep.py", "tests/test_pipeline.py", "tests/stages/")
+# These take longest. Begun last, they would keep one worker busy alone.
+LONG = ("tests/e2e/", "tests/test_sweep.py", "tests/test_pipeline.py", "tests/stages/",
+        "tests/models/test_every")  # fmt: skip
+# Workers share the tests of these; every other file is one worker's, with its module's fixtures.
+SHARED = re.compile("tests/(e2e/test_(hub_faults|machine_faults|labels)|fuzz/|models/test_every|"
+                    "test_hub|test_pipeline)")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     """Put the files that take long first."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give a worker a file at a time, or a test function of a `SHARED` file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid.partition("[" if SHARED.match(nodeid) else "::")[0]
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory):
+    """Make a folder that all workers share, and that no test may change.
+
+    Call it with a name and a function that fills the empty folder of that name.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name, fill):
+        folder, made = shared / f"shared-{name}", shared / f"shared-{name}.made"
+        with FileLock(shared / f"shared-{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                made.touch()
+        return folder
+
+    return make
 
 
 SPLITS = {"train": 120, "validation": 34, "test": 34}
@@ -67,16 +113,18 @@ def labels(help_desk) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def small_data(help_desk, tmp_path_factory) -> Path:
+def small_data(help_desk, make_once) -> Path:
     """A part of it, every label in every split, as a folder of CSV files."""
-    folder = tmp_path_factory.mktemp("small")
-    for split, rows in SPLITS.items():
-        part = help_desk[split].class_encode_column("intent")
-        part = part.train_test_split(rows, seed=0, stratify_by_column="intent")["test"]
-        frame = part.to_pandas()
-        frame["intent"] = [part.features["intent"].int2str(i) for i in part["intent"]]
-        frame.to_csv(folder / f"{split}.csv", index=False)
-    return folder
+
+    def fill(folder):
+        for split, rows in SPLITS.items():
+            part = help_desk[split].class_encode_column("intent")
+            part = part.train_test_split(rows, seed=0, stratify_by_column="intent")["test"]
+            frame = part.to_pandas()
+            frame["intent"] = [part.features["intent"].int2str(i) for i in part["intent"]]
+            frame.to_csv(folder / f"{split}.csv", index=False)
+
+    return make_once("small", fill)
 
 
 @pytest.fixture(scope="session")
@@ -115,35 +163,38 @@ def config(tokenizer):
 
 
 @pytest.fixture(scope="session")
-def tiny_backbone(tokenizer, config, tmp_path_factory) -> Path:
+def tiny_backbone(tokenizer, config, make_once) -> Path:
     """A folder with a BERT that has no head."""
     import torch
     from transformers import BertModel
 
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    def fill(folder):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return make_once("backbone", fill)
 
 
 @pytest.fixture(scope="session")
-def tiny_teacher(tokenizer, config, labels, tmp_path_factory) -> Path:
+def tiny_teacher(tokenizer, config, labels, make_once) -> Path:
     """A folder with a BERT classifier of the help desk's labels, untrained."""
     import torch
     from transformers import BertForSequenceClassification
 
-    folder = tmp_path_factory.mktemp("teacher")
-    torch.manual_seed(0)
     classes = {
         "id2label": dict(enumerate(labels)),
         "label2id": {n: i for i, n in enumerate(labels)},
     }
-    BertForSequenceClassification(type(config)(**{**config.to_dict(), **classes})).save_pretrained(
-        folder
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
+
+    def fill(folder):
+        torch.manual_seed(0)
+        BertForSequenceClassification(type(config)(**config.to_dict() | classes)).save_pretrained(
+            folder
+        )
+        tokenizer.save_pretrained(folder)
+
+    return make_once("teacher", fill)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import forked
 import numpy as np
@@ -43,12 +41,13 @@ def recipe(parts, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(parts, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    listener = Listener()
-    runner.run_pipeline(recipe(parts), folder, listener)
-    assert listener.started == ALL
-    return folder
+def finished(parts, make_once):
+    def fill(folder):
+        listener = Listener()
+        runner.run_pipeline(recipe(parts), folder / "tiny", listener)
+        assert listener.started == ALL
+
+    return make_once("pipeline", fill) / "tiny"
 
 
 def again(parts, folder, **changes):
@@ -118,7 +117,8 @@ def test_the_plan_names_the_key_that_changed(parts, own):
     reasons = [p.reason for p in planning.plan_stages(changed, RunFolder.open(own))]
     assert reasons[0] == "seed was 3, is 4"
     assert all(reasons)
-    assert not any(p.reason for p in planning.plan_stages(recipe(parts), RunFolder.open(own)))
+    reasons = [p.reason for p in planning.plan_stages(recipe(parts), RunFolder.open(own))]
+    assert reasons == [None] * len(ALL)
 
 
 @pytest.mark.parametrize("fault", ["was changed", "is missing"])
@@ -249,7 +249,8 @@ def test_a_run_beside_it_lends_its_teacher(parts, own):
     runner.run_pipeline(changed, beside, listener)
     assert listener.started == ["student", "distill", *ALL[4:]]
     assert any("Another run has done stage teacher" in message for message in listener.said)
-    assert not any(p.reason for p in planning.plan_stages(changed, RunFolder.open(beside)))
+    reasons = [p.reason for p in planning.plan_stages(changed, RunFolder.open(beside))]
+    assert reasons == [None] * len(ALL)
     # A copy, not a link: what becomes of one is nothing to the other.
     shutil.rmtree(own)
     assert again(parts, beside, student={"keep": [1, 2]}) == ALL[3:]
@@ -369,12 +370,11 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
 
 def test_who_holds_a_run_is_said(parts, own):
     code = (
-        "import sys, time; from pathlib import Path; from kdcli.locks import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)\n"
+        "import sys, time; from pathlib import Path; from kdcli.pipeline.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', file=sys.stderr); time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", code, str(own)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
+    with forked.start("-c", code, own) as other:
+        assert other.stderr.readline() == "held\n"
         with pytest.raises(UsageError, match=f"process {other.pid} on .*, since 20"):
             runner.run_pipeline(recipe(parts), own, SilentReporter())
         other.kill()

@@ -28,9 +28,12 @@ LABELS = {"cancel_order": "annuler_la_commande_é", "track_order": "追踪"}
 
 
 @pytest.fixture(scope="module")
-def recipe(tiny_backbone, small_data, tmp_path_factory):
+def recipe(tiny_backbone, small_data, make_once):
     """A recipe of seconds, whose data and label names aren't all ASCII."""
-    folder = tmp_path_factory.mktemp("recipe")
+    return make_once("faults", partial(_write_recipe, tiny_backbone, small_data)) / "tiny.yaml"
+
+
+def _write_recipe(tiny_backbone, small_data, folder):
     data = shutil.copytree(small_data, folder / "data")
     for file in data.iterdir():
         rows = pd.read_csv(file)
@@ -38,14 +41,12 @@ def recipe(tiny_backbone, small_data, tmp_path_factory):
         rows.loc[changed, "text"] += " ça va ?"
         rows["intent"] = rows["intent"].replace(LABELS)
         rows.to_csv(file, index=False)
-    path = folder / "tiny.yaml"
-    path.write_text(
+    (folder / "tiny.yaml").write_text(
         f"name: tiny\ndata: {{dataset: {data}, label: intent}}\n"
         f"teacher:\n  model: {tiny_backbone}\n  fine_tune: {FIT % 1}\n"
         f"distill: {FIT % 4}\n"
         "evaluate: {latency_texts: 3, out_of_scope: annuler_la_commande_é}\n"
     )
-    return path
 
 
 def command(*arguments):
@@ -89,12 +90,14 @@ def outcome(run):
 
 
 @pytest.fixture(scope="module")
-def expected(recipe, tmp_path_factory):
+def expected(recipe, make_once):
     """What an unbroken run comes to."""
-    run = tmp_path_factory.mktemp("unbroken") / "run"
-    done = forked.kd("distill", recipe, "-o", run)
-    assert done.returncode == 0, done.stderr
-    return outcome(run)
+
+    def fill(folder):
+        done = forked.kd("distill", recipe, "-o", folder / "run")
+        assert done.returncode == 0, done.stderr
+
+    return outcome(make_once("unbroken", fill) / "run")
 
 
 class Disk:
@@ -315,13 +318,16 @@ LOCALES = {
 
 
 @pytest.fixture(scope="module")
-def plain(recipe, tmp_path_factory, expected):
-    """A run of the C locale."""
-    run = tmp_path_factory.mktemp("plain") / "run"
-    done = kd("distill", recipe, "-o", run, env=LOCALES["C"], encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-    assert outcome(run) == expected
-    return run
+def plain(recipe, make_once, expected, tmp_path_factory):
+    """A run of the C locale, to be run again."""
+
+    def fill(folder):
+        done = kd("distill", recipe, "-o", folder / "run", env=LOCALES["C"], encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+        assert outcome(folder / "run") == expected
+
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return shutil.copytree(make_once("plain", fill) / "run", folder)
 
 
 @pytest.mark.parametrize("env", LOCALES.values(), ids=LOCALES)

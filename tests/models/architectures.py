@@ -460,15 +460,18 @@ def build_model(config: Any) -> Any:
     return model
 
 
-def spread(model: Any, inputs: Sequence[Mapping[str, Tensor]]) -> None:
-    """Change a classifier's last layer, so that its labels differ among inputs."""
+def spread(model: Any, inputs: Sequence[Mapping[str, Tensor]], *, remembers: bool) -> None:
+    """Change a classifier's last layer, so that its labels differ among inputs.
+
+    A model that remembers is copied for each input: a short text changes BigBird for good.
+    """
     last = [m for m in model.modules() if getattr(m, "out_features", 0) == len(LABELS)][-1]
     read: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, given: read.append(given[0]))
 
     def logits() -> Tensor:
-        # A copy for each: reading a short text changes BigBird for good.
-        return torch.cat([copy.deepcopy(model)(**one).logits for one in inputs])
+        copies = (copy.deepcopy(model) if remembers else model for _ in inputs)
+        return torch.cat([m(**one).logits for m, one in zip(copies, inputs, strict=True)])
 
     with torch.no_grad():
         logits()
@@ -517,7 +520,8 @@ def save(
     reader = build_tokenizer(kind, limit or it.limit, **tokenizer)
     texts = some_texts(8, seed=1, shortest=it.shortest, longest=it.limit)
     cut = {"truncation": True, "max_length": it.limit, "return_tensors": "pt"}
-    spread(model, [reader(text, **cut) for text in texts])
+    inputs = [reader(text, **cut) for text in texts]
+    spread(model, inputs, remembers=it.remembers)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     reader.save_pretrained(folder)
     return it

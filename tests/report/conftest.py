@@ -12,9 +12,12 @@ FIT = {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3}
 
 
 @pytest.fixture(scope="session")
-def run(tiny_backbone, small_data, tmp_path_factory):
+def run(tiny_backbone, small_data, make_once):
     """Its folder."""
-    folder = tmp_path_factory.mktemp("where")
+    return make_once("report", lambda folder: _run(tiny_backbone, small_data, folder)) / "run"
+
+
+def _run(tiny_backbone, small_data, folder):
     (folder / "texts").mkdir()
     for file in small_data.glob("*.csv"):
         frame = pd.read_csv(file)
@@ -31,4 +34,3 @@ def run(tiny_backbone, small_data, tmp_path_factory):
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     })  # fmt: skip
     runner.run_pipeline(recipe, folder / "run", SilentReporter())
-    return folder / "run"
