@@ -3,10 +3,15 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections import Counter
 
 from kdcli.cli.app import _LIBRARY_ENVIRONMENT
+
+# A shell that starts a run in the background has it ignore Ctrl-C, and so would its processes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")

@@ -40,7 +40,8 @@ _OF_THE_HUB = (
     "accelerate", "datasets", "transformers.trainer",
     "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert",
     "transformers.models.distilbert.modeling_distilbert", "kdcli.cli.app", "kdcli.pipeline.runner",
-    "kdcli.stages.distill", "kdcli.stages.evaluate", "kdcli.stages.html_report", "kdcli.pipeline.preflight",
+    "kdcli.stages.distill", "kdcli.stages.evaluate", "kdcli.stages.html_report",
+    "kdcli.pipeline.preflight",
 )  # fmt: skip
 _VARIABLES = ("DATASETS_", "HF_", "HOME", "TRANSFORMERS_", "XDG_")
 _PATIENCE = 600  # seconds: a machine may have other things to do

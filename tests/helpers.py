@@ -11,6 +11,13 @@ def kd(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
+def kd_stdout(*arguments: object) -> str:
+    """Run `kd ARGUMENTS` in this process, expect success and return what it printed."""
+    done = kd(*arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 class Listener(SilentReporter):
     """Keeps what it is told.
 

@@ -5,20 +5,13 @@ import re
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
-from typer.testing import CliRunner
+from helpers import kd, kd_stdout
 
-from kdcli.cli.app import app
 from kdcli.data import dataset_loading
 from kdcli.recipe.loading import load_recipe
 
 QUESTIONS = [f"how do I get from here to place {i} by train" for i in range(40)]
 INTENTS = [("route", "price", "oos")[i % 3] for i in range(40)]
-
-
-def kd(*arguments):
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 @pytest.fixture
@@ -29,8 +22,8 @@ def new(tmp_path, monkeypatch):
     def run(columns, *flags, name="mine.jsonl"):
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        kd("recipe", "new", "--data", name, *flags)
-        assert "a sound recipe" in kd("recipe", "check", "recipe.yaml")
+        kd_stdout("recipe", "new", "--data", name, *flags)
+        assert "a sound recipe" in kd_stdout("recipe", "check", "recipe.yaml")
         return load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
 
     return run
@@ -60,7 +53,7 @@ def test_the_same_data_gives_the_same_recipe_and_another_one_stays(new, tmp_path
     _, text = new(columns)
     assert new(columns)[1] == text
     (tmp_path / "recipe.yaml").write_text("name: by-hand\n")
-    done = CliRunner().invoke(app, ["recipe", "new", "--data", "mine.jsonl"])
+    done = kd("recipe", "new", "--data", "mine.jsonl")
     assert done.exit_code == 2
     assert done.stderr == "Error: recipe.yaml exists. Name another file: --output.\n"
     assert (tmp_path / "recipe.yaml").read_text() == "name: by-hand\n"
@@ -127,7 +120,7 @@ CODES = ["62.01", "47.11", "10.02", "62.10"] * 10
 def test_a_recipe_for_labels_in_csv_is_one_that_loads(tmp_path, monkeypatch, cells, task, names):
     monkeypatch.chdir(tmp_path)
     Dataset.from_dict({"text": QUESTIONS, "label": cells}).to_csv("d.csv", index=False)
-    kd("recipe", "new", "--data", "d.csv")
+    kd_stdout("recipe", "new", "--data", "d.csv")
     recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert recipe.data.task == task
     assert recipe.data.label_separator is None
@@ -142,7 +135,7 @@ def test_fractions_in_a_sheet_are_guessed_as_they_are_read(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     rows = {"text": QUESTIONS, "label": [i / 2 for i in range(1, 11)] * 4}
     Dataset.from_dict(rows).to_pandas().to_excel("d.xlsx", index=False)
-    kd("recipe", "new", "--data", "d.xlsx")
+    kd_stdout("recipe", "new", "--data", "d.xlsx")
     recipe = load_recipe("recipe.yaml")
     assert (
         recipe.data.task
@@ -164,7 +157,7 @@ def test_columns_of_true_and_false_are_labels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rude = [str(yes).upper() for yes in YES]
     Dataset.from_dict({"text": QUESTIONS, "rude": rude, "loud": rude[::-1]}).to_csv("d.csv")
-    kd("recipe", "new", "--data", "d.csv")
+    kd_stdout("recipe", "new", "--data", "d.csv")
     assert dataset_loading.load_dataset_splits(load_recipe("recipe.yaml").data, 0).label_names == (
         "rude",
         "loud",
@@ -176,7 +169,7 @@ def test_a_test_split_of_minus_one_alone_has_no_labels(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     for split, labels in (("train", [0, 1]), ("validation", [1, 0]), ("test", [-1, -1])):
         Dataset.from_dict({"text": QUESTIONS, "label": labels * 20}).to_csv(f"d/{split}.csv")
-    kd("recipe", "new", "--data", "d")
+    kd_stdout("recipe", "new", "--data", "d")
     recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert "# 2 labels: 0, 1\n" in text
     assert dataset_loading.load_dataset_splits(recipe.data, 0).label_names == ("0", "1")
@@ -233,7 +226,7 @@ def test_the_splits_of_a_saved_data_set_are_those_of_the_recipe(tmp_path, monkey
     unknown = Dataset.from_dict({"sentence": QUESTIONS, "label": [-1] * 40}, split.features)
     saved = {"train": split, "dev": split, "test": unknown}
     DatasetDict(saved).save_to_disk(str(tmp_path / "d"))
-    kd("recipe", "new", "--data", "d", "--teacher", "distilbert/distilbert-base-uncased")
+    kd_stdout("recipe", "new", "--data", "d", "--teacher", "distilbert/distilbert-base-uncased")
     recipe = load_recipe("recipe.yaml")
     assert recipe.data.splits.model_dump() == {
         "train": "train", "validation": "dev", "test": None
@@ -257,7 +250,7 @@ def test_what_a_stranger_s_file_holds_adds_no_line(new):
 
 def test_a_teacher_at_hand_is_looked_at(tmp_path, monkeypatch, tiny_teacher, small_data):
     monkeypatch.chdir(tmp_path)
-    kd("recipe", "new", "--data", small_data, "--teacher", tiny_teacher)
+    kd_stdout("recipe", "new", "--data", small_data, "--teacher", tiny_teacher)
     recipe, text = load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
     assert recipe.teacher.fine_tune is None
     assert "nothing to fine-tune" in text
@@ -269,6 +262,6 @@ def test_a_teacher_at_hand_is_looked_at(tmp_path, monkeypatch, tiny_teacher, sma
 @pytest.mark.slow
 def test_the_recipe_runs(tmp_path, monkeypatch, tiny_backbone, small_data):
     monkeypatch.chdir(tmp_path)
-    kd("recipe", "new", "--data", small_data, "--teacher", tiny_backbone)
-    kd("distill", "recipe.yaml", "--quiet")
+    kd_stdout("recipe", "new", "--data", small_data, "--teacher", tiny_backbone)
+    kd_stdout("distill", "recipe.yaml", "--quiet")
     assert (tmp_path / "runs" / load_recipe("recipe.yaml").name / "report.html").is_file()

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer
 from datasets import Dataset
-from typer.testing import CliRunner
+from helpers import kd
 
-from kdcli.cli.app import app
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
 from kdcli.pipeline import runner
@@ -40,10 +39,6 @@ def here(tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, SECRET)
     return folder
-
-
-def kd(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def contents(folder):

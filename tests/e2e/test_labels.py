@@ -6,11 +6,10 @@ import json
 import pytest
 import torch
 from datasets import Dataset
+from helpers import kd_stdout
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
-from typer.testing import CliRunner
 
 from kdcli.api.model_evaluation import evaluate_models
-from kdcli.cli.app import app
 from kdcli.models.model_files import find_weight_files
 from kdcli.progress import SilentReporter
 
@@ -18,16 +17,10 @@ COUNT = 12
 FEW = ("evaluate.latency_texts=1", "--latency-texts 1")
 
 
-def kd(*arguments):
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert done.exit_code == 0, done.output
-    return done
-
-
 def distilled(folder, *more):
     """The run of `recipe.yaml`, briefly, and its figures."""
     few = ("distill.epochs=1", "baseline=false", FEW[0])
-    kd(
+    kd_stdout(
         "distill",
         "recipe.yaml",
         "--quiet",
@@ -102,7 +95,7 @@ def test_a_student_s_outputs_are_those_of_a_teacher_without_names(
     names = [*map("LABEL_{}".format, range(COUNT))]
     model = classifier(tmp_path / "model", config, tokenizer, texts, names)
     data = write(tmp_path / "data", texts, answers(model, texts), str)
-    kd("recipe", "new", "--data", data, "--teacher", model)
+    kd_stdout("recipe", "new", "--data", data, "--teacher", model)
     assert "nothing to fine-tune" in (tmp_path / "recipe.yaml").read_text()
     (made, found) = distilled(tmp_path)
     assert found["models"][0]["splits"]["test"]["accuracy"] == 1.0
@@ -116,7 +109,7 @@ def test_codes_make_as_many_outputs_as_there_are(tmp_path, monkeypatch, tiny_bac
     monkeypatch.chdir(tmp_path)
     codes = [1011, 47110, 62010, 86210, 150_000]
     data = write(tmp_path / "data", texts, [codes[i % 5] for i in range(len(texts))], int)
-    kd("recipe", "new", "--data", data, "--teacher", tiny_backbone)
+    kd_stdout("recipe", "new", "--data", data, "--teacher", tiny_backbone)
     student = distilled(tmp_path, "--set", "teacher.fine_tune.epochs=1")[0] / "student"
     named = json.loads((student / "config.json").read_text())["id2label"]
     assert named == {str(i): str(code) for i, code in enumerate(codes)}
@@ -147,7 +140,7 @@ def test_multi_hot_lists_mean_the_model_s_outputs(tmp_path, monkeypatch, config,
         "splits"
     ]
     assert figures["test"]["micro_f1"] == 1.0
-    kd("recipe", "new", "--data", "data", "--teacher", model)
+    kd_stdout("recipe", "new", "--data", "data", "--teacher", model)
     run, found = distilled(tmp_path)
     assert found["models"][0]["splits"]["test"]["micro_f1"] == 1.0
     named = json.loads((run / "student/config.json").read_text())["id2label"]

@@ -2,12 +2,10 @@
 
 import json
 
+import helpers
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
-from typer.testing import CliRunner
-
-from kdcli.cli.app import app
 
 TEXTS = ["where is my card", "how do I open an account", "my card is lost, what now", "hello"]
 STARS = [4, 1, 5, 2]
@@ -34,8 +32,8 @@ def run(tmp_path, tokenizer, config):
     return run
 
 
-def kd(*arguments):
-    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments), "--json"])
+def evaluate(*arguments):
+    done = helpers.kd("evaluate", *arguments, "--json")
     return done, done.stdout and json.loads(done.stdout)
 
 
@@ -57,7 +55,7 @@ def test_other_texts_are_read_as_the_run_s_own(run, tmp_path, label, model):
     lines = [f'"{text}",{stars}' for text, stars in zip(TEXTS, STARS, strict=True)]
     (tmp_path / "other.csv").write_text("\n".join([f"review,{label}", *lines]))
     flags = [] if label == "stars" else ["--label", label]
-    done, found = kd(run / model, "--data", tmp_path / "other.csv", *flags)
+    done, found = evaluate(run / model, "--data", tmp_path / "other.csv", *flags)
     assert done.exit_code == 0, done.stderr
     assert found["task"] == "regression"
     figures = found["models"][0]["splits"]["train"]
@@ -66,12 +64,12 @@ def test_other_texts_are_read_as_the_run_s_own(run, tmp_path, label, model):
 
 def test_a_flag_overrides_what_the_run_says(run, tmp_path):
     (tmp_path / "other.csv").write_text("text,stars\na,1\nb,2\n")
-    done, _ = kd(run, "--data", tmp_path / "other.csv")
+    done, _ = evaluate(run, "--data", tmp_path / "other.csv")
     assert done.exit_code == 2
     assert "no column review" in done.stderr
-    done, _ = kd(run, "--data", tmp_path / "other.csv", "--text", "text")
+    done, _ = evaluate(run, "--data", tmp_path / "other.csv", "--text", "text")
     assert done.exit_code == 0, done.stderr
-    done, _ = kd(
+    done, _ = evaluate(
         run, "--data", tmp_path / "other.csv", "--text", "text",
         "--set", "data.task=multi_label_classification",
     )  # fmt: skip

@@ -13,6 +13,7 @@ import forked
 import numpy as np
 import pytest
 from chat_server import ANSWER, PROMPT, ChatServer
+from helpers import Listener
 from teachers.conftest import label_of, texts_of
 
 from kdcli.data import dataset_loading as data
@@ -101,19 +102,14 @@ def test_votes_are_shares(corpus):
 
 @pytest.mark.parametrize("logprobs", [True, False])
 def test_an_answer_that_is_no_label(corpus, logprobs):
-    class Heard(SilentReporter):
-        said = ()
-
-        def say(self, message):
-            self.said = (*self.said, message)
-
-    heard, server = Heard(), ChatServer(LABELS, logprobs=logprobs, say=lambda text: "I can't tell")
+    heard = Listener()
+    server = ChatServer(LABELS, logprobs=logprobs, say=lambda text: "I can't tell")
     server.completion = lambda body, whole=server.completion: strange(whole(body))
     with server.running() as url:
         logits = ask(corpus, url, reporter=heard)
     assert np.ptp(logits, axis=1).max() < 1e-6, "no label is preferred"
     texts = distinct(corpus)
-    assert heard.said == (f"The teacher named no label for {texts} of {texts} texts.",)
+    assert heard.said == [f"The teacher named no label for {texts} of {texts} texts."]
 
 
 def strange(document):

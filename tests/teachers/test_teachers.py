@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from helpers import Listener
 from teachers.conftest import WORDS, label_of, texts_of
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from kdcli.errors import DataError, ModelError, RecipeError
 from kdcli.pipeline import runner
-from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
 
@@ -212,18 +212,12 @@ def test_without_a_model_to_start_from_there_is_no_student(planted):
 
 
 def test_only_a_changed_file_of_scores_is_read_anew(planted, distilled, tmp_path):
-    class Heard(SilentReporter):
-        started = ()
-
-        def start(self, stage, doing):
-            self.started = (*self.started, stage)
-
     teacher = write_scores(tmp_path / "scores.csv", planted)
     made, _ = distilled(teacher)
     recipe = runner.load_run_recipe(made.path)
-    again = Heard()
+    again = Listener()
     runner.run_pipeline(recipe, made.path, again)
-    assert again.started == ()
+    assert again.started == []
     write_scores(tmp_path / "scores.csv", planted, lambda text: scores(text, 0.8))
     runner.run_pipeline(recipe, made.path, again)
-    assert again.started[:2] == ("teacher", "student")
+    assert again.started[:2] == ["teacher", "student"]
