@@ -18,7 +18,7 @@ settings.register_profile(
     print_blob=True,
     derandomize=_SAME,
     database=None if _SAME else DirectoryBasedExampleDatabase(_KEPT),
-    max_examples=100 * _TIMES,
+    max_examples=30 * _TIMES,
 )
 settings.load_profile("kd")
 

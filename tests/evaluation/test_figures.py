@@ -50,7 +50,7 @@ CASES = {
 
 
 @given(**CASES)
-@examples(60)
+@examples(20)
 def test_every_draw_is_of_the_figure_of_its_name(texts, classes, outside, tuned, seed):
     """A resample that has every text once gives the figure itself, to float32's accuracy."""
     truth, mine, other, _ = made(texts, classes, outside, tuned, seed)

@@ -115,7 +115,7 @@ def damaged(draw, kind):
 
 
 def check(path, contents):
-    @examples(20)
+    @examples(6)
     @given(contents, st.booleans())
     def run(content, to_train):
         path.write_bytes(content)
@@ -146,7 +146,7 @@ def check(path, contents):
 def test_what_is_sound_is_read_as_it_was_written(tmp_path, kind):
     path = tmp_path / f"d.{kind}"
 
-    @examples(20)
+    @examples(6)
     @given(rows)
     def run(rows):
         path.write_bytes(written(kind, ["text", "label"], rows))

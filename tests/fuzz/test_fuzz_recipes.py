@@ -109,7 +109,7 @@ like_yaml = st.lists(st.sampled_from(PIECES) | st.text(max_size=3)).map("".join)
 def test_a_recipe_loads_or_one_line_says_why_not(tmp_path, contents):
     path = tmp_path / "recipe.yaml"
 
-    @examples(100)
+    @examples(30)
     @given(contents)
     def run(content):
         path.write_bytes(content)
@@ -131,7 +131,7 @@ dotted = keys | st.lists(keys | parts, max_size=3).map(".".join)
 
 
 def test_an_override_holds_or_one_line_says_why_not():
-    @examples(100)
+    @examples(30)
     @given(dotted, values.map(str) | st.lists(st.sampled_from(PIECES)).map("".join))
     def run(key, value):
         try:

@@ -77,6 +77,10 @@ def recipe_of(texts, tiny_backbone):
     return recipe
 
 
+def measured(recipe, folder):
+    return runs.run_pipeline(recipe, folder / "run", SilentReporter(), "evaluate")
+
+
 def figures_of(made):
     found = json.loads((made.path / "evaluation.json").read_text())
     assert found["labels_from"] == "teacher"
@@ -122,7 +126,7 @@ def test_it_is_not_measured_again_by_labels_that_are_not_there(made):
 @pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
 def test_of_several_labels_and_of_scores_likewise(texts, teachers, recipe_of, tmp_path, task):
     recipe = recipe_of({"model": str(teachers[task])}, student={"keep": [0, 2]})
-    figures = figures_of(runs.run_pipeline(recipe, tmp_path / "run", SilentReporter()))["student"]
+    figures = figures_of(measured(recipe, tmp_path))["student"]
     agreement = figures["agreement" if task.startswith("multi") else "fidelity_pearson"]
     assert agreement > 0.9
 
@@ -143,7 +147,7 @@ def test_scores_from_a_file_name_the_labels(texts, recipe_of, tmp_path):
     learns = {**FIT, "epochs": 8, "losses": [{"kind": "soft_targets", "temperature": 1}]}
     scores = {"kind": "scores", "file": str(tmp_path / "scores.jsonl")}
     recipe = recipe_of(scores, distill=learns)
-    figures = figures_of(runs.run_pipeline(recipe, tmp_path / "run", SilentReporter()))
+    figures = figures_of(measured(recipe, tmp_path))
     assert figures["student"]["agreement"] > 0.9
     assert {row["label"] for row in figures["student"]["classes"]} == {*WORDS}
 

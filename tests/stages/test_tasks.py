@@ -44,7 +44,7 @@ def texts(tmp_path_factory):
     return folder
 
 
-def run(kind, texts, backbone, place):
+def run(kind, texts, backbone, place, until):
     """A teacher of true labels, and its student and baseline on wrong ones."""
     teacher = {"model": str(backbone), "fine_tune": {**FIT, "epochs": 8}}
     data = {"dataset": str(texts / kind / "true")}
@@ -59,11 +59,11 @@ def run(kind, texts, backbone, place):
         "baseline": True,
         "evaluate": {"latency_texts": 2, "thresholds": "each"},
     })  # fmt: skip
-    return runs.run_pipeline(recipe, place / "run", SilentReporter())
+    return runs.run_pipeline(recipe, place / "run", SilentReporter(), until)
 
 
 def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone, tmp_path):
-    made = run("labels", texts, tiny_backbone, tmp_path)
+    made = run("labels", texts, tiny_backbone, tmp_path, "card")
     found = json.loads((made.path / "evaluation.json").read_text())
     assert found["task"] == "multi_label_classification"
     figures = {model["name"]: model["splits"]["test"] for model in found["models"]}
@@ -85,7 +85,7 @@ def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone
 
 
 def test_of_scores_likewise(texts, tiny_backbone, tmp_path):
-    made = run("score", texts, tiny_backbone, tmp_path)
+    made = run("score", texts, tiny_backbone, tmp_path, "evaluate")
     found = json.loads((made.path / "evaluation.json").read_text())
     figures = {model["name"]: model["splits"]["test"] for model in found["models"]}
     unlike = {name: 1 - figures[name]["fidelity_pearson"] for name in ("student", "baseline")}

@@ -136,7 +136,7 @@ def test_altered_texts_are_labelled_by_the_teacher(recipe, data, tokenizer, conf
         "baseline": False,
     }
     made = runner.run_pipeline(
-        recipe_for_trial(recipe, settings), tmp_path / "run", SilentReporter()
+        recipe_for_trial(recipe, settings), tmp_path / "run", SilentReporter(), "evaluate"
     )
     count = made.records["transfer"].result["augmented"]
     assert 100 < count <= 270
