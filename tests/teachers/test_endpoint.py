@@ -228,7 +228,7 @@ RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 from teachers.test_endpoint import *
-corpus = data.load(DataSpec(dataset={planted!r}), 0)
+corpus = data.load_dataset_splits(DataConfig(dataset={planted!r}), 0)
 ask(corpus, {url!r}, "train", concurrency=3)
 """
 
