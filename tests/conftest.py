@@ -73,6 +73,14 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_timed_batch():
+    """Time models by one batch: no test needs exact times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdcli.evaluation.efficiency.latency._NUM_BATCHES", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory):
     """Make a folder that all workers share, and that no test may change.
