@@ -17,7 +17,7 @@ from kdcli.data.readers import data_files
 from kdcli.data.tokenization import tokenize
 from kdcli.recipe.data import DataConfig
 
-ROWS = [(f"text number {i} of many, and rather long " * 3, i % 3) for i in range(20_000)]
+ROWS = [(f"text number {i} of many, and rather long " * 3, i % 3) for i in range(5_000)]
 
 
 def write(path, kind):
@@ -52,7 +52,7 @@ def test_texts_are_on_disk_and_the_same(data, monkeypatch, kind):
     before = pa.total_allocated_bytes()
     corpus = dataset_loading.load_dataset_splits(spec, 0, require_train=False)
     held = pa.total_allocated_bytes() - before
-    # Two splits: a label of eight bytes a row, and little else; the texts are 5 MB.
+    # Two splits: a label of eight bytes a row, and little else; the texts are over 1 MB.
     assert held < 2 * len(ROWS) * 8 + 500_000
     assert corpus.label_names == whole.label_names == ("0", "1", "2")
     assert corpus.notes == whole.notes
@@ -151,6 +151,6 @@ def test_a_broken_row_far_into_a_large_file_is_said_by_its_line(data, monkeypatc
     spec = data("csv")
     with (tmp_path / "d.csv").open("a") as file:
         file.write("a,b,c\n")
-    with pytest.raises(data_files.DataError, match=r"d\.csv:20002: the number of cells is 3"):
+    with pytest.raises(data_files.DataError, match=r"d\.csv:5002: the number of cells is 3"):
         dataset_loading.load_dataset_splits(spec, 0)
     assert list((tmp_path / "cache").iterdir()) == []
