@@ -110,6 +110,10 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Refuse connections from now on."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 WEIGHTS = "model.safetensors"
-NOBODY = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 MODEL = ["init-student", "owner/model", "--drop-every", "2", "-o", "out"]
 
@@ -61,23 +60,25 @@ def check_error(done, says):
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [(NOBODY, "The Hub can't be reached for the {}."), (OFFLINE, "HF_HUB_OFFLINE is set, and the")],
+    [({}, "The Hub can't be reached for the {}."), (OFFLINE, "HF_HUB_OFFLINE is set, and the")],
     ids=["unreachable", "offline"],
 )
 def test_without_the_hub_and_with_nothing_in_the_cache_it_is_said(
-    kd, measure, tmp_path, changes, says
+    kd, hub, measure, tmp_path, changes, says
 ):
+    hub.close()
     check_error(kd(MODEL, **changes), says.format("model owner/model"))
     check_error(kd(measure, **changes), says.format("data set owner/texts"))
     assert {path.name for path in tmp_path.iterdir()} <= {"hf"}
 
 
-def test_without_the_hub_the_cache_serves(kd, measure, tmp_path):
+def test_without_the_hub_the_cache_serves(kd, hub, measure, tmp_path):
     for command in (measure, MODEL):
         done = kd(command)
         assert done.returncode == 0, done.stderr
     before = load_file(tmp_path / "out" / WEIGHTS)
-    for changes in (NOBODY, OFFLINE):
+    hub.close()
+    for changes in ({}, OFFLINE):
         for command in (measure, [*MODEL, "--fresh"]):
             done = kd(command, **changes)
             assert done.returncode == 0, done.stderr
