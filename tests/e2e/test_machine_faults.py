@@ -330,17 +330,60 @@ def plain(recipe, make_once, expected, tmp_path_factory):
     return shutil.copytree(make_once("plain", fill) / "run", folder)
 
 
+# An interpreter takes seconds to import the libraries: it forks for each command.
+SEVERAL = """
+import json, os, runpy, sys
+import kdcli.cli.app, kdcli.recipe.loading
+folder, commands = sys.argv[1], json.loads(sys.argv[2])
+if "heavy" in sys.argv:
+    import kdcli.pipeline.runner, kdcli.stages.evaluate
+codes = []
+for number, arguments in enumerate(commands):
+    child = os.fork()
+    if not child:
+        for stream in (1, 2) if "capture" in sys.argv else ():
+            os.dup2(os.open(f"{folder}/{number}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+        sys.argv = ["kd", *arguments]
+        runpy.run_module("kdcli", run_name="__main__", alter_sys=True)
+        sys.exit()
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with open(f"{folder}/codes", "w") as file:
+    json.dump(codes, file)
+"""
+
+
+def several(folder, commands, *flags):
+    """The command line of an interpreter that runs several `kd` commands."""
+    listed = json.dumps([[str(argument) for argument in command] for command in commands])
+    return [sys.executable, "-c", SEVERAL, str(folder), listed, *flags]
+
+
 @pytest.mark.parametrize("env", LOCALES.values(), ids=LOCALES)
-def test_a_locale_without_letters(recipe, plain, env):
-    shown = kd("distill", recipe, "-o", plain, env=env, encoding="utf-8")
+def test_a_locale_without_letters(recipe, plain, env, tmp_path):
+    environment = {name: v for name, v in {**os.environ, **env}.items() if v is not None}
+    commands = (
+        ("distill", recipe, "-o", plain),
+        ("distill", recipe, "-o", plain, "--json"),
+        ("recipe", "show", recipe, "--json"),
+        ("recipe", "check", recipe, "--set", "überall=1"),
+    )
+    subprocess.run(
+        several(tmp_path, commands, "heavy", "capture"), env=environment, timeout=600, check=True
+    )
+    shown, as_json, recipe_shown, wrong = (
+        subprocess.CompletedProcess(
+            commands[number],
+            code,
+            (tmp_path / f"{number}.1").read_text("utf-8"),
+            (tmp_path / f"{number}.2").read_text("utf-8"),
+        )
+        for number, code in enumerate(json.loads((tmp_path / "codes").read_text()))
+    )
     assert shown.returncode == 0, shown.stderr
     assert "out-of-scope recall" in shown.stdout
-    as_json = kd("distill", recipe, "-o", plain, "--json", env=env)
     assert json.loads(as_json.stdout)["run"] == str(plain)
-    recipe_shown = kd("recipe", "show", recipe, "--json", env=env)
     scope = json.loads(recipe_shown.stdout)["evaluate"]["out_of_scope"]
     assert scope == LABELS["cancel_order"]
-    wrong = kd("recipe", "check", recipe, "--set", "überall=1", env=env, encoding="utf-8")
     check_error(wrong, 2, "berall")
 
 
@@ -348,34 +391,42 @@ def test_the_card_of_a_plain_locale_is_whole(plain):
     assert LABELS["cancel_order"] in (plain / "student/README.md").read_text("utf-8")
 
 
+# How a shell leaves the streams, Python code that leaves those of a fork like that, and exit codes.
+FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), {})"
+UNREAD = "r, w = os.pipe(); os.close(r); os.dup2(w, {})"
+CLOSED = ("os.close(0); sys.stdin = sys.__stdin__ = None",
+          "os.close(1); sys.stdout = sys.__stdout__ = None",
+          "os.close(2); sys.stderr = sys.__stderr__ = None")  # fmt: skip
 STREAMS = {
-    "output closed": (">&-", 0, 2),
-    "errors closed": ("2>&-", 0, 2),
-    "both closed": (">&- 2>&-", 0, 2),
-    "all closed": ("<&- >&- 2>&-", 0, 2),
-    "output full": (">/dev/full", 3, 2),
-    "errors full": ("2>/dev/full", 0, 2),
-    "nobody reads": ("| true", 0, 2),
-    "nobody reads errors": ("2>&1 >/dev/null | true", 0, 2),
+    "output closed": (">&-", CLOSED[1], 0, 2),
+    "errors closed": ("2>&-", CLOSED[2], 0, 2),
+    "both closed": (">&- 2>&-", "; ".join(CLOSED[1:]), 0, 2),
+    "all closed": ("<&- >&- 2>&-", "; ".join(CLOSED), 0, 2),
+    "output full": (">/dev/full", FULL.format(1), 3, 2),
+    "errors full": ("2>/dev/full", FULL.format(2), 0, 2),
+    "nobody reads": ("| true", UNREAD.format(1), 0, 2),
+    "nobody reads errors": ("2>&1 >/dev/null | true", UNREAD.format(2), 0, 2),
 }
 
 
-@pytest.mark.parametrize(("streams", "fine", "wrong"), STREAMS.values(), ids=STREAMS)
-def test_streams_that_can_t_be_written(recipe, plain, streams, fine, wrong):
-    for arguments, code in (
-        (["distill", recipe, "-o", plain], fine),
-        (["recipe", "show", recipe, "--json"], fine),
-        (["recipe", "check", "nothing"], wrong),
-        (["recipe", "check", "nothing", "--json"], wrong),
-        (["distill"], wrong),
-    ):
-        script = f'set -o pipefail; "$@" {streams}'
-        done = subprocess.run(
-            ["bash", "-c", script, "bash", *command(*arguments)], capture_output=True, text=True
-        )
-        assert done.returncode == code, (arguments, done.stderr)
-        assert "Traceback" not in done.stderr
-        assert "Exception ignored" not in done.stderr
+@pytest.mark.parametrize(("streams", "code", "fine", "wrong"), STREAMS.values(), ids=STREAMS)
+def test_streams_that_can_t_be_written(recipe, plain, tmp_path, streams, code, fine, wrong):
+    run = forked.python(*after(f"import os, sys; {code}", "distill", recipe, "-o", plain))
+    commands = (
+        ["recipe", "show", recipe, "--json"],
+        ["recipe", "check", "nothing"],
+        ["recipe", "check", "nothing", "--json"],
+        ["distill"],
+    )
+    # In an interpreter that began like that, too.
+    script = f'set -o pipefail; "$@" {streams}'
+    shell = ["bash", "-c", script, "bash", *several(tmp_path, commands)]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    codes = json.loads((tmp_path / "codes").read_text())
+    assert [run.returncode, *codes] == [fine, fine, wrong, wrong, wrong], run.stderr + done.stderr
+    for stderr in (run.stderr, done.stderr):
+        assert "Traceback" not in stderr
+        assert "Exception ignored" not in stderr
 
 
 @pytest.mark.parametrize(
