@@ -4,7 +4,7 @@ Shapes: hidden states are (batch, tokens, width), masks (batch, tokens) with 1 f
 padding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,14 @@ def has_label_mask(labels: Tensor, task: Task) -> Tensor:
 
 def mean_over_layers(
     loss_function: Callable[..., Tensor],
-    student_states: Sequence[Tensor],
-    teacher_states: Sequence[Tensor],
+    student_states: Sequence[Tensor] | Mapping[int, Tensor],
+    teacher_states: Sequence[Tensor] | Mapping[int, Tensor],
     *arguments: object,
 ) -> Tensor:
     """Apply a loss function to each pair of states, and return the mean."""
     values = [
-        loss_function(student, teacher, *arguments)
-        for student, teacher in zip(student_states, teacher_states, strict=True)
+        loss_function(student_states[i], teacher_states[i], *arguments)
+        for i in range(len(student_states))
     ]
     return torch.stack(values).mean()
 
@@ -51,7 +51,7 @@ def masked_token_mean(values: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def masked_kl(log_student: Tensor, log_teacher: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the KL of (batch, heads, tokens, tokens) distributions, a mean over heads and tokens."""
+    """Return the mean KL of (batch, heads, tokens, tokens) distributions over heads and tokens."""
     terms = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     divergence = terms.masked_fill(attention_mask[:, None, None, :] == 0, 0.0).sum(-1).mean(1)
     return masked_token_mean(divergence, attention_mask)

@@ -13,17 +13,16 @@ from kdcli.errors import UserError
 from kdcli.losses import Loss, label_only_losses
 from kdcli.losses.base import INTERNAL_OUTPUTS, LayerMapping, required_teacher_outputs
 from kdcli.losses.combined import CombinedLoss
-from kdcli.models import layer_stacks, model_io
+from kdcli.models import model_io
 from kdcli.models.padding import create_collator
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
-from kdcli.pipeline.stage_training import train_stage_model
 from kdcli.progress import ProgressCounter
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
 from kdcli.training import hidden_state_cache, model_outputs, teacher_logits
 from kdcli.training.label_loss import build_label_loss_options
-from kdcli.training.train import library_versions
+from kdcli.training.train import TrainingRun, library_versions, train_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,21 +102,19 @@ def _train_student(
     spec: TrainingConfig = recipe.distill
     if beyond and not use_transfer_set:
         spec = _match_training_steps(spec, corpus)
-    history = train_stage_model(
-        context,
-        stage,
+    epochs = train_model(
         student,
         tokenizer,
-        tokenized=rows,
-        config=spec,
-        loss_fn=objective,
+        rows,
+        spec,
+        objective,
+        run=TrainingRun.for_stage(context, stage, recipe.student_seed),
         teacher=teacher,
         hidden_state_cache=on_disk,
-        seed=recipe.student_seed,
     )
     model_io.save_model(student, tokenizer, context.output)
     return {
-        "history": history,
+        "history": [epoch.to_row() for epoch in epochs],
         "parameters": model_io.count_parameters(student),
         "versions": library_versions(),
     }
@@ -151,18 +148,8 @@ def _load_teacher_and_layer_mapping(
             "can't be compared.",
             "Use losses of logits, such as soft_targets, or cut the student from the teacher.",
         )
-    depth = layer_stacks.find_layer_stacks(teacher)[0].depth
-    cut = context.stage_results["student"]["layers"]
-    shapes = LayerMapping(
-        student_width=student.config.hidden_size,
-        teacher_width=teacher.config.hidden_size,
-        teacher_layer_indices=tuple(cut)
-        or layer_stacks.uniform_layer_mapping(
-            layer_stacks.find_layer_stacks(student)[0].depth, depth
-        ),
-        teacher_depth=depth,
-    )
-    return teacher, shapes
+    kept_layers = context.stage_results["student"]["layers"]
+    return teacher, model_outputs.map_layers(student, teacher, kept_layers)
 
 
 def _cache_hidden_states(

@@ -14,11 +14,11 @@ from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
-from kdcli.pipeline.stage_training import train_stage_model
 from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.teachers import registry
 from kdcli.training.label_loss import build_label_loss_options
+from kdcli.training.train import TrainingRun, train_model
 
 ABOUT_FILE = "teacher.json"
 
@@ -98,17 +98,9 @@ def fine_tune_teacher(
     task, labels = dataset_splits.task, labels_to_numpy(rows["train"])
     hard = build_label_loss_options(spec.fine_tune, labels, len(dataset_splits.label_names), task)
     objective = CombinedLoss(label_only_losses(task), label_options=hard, task=task)
-    history = train_stage_model(
-        context,
-        stage,
-        model,
-        tokenizer,
-        tokenized=rows,
-        config=spec.fine_tune,
-        loss_fn=objective,
-        seed=seed,
-    )
-    return model, tokenizer, history
+    run = TrainingRun.for_stage(context, stage, seed)
+    epochs = train_model(model, tokenizer, rows, spec.fine_tune, objective, run=run)
+    return model, tokenizer, [epoch.to_row() for epoch in epochs]
 
 
 def _prepare_black_box_teacher(

@@ -1,7 +1,7 @@
-"""What a model makes of a batch: its logits, and what lies within it where a loss asks for that."""
+"""A model's outputs for a batch: logits, and the hidden states and attentions that losses need."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kdcli.errors import ModelError
-from kdcli.losses.base import ModelOutputs
+from kdcli.losses.base import LayerMapping, ModelOutputs, TeacherOutput
+from kdcli.models import layer_stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What the families call the modules that make queries, keys and values.
+# Names that architectures give to the modules that compute queries, keys and values.
 _QKV_MODULE_NAMES = {
     "queries": {"query", "q_lin", "q_proj", "query_proj", "q"},
     "keys": {"key", "k_lin", "k_proj", "key_proj", "k"},
@@ -27,18 +28,18 @@ _LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 def forward_with_hidden(
-    model: Any, inputs: Mapping[str, Tensor], required_outputs: frozenset[str]
+    model: Any, inputs: Mapping[str, Tensor], required_outputs: frozenset[TeacherOutput]
 ) -> ModelOutputs:
-    """Run a model on a batch.
+    """Run a model on a batch, and return its logits and the required inner outputs.
 
     Args:
         model: A classifier, perhaps in a wrapper that spreads it over devices.
-        inputs: What its `forward` takes.
-        required_outputs: Which of `hidden_states`, `attentions` and `relations` to keep.
+        inputs: Arguments of its `forward`.
+        required_outputs: The outputs to return besides the logits.
 
     Raises:
-        ModelError: The model trains with attention dropout, and keeps the probabilities before it
-            to itself.
+        ModelError: The model trains with attention dropout, and doesn't expose the probabilities
+            before it.
     """
     options = {
         option: True
@@ -50,7 +51,7 @@ def forward_with_hidden(
     }
     undropped = _AttentionBeforeDropout()
     noting = undropped if "attentions" in required_outputs else nullcontext()
-    with _record_qkv(model, "relations" in required_outputs) as heard, noting:
+    with _record_qkv(model, "relations" in required_outputs) as outputs_by_part, noting:
         outputs = model(**inputs, **options)
     return ModelOutputs(
         logits=outputs.logits,
@@ -59,15 +60,15 @@ def forward_with_hidden(
         attentions=[*map(undropped.undropped_attention, outputs.attentions)]
         if "attentions" in required_outputs
         else (),
-        qkv={part: [found[i] for i in sorted(found)] for part, found in heard.items()},
+        qkv={part: [found[i] for i in sorted(found)] for part, found in outputs_by_part.items()},
     )
 
 
 class _AttentionBeforeDropout(TorchFunctionMode):
-    """Within the block, remembers what dropout was applied to.
+    """Within the block, records the inputs of dropout.
 
-    What transformers returns as attention is what is left after dropout: with a rate of 0.1, a
-    tenth of the probabilities is 0, and their divergence from the teacher's is mostly noise.
+    transformers returns attention after dropout: with a rate of 0.1, a tenth of the probabilities
+    is 0, and their divergence from the teacher's is mostly noise.
     """
 
     def __init__(self) -> None:
@@ -91,18 +92,20 @@ class _AttentionBeforeDropout(TorchFunctionMode):
             return self._dropout_inputs[id(attention)][0]
         if (attention.sum(-1) - 1).abs().max() > _PROBABILITY_SUM_TOLERANCE:
             raise ModelError(
-                "distill.losses: attention: the student keeps its attention before dropout to "
-                "itself.",
+                "distill.losses: attention: the student doesn't expose its attention before "
+                "dropout.",
                 "Train without dropout (distill.dropout: 0), or use relations or hidden_mse.",
             )
         return attention
 
 
-def enable_model_outputs(model: "PreTrainedModel", required_outputs: frozenset[str]) -> None:
-    """Make a model able to tell what is asked of it.
+def enable_model_outputs(
+    model: "PreTrainedModel", required_outputs: frozenset[TeacherOutput]
+) -> None:
+    """Configure a model so that `forward_with_hidden` can return the outputs.
 
     Raises:
-        ModelError: Its architecture keeps that to itself.
+        ModelError: Its architecture doesn't expose them.
     """
     if "attentions" in required_outputs:
         # The faster kernels never write the attention down.
@@ -110,43 +113,64 @@ def enable_model_outputs(model: "PreTrainedModel", required_outputs: frozenset[s
     kind = model.config.model_type
     if model.config.is_encoder_decoder and required_outputs - {"logits"}:
         raise ModelError(
-            f"A {kind} has an encoder and a decoder: which of its states to compare isn't settled.",
+            f"A {kind} has an encoder and a decoder, whose states kd can't compare.",
             "Use losses of logits, such as soft_targets.",
         )
     if "relations" in required_outputs and not all(
         _qkv_modules(model, part) for part in _QKV_MODULE_NAMES
     ):
         raise ModelError(
-            f"A {kind} doesn't make its queries, keys and values apart.",
+            f"A {kind} has no separate modules for queries, keys and values.",
             "Use hidden_mse instead of relations.",
         )
 
 
+def map_layers(
+    student: "PreTrainedModel", teacher: "PreTrainedModel", kept_layers: Sequence[int] = ()
+) -> LayerMapping:
+    """Pair the student's layers with the teacher's.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        kept_layers: The teacher's layers that the student was cut from. Empty: evenly spread ones.
+    """
+    depths = [layer_stacks.find_layer_stacks(model)[0].depth for model in (student, teacher)]
+    return LayerMapping(
+        student_width=student.config.hidden_size,
+        teacher_width=teacher.config.hidden_size,
+        teacher_layer_indices=tuple(kept_layers) or layer_stacks.uniform_layer_mapping(*depths),
+        teacher_depth=depths[1],
+    )
+
+
 def _qkv_modules(model: Any, part: str) -> dict[int, torch.nn.Module]:
-    """The modules that make a part, by layer."""
-    found = {}
+    """The modules that compute queries, keys or values, by layer."""
+    modules = {}
     for name, module in model.named_modules():
         numbers = _LAYER_NUMBER.findall(name)
         if numbers and name.rpartition(".")[2] in _QKV_MODULE_NAMES[part]:
-            found[int(numbers[0])] = module
-    return found
+            modules[int(numbers[0])] = module
+    return modules
 
 
 @contextmanager
 def _record_qkv(model: Any, enabled: bool) -> Iterator[dict[str, dict[int, Tensor]]]:
-    """Within the block what the queries', keys' and values' modules give is kept."""
-    heard: dict[str, dict[int, Tensor]] = (
+    """Within the block the outputs of the modules for queries, keys and values are recorded."""
+    outputs_by_part: dict[str, dict[int, Tensor]] = (
         {part: {} for part in _QKV_MODULE_NAMES} if enabled else {}
     )
     hooks = [
         module.register_forward_hook(
-            lambda _, __, output, part=part, layer=layer: heard[part].update({layer: output})
+            lambda _, __, output, part=part, layer=layer: outputs_by_part[part].update(
+                {layer: output}
+            )
         )
-        for part in heard
+        for part in outputs_by_part
         for layer, module in _qkv_modules(model, part).items()
     ]
     try:
-        yield heard
+        yield outputs_by_part
     finally:
         for hook in hooks:
             hook.remove()

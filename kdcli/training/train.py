@@ -1,16 +1,15 @@
-"""One fit for teacher and student: what is trained, on what, and what is said of it."""
+"""Training of teacher and student: checkpoints, resuming, memory checks, logs."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
 from kdcli import distributed
 from kdcli.data.tokenization.tokenize import (
@@ -19,168 +18,170 @@ from kdcli.data.tokenization.tokenize import (
     labels_to_numpy,
     token_lengths,
 )
-from kdcli.errors import UserError
 from kdcli.losses.base import INTERNAL_OUTPUTS
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only
 from kdcli.models.padding import get_forward_argument_names, get_pad_token_id
-from kdcli.pipeline.run_folder import CheckpointInterval
+from kdcli.pipeline.run_folder import CheckpointInterval, StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import experiment_trackers, freezing, resource_checks
-from kdcli.training.checkpoints import (
-    CheckpointCallback,
-    catch_stop_signals,
-    find_latest_checkpoint,
-    stopped_at_step_error,
-)
+from kdcli.training.checkpoints import CheckpointCallback, find_latest_checkpoint
+from kdcli.training.dropout import override_dropout
 from kdcli.training.embedding_compaction import compact_embeddings, has_untied_embeddings
+from kdcli.training.epoch_metrics import EpochMetrics, ReporterCallback, epoch_metrics_from_log
 from kdcli.training.hidden_state_cache import HiddenStateCache
-from kdcli.training.trainer import DistillationTrainer
+from kdcli.training.stop_signals import catch_stop_signals, stopped_at_step_error
+from kdcli.training.trainer import DistillationTrainer, projections_attached
 from kdcli.training.weight_averaging import WeightAveragingCallback
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_PROJECTIONS_MODULE = "distillation_projections"
-
 
 @dataclass(frozen=True)
-class EpochMetrics:
-    """A row of the training's table.
+class TrainingRun:
+    """Seed, files and reporting of one training.
 
     Attributes:
-        epoch: Counted from 1.
-        step: Optimiser steps so far.
-        training_loss: Mean over the epoch's rows, each as it was when its step was taken.
-        training_terms: The same for each weighted term.
-        validation_loss: The same loss on validation.
-        validation_terms: The same for each weighted term.
-        validation_metrics: The task's headline on validation, by its name.
+        seed: Seed of the order of the rows and of dropout.
+        checkpoints_folder: A folder for the checkpoints of this training alone. Training resumes
+            from the newest complete one.
+        log_file: A JSON-lines file for the metrics of every epoch. TensorBoard's files go to a
+            folder of the same name without the suffix.
+        reporter: Gets every step.
+        checkpoint_interval: Steps or seconds between checkpoints.
+        report_to: Experiment trackers, by transformers' names.
+        run_name: The training's name in those trackers.
     """
 
-    epoch: int
-    step: int
-    training_loss: float
-    training_terms: Mapping[str, float]
-    validation_loss: float
-    validation_terms: Mapping[str, float]
-    validation_metrics: Mapping[str, float]
+    seed: int
+    checkpoints_folder: Path
+    log_file: Path
+    reporter: Reporter
+    checkpoint_interval: CheckpointInterval = CheckpointInterval()
+    report_to: Sequence[str] = ()
+    run_name: str | None = None
+
+    @classmethod
+    def for_stage(cls, context: StageContext, stage: str, seed: int) -> "TrainingRun":
+        """Return the run of a stage: files in its run folder, trackers of its recipe."""
+        return cls(
+            seed=seed,
+            checkpoints_folder=context.scratch,
+            log_file=context.logs / f"{stage}.jsonl",
+            reporter=context.reporter,
+            checkpoint_interval=context.checkpoint_every,
+            report_to=context.recipe.report_to,
+            run_name=f"{context.recipe.name}-{stage}",
+        )
 
 
 def train_model(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    train_dataset: "Dataset",
-    validation_dataset: "Dataset",
-    *,
+    datasets: Mapping[str, "Dataset"],
     config: TrainingConfig,
     loss_fn: CombinedLoss,
+    *,
+    run: TrainingRun,
     teacher: "PreTrainedModel | None" = None,
     hidden_state_cache: HiddenStateCache | None = None,
-    seed: int,
-    checkpoints_folder: Path,
-    log_file: Path,
-    reporter: Reporter,
-    checkpoint_interval: CheckpointInterval = CheckpointInterval(),
-    report_to: Sequence[str] = (),
-    run_name: str | None = None,
 ) -> list[EpochMetrics]:
-    """Train `model` in place, from the newest whole checkpoint in `checkpoints_folder` where there is one.
+    """Train `model` in place, from the newest complete checkpoint if there is one.
 
-    A run that was broken off and goes on ends in the same bits as an unbroken one (on the same
-    machine, processes and CPU threads). Several processes share each batch: theirs is the loss
-    of one process, but for rounding and dropout.
+    An interrupted run that resumes ends with the same bits as an uninterrupted one (on the same
+    machine, processes and CPU threads). Several processes share each batch; their loss is that of
+    one process, up to rounding and dropout.
 
     Args:
         model: A sequence classifier.
         tokenizer: Pads its batches.
-        train_dataset: Encoded rows with `labels`, and what else the objective reads.
-        validation_dataset: The same; measured after every epoch.
-        config: Rates, sizes, epochs.
-        loss_fn: Gives the loss's weighted terms.
-        teacher: Reads the same tokens as the model; needed where the objective looks within it.
-        hidden_state_cache: Its hidden states, where they are on disk instead; the rows have their numbers.
-        seed: Of the order of the rows and of dropout.
-        checkpoints_folder: A folder for checkpoints of this very fit, and no other's.
-        log_file: A JSON-lines file for the figures of every epoch; TensorBoard's files lie in a folder
-            of its name.
-        reporter: Told of every step.
-        checkpoint_interval: How often a checkpoint is written.
-        report_to: Trackers, as transformers calls them.
-        run_name: What they are to call this fit.
+        datasets: `train`, and `validation`, which is evaluated after every epoch: tokenised rows
+            with `labels`, and `teacher_logits` if the loss needs them.
+        config: Hyperparameters.
+        loss_fn: The weighted losses.
+        run: Seed, files and reporting.
+        teacher: Reads the same tokens as the model; needed if the loss compares hidden states or
+            attentions and there is no `hidden_state_cache`.
+        hidden_state_cache: The teacher's hidden states on disk, by the datasets' column `row`.
 
     Returns:
         One row for each epoch.
 
     Raises:
-        MendableError: The loss is no longer a number, or has no gradient.
-        MachineError: There is no room for checkpoints, or too little memory.
-        StoppedError: Ctrl-C or SIGTERM; a checkpoint is written.
+        UserError: The loss isn't finite, or has no gradient.
+        ResourceError: Too little disk space for checkpoints, or too little memory.
+        RunInterruptedError: Ctrl-C or SIGTERM; a checkpoint is written.
     """
-    checkpoints_folder.mkdir(parents=True, exist_ok=True)
-    found = distributed.broadcast_from_rank0(lambda: find_latest_checkpoint(checkpoints_folder))
-    checkpoint, memory = found or (None, {"sums": {}, "rows": 0})
+    run.checkpoints_folder.mkdir(parents=True, exist_ok=True)
+    resume_from = distributed.broadcast_from_rank0(
+        lambda: find_latest_checkpoint(run.checkpoints_folder)
+    )
+    checkpoint, loss_sums = resume_from or (None, {"sums": {}, "rows": 0})
     if checkpoint is not None:
-        reporter.info(f"Going on from {checkpoint.name.replace('-', ' at step ')}.")
-    resource_checks.require_disk_for_checkpoints(model, checkpoints_folder)
+        run.reporter.info(f"Resuming from {checkpoint.name.replace('-', ' at step ')}.")
+    resource_checks.require_disk_for_checkpoints(model, run.checkpoints_folder)
     models = [model] if teacher is None else [model, teacher]
+    train_dataset, validation_dataset = datasets["train"], datasets["validation"]
+    primary_metric = loss_fn.task.primary_metric
     with (
-        _compact_embeddings_if_safe(models, config, (train_dataset, validation_dataset)) as place,
+        _compact_embeddings_if_safe(
+            models, config, (train_dataset, validation_dataset)
+        ) as embedding_rows,
         freezing.freeze_layers(model, config.freeze),
-        freezing.override_dropout(model, config.dropout),
+        override_dropout(model, config.dropout),
         _last_layer_cls_only_if_safe(models, loss_fn),
-        _projections_attached(model, loss_fn),
-        catch_stop_signals() as request,
+        projections_attached(model, loss_fn),
+        catch_stop_signals() as stop_request,
     ):
-        inputs = [name for one in models for name in get_forward_argument_names(one)]
-        collate = PaddingCollator(tokenizer, inputs, place, get_pad_token_id(model))
-        average = WeightAveragingCallback(model, config.average, checkpoint)
+        argument_names = [name for one in models for name in get_forward_argument_names(one)]
+        collator = PaddingCollator(
+            tokenizer, argument_names, embedding_rows, get_pad_token_id(model)
+        )
+        weight_averaging = WeightAveragingCallback(model, config.average, checkpoint)
         trainer = DistillationTrainer(
             model=model,
-            args=_training_arguments(
-                config, seed, checkpoints_folder, run_name, loss_fn.task.primary_metric
-            ),
+            args=_training_arguments(config, run, primary_metric),
+            losses=loss_fn,
+            teacher=teacher,
             train_dataset=train_dataset,
-            # Like lengths side by side: a pass over them pads little.
+            # Sorted by length, a pass reads neighbouring rows.
             eval_dataset=validation_dataset.select(
                 np.argsort(token_lengths(validation_dataset), kind="stable")
             ),
             processing_class=tokenizer,
-            data_collator=collate
+            data_collator=collator
             if hidden_state_cache is None
-            else hidden_state_cache.wrap_collator(collate),
+            else hidden_state_cache.wrap_collator(collator),
+            global_batch_size=config.batch_size,
+            sampling_probabilities=class_balanced_probabilities(labels_to_numpy(train_dataset))
+            if config.sampling == "balanced"
+            else None,
+            weight_averaging=weight_averaging,
+            loss_sums=loss_sums,
             callbacks=[
-                _ReporterCallback(reporter, log_file, loss_fn.task.primary_metric),
-                average,
-                CheckpointCallback(checkpoint_interval, request, memory),
+                ReporterCallback(run.reporter, run.log_file, primary_metric),
+                weight_averaging,
+                CheckpointCallback(run.checkpoint_interval, stop_request, loss_sums),
                 *experiment_trackers.create_tracker_callbacks(
-                    report_to, log_file.with_suffix(""), checkpoint, memory
+                    run.report_to, run.log_file.with_suffix(""), checkpoint, loss_sums
                 ),
             ],
         )
         resource_checks.require_memory_for_training(model, train_dataset, config)
-        trainer.loss_fn, trainer.loss_sums = loss_fn, memory
-        trainer.teacher = teacher and teacher.to(trainer.args.device).eval()
-        trainer.global_batch_size = config.batch_size
-        trainer.sampling_probabilities = (
-            class_balanced_probabilities(labels_to_numpy(train_dataset))
-            if config.sampling == "balanced"
-            else None
-        )
-        trainer.weight_averaging = average
         trainer.remove_callback(PrinterCallback)
         if distributed.world_size() > 1:
-            # With one seed the same places of every process's share would drop out.
-            torch.manual_seed(seed + distributed.rank())
+            # With one seed, dropout would drop the same units in every process's rows.
+            torch.manual_seed(run.seed + distributed.rank())
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         state = trainer.state
         # The Trainer returns from a stop as from an end.
         if state.global_step < state.max_steps:
-            raise stopped_at_step_error(request, state.global_step, state.max_steps)
-        average.apply_average()
-    return _epoch_metrics_from_log(state.log_history, loss_fn.task.primary_metric)
+            raise stopped_at_step_error(stop_request, state.global_step, state.max_steps)
+        weight_averaging.apply_average()
+    return epoch_metrics_from_log(state.log_history, primary_metric)
 
 
 def _compact_embeddings_if_safe(
@@ -188,7 +189,7 @@ def _compact_embeddings_if_safe(
     config: TrainingConfig,
     tokenized_splits: Sequence["Dataset"],
 ) -> AbstractContextManager[Tensor | None]:
-    # Weight decay moves rows without a gradient too.
+    # Weight decay changes rows without a gradient too.
     if config.weight_decay or not all(map(has_untied_embeddings, models)):
         return nullcontext()
     return compact_embeddings(models, tokenized_splits)
@@ -198,34 +199,16 @@ def _compact_embeddings_if_safe(
 def _last_layer_cls_only_if_safe(
     models: Sequence["PreTrainedModel"], loss_fn: CombinedLoss
 ) -> Iterator[None]:
-    """Within the block nothing is computed for tokens that neither head nor loss reads."""
-    with ExitStack() as held:
+    """Within the block the last layer computes only tokens that the head or a loss reads."""
+    with ExitStack() as stack:
         if not loss_fn.required_outputs & INTERNAL_OUTPUTS:
             for model in models:
-                held.enter_context(last_layer_cls_only(model))
+                stack.enter_context(last_layer_cls_only(model))
         yield
-
-
-@contextmanager
-def _projections_attached(model: "PreTrainedModel", loss_fn: CombinedLoss) -> Iterator[None]:
-    """Within the block the objective's projections are trained, and saved, with the model."""
-    if not loss_fn.projections:
-        yield
-        return
-    if distributed.world_size() > 1:
-        raise UserError(
-            "Losses that project hidden states can't be shared out among processes.",
-            "Run it in one process, or give the student the teacher's width.",
-        )
-    model.add_module(_PROJECTIONS_MODULE, loss_fn.projections)
-    try:
-        yield
-    finally:
-        delattr(model, _PROJECTIONS_MODULE)
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what trains, for the card."""
+    """Return the versions of the libraries that train, by title, for the model card."""
     from importlib.metadata import version
 
     names = {"Transformers": "transformers", "PyTorch": "torch"}
@@ -233,40 +216,13 @@ def library_versions() -> dict[str, str]:
     return {title: version(name) for title, name in names.items()}
 
 
-class _ReporterCallback(TrainerCallback):
-    def __init__(self, reporter: Reporter, log_file: Path, primary_metric: str) -> None:
-        self.reporter, self.log_file, self.primary_metric = reporter, log_file, primary_metric
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if distributed.is_main_process():
-            lines = (json.dumps(row) + "\n" for row in state.log_history)
-            self.log_file.write_text("".join(lines))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.reporter.advance(state.global_step, state.max_steps)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if distributed.is_main_process():
-            with self.log_file.open("a") as file:
-                file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
-        shown = {"loss": "loss", "eval_loss": "validation loss"}
-        shown[f"eval_{self.primary_metric}"] = self.primary_metric
-        figures = {name: logs[key] for key, name in shown.items() if key in logs}
-        self.reporter.advance(state.global_step, state.max_steps, figures)
-
-
 def _training_arguments(
-    config: TrainingConfig,
-    seed: int,
-    checkpoints_folder: Path,
-    run_name: str | None,
-    primary_metric: str,
+    config: TrainingConfig, run: TrainingRun, primary_metric: str
 ) -> TrainingArguments:
     best = config.keep == "best"
     return TrainingArguments(
-        output_dir=str(checkpoints_folder),
-        run_name=run_name,
+        output_dir=str(run.checkpoints_folder),
+        run_name=run.run_name,
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
@@ -279,7 +235,7 @@ def _training_arguments(
         adam_epsilon=config.epsilon,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        seed=seed,
+        seed=run.seed,
         eval_strategy="epoch",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
@@ -287,29 +243,6 @@ def _training_arguments(
         load_best_model_at_end=best,
         metric_for_best_model=primary_metric,
         remove_unused_columns=False,
-        report_to="none",  # trackers.start does it: TensorBoard needs a place, and a step
+        report_to="none",  # our own callbacks report: TensorBoard needs a folder and a step
         disable_tqdm=True,
     )
-
-
-def _epoch_metrics_from_log(
-    log_history: list[dict[str, float]], primary_metric: str
-) -> list[EpochMetrics]:
-    trained = {row["step"]: row for row in log_history if "loss" in row}
-    return [
-        EpochMetrics(
-            epoch=round(row["epoch"]),
-            step=int(row["step"]),
-            training_loss=trained[row["step"]]["loss"],
-            training_terms=_loss_terms_from_log(trained[row["step"]], "loss/"),
-            validation_loss=row["eval_loss"],
-            validation_terms=_loss_terms_from_log(row, "eval_loss/"),
-            validation_metrics={primary_metric: row[f"eval_{primary_metric}"]},
-        )
-        for row in log_history
-        if "eval_loss" in row
-    ]
-
-
-def _loss_terms_from_log(log_entry: Mapping[str, float], prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): v for k, v in log_entry.items() if k.startswith(prefix)}

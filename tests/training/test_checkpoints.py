@@ -19,7 +19,7 @@ from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.progress import SilentReporter
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.training import TrainingConfig
-from kdcli.training import checkpoints
+from kdcli.training import stop_signals
 from kdcli.training import train as training
 
 STEPS_AN_EPOCH = 8  # 120 texts in batches of 16
@@ -68,16 +68,17 @@ def fit(tiny_teacher, rows, tmp_path):
         history = training.train_model(
             model,
             model_io.load_tokenizer(tiny_teacher),
-            rows["train"],
-            rows["validation"],
-            config=SPEC.model_copy(update=changes),
-            loss_fn=objective or CombinedLoss([CrossEntropy()]),
+            rows,
+            SPEC.model_copy(update=changes),
+            objective or CombinedLoss([CrossEntropy()]),
+            run=training.TrainingRun(
+                seed=1,
+                checkpoints_folder=tmp_path / scratch,
+                log_file=tmp_path / scratch / "log.jsonl",
+                reporter=reporter or SilentReporter(),
+                checkpoint_interval=every,
+            ),
             teacher=objective and model_io.load_classifier(tiny_teacher),
-            seed=1,
-            checkpoints_folder=tmp_path / scratch,
-            log_file=tmp_path / scratch / "log.jsonl",
-            reporter=reporter or SilentReporter(),
-            checkpoint_interval=every,
         )
         return model.state_dict(), history
 
@@ -164,7 +165,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_first(fit, step, number, code):
 
 
 def test_a_step_that_takes_too_long_is_not_waited_for(fit, monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "_STOP_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(stop_signals, "_STOP_TIMEOUT_SECONDS", 1)
 
     def stop_and_hang():
         os.kill(os.getpid(), signal.SIGTERM)

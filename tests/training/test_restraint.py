@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from kdcli.errors import RecipeError
-from kdcli.training.freezing import freeze_layers, override_dropout
+from kdcli.training.dropout import override_dropout
+from kdcli.training.freezing import freeze_layers
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
          "intermediate_size": 32, "pad_token_id": 0}  # fmt: skip

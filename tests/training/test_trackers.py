@@ -43,11 +43,14 @@ def fit(tiny_teacher, tokenizer, help_desk, labels, tmp_path):
 
     def run(reporter=None, epochs=2, report_to=("tensorboard",)):
         return training.train_model(
-            model_io.load_classifier(tiny_teacher), tokenizer, encoded, encoded,
-            config=TrainingConfig(epochs=epochs, batch_size=16, learning_rate=1e-3),
-            loss_fn=CombinedLoss(TERMS), seed=0, checkpoints_folder=tmp_path / "scratch",
-            log_file=tmp_path / "logs/distill.jsonl", reporter=reporter or SilentReporter(),
-            checkpoint_interval=CheckpointInterval(steps=1), report_to=report_to,
+            model_io.load_classifier(tiny_teacher), tokenizer,
+            {"train": encoded, "validation": encoded},
+            TrainingConfig(epochs=epochs, batch_size=16, learning_rate=1e-3),
+            CombinedLoss(TERMS),
+            run=training.TrainingRun(
+                0, tmp_path / "scratch", tmp_path / "logs/distill.jsonl",
+                reporter or SilentReporter(), CheckpointInterval(steps=1), report_to,
+            ),
         )  # fmt: skip
 
     return run
@@ -67,7 +70,7 @@ def test_every_term_is_shown_of_training_and_validation(fit, tmp_path):
             means = [value for _, value in found[f"{side}/loss/{term}"]]
             assert means == pytest.approx([getattr(epoch, row)[term] for epoch in history])
     assert [value for _, value in found["eval/accuracy"]] == pytest.approx(
-        [epoch.figures["accuracy"] for epoch in history]
+        [epoch.validation_metrics["accuracy"] for epoch in history]
     )
 
 

@@ -67,14 +67,12 @@ def fit(
     return training.train_model(
         model,
         tokenizer,
-        rows,
-        validation or rows.select(range(64)),
-        config=TrainingConfig(**{"epochs": 3, **RATE, **spec}),
-        loss_fn=objective or CombinedLoss(terms or [CrossEntropy()]),
-        seed=seed,
-        checkpoints_folder=tmp_path / "scratch",
-        log_file=tmp_path / "log.jsonl",
-        reporter=reporter or SilentReporter(),
+        {"train": rows, "validation": validation or rows.select(range(64))},
+        TrainingConfig(**{"epochs": 3, **RATE, **spec}),
+        objective or CombinedLoss(terms or [CrossEntropy()]),
+        run=training.TrainingRun(
+            seed, tmp_path / "scratch", tmp_path / "log.jsonl", reporter or SilentReporter()
+        ),
     )
 
 

@@ -1,0 +1,39 @@
+"""Dropout at another rate than the model's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def override_dropout(model: "PreTrainedModel", rate: float | None) -> Iterator[None]:
+    """Within the block all of the model's dropout has one rate.
+
+    The configuration, which is saved with the model, keeps the model's own.
+
+    Args:
+        model: Any model.
+        rate: Between 0 and 1; None leaves the model's own.
+    """
+    if rate is None:
+        yield
+        return
+    before = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if (isinstance(module, nn.Dropout) and name == "p")
+        or ("dropout" in name and isinstance(value, float))
+    ]
+    for module, name, _ in before:
+        setattr(module, name, rate)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

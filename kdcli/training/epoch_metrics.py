@@ -1,0 +1,104 @@
+"""The table of a training: losses and metrics of every epoch, and their log file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from kdcli import distributed
+from kdcli.progress import Reporter
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """Losses and primary metric of an epoch: a row of the training's table.
+
+    Attributes:
+        epoch: Counted from 1.
+        step: Optimiser steps so far.
+        training_loss: Mean over the epoch's rows, each at the step that it was part of.
+        training_terms: The same for each weighted loss, by its name.
+        validation_loss: Mean over the validation rows after the epoch.
+        validation_terms: The same for each weighted loss.
+        validation_metrics: The task's primary metric on validation, by its name.
+    """
+
+    epoch: int
+    step: int
+    training_loss: float
+    training_terms: Mapping[str, float]
+    validation_loss: float
+    validation_terms: Mapping[str, float]
+    validation_metrics: Mapping[str, float]
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the fields as a dictionary, with the metrics as entries of their own."""
+        row = asdict(self)
+        metrics: dict[str, float] = row.pop("validation_metrics")
+        return row | metrics
+
+
+def epoch_metrics_from_log(
+    log_history: list[dict[str, float]], primary_metric: str
+) -> list[EpochMetrics]:
+    """Return a row for each evaluated epoch of a Trainer's log.
+
+    Args:
+        log_history: The Trainer's.
+        primary_metric: The task's.
+    """
+    trained = {row["step"]: row for row in log_history if "loss" in row}
+    return [
+        EpochMetrics(
+            epoch=round(row["epoch"]),
+            step=int(row["step"]),
+            training_loss=trained[row["step"]]["loss"],
+            training_terms=_loss_terms_from_log(trained[row["step"]], "loss/"),
+            validation_loss=row["eval_loss"],
+            validation_terms=_loss_terms_from_log(row, "eval_loss/"),
+            validation_metrics={primary_metric: row[f"eval_{primary_metric}"]},
+        )
+        for row in log_history
+        if "eval_loss" in row
+    ]
+
+
+def _loss_terms_from_log(log_entry: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): v for k, v in log_entry.items() if k.startswith(prefix)}
+
+
+class ReporterCallback(TrainerCallback):
+    """Report each step, and write the log's entries as JSON lines.
+
+    Args:
+        reporter: Gets steps and metrics.
+        log_file: Its folder is created.
+        primary_metric: The metric that is reported beside the losses.
+    """
+
+    def __init__(self, reporter: Reporter, log_file: Path, primary_metric: str) -> None:
+        self.reporter, self.log_file, self.primary_metric = reporter, log_file, primary_metric
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin the log file, with the entries up to the checkpoint that training resumes from."""
+        if distributed.is_main_process():
+            lines = (json.dumps(row) + "\n" for row in state.log_history)
+            self.log_file.write_text("".join(lines))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the step."""
+        self.reporter.advance(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Append the entry to the log file, and report its metrics."""
+        if distributed.is_main_process():
+            with self.log_file.open("a") as file:
+                file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+        shown = {"loss": "loss", "eval_loss": "validation loss"}
+        shown[f"eval_{self.primary_metric}"] = self.primary_metric
+        metrics = {name: logs[key] for key, name in shown.items() if key in logs}
+        self.reporter.advance(state.global_step, state.max_steps, metrics)
