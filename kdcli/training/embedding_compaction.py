@@ -1,9 +1,9 @@
-"""Training the embeddings of the tokens that occur, and of no others.
+"""Training of only those embedding rows whose tokens occur in the data.
 
-A row of the embedding table whose token never occurs never has a gradient, and an Adam without
-weight decay never moves it. So a table of the other rows trains to the same weights, at a
-fraction of the optimiser's traffic: of BERT's 30,522 pieces a data set uses a few thousand, and
-in a small student the table is most of the parameters.
+A row whose token never occurs never has a gradient, and Adam without weight decay never moves it. A
+table of the other rows therefore trains to the same weights, with less work for the optimiser: a
+dataset uses a few thousand of BERT's 30,522 tokens, and in a small student the table is most of the
+parameters.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,39 +24,39 @@ if TYPE_CHECKING:
 def compact_embeddings(
     models: Sequence["PreTrainedModel"], tokenized_splits: Sequence["Dataset"]
 ) -> Iterator[torch.Tensor]:
-    """Within the block the models' embedding tables hold only the rows that `tokenized_splits` need.
+    """Within the block the models' embedding tables hold only the rows of tokens that occur.
 
     Args:
-        models: Their tables shrink in place, and are whole again, with what was learnt,
-            afterwards. They share their token ids.
-        tokenized_splits: All that the models will read within the block, as encoded rows.
+        models: Models with one vocabulary. Their tables shrink in place; after the block they are
+            complete again, with the trained rows.
+        tokenized_splits: All tokenised rows that the models will read within the block.
 
     Yields:
         For each token id its row in the smaller table, (vocabulary,) of int64.
     """
     embeddings = [model.get_input_embeddings() for model in models]
     tables = [embedding.weight.detach().clone() for embedding in embeddings]
-    # The padding token's id means something to models and collators: it keeps its place.
-    first = np.arange(max(model.config.pad_token_id or 0 for model in models) + 1)
+    # Models and collators know padding by its id: the ids up to it stay as they are.
+    kept = np.arange(max(model.config.pad_token_id or 0 for model in models) + 1)
     used = torch.from_numpy(
-        np.unique(np.concatenate([first, *map(distinct_token_ids, tokenized_splits)]))
+        np.unique(np.concatenate([kept, *map(distinct_token_ids, tokenized_splits)]))
     )
-    place = torch.zeros(max(map(len, tables)), dtype=torch.int64)
-    place[used] = torch.arange(len(used))
-    for embedding, whole in zip(embeddings, tables, strict=True):
-        _set_embedding_weight(embedding, whole[used])
+    row_by_token_id = torch.zeros(max(map(len, tables)), dtype=torch.int64)
+    row_by_token_id[used] = torch.arange(len(used))
+    for embedding, table in zip(embeddings, tables, strict=True):
+        _set_embedding_weight(embedding, table[used])
     try:
-        yield place
+        yield row_by_token_id
     finally:
-        for embedding, whole in zip(embeddings, tables, strict=True):
-            learnt = embedding.weight.detach()
-            restored = whole.to(learnt.device)
-            restored[used.to(learnt.device)] = learnt
+        for embedding, table in zip(embeddings, tables, strict=True):
+            trained = embedding.weight.detach()
+            restored = table.to(trained.device)
+            restored[used.to(trained.device)] = trained
             _set_embedding_weight(embedding, restored)
 
 
 def has_untied_embeddings(model: "PreTrainedModel") -> bool:
-    """Whether nothing but the embedding layer reads the table.
+    """Return whether the embedding layer alone reads its table.
 
     In BART and T5 encoder and decoder share it, and the head looks for a token by its id.
     """

@@ -1,4 +1,4 @@
-"""Training seen live: TensorBoard's files in the run's folder, and what else the user names."""
+"""Experiment trackers: TensorBoard in the run's folder, and any other that transformers knows."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from kdcli.errors import RecipeError
 from kdcli.training.checkpoints import checkpoint_step
 
 TENSORBOARD = "tensorboard"
-_LOGS_PER_EPOCH = 20  # how often the loss is shown while it lasts
+_LOGS_PER_EPOCH = 20
 
 
 def check_trackers_installed(tracker_names: Sequence[str]) -> None:
-    """Refuse trackers that can't be used, before anything is trained.
+    """Check that each tracker exists and is installed.
 
     Raises:
-        RecipeError: There is no such tracker, or it isn't installed.
+        RecipeError: One doesn't exist, or isn't installed.
     """
     for name in tracker_names:
         if name not in known.INTEGRATION_TO_CALLBACK:
@@ -28,7 +28,7 @@ def check_trackers_installed(tracker_names: Sequence[str]) -> None:
                 f"report_to: there is no tracker {name!r}.",
                 f"Known: {', '.join(sorted(known.INTEGRATION_TO_CALLBACK))}.",
             )
-        # transformers can't tell of this one before it is used.
+        # transformers can't tell whether flyte is installed.
         if name != "flyte" and name not in known.get_available_reporting_integrations():
             raise RecipeError(
                 f"report_to: the tracker {name} is not installed here.",
@@ -42,19 +42,19 @@ def create_tracker_callbacks(
     checkpoint: Path | None,
     loss_sums: Mapping[str, Any],
 ) -> list[TrainerCallback]:
-    """The callbacks that tell trackers of a fit.
+    """Create the callbacks that log a training to trackers.
 
     Args:
-        tracker_names: As transformers calls the trackers.
-        tensorboard_folder: For TensorBoard's files, of this fit alone.
-        checkpoint: What the fit goes on from, where it doesn't begin.
-        loss_sums: The sums of the loss's terms since the last log, and over how many rows.
+        tracker_names: The trackers, by transformers' names.
+        tensorboard_folder: A folder for TensorBoard's files of this training alone.
+        checkpoint: The checkpoint that training resumes from, if any.
+        loss_sums: `sums` of each loss since the last log, over `rows`; the trainer updates it.
     """
     trackers: list[TrainerCallback] = []
     for name in tracker_names:
         if name != TENSORBOARD:
             trackers.append(known.INTEGRATION_TO_CALLBACK[name]())
-        elif distributed.is_main_process():  # the others ask who is first themselves
+        elif distributed.is_main_process():  # the other trackers check this themselves
             trackers.append(_tensorboard_callback(tensorboard_folder, checkpoint))
     return [*trackers, _MidEpochLossLogger(trackers, loss_sums)] if trackers else []
 
@@ -65,25 +65,25 @@ def _tensorboard_callback(tensorboard_folder: Path, checkpoint: Path | None) -> 
     if checkpoint is None:
         shutil.rmtree(tensorboard_folder, ignore_errors=True)
         return known.TensorBoardCallback(SummaryWriter(str(tensorboard_folder)))
-    # What a killed run has shown of steps that are now taken again is struck out.
+    # Steps after the checkpoint are taken again: what a killed run logged of them is purged.
     purge = checkpoint_step(checkpoint) + 1
     return known.TensorBoardCallback(SummaryWriter(str(tensorboard_folder), purge_step=purge))
 
 
 class _MidEpochLossLogger(TrainerCallback):
-    """Shows the loss and its terms while an epoch lasts: the mean since it was last shown."""
+    """Log the loss and its terms within an epoch, each as a mean since the last log."""
 
     def __init__(self, trackers: Sequence[TrainerCallback], loss_sums: Mapping[str, Any]) -> None:
         self.trackers, self.loss_sums = trackers, loss_sums
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The sums begin anew, or go on from a checkpoint's."""
+        """Begin at the current sums: 0, or those of a checkpoint."""
         self._remember_sums()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """A step is taken."""
-        an_epoch = state.max_steps // round(args.num_train_epochs)
-        if state.global_step % max(1, an_epoch // _LOGS_PER_EPOCH):
+        """Log every twentieth of an epoch."""
+        steps_per_epoch = state.max_steps // round(args.num_train_epochs)
+        if state.global_step % max(1, steps_per_epoch // _LOGS_PER_EPOCH):
             return
         rows = self.loss_sums["rows"] - self.last_logged["rows"]
         terms = {

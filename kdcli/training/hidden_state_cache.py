@@ -1,4 +1,4 @@
-"""The teacher's hidden states of every text, on disk: computed once, read by every epoch."""
+"""The teacher's hidden states on disk: computed once, read by every epoch."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +25,15 @@ _MAX_SHARE_OF_FREE_DISK = 0.5
 
 
 class HiddenStateCache:
-    """Hidden states of the rows of a data set, by place and row.
+    """Hidden states of a dataset's rows in a memory-mapped file.
 
     Args:
-        path: Their file: float32, (places, tokens of all rows, width).
-        tokens: How many each row has.
-        state_indices: Which of the teacher's hidden states they are: 0 is the embeddings' output, 1 that
-            of the first layer.
-        width: The teacher's.
+        cache_file: The file: float32, (states, tokens of all rows, hidden_size).
+        token_counts: Number of tokens of each row, (rows,).
+        state_indices: Indices of the cached hidden states; 0 is the embeddings' output, 1 the first
+            layer's.
+        hidden_size: The teacher's hidden width.
+        mode: "r" to read; "w+" to create the file.
     """
 
     def __init__(
@@ -50,41 +51,41 @@ class HiddenStateCache:
     def wrap_collator(
         self, collator: PaddingCollator
     ) -> Callable[[Sequence[Mapping[str, Any]]], Any]:
-        """A collator whose batches have the states as well; it reads each row's `row`."""
+        """Return a collator that adds the states of the rows, which it finds by column `row`."""
 
-        def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
             batch = collator(rows)
             return batch | self.padded_hidden_states(
                 batch.pop(ROW_COLUMN).tolist(), batch["attention_mask"]
             )
 
-        return together
+        return collate
 
     def padded_hidden_states(
         self, row_indices: Sequence[int], attention_mask: Tensor
     ) -> dict[str, Tensor]:
-        """The states of a batch, each (batch, tokens, width), with zeros for padding.
+        """Return the states of a batch, each (batch, tokens, hidden_size), with zeros for padding.
 
         Args:
-            row_indices: Their numbers.
-            attention_mask: (batch, tokens), 1 where there is a token, on whichever side the padding is.
+            row_indices: The rows' numbers, (batch,).
+            attention_mask: (batch, tokens), 1 for a token; padding may be on either side.
         """
         spans = [self.row_token_slice(row) for row in row_indices]
-        found = {}
-        for number, place in enumerate(self.state_indices):
+        batch_states = {}
+        for number, state_index in enumerate(self.state_indices):
             states = np.concatenate([self.hidden_states[number, span] for span in spans])
             padded = torch.zeros(*attention_mask.shape, states.shape[-1])
             padded[attention_mask.bool()] = torch.from_numpy(states)
-            found[f"{_BATCH_KEY_PREFIX}{place}"] = padded
-        return found
+            batch_states[f"{_BATCH_KEY_PREFIX}{state_index}"] = padded
+        return batch_states
 
     def row_token_slice(self, row: int) -> slice:
-        """Where a row's tokens are among those of all rows."""
+        """Return the slice of a row's tokens among those of all rows."""
         return slice(int(self.token_ends[row - 1]) if row else 0, int(self.token_ends[row]))
 
 
 def hidden_states_from_batch(batch: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    """The hidden states in a batch, by place."""
+    """Return the cached hidden states in a batch, by their index."""
     return {
         int(n.removeprefix(_BATCH_KEY_PREFIX)): t
         for n, t in batch.items()
@@ -95,9 +96,9 @@ def hidden_states_from_batch(batch: Mapping[str, Tensor]) -> dict[int, Tensor]:
 def cache_fits_on_disk(
     tokenized: "Dataset", state_indices: Sequence[int], hidden_size: int, folder: Path
 ) -> bool:
-    """Whether the states would take less than half of what is free on the disk."""
-    needed = 4 * len(state_indices) * int(token_lengths(tokenized).sum()) * hidden_size
-    return needed < _MAX_SHARE_OF_FREE_DISK * shutil.disk_usage(folder).free
+    """Return whether the states take less than half of the free disk space."""
+    required_bytes = 4 * len(state_indices) * int(token_lengths(tokenized).sum()) * hidden_size
+    return required_bytes < _MAX_SHARE_OF_FREE_DISK * shutil.disk_usage(folder).free
 
 
 def write_hidden_state_cache(
@@ -109,49 +110,49 @@ def write_hidden_state_cache(
     *,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Ask the teacher for its hidden states, unless they are in the folder already.
+    """Compute the teacher's hidden states, unless they are in the folder already.
 
     Args:
-        teacher: It is put in evaluation mode.
-        collator: Of that model.
-        tokenized: Encoded, with their numbers as `row`.
-        state_indices: Which states.
-        folder: That of this very fit, for what a run that goes on finds.
-        advance: Told of rows done and rows in all.
+        teacher: The teacher; it is put in evaluation mode.
+        collator: The teacher's collator.
+        tokenized: Tokenised rows, with their numbers as `row`.
+        state_indices: Indices of the hidden states to write.
+        folder: A folder of this training alone.
+        advance: Gets the number of rows done, and of all rows.
     """
     path, tokens = folder / _CACHE_FILE, token_lengths(tokenized)
     if path.exists():
         return
-    beside = path.with_suffix(".new")
-    found = HiddenStateCache(beside, tokens, state_indices, teacher.config.hidden_size, "w+")
+    unfinished = path.with_suffix(".new")
+    cache = HiddenStateCache(unfinished, tokens, state_indices, teacher.config.hidden_size, "w+")
     teacher.eval()
     done = 0
     for batch in length_sorted_batches(
         tokens, _BATCH_SIZE, equal_length=needs_equal_lengths(teacher)
     ):
-        some = tokenized.__getitems__(batch.tolist())
-        inputs = {n: t.to(teacher.device) for n, t in collator(some).items() if n != ROW_COLUMN}
+        rows = tokenized.__getitems__(batch.tolist())
+        inputs = {n: t.to(teacher.device) for n, t in collator(rows).items() if n != ROW_COLUMN}
         with torch.inference_mode():
-            hidden = forward_with_hidden(
-                teacher, inputs, frozenset({"hidden_states"})
-            ).hidden_states
-        real = inputs["attention_mask"].bool()
-        for number, place in enumerate(found.state_indices):
-            states = torch.split(hidden[place][real], real.sum(1).tolist())
-            for row, own in zip(some, states, strict=True):
-                found.hidden_states[number, found.row_token_slice(row[ROW_COLUMN])] = (
-                    own.float().cpu().numpy()
+            outputs = forward_with_hidden(teacher, inputs, frozenset({"hidden_states"}))
+        is_token = inputs["attention_mask"].bool()
+        for number, state_index in enumerate(cache.state_indices):
+            states = torch.split(
+                outputs.hidden_states[state_index][is_token], is_token.sum(1).tolist()
+            )
+            for row, row_states in zip(rows, states, strict=True):
+                cache.hidden_states[number, cache.row_token_slice(row[ROW_COLUMN])] = (
+                    row_states.float().cpu().numpy()
                 )
         done += len(batch)
         advance(done, len(tokenized))
-    found.hidden_states.flush()
-    beside.replace(path)
+    cache.hidden_states.flush()
+    unfinished.replace(path)
 
 
 def open_hidden_state_cache(
     tokenized: "Dataset", state_indices: Sequence[int], hidden_size: int, folder: Path
 ) -> HiddenStateCache:
-    """The states as written, memory-mapped."""
+    """Open the states that `write_hidden_state_cache` has written, memory-mapped."""
     return HiddenStateCache(
         folder / _CACHE_FILE, token_lengths(tokenized), state_indices, hidden_size
     )

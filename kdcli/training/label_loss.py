@@ -1,4 +1,4 @@
-"""How the data's own labels count in a loss."""
+"""Label smoothing, focal loss and class weights of a training."""
 
 import numpy as np
 import torch
@@ -13,47 +13,47 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 def build_label_loss_options(
     config: TrainingConfig, labels: np.ndarray, num_classes: int, task: Task = SINGLE_LABEL
 ) -> LabelLossOptions:
-    """What a fit says of its labels.
+    """Build the options of the losses of labels, with class weights from the labels' counts.
 
     Args:
-        config: Smoothing, focus, and whether classes count alike.
-        labels: Those of the training texts, (texts,) or (texts, labels).
-        num_classes: How many there are.
-        task: What they are.
+        config: Label smoothing, focal gamma and the kind of class weights.
+        labels: The training texts' labels, (texts,) or (texts, labels).
+        num_classes: Number of classes or labels.
+        task: The task.
     """
-    weights, found = None, torch.tensor(np.asarray(labels))
-    there = has_label_mask(found, task)
-    found = found[there]
+    weights, label_tensor = None, torch.tensor(np.asarray(labels))
+    labelled = has_label_mask(label_tensor, task)
+    label_tensor = label_tensor[labelled]
     if config.class_weights == "balanced":
         if task is MULTI_LABEL:
-            given = found.sum(0)
-            counts = torch.stack([len(found) - given, given])
-            weights = len(found) / (2 * counts.clamp_min(1))
+            present = label_tensor.sum(0)
+            counts = torch.stack([len(label_tensor) - present, present])
+            weights = len(label_tensor) / (2 * counts.clamp_min(1))
         else:
-            texts = torch.bincount(found, minlength=num_classes)
-            weights = len(found) / (torch.count_nonzero(texts) * texts.clamp_min(1))
-    return LabelLossOptions(config.label_smoothing, config.focal, weights, bool(there.all()))
+            texts = torch.bincount(label_tensor, minlength=num_classes)
+            weights = len(label_tensor) / (torch.count_nonzero(texts) * texts.clamp_min(1))
+    return LabelLossOptions(config.label_smoothing, config.focal, weights, bool(labelled.all()))
 
 
 def check_label_options_for_task(config: TrainingConfig, task: Task, recipe_key: str) -> None:
-    """See that what a fit says of its labels means something for the task.
+    """Check that the training's options for labels are for the task.
 
     Args:
-        config: The fit.
-        task: What is learnt.
-        recipe_key: The fit's key in the recipe.
+        config: The training's hyperparameters.
+        task: The task.
+        recipe_key: Their key in the recipe.
 
     Raises:
-        RecipeError: It doesn't.
+        RecipeError: One of them isn't.
     """
-    said = {
+    is_set = {
         "label_smoothing": config.label_smoothing > 0,
         "class_weights": config.class_weights == "balanced",
         "focal": config.focal > 0,
         "sampling": config.sampling == "balanced",
     }
-    unfit = {REGRESSION.name: tuple(said), MULTI_LABEL.name: ("sampling",)}.get(task.name, ())
+    unfit = {REGRESSION.name: tuple(is_set), MULTI_LABEL.name: ("sampling",)}.get(task.name, ())
     for key in unfit:
-        if said[key]:
-            what = "scores are no classes" if task is REGRESSION else "a text is of several classes"
-            raise RecipeError(f"{recipe_key}.{key} is not for {task}: {what}.", "Leave it out.")
+        if is_set[key]:
+            reason = "scores are no classes" if task is REGRESSION else "texts have several classes"
+            raise RecipeError(f"{recipe_key}.{key} is not for {task}: {reason}.", "Leave it out.")

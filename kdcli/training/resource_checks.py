@@ -1,4 +1,4 @@
-"""Whether a fit has room, on the disk and in memory, before hours are spent."""
+"""Checks for disk space and memory before a training starts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,22 +15,28 @@ if TYPE_CHECKING:
 
 
 def require_disk_for_checkpoints(model: "PreTrainedModel", checkpoints_folder: Path) -> None:
-    """Before hours are spent: a full disk in the middle would end the run."""
-    one = sum(p.numel() * p.element_size() for p in model.parameters())
-    # Weights and Adam's two moments: two checkpoints are kept while a third is written, and the
-    # finished model comes beside them.
-    resources.require_disk(3 * 3 * one + one, checkpoints_folder, "training")
+    """Check that the disk has room for the checkpoints and the finished model.
+
+    Raises:
+        ResourceError: It hasn't.
+    """
+    model_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    # A checkpoint has weights and Adam's two moments; two are kept while a third is written.
+    resources.require_disk(3 * 3 * model_bytes + model_bytes, checkpoints_folder, "training")
 
 
 def require_memory_for_training(
     model: "PreTrainedModel", train_dataset: "Dataset", config: TrainingConfig
 ) -> None:
-    """Before hours are spent: the system would end the run without a word.
+    """Check that there is memory for the training, on a machine without an accelerator.
 
-    The weights are in memory already; gradients and Adam's two moments come beside them, and what
-    the backward pass keeps of a batch: by Korthikanti et al. (2022), equation 2, for each layer
-    s b h (34 + 5 a s / h) bytes at 16 bits, of which 2 and 1 are masks. Of MiniLM's true need that
-    is two thirds: who is refused would not have got through.
+    Counts gradients, Adam's two moments and the activations that the backward pass keeps:
+    s b h (34 + 5 a s / h) bytes for each layer at 16 bits, of which 2 and 1 are masks (Korthikanti
+    et al. 2022, equation 2). Measured on MiniLM this is two thirds of the true need: a training
+    that is refused would have run out of memory.
+
+    Raises:
+        ResourceError: There is too little.
     """
     if torch.accelerator.is_available():
         return
@@ -46,5 +52,5 @@ def require_memory_for_training(
     resources.require_memory(
         3 * weights + layers * texts * tokens * (66 * units + 9 * heads * tokens),
         "Training",
-        "Take a smaller batch_size (and more gradient_accumulation), or a smaller model.",
+        "Use a smaller batch_size (and more gradient_accumulation), or a smaller model.",
     )

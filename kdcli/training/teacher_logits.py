@@ -1,7 +1,6 @@
-"""What a teacher tells: its outputs for every text, written once and read by every epoch.
+"""The teacher's logits on disk: computed once, read by every epoch.
 
-They are a column of a data set on disk, memory-mapped, so that the teacher isn't in memory while
-the student trains.
+They are a memory-mapped column, so that the teacher isn't in memory while the student trains.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_teacher_logits(logits_by_split: dict[str, np.ndarray], folder: Path) -> None:
-    """Write the teacher's logits, (rows, classes) for each split, as Arrow."""
+    """Write the teacher's logits, (rows, classes) for each split, as a dataset on disk."""
     import pyarrow as pa
     from datasets import Dataset, DatasetDict
 
@@ -34,17 +33,17 @@ def write_teacher_logits(logits_by_split: dict[str, np.ndarray], folder: Path) -
 def average_teacher_logits(
     logits_per_teacher: Sequence[np.ndarray], weights: Sequence[float], task: Task = SINGLE_LABEL
 ) -> np.ndarray:
-    """The weighted mean of several teachers' probabilities, or of their scores.
+    """Return the logits of the weighted mean of several teachers' probabilities or scores.
 
     You et al. 2017 (Learning from Multiple Teacher Networks), with weights.
 
     Args:
         logits_per_teacher: Each teacher's, (rows, classes), in one order of classes.
-        weights: Each one's share; they needn't add up to 1.
-        task: What the logits are of.
+        weights: Each teacher's weight; they needn't sum to 1.
+        task: The task.
 
     Returns:
-        The mean's logits, float32, (rows, classes): of one label a text its logarithms.
+        The mean's logits, float32, (rows, classes); for one label per text, log-probabilities.
     """
     shares = np.asarray(weights) / np.sum(weights)
     return task.average_logits(np.stack(logits_per_teacher).astype(np.float64), shares).astype(
@@ -53,5 +52,5 @@ def average_teacher_logits(
 
 
 def load_teacher_logits(folder: Path) -> "DatasetDict":
-    """The teacher's outputs as written, memory-mapped."""
+    """Load the logits that `write_teacher_logits` has written, memory-mapped."""
     return saved_dataset.load_saved_dataset(folder)

@@ -1,4 +1,4 @@
-"""The mean of the weights of a training's last steps."""
+"""Averaging of the weights over a training's last steps."""
 
 import math
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 _AVERAGE_FILE = "average.safetensors"
-# Weights change little from one step to the next: a mean of every fifth costs a fifth. Where so
-# few would be left that the mean says little, more of them count.
+# Weights change little from step to step: every fifth is enough, but at least five are averaged.
 _STEPS_BETWEEN_SAMPLES = 5
 _MIN_SAMPLES = 5
 
 
 class WeightAveragingCallback(TrainerCallback):
-    """Averages a model's weights over the last steps, and puts the mean in their place.
+    """Average a model's weights over the last steps, and give the model the average.
 
-    The mean lies in a flatter part of the loss than its members, and does better on new texts.
+    The average lies in a flatter region of the loss, and generalises better.
     Izmailov et al. 2018, Averaging Weights Leads to Wider Optima (arXiv:1803.05407), with a
-    schedule that falls; for language models Lu et al. 2022 (arXiv:2212.05956).
+    falling learning rate; for language models Lu et al. 2022 (arXiv:2212.05956).
 
     Args:
-        model: Whose trained weights they are.
-        last_fraction: Of the steps, those up to the last one, two at least; None averages nothing.
-        checkpoint: Where a run that goes on finds the mean so far.
+        model: The model in training.
+        last_fraction: Share of the steps, up to the last one, to average over; at least two steps.
+            None averages nothing.
+        checkpoint: The checkpoint that training resumes from, with the average so far.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class WeightAveragingCallback(TrainerCallback):
             self.sample_count = int(self.average.pop("count"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take a step's weights into the mean, where it is one of the last."""
+        """Add the step's weights to the average, if it is one of the last."""
         if self.last_fraction is None:
             return
-        last = max(2, math.ceil(self.last_fraction * state.max_steps))
-        every = max(1, min(_STEPS_BETWEEN_SAMPLES, last // _MIN_SAMPLES))
-        left = state.max_steps - state.global_step
-        if left >= last or left % every:
+        averaged_steps = max(2, math.ceil(self.last_fraction * state.max_steps))
+        every = max(1, min(_STEPS_BETWEEN_SAMPLES, averaged_steps // _MIN_SAMPLES))
+        steps_left = state.max_steps - state.global_step
+        if steps_left >= averaged_steps or steps_left % every:
             return
         self.sample_count += 1
         for name, weight in self.trained_parameters.items():
@@ -64,7 +64,7 @@ class WeightAveragingCallback(TrainerCallback):
                 self.average[name].lerp_(now.to(self.average[name].device), 1 / self.sample_count)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Put the mean so far beside a checkpoint, before it is sealed."""
+        """Save the average so far in the checkpoint, before it is marked complete."""
         if self.average and args.should_save:
             folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
             save_file(
@@ -73,21 +73,23 @@ class WeightAveragingCallback(TrainerCallback):
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within the block the model has the mean for its weights, where there is one."""
-        last = self.apply_average()
+        """Within the block the model has the average as its weights, if there is one."""
+        last_weights = self.apply_average()
         try:
             yield
         finally:
-            for name, weight in last.items():
+            for name, weight in last_weights.items():
                 self.trained_parameters[name].data.copy_(weight)
 
     def apply_average(self) -> dict[str, Tensor]:
-        """Give the model the mean for its weights, where there is one.
+        """Replace the model's weights by the average, if there is one.
 
         Returns:
-            Those that it had.
+            The replaced weights, by name.
         """
-        last = {name: self.trained_parameters[name].detach().clone() for name in self.average}
+        last_weights = {
+            name: self.trained_parameters[name].detach().clone() for name in self.average
+        }
         for name, weight in self.average.items():
             self.trained_parameters[name].data.copy_(weight)
-        return last
+        return last_weights
