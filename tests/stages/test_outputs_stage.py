@@ -183,7 +183,9 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
             (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines))
         trained, answered, ask = [], [], outputs_stage._predict_logits
         monkeypatch.setattr(
-            teacher_stage, "train_stage_model", lambda *_, rows, **__: trained.append(rows) or []
+            teacher_stage,
+            "train_model",
+            lambda model, tokenizer, rows, *_, **__: trained.append(rows) or [],
         )
         monkeypatch.setattr(
             outputs_stage,
