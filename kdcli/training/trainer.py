@@ -138,7 +138,7 @@ class DistillationTrainer(Trainer):
         )
         self.sampling_probabilities = sampling_probabilities
         self.weight_averaging = weight_averaging
-        self.loss_sums = {"sums": {}, "rows": 0} if loss_sums is None else loss_sums
+        self.loss_sums: dict[str, Any] = loss_sums or {"sums": {}, "rows": 0}
         # An optimiser step, and which of its batches is computed.
         self._accumulation_position = (-1, 0)
 
