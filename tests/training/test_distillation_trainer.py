@@ -15,7 +15,10 @@ TEXTS = ["my parcel is late", "where is my refund", "i forgot the password", "th
 
 @pytest.fixture
 def teacher(tiny_teacher):
-    return model_io.load_classifier(tiny_teacher).eval()
+    teacher = model_io.load_classifier(tiny_teacher).eval()
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(50)  # classes that differ
+    return teacher
 
 
 @pytest.fixture
