@@ -1,6 +1,7 @@
 """Escape untrusted text so that it can be displayed, and redact secrets."""
 
 import re
+from collections.abc import Sequence
 
 # Python calls these unprintable, but people write them: spaces, and the joiners that Persian, Indic
 # scripts and emoji need.
@@ -25,6 +26,13 @@ def printable(text: str, keep: str = "") -> str:
 def redact_secrets(text: str) -> str:
     """Remove credentials in URLs and Hub tokens from a text."""
     return _CREDENTIALS.sub("…", text)
+
+
+def abbreviate_list(items: Sequence[object], max_shown: int = 8) -> str:
+    """Join items for a message, the first few of many: `a, b, c and 12 more`."""
+    shown = ", ".join(map(str, items[:max_shown]))
+    rest = len(items) - max_shown
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
 
 
 def _escape(character: str) -> str:

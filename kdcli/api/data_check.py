@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcli.data import column_access, dataset_loading
 from kdcli.data.checks import duplicates, split_statistics
-from kdcli.data.labels import class_labels, label_arrays
+from kdcli.data.labels import class_labels, label_arrays, label_standardization
 from kdcli.errors import ModelError
 from kdcli.models import model_io as models
 from kdcli.models import tensor_slicing
@@ -53,7 +53,9 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     names: tuple[str, ...] = ()
     if recipe.data.label is not None:
         notes.clear()
-        named, names, task, _ = label_arrays.standardize_labels(sound, recipe.data, places, notes)
+        named, names, task, _ = label_standardization.standardize_labels(
+            sound, recipe.data, places, notes
+        )
         for note in notes:
             reporter.info(note)
     ids = {part: label_arrays.label_codes(split) for part, split in named.items()}
@@ -85,8 +87,8 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 
 def _select_complete_rows(
-    split: "Dataset", row_location: class_labels.RowLocator
-) -> tuple["Dataset", class_labels.RowLocator, dict[str, Any]]:
+    split: "Dataset", row_location: column_access.RowLocator
+) -> tuple["Dataset", column_access.RowLocator, dict[str, Any]]:
     """The rows that have text and label, where each stands, and what is amiss with the others."""
     columns = column_access.text_column_names(split)
     labelled = "label" in split.column_names
@@ -124,7 +126,7 @@ def _label_balance(split: "Dataset", task: Task, names: Sequence[str]) -> dict[s
     return split_statistics.label_balance(label_arrays.count_labels(split, task, len(names)), names)
 
 
-def _count_and_first(rows: np.ndarray, row_location: class_labels.RowLocator) -> dict[str, Any]:
+def _count_and_first(rows: np.ndarray, row_location: column_access.RowLocator) -> dict[str, Any]:
     found = np.flatnonzero(rows)
     return {"texts": len(found), "first": row_location(int(found[0])) if len(found) else None}
 

@@ -12,7 +12,7 @@ import numpy as np
 from kdcli import paths
 from kdcli.data import dataset_loading, schema_inference
 from kdcli.data.checks import split_statistics
-from kdcli.data.labels.class_labels import match_labels
+from kdcli.data.labels.label_matching import match_labels
 from kdcli.data.readers import data_files, split_files
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io as models
@@ -20,7 +20,7 @@ from kdcli.models import tensor_slicing
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe import strict_yaml
 from kdcli.recipe.data import DataConfig
-from kdcli.sanitize import printable
+from kdcli.sanitize import abbreviate_list, printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 DEFAULT_TEACHER = "google-bert/bert-base-uncased"
@@ -205,7 +205,7 @@ def _add_label_columns(
     names = labels.names
     what = f"{labels.reason} " if labels.reason else ""
     what += f"{len(names):,} labels: " if names else ""
-    what += ", ".join(names[:_MAX_LABELS_SHOWN]) + ", …" * (len(names) > _MAX_LABELS_SHOWN)
+    what += abbreviate_list(names, _MAX_LABELS_SHOWN)
     if labels.task is MULTI_LABEL:
         what += "; a text may have any number of them."
     section.add("label", _single_or_list(columns), what)

@@ -1,6 +1,6 @@
 """A split's columns, a piece at a time: texts may be more than memory holds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+RowLocator = Callable[[int], str]  # where the row of that number stands
+
+TEXT_COLUMNS = ("text", "text_pair")  # of a split: the text, and the second one of pairs
 _MAX_BATCH_ROWS = 10_000
 _MAX_BATCH_BYTES = 4_000_000
 
@@ -45,7 +48,7 @@ def iterate_column_values(split: "Dataset", column: str) -> Iterator[Any]:
 
 def text_column_names(split: "Dataset") -> list[str]:
     """The names of a split's texts: one, or two for pairs."""
-    return [name for name in ("text", "text_pair") if name in split.column_names]
+    return [name for name in TEXT_COLUMNS if name in split.column_names]
 
 
 def label_ids(split: "Dataset") -> np.ndarray:
@@ -109,3 +112,10 @@ def sample_rows_evenly(split: "Dataset", count: int) -> "Dataset":
     if len(split) <= count:
         return split
     return split.select(np.linspace(0, len(split) - 1, count).astype(np.int64))
+
+
+def sample_texts(split: "Dataset", count: int = 64) -> list[list[str]]:
+    """Texts evenly spread over a split: a column, or two of pairs."""
+    places = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
+    some = split.select(places)
+    return [list(some[name]) for name in text_column_names(split)]

@@ -1,22 +1,27 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from kdcli import hub
 from kdcli.data import column_access, schema_inference
 from kdcli.data.checks import duplicates
-from kdcli.data.labels import class_labels, label_arrays, multilabel
+from kdcli.data.column_access import RowLocator
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels import label_arrays, label_standardization, multilabel
 from kdcli.data.readers import data_files, split_files
-from kdcli.data.readers.data_files import first_line
-from kdcli.errors import DataError, KdError, MissingColumnError, as_resource_error
+from kdcli.data.validation_split import split_off_validation
+from kdcli.errors import (
+    DataError,
+    KdError,
+    MissingColumnError,
+    as_resource_error,
+    first_message_line,
+)
 from kdcli.recipe.data import DataConfig
-from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
+from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -28,88 +33,7 @@ _DEFAULT_SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
-_VALIDATION_SPLIT_HINT = (
-    "Give more texts of each label, a larger data.validation_fraction, or a split of your own "
-    "(data.splits.validation)."
-)
 _RENAMED_HUB_DATASETS = {"clinc_oos": "clinc/clinc_oos"}
-
-
-@dataclass(frozen=True)
-class DatasetSplits:
-    """A data set ready for use.
-
-    Attributes:
-        splits: `train`, `validation` and `test`, as far as they are there; each with the columns
-            `text`, `text_pair` where the task is on pairs, and `label`: a ClassLabel, a list of
-            them, or a number.
-        label_names: The labels' names, in the order of their ids; of a score its column's name.
-        notes: What was decided on the way that the user should know.
-        task: What the labels are.
-        has_labels: Whether the data has labels of its own; otherwise splits have no column `label`
-            before the teacher has been asked.
-        labels_are_ordered: Whether the data puts its labels in order; False where kd has sorted their names.
-        source_split_names: By part, the split of the data set that its texts come from.
-    """
-
-    splits: dict[str, "Dataset"]
-    label_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    task: Task = SINGLE_LABEL
-    has_labels: bool = True
-    labels_are_ordered: bool = True
-    source_split_names: Mapping[str, str] = field(default_factory=dict)
-
-    def present_labels(self, split: str) -> list[str]:
-        """The names of the labels that occur in `split`; all, where it has none."""
-        if "label" not in self.splits[split].column_names:
-            return [*self.label_names]
-        found = label_arrays.count_labels(self.splits[split], self.task, len(self.label_names))
-        return [name for name, texts in zip(self.label_names, found, strict=True) if texts]
-
-    def match_model_labels(
-        self, model_labels: Sequence[str], present_labels: Sequence[str] | None = None
-    ) -> list[int]:
-        """For each label the model's output; see `kdcli.data.labels.match_labels`.
-
-        Args:
-            model_labels: The names of the model's outputs, in order.
-            present_labels: The labels that need a match; left out, all.
-        """
-        return class_labels.match_labels(
-            self.label_names,
-            model_labels,
-            present_labels=present_labels,
-            labels_are_ordered=self.labels_are_ordered,
-        )
-
-    def with_model_label_names(self, model_labels: Sequence[str]) -> "DatasetSplits":
-        """The same data with the names of a model's outputs, where its own labels have none."""
-        nameless = class_labels.are_default_label_names(
-            self.label_names
-        ) and not class_labels.are_default_label_names(model_labels)
-        if self.task is REGRESSION or not nameless or len(model_labels) != len(self.label_names):
-            return self
-        return replace(self, label_names=tuple(model_labels))
-
-    def ground_truth_labels(
-        self, split: "Dataset", model_indices: Sequence[int], output_count: int
-    ) -> np.ndarray:
-        """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
-        return label_arrays.ground_truth_labels(split, self.task, model_indices, output_count)
-
-    def label_prior(self, model_labels: Sequence[str]) -> np.ndarray | None:
-        """What the training texts' labels say before a text is read; see `Task.prior`.
-
-        Args:
-            model_labels: The labels' in the order of the model's outputs.
-        """
-        if self.task.prior_logits is None or not self.has_labels:
-            return None
-        places = self.match_model_labels(model_labels, self.present_labels("train"))
-        return self.task.prior_logits(
-            self.ground_truth_labels(self.splits["train"], places, len(model_labels))
-        )
 
 
 def dataset_cache_key(data_config: DataConfig) -> str:
@@ -148,7 +72,7 @@ def load_dataset_splits(
     for part, split in splits.items():
         _check_no_empty_texts(split, places[part])
     if teacher_labels is None:
-        splits, names, task, ordered = label_arrays.standardize_labels(
+        splits, names, task, ordered = label_standardization.standardize_labels(
             splits, data_config, places, notes
         )
     else:
@@ -160,8 +84,7 @@ def load_dataset_splits(
         label_arrays.check_labels_vary(splits["train"], names, task, data_config)
     if require_train and "validation" not in splits:
         by_label = teacher_labels is None and task is SINGLE_LABEL
-        set_aside = _split_off_validation_stratified if by_label else _split_off_validation
-        splits |= set_aside(splits["train"], data_config, seed)
+        splits |= split_off_validation(splits["train"], data_config, seed, stratified=by_label)
         sources["validation"] = f"{sources['train']}, held out"
         how = "stratified by label" if by_label else "at random"
         notes.append(
@@ -175,7 +98,7 @@ def load_dataset_splits(
 
 def read_splits(
     data_config: DataConfig, notes: list[str], *, require_train: bool = False
-) -> tuple[dict[str, "Dataset"], dict[str, class_labels.RowLocator], dict[str, str]]:
+) -> tuple[dict[str, "Dataset"], dict[str, RowLocator], dict[str, str]]:
     """The splits as they were found, by part: texts may be empty, and labels missing or unnamed.
 
     A test split without any labels is left out, as there is nothing to measure there.
@@ -327,7 +250,7 @@ def _standardize_columns(
     data_config: DataConfig, split_name: str, split_source: "SplitSource", notes: list[str]
 ) -> "Dataset":
     """A split's texts and labels, under the names that the rest of kd knows them by."""
-    texts = (data_config.text,) if isinstance(data_config.text, str) else data_config.text
+    texts = data_config.text_columns
     columns = data_config.label_columns
     single = len(columns) == 1
     called = dict(
@@ -364,7 +287,7 @@ def _standardize_columns(
 
 
 def _convert_to_label_lists(
-    split: "Dataset", data_config: DataConfig, locate_row: class_labels.RowLocator
+    split: "Dataset", data_config: DataConfig, locate_row: RowLocator
 ) -> "Dataset":
     """A split with lists of labels, where these are several columns or in one cell."""
     if len(data_config.label_columns) > 1:
@@ -389,53 +312,20 @@ def _is_entirely_unlabeled(split: "Dataset") -> bool:
 
 def _make_row_locator(
     data_config: DataConfig, split_name: str, split_source: "SplitSource"
-) -> class_labels.RowLocator:
+) -> RowLocator:
     """Where the rows of a split stand, to name one that is wrong."""
     if isinstance(split_source, list):
         return lambda row: data_files.describe_row_location(split_source, row)
     return lambda row: f"{data_config.dataset}, split {split_name}, row {row + 1}"
 
 
-def _check_no_empty_texts(split: "Dataset", locate_row: class_labels.RowLocator) -> None:
+def _check_no_empty_texts(split: "Dataset", locate_row: RowLocator) -> None:
     for column in column_access.text_column_names(split):
         for row, text in enumerate(column_access.iterate_column_values(split, column)):
             if not text or not text.strip():
                 raise DataError(
                     f"{locate_row(row)}: there is no text.", "Write one, or delete the row."
                 )
-
-
-def _split_off_validation_stratified(
-    train: "Dataset", data_config: DataConfig, seed: int
-) -> dict[str, "Dataset"]:
-    names = train.features["label"].names
-    counts = np.bincount(column_access.label_ids(train), minlength=len(names))
-    count, name = min((n, name) for n, name in zip(counts, names, strict=True) if n)
-    if count < 2:
-        why = f"there is one text only of the label {name!r}."
-        raise DataError(
-            f"{_cannot_split_message(train, data_config)}: {why}", _VALIDATION_SPLIT_HINT
-        )
-    return _split_off_validation(train, data_config, seed, "label")
-
-
-def _split_off_validation(
-    train: "Dataset", data_config: DataConfig, seed: int, stratified_by: str | None = None
-) -> dict[str, "Dataset"]:
-    try:
-        cut = train.train_test_split(
-            test_size=data_config.validation_fraction, seed=seed, stratify_by_column=stratified_by
-        )
-    except ValueError as error:
-        raise DataError(
-            f"{_cannot_split_message(train, data_config)}: {first_line(error)}",
-            _VALIDATION_SPLIT_HINT,
-        ) from error
-    return {"train": cut["train"], "validation": cut["test"]}
-
-
-def _cannot_split_message(train: "Dataset", data_config: DataConfig) -> str:
-    return f"No validation split can be set aside from the {len(train):,} texts of {data_config.dataset}"
 
 
 def _unreadable_dataset_error(
@@ -448,7 +338,7 @@ def _unreadable_dataset_error(
         return DataError(
             f"{dataset_name} has several configurations.", f"data.config is one of {configs[1]}."
         )
-    return DataError(f"{dataset_name} can't be read: {first_line(error)}", hint)
+    return DataError(f"{dataset_name} can't be read: {first_message_line(error)}", hint)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from kdcli.data.labels import multilabel
-from kdcli.data.labels.class_labels import label_to_name
-from kdcli.data.labels.label_parsing import parse_list_text, sort_label_names
+from kdcli.data.labels.label_parsing import label_to_name, parse_list_text, sort_label_names
 from kdcli.errors import DataError
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 SampleRows = Sequence[Mapping[str, Any]]
@@ -195,9 +195,9 @@ def _choose_column(
     if len(candidates) == 1:
         return candidates[0]
     several = (
-        f"it may be {_join_names(candidates)}"
+        f"it may be {abbreviate_list(candidates)}"
         if candidates
-        else f"none of {_join_names(all_columns)} is like one"
+        else f"none of {abbreviate_list(all_columns)} is like one"
     )
     raise DataError(
         f"{dataset_name}: which column is the {role} can't be told: {several}.",
@@ -248,7 +248,3 @@ def _is_label_column(rows: SampleRows, column: str) -> bool:
 
 def _is_binary_column(rows: SampleRows, column: str) -> bool:
     return all(multilabel.parse_binary_flag(row.get(column)) is not None for row in rows)
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

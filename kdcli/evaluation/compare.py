@@ -12,7 +12,7 @@ import torch
 
 from kdcli import __version__
 from kdcli.data.checks import duplicates
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits

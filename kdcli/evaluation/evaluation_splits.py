@@ -1,8 +1,9 @@
 """What a recipe has measured, as far as the data has it."""
 
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import DataError
 from kdcli.recipe.schema import EvaluateConfig
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
@@ -25,6 +26,6 @@ def select_evaluation_splits(config: EvaluateConfig, corpus: DatasetSplits) -> l
     if config.out_of_scope is not None and config.out_of_scope not in corpus.label_names:
         raise DataError(
             f"evaluate.out_of_scope: the data has no label {config.out_of_scope}.",
-            f"Its labels: {', '.join(corpus.label_names[:8])}{', …' * (len(corpus.label_names) > 8)}.",
+            f"Its labels: {abbreviate_list(corpus.label_names)}.",
         )
     return splits

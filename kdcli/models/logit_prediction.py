@@ -7,13 +7,10 @@ import numpy as np
 import torch
 
 from kdcli import distributed
-from kdcli.data.tokenization.tokenize import (
-    TEXT_INDEX,
-    PaddingCollator,
-    average_windows,
-    length_sorted_batches,
-    token_lengths,
-)
+from kdcli.data.tokenization.batch_sampler import length_sorted_batches
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import token_lengths
+from kdcli.data.tokenization.windows import TEXT_INDEX, average_windows
 from kdcli.models.cls_only import last_layer_cls_only
 from kdcli.models.padding import needs_equal_lengths
 

@@ -11,6 +11,7 @@ from kdcli.errors import ModelError, as_resource_error, first_message_line
 from kdcli.models import model_files
 from kdcli.pipeline.run_folder import sha256_of_file
 from kdcli.safe_files import apply_umask, find_escaping_symlink
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def get_label_names(config: "PretrainedConfig") -> tuple[str, ...]:
     found, file = config.id2label, Path(config.name_or_path, "config.json")
     if sorted(found) != [*range(len(found))]:
         raise ModelError(
-            f"{file}: id2label names the outputs {', '.join(map(str, sorted(found)[:5]))}, …, "
+            f"{file}: id2label names the outputs {abbreviate_list(sorted(found), 5)}, "
             f"and {len(found)} outputs are numbered from 0 to {len(found) - 1}.",
             "Number them anew there, in label2id too.",
         )

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.tokenization.tokenize import PaddingCollator, encoding_to_rows, tokenize_texts
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_texts
 from kdcli.errors import KdError, ModelError, as_resource_error, first_message_line
 from kdcli.models.layer_stacks import get_text_config
 from kdcli.models.sequence_length import get_position_offset

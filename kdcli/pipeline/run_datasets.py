@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdcli.data import dataset_loading
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data import column_access, dataset_loading
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels import label_arrays
-from kdcli.data.labels.class_labels import are_default_label_names
+from kdcli.data.labels.label_matching import are_default_label_names, map_labels_to_model
 from kdcli.data.readers import saved_dataset
 from kdcli.data.tokenization import tokenize
-from kdcli.data.tokenization.tokenize import TEACHER_LOGITS
 from kdcli.errors import DataError
 from kdcli.models import model_io as models
 from kdcli.models.padding import align_padding
@@ -27,6 +26,7 @@ from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
 from kdcli.teachers import registry
 from kdcli.teachers.base import BlackBoxContext
 from kdcli.training import teacher_logits
+from kdcli.training.teacher_logits import TEACHER_LOGITS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -163,7 +163,7 @@ def configure_tokenizer_and_padding(
         tokenizer.truncation_side = side
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
-    some = tokenize.sample_texts(dataset_splits.splits["train"])
+    some = column_access.sample_texts(dataset_splits.splits["train"])
     align_padding(
         model, tokenizer, model_description, some, max_length=limit, truncation=recipe.data.truncate
     )
@@ -171,8 +171,7 @@ def configure_tokenizer_and_padding(
 
 def all_texts(split: "Dataset") -> list[str]:
     """The texts of a split, those of a pair one by one."""
-    names = [name for name in ("text", "text_pair") if name in split.column_names]
-    return [text for name in names for text in split[name]]
+    return [text for name in column_access.text_column_names(split) for text in split[name]]
 
 
 def tokenize_splits(
@@ -200,5 +199,5 @@ def tokenize_splits(
                 f"{cut:,} of {len(dataset_splits.splits[split]):,} {split} texts were "
                 f"{_TRUNCATION_NOTES[recipe.data.truncate].format(limit)}."
             )
-        rows[split] = tokenize.map_labels_to_model(rows[split], dataset_splits, names)
+        rows[split] = map_labels_to_model(rows[split], dataset_splits, names)
     return rows

@@ -109,6 +109,11 @@ class DataConfig(FrozenConfig):
     )
 
     @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The column of the text, or the two columns of a pair."""
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of the labels: one, one a label, or none."""
         return (self.label,) if isinstance(self.label, str) else self.label or ()

@@ -7,8 +7,9 @@ from datasets import concatenate_datasets
 from transformers import set_seed
 
 from kdcli import distributed
-from kdcli.data.dataset_loading import DatasetSplits
-from kdcli.data.tokenization.tokenize import concat_per_text_columns, labels_to_numpy
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels.label_matching import labels_to_numpy
+from kdcli.data.tokenization.windows import concat_per_text_columns
 from kdcli.errors import UserError
 from kdcli.losses import Loss, label_only_losses
 from kdcli.losses.base import INTERNAL_OUTPUTS, LayerMapping, required_teacher_outputs

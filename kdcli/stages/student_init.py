@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import set_seed
 
-from kdcli.data.tokenization.tokenize import sample_texts, token_lengths, tokenize_dataset
+from kdcli.data.column_access import sample_texts
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.errors import UsageError
 from kdcli.models import (
     layer_importance,

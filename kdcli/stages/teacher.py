@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 from transformers import set_seed
 
 from kdcli import distributed
-from kdcli.data.dataset_loading import DatasetSplits
-from kdcli.data.labels.class_labels import are_default_label_names, explain_label_match
-from kdcli.data.tokenization.tokenize import labels_to_numpy
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels.label_matching import (
+    are_default_label_names,
+    explain_label_match,
+    labels_to_numpy,
+)
 from kdcli.losses import label_only_losses
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io

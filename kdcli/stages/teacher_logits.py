@@ -8,9 +8,9 @@ import numpy as np
 
 from kdcli import distributed, resources
 from kdcli.data.cross_validation import make_cross_validation_folds
-from kdcli.data.dataset_loading import DatasetSplits
-from kdcli.data.labels.class_labels import match_labels
-from kdcli.data.tokenization.tokenize import TEACHER_LOGITS, tokenize_dataset
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels.label_matching import match_labels
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.evaluation.calibration.calibration_error import fit_temperature
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits_distributed
@@ -26,6 +26,7 @@ from kdcli.stages.teacher import fine_tune_teacher
 from kdcli.tasks import Task
 from kdcli.teachers import registry
 from kdcli.training import teacher_logits
+from kdcli.training.teacher_logits import TEACHER_LOGITS
 
 if TYPE_CHECKING:
     from datasets import Dataset

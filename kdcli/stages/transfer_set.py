@@ -9,7 +9,7 @@ from datasets import Dataset, concatenate_datasets
 
 from kdcli.data import augmentation, column_access
 from kdcli.data.checks import duplicates
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import RecipeError
 from kdcli.losses.base import required_teacher_outputs
 from kdcli.models import masked_lm

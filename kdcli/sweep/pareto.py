@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdcli.data.dataset_loading import DatasetSplits
-from kdcli.data.tokenization.tokenize import TEACHER_LOGITS
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import UsageError
 from kdcli.evaluation.ci import quality_gates
 from kdcli.evaluation.efficiency import model_costs
@@ -18,6 +17,7 @@ from kdcli.sweep.optuna_study import RESULT_FILE
 from kdcli.sweep.trials import Trial
 from kdcli.tasks import TASKS
 from kdcli.training import teacher_logits
+from kdcli.training.teacher_logits import TEACHER_LOGITS
 
 _VALIDATION = "validation"
 # The same model's median differs by so much from one time to another.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import DataError
 from kdcli.progress import Reporter
 from kdcli.recipe.black_box_teachers import TeacherOutputType

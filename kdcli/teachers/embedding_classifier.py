@@ -11,12 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kdcli.data.tokenization.tokenize import (
-    length_sorted_batches,
-    sample_texts,
-    token_lengths,
-    tokenize_dataset,
-)
+from kdcli.data.column_access import sample_texts
+from kdcli.data.tokenization.batch_sampler import length_sorted_batches
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.errors import DataError
 from kdcli.evaluation.calibration.calibration_error import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool

@@ -26,7 +26,7 @@ def label_columns_of_scores_file(
     Raises:
         DataError: The file can't be read.
     """
-    texts = (data_config.text,) if isinstance(data_config.text, str) else data_config.text
+    texts = data_config.text_columns
     columns = [
         column
         for row in data_files.read_first_rows([_require_scores_file(config)], 1)
@@ -75,11 +75,7 @@ def _read_logits_by_text(
     config: PrecomputedTeacherConfig, context: BlackBoxContext
 ) -> dict[tuple[str, ...], np.ndarray]:
     path, labels = _require_scores_file(config), context.dataset_splits.label_names
-    texts = (
-        (context.data_config.text,)
-        if isinstance(context.data_config.text, str)
-        else context.data_config.text
-    )
+    texts = context.data_config.text_columns
     table = data_files.read_text_and_label_columns([path], texts, labels)
     values = np.empty((len(table), len(labels)))
     for place, label in enumerate(labels):

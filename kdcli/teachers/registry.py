@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.data.labels.class_labels import abbreviate_names
 from kdcli.errors import RecipeError
 from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, required_teacher_outputs
 from kdcli.progress import ProgressCounter
 from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig, LabelDescriptionTeacherConfig
 from kdcli.recipe.data import DataConfig
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION
 from kdcli.teachers import embedding_classifier, llm, precomputed, python_function, zero_shot
 from kdcli.teachers.base import BlackBoxContext, PredictLogits
@@ -97,9 +97,7 @@ def check_teacher(
         KdError: It can't: what the teacher needs is missing, or a loss asks for more than answers.
     """
     if live := [
-        loss.kind
-        for loss in loss_configs
-        if required_teacher_outputs([loss]) & INTERNAL_OUTPUTS
+        loss.kind for loss in loss_configs if required_teacher_outputs([loss]) & INTERNAL_OUTPUTS
     ]:
         raise RecipeError(
             f"distill.losses: {live[0]} compares what is inside of two models, and the teacher "
@@ -110,7 +108,7 @@ def check_teacher(
     described = config.descriptions if isinstance(config, LabelDescriptionTeacherConfig) else {}
     if unknown := [label for label in described if label not in labels]:
         raise RecipeError(
-            f"teacher.descriptions: the data has no label {unknown[0]!r}: it has {abbreviate_names(labels)}."
+            f"teacher.descriptions: the data has no label {unknown[0]!r}: it has {abbreviate_list(labels)}."
         )
     TEACHER_BACKENDS[config.kind].check_config(config, context)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.column_access import text_column_names
-from kdcli.data.tokenization.tokenize import sample_texts, tokenize_dataset
+from kdcli.data.column_access import sample_texts, text_column_names
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits as logits_of

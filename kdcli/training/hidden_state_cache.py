@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.tokenization.tokenize import PaddingCollator, length_sorted_batches, token_lengths
+from kdcli.data.tokenization.batch_sampler import length_sorted_batches
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import token_lengths
 from kdcli.models.padding import needs_equal_lengths
 from kdcli.training.model_outputs import forward_with_hidden
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli.data.readers import saved_dataset
-from kdcli.data.tokenization.tokenize import TEACHER_LOGITS
 from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+TEACHER_LOGITS = "teacher_logits"
 
 
 def write_teacher_logits(logits_by_split: dict[str, np.ndarray], folder: Path) -> None:

@@ -12,12 +12,10 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments
 
 from kdcli import distributed
-from kdcli.data.tokenization.tokenize import (
-    PaddingCollator,
-    class_balanced_probabilities,
-    labels_to_numpy,
-    token_lengths,
-)
+from kdcli.data.labels.label_matching import labels_to_numpy
+from kdcli.data.tokenization.batch_sampler import class_balanced_probabilities
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import token_lengths
 from kdcli.losses.base import INTERNAL_OUTPUTS
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only

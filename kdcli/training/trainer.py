@@ -13,15 +13,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from kdcli import distributed
-from kdcli.data.tokenization.tokenize import (
-    TEACHER_LOGITS,
-    TEXT_INDEX,
+from kdcli.data.tokenization.batch_sampler import (
     DistributedBatchSampler,
-    PaddingCollator,
     length_grouped_order,
     length_sorted_batches,
-    token_lengths,
 )
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import token_lengths
+from kdcli.data.tokenization.windows import TEXT_INDEX
 from kdcli.errors import UsageError, UserError
 from kdcli.losses import default_losses
 from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, ModelOutputs, required_teacher_outputs
@@ -38,6 +37,7 @@ from kdcli.training.model_outputs import (
     forward_with_hidden,
     map_layers,
 )
+from kdcli.training.teacher_logits import TEACHER_LOGITS
 from kdcli.training.weight_averaging import WeightAveragingCallback
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from statistics import median
 
 import torch
 
-from kdcli.data.dataset_loading import DatasetSplits, load_dataset_splits
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.evaluation.compare import compare_models
 from kdcli.evaluation.efficiency import latency
@@ -24,7 +25,8 @@ from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_io import locate_model
 from kdcli.models.padding import create_collator
 from kdcli.progress import ProgressCounter, SilentReporter
-from kdcli.recipe.schema import DataConfig, EvaluateConfig
+from kdcli.recipe.data import DataConfig
+from kdcli.recipe.schema import EvaluateConfig
 
 
 def main() -> None:

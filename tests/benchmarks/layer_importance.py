@@ -22,7 +22,7 @@ from kdcli.models import layer_importance, layer_stacks, model_io
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 from kdcli.models.padding import create_collator
 from kdcli.models.sequence_length import get_max_length
-from kdcli.recipe.schema import DataConfig
+from kdcli.recipe.data import DataConfig
 
 Batches = Sequence[Mapping[str, Tensor]]
 

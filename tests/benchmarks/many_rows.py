@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from kdcli.data import dataset_loading
-from kdcli.data.tokenization import tokenize
+from kdcli.data.tokenization import batch_sampler, collator, tokenize
 from kdcli.models import model_io as models
 from kdcli.recipe.data import DataConfig
 
@@ -49,8 +49,8 @@ def main() -> None:
                 rows = tokenize.tokenize_dataset(corpus.splits["train"], tokenizer, 32)
             with Watch("first batch", 48):
                 lengths = tokenize.token_lengths(rows)
-                order = tokenize.length_grouped_order(lengths, 48, seed=0, epoch=0)
-                tokenize.PaddingCollator(tokenizer, ["input_ids"])(
+                order = batch_sampler.length_grouped_order(lengths, 48, seed=0, epoch=0)
+                collator.PaddingCollator(tokenizer, ["input_ids"])(
                     rows.__getitems__(order[:48].tolist())
                 )
 

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from kdcli.data import dataset_loading as data
-from kdcli.data.tokenization.tokenize import length_grouped_order, token_lengths, tokenize_dataset
+from kdcli.data.tokenization.batch_sampler import length_grouped_order
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.models import layer_pruning, layer_stacks, model_io
 from kdcli.models.cls_only import last_layer_cls_only
 from kdcli.models.padding import create_collator
 from kdcli.recipe.loading import load_recipe
-from kdcli.training import dropout, freezing
+from kdcli.training import dropout
 from kdcli.training.embedding_compaction import compact_embeddings
 
 BATCH = 48

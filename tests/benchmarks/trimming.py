@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 
 from kdcli.data import dataset_loading as data
-from kdcli.data.tokenization.tokenize import map_labels_to_model, tokenize_dataset
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels.label_matching import map_labels_to_model
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.models import model_io, vocab_trimming
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import create_collator
@@ -34,7 +36,7 @@ def prose() -> list[str]:
     return [part for part in parts if 3 < len(part.split()) < 60]
 
 
-def accuracy(model, tokenizer, corpus: data.DatasetSplits, split: str) -> float:
+def accuracy(model, tokenizer, corpus: DatasetSplits, split: str) -> float:
     """The share of a split's texts that the model labels right."""
     limit = get_max_length(model, tokenizer, None)
     rows = tokenize_dataset(corpus.splits[split], tokenizer, limit)

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from kdcli.data.tokenization.tokenize import (
+from kdcli.data.tokenization.batch_sampler import (
     DistributedBatchSampler,
-    PaddingCollator,
-    average_windows,
     class_balanced_probabilities,
-    concat_per_text_columns,
-    count_truncated_texts,
     length_grouped_order,
-    padding_fraction,
+)
+from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization.tokenize import (
+    count_truncated_texts,
     token_lengths,
     tokenize_dataset,
 )
+from kdcli.data.tokenization.windows import average_windows, concat_per_text_columns
 from kdcli.errors import ModelError
 
 
@@ -220,3 +220,12 @@ def test_a_slow_tokenizer_gives_pairs_no_windows(bertweet):
     with pytest.raises(ModelError) as refused:
         tokenize_dataset(pairs, bertweet, 8, "windows")
     assert "data.truncate" in refused.value.message
+
+
+def padding_fraction(lengths, order, batch_size):
+    """The share of a pass's tokens that is padding, between 0 and 1."""
+    total = sum(
+        len(rows) * int(lengths[list(rows)].max())
+        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+    )
+    return 1 - float(lengths.sum()) / total

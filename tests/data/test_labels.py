@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdcli.data.labels.class_labels import explain_label_match, match_labels
+from kdcli.data.labels.label_matching import explain_label_match, match_labels
 from kdcli.errors import ModelError
 
 

@@ -12,7 +12,8 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 from transformers import pipeline
 
-from kdcli.data.dataset_loading import DatasetSplits, load_dataset_splits
+from kdcli.data.dataset_loading import load_dataset_splits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import DataError, ModelError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.ci import quality_gates

@@ -19,7 +19,8 @@ from transformers import (
     XLNetConfig,
 )
 
-from kdcli.data.tokenization.tokenize import sample_texts, tokenize_dataset
+from kdcli.data.column_access import sample_texts
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits

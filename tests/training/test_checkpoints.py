@@ -9,11 +9,13 @@ import torch
 from helpers import Listener
 
 from kdcli.data.dataset_loading import load_dataset_splits
-from kdcli.data.tokenization.tokenize import map_labels_to_model, tokenize_dataset
+from kdcli.data.labels.label_matching import map_labels_to_model
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import ResourceError, RunInterruptedError, UserError
-from kdcli.losses import CrossEntropy, HiddenMSE, LinearRamp
+from kdcli.losses import CrossEntropy, LinearRamp
 from kdcli.losses.base import LayerMapping
 from kdcli.losses.combined import CombinedLoss
+from kdcli.losses.hidden_states import HiddenMSE
 from kdcli.models import model_io
 from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.progress import SilentReporter

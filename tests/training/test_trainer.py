@@ -7,7 +7,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from kdcli.data.tokenization.tokenize import concat_per_text_columns, tokenize_dataset
+from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.data.tokenization.windows import concat_per_text_columns
 from kdcli.errors import KdError, UserError
 from kdcli.losses import CrossEntropy, SoftTargets
 from kdcli.losses.base import ModelOutputs

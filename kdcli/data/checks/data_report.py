@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdcli.sanitize import abbreviate_list
+
 DataCheckDocument = Mapping[str, Any]
 
 _MAX_LABEL_WIDTH = 15
@@ -76,9 +78,9 @@ def _duplicate_warnings(data_check: DataCheckDocument) -> Iterator[str]:
 def _label_warnings(data_check: DataCheckDocument) -> Iterator[str]:
     missing = data_check["labels"]
     if names := missing["not_in_train"]:
-        yield f"Not in train, so that nothing can learn them: {_join_names(names)}."
+        yield f"Not in train, so that nothing can learn them: {abbreviate_list(names, _MAX_SHOWN)}."
     if names := missing["nowhere"]:
-        yield f"Labels that no text has: {_join_names(names)}."
+        yield f"Labels that no text has: {abbreviate_list(names, _MAX_SHOWN)}."
     labels = data_check["splits"].get("train", {"labels": {"count": 0}})["labels"]
     if labels["count"] == 1:
         yield "train has one label only: nothing can be learnt from that."
@@ -151,8 +153,3 @@ def _count_rows_phrase(count: int) -> str:
 
 def _abbreviate(name: str) -> str:
     return name if len(name) <= _MAX_LABEL_WIDTH else f"{name[: _MAX_LABEL_WIDTH - 1]}…"
-
-
-def _join_names(names: list[str]) -> str:
-    more = f", … ({len(names):,})" if len(names) > _MAX_SHOWN else ""
-    return ", ".join(names[:_MAX_SHOWN]) + more

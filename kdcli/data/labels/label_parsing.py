@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data import column_access
 from kdcli.errors import DataError
+from kdcli.sanitize import abbreviate_list
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from kdcli.data.labels.class_labels import RowLocator
+    from kdcli.data.column_access import RowLocator
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _NAME_WITH_NUMBER = re.compile(r"(.*\D)(\d+)", re.ASCII | re.DOTALL)
@@ -45,6 +46,11 @@ def label_names_by_number(names: Sequence[str]) -> dict[Decimal, str] | None:
         Decimal(m[1]): name for name in names if (m := _NUMBER_OR_DEFAULT_NAME.fullmatch(name))
     }
     return found if len(found) == len(names) else None
+
+
+def label_to_name(value: Any) -> str:
+    """A label's name: 2.0, which a column of numbers with gaps makes of 2, is 2."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_list_text(cell: Any) -> list[Any] | None:
@@ -190,8 +196,7 @@ def similar_label_notes(label_names: Sequence[str]) -> list[str]:
     found = [" / ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     if not found:
         return []
-    more = f", … ({len(found):,})" if len(found) > _MAX_SHOWN else ""
     return [
         f"Labels that differ only in how they are written count as different: "
-        f"{', '.join(found[:_MAX_SHOWN])}{more}. Where they are one, write them alike in the data."
+        f"{abbreviate_list(found, _MAX_SHOWN)}. Where they are one, write them alike in the data."
     ]

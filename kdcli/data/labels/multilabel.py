@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.data import column_access
-from kdcli.data.labels.class_labels import (
-    RowLocator,
-    abbreviate_names,
-    is_missing_label,
-    label_to_name,
-)
-from kdcli.data.labels.label_parsing import parse_list_text, sort_label_names
+from kdcli.data.column_access import RowLocator
+from kdcli.data.labels.class_labels import is_missing_label
+from kdcli.data.labels.label_parsing import label_to_name, parse_list_text, sort_label_names
 from kdcli.errors import DataError
+from kdcli.sanitize import abbreviate_list
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -234,7 +231,7 @@ def _check_label_lists(
                 )
             if label_names and not 0 <= label < len(label_names):
                 raise DataError(
-                    f"{locate_row(row)}: the label {label} is none of {abbreviate_names(label_names)}."
+                    f"{locate_row(row)}: the label {label} is none of {abbreviate_list(label_names)}."
                 )
             if isinstance(label, int | float) and label < 0:
                 raise DataError(f"{locate_row(row)}: the label is {label}, and they count from 0.")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import mmap_tables
-from kdcli.data.readers import excel, parquet_arrow
+from kdcli.data.readers import excel, label_types, parquet_arrow
 from kdcli.data.readers.file_rows import LocatedRow, has_decimal_comma, iterate_rows
 from kdcli.data.readers.text_lines import COMPRESSIONS
-from kdcli.errors import DataError, MissingColumnError
+from kdcli.errors import DataError, MissingColumnError, first_message_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,8 +26,6 @@ SUPPORTED_FORMATS_TEXT = (
 _MAX_BATCH_ROWS = 10_000
 _MAX_BATCH_CHARACTERS = 4_000_000
 _EXPECTED_LABEL = "a name or a whole number"
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-_WHOLE_NUMBER = re.compile(r"[-+]?\d+")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
@@ -124,7 +122,8 @@ def read_first_rows(
     cells = {column: [row.get(column) for row in found] for column in columns}
     if any(map(has_decimal_comma, files)):
         cells = {
-            column: _replace_decimal_commas(values) or values for column, values in cells.items()
+            column: label_types.replace_decimal_commas(values) or values
+            for column, values in cells.items()
         }
     return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
@@ -163,14 +162,10 @@ def describe_row_location(files: Sequence[Path], row: int) -> str:
     raise IndexError(row)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first, as the end of a sentence."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")[:300] + "."
-
-
 def _unreadable_file_error(file: Path, error: BaseException) -> DataError:
-    return DataError(f"{file} can't be read: {first_line(error)}", "Is it whole? Write it again.")
+    return DataError(
+        f"{file} can't be read: {first_message_line(error)}", "Is it whole? Write it again."
+    )
 
 
 def _is_columnar(file: Path) -> bool:
@@ -200,11 +195,11 @@ def _read_row_files(
     for column in labels if len(table) else ():
         _check_no_mixed_labels(files, column, kinds[column])
         if parse_fractions and any(map(has_decimal_comma, files)):
-            table = _convert_decimal_commas(table, column, notes)
+            table = label_types.convert_decimal_commas(table, column, notes)
         if column in lists:
-            values = _cast_label_lists(table[column], kinds[column])
+            values = label_types.cast_label_lists(table[column], kinds[column])
         else:
-            values = _infer_label_type(
+            values = label_types.infer_label_type(
                 table[column], kinds[column], from_text=flat, parse_fractions=parse_fractions
             )
         table = table.set_column(table.column_names.index(column), column, values)
@@ -298,88 +293,3 @@ def _check_no_mixed_labels(files: Sequence[Path], column: str, python_types: set
     for where, row in _iterate_files_rows(files):
         if isinstance(row.get(column), float):
             raise DataError(f"{where}: {column} is {row[column]}, not {_EXPECTED_LABEL}.")
-
-
-def _convert_decimal_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
-    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    distinct = pc.unique(table[column])
-    names = distinct.to_pylist()
-    changed = _replace_decimal_commas(names)
-    if changed is None:
-        return table
-    first = next(name for name in names if name and "," in name)
-    notes.append(f"{column}: the comma in {first} is a decimal comma.")
-    places = pc.index_in(table[column], value_set=distinct)
-    return table.set_column(
-        table.column_names.index(column), column, pc.take(pa.array(changed, pa.string()), places)
-    )
-
-
-def _replace_decimal_commas(cells: Sequence[Any]) -> list[Any] | None:
-    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
-    there = [cell for cell in cells if cell]
-    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
-        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE_NUMBER.fullmatch(cell) for cell in there
-    ):
-        return None
-    return [cell and cell.replace(",", ".") for cell in cells]
-
-
-def _infer_label_type(
-    names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
-) -> "pa.ChunkedArray":
-    """Labels as numbers or truths, where that is all there is; as names otherwise."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    distinct = pc.unique(names)
-    typed = (
-        _parse_numeric_text(distinct, parse_fractions=parse_fractions)
-        if from_text
-        else _cast_to_python_types(distinct, python_types)
-    )
-    if typed.type == pa.string():
-        return names
-    places = pc.index_in(names, value_set=distinct)
-    return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
-
-
-def _cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
-    """Lists of labels, likewise."""
-    import pyarrow as pa
-
-    if not python_types or str in python_types:
-        return lists
-    return lists.cast(pa.list_(pa.int64() if python_types == {int} else pa.float64()))
-
-
-def _cast_to_python_types(names: "pa.Array", python_types: set[type]) -> "pa.Array":
-    import pyarrow as pa
-
-    numbers = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
-    (only,) = python_types if len(python_types) == 1 else (str,)
-    only = float if float in python_types else only
-    try:
-        return names.cast(numbers[only]) if only in numbers else names
-    except pa.ArrowInvalid:
-        return names
-
-
-def _parse_numeric_text(names: "pa.Array", *, parse_fractions: bool) -> "pa.Array":
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    written = pc.utf8_trim_whitespace(names)
-    try:
-        whole = written.cast(pa.int64())
-        # 007 is a name: its zeros count.
-        return whole if whole.cast(pa.string()).equals(written) else names
-    except pa.ArrowInvalid:
-        pass
-    try:
-        return written.cast(pa.float64()) if parse_fractions else names
-    except pa.ArrowInvalid:
-        return names

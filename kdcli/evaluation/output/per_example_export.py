@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from kdcli.data.column_access import TEXT_COLUMNS, text_column_names
 from kdcli.errors import UsageError
 from kdcli.evaluation.metrics import task_evaluators
 from kdcli.safe_files import open_atomically
@@ -30,7 +31,7 @@ def per_example_table(comparison: "ModelComparison") -> pa.Table:
     kind = task_evaluators.get_task_evaluator(corpus.task)
     for split, answers in comparison.predictions.items():
         rows = corpus.splits[split]
-        texts = [name for name in ("text", "text_pair") if name in rows.column_names]
+        texts = text_column_names(rows)
         count = len(corpus.label_names)
         gold = kind.format_predictions(
             corpus.label_names, corpus.ground_truth_labels(rows, range(count), count)
@@ -73,7 +74,7 @@ def find_disagreements(
 
 def _shorten_row(row: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in row.items() if name != "split"}
-    for name in ("text", "text_pair"):
+    for name in TEXT_COLUMNS:
         if len(shown.get(name, "")) > _MAX_TEXT_LENGTH:
             shown[name] = shown[name][: _MAX_TEXT_LENGTH - 1] + "…"
     return shown

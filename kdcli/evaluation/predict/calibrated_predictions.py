@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.dataset_loading import DatasetSplits
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.calibration.inference_config import Calibration, OutOfScopeThreshold
 from kdcli.evaluation.metrics import task_evaluators
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisScorer

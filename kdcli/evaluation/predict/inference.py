@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kdcli.data.dataset_loading import DatasetSplits
-from kdcli.data.labels.class_labels import explain_label_match
-from kdcli.data.tokenization.tokenize import (
-    average_windows,
-    encoding_to_rows,
-    sample_texts,
-    tokenize_dataset,
-    tokenize_texts,
-)
+from kdcli.data.column_access import sample_texts, text_column_names
+from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.labels.label_matching import explain_label_match
+from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset, tokenize_texts
+from kdcli.data.tokenization.windows import average_windows
 from kdcli.errors import ModelError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.predict.penultimate_features import PenultimateFeatureHook
@@ -26,13 +22,12 @@ from kdcli.models.padding import align_padding, create_collator, padding_warning
 from kdcli.models.sequence_length import get_max_length
 from kdcli.progress import ProgressCounter, Reporter
 from kdcli.recipe.data import TruncationMode
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_MAX_LABELS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -237,8 +232,7 @@ def _require_same_labels(model: EvalModel, other_model: EvalModel) -> None:
 
 
 def _format_label_names(names: Sequence[str]) -> str:
-    more = f", … ({len(names)})" if len(names) > _MAX_LABELS_SHOWN else ""
-    return (", ".join(names[:_MAX_LABELS_SHOWN]) + more) or "nothing more"
+    return abbreviate_list(names) or "nothing more"
 
 
 def sample_text_tuples(dataset: "Dataset", count: int) -> list[tuple[str, ...]]:
@@ -248,7 +242,7 @@ def sample_text_tuples(dataset: "Dataset", count: int) -> list[tuple[str, ...]]:
 
 def get_text_tuples(dataset: "Dataset") -> list[tuple[str, ...]]:
     """Each row's text, or pair of texts."""
-    names = [name for name in ("text", "text_pair") if name in dataset.column_names]
+    names = text_column_names(dataset)
     return list(zip(*(get_arrow_column(dataset, name).to_pylist() for name in names), strict=True))
 
 

@@ -1,0 +1,96 @@
+"""Types of label columns that files write as text: whole numbers, fractions, flags or names."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_WHOLE_NUMBER = re.compile(r"[-+]?\d+")
+
+
+def infer_label_type(
+    names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
+) -> "pa.ChunkedArray":
+    """Labels as numbers or truths, where that is all there is; as names otherwise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(names)
+    typed = (
+        _parse_numeric_text(distinct, parse_fractions=parse_fractions)
+        if from_text
+        else _cast_to_python_types(distinct, python_types)
+    )
+    if typed.type == pa.string():
+        return names
+    places = pc.index_in(names, value_set=distinct)
+    return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
+
+
+def cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
+    """Lists of labels, likewise."""
+    import pyarrow as pa
+
+    if not python_types or str in python_types:
+        return lists
+    return lists.cast(pa.list_(pa.int64() if python_types == {int} else pa.float64()))
+
+
+def convert_decimal_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
+    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    distinct = pc.unique(table[column])
+    names = distinct.to_pylist()
+    changed = replace_decimal_commas(names)
+    if changed is None:
+        return table
+    first = next(name for name in names if name and "," in name)
+    notes.append(f"{column}: the comma in {first} is a decimal comma.")
+    places = pc.index_in(table[column], value_set=distinct)
+    return table.set_column(
+        table.column_names.index(column), column, pc.take(pa.array(changed, pa.string()), places)
+    )
+
+
+def replace_decimal_commas(cells: Sequence[Any]) -> list[Any] | None:
+    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
+    there = [cell for cell in cells if cell]
+    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
+        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE_NUMBER.fullmatch(cell) for cell in there
+    ):
+        return None
+    return [cell and cell.replace(",", ".") for cell in cells]
+
+
+def _cast_to_python_types(names: "pa.Array", python_types: set[type]) -> "pa.Array":
+    import pyarrow as pa
+
+    numbers = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+    (only,) = python_types if len(python_types) == 1 else (str,)
+    only = float if float in python_types else only
+    try:
+        return names.cast(numbers[only]) if only in numbers else names
+    except pa.ArrowInvalid:
+        return names
+
+
+def _parse_numeric_text(names: "pa.Array", *, parse_fractions: bool) -> "pa.Array":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    written = pc.utf8_trim_whitespace(names)
+    try:
+        whole = written.cast(pa.int64())
+        # 007 is a name: its zeros count.
+        return whole if whole.cast(pa.string()).equals(written) else names
+    except pa.ArrowInvalid:
+        pass
+    try:
+        return written.cast(pa.float64()) if parse_fractions else names
+    except pa.ArrowInvalid:
+        return names
