@@ -13,7 +13,7 @@ from kdcli import paths
 from kdcli.data import dataset_loading, schema_inference
 from kdcli.data.checks import split_statistics
 from kdcli.data.labels.label_matching import match_labels
-from kdcli.data.readers import data_files, split_files
+from kdcli.data.readers import data_files, registry, split_files
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io as models
 from kdcli.models import tensor_slicing
@@ -234,7 +234,7 @@ def _dataset_stem(data: str) -> str:
         else data
     )
     name = name.rpartition("/")[2]
-    return name.partition(".")[0] if data_files.file_format(Path(name)) else name
+    return name.partition(".")[0] if registry.file_format(Path(name)) else name
 
 
 def _add_splits(section: _YamlSection, parts: Mapping[str, str | None]) -> None:

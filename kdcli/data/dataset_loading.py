@@ -11,7 +11,7 @@ from kdcli.data.checks import duplicates
 from kdcli.data.column_access import RowLocator
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels import label_arrays, label_standardization, multilabel
-from kdcli.data.readers import data_files, split_files
+from kdcli.data.readers import data_files, registry, split_files
 from kdcli.data.validation_split import split_off_validation
 from kdcli.errors import (
     DataError,
@@ -188,7 +188,7 @@ def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, Spli
         raise
     except Exception as error:
         raise _unreadable_dataset_error(
-            data_config.dataset, error, split_files.FOLDER_LAYOUT_HINT
+            data_config.dataset, error, split_files.folder_layout_hint()
         ) from error
 
 
@@ -199,7 +199,7 @@ def _load_from_hub(data_config: DataConfig, notes: list[str]) -> "DatasetDict":
     name = _RENAMED_HUB_DATASETS.get(data_config.dataset, data_config.dataset)
     if name != data_config.dataset:
         notes.append(f"The data set {data_config.dataset} is called {name} now.")
-    if data_files.file_format(Path(name)) or name.count("/") != 1:
+    if registry.file_format(Path(name)) or name.count("/") != 1:
         raise DataError(
             f"There is no data set {name}: no such file or folder, and a Hub id is OWNER/NAME."
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.readers import data_files
+from kdcli.data.readers import data_files, registry
 from kdcli.errors import DataError
 from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
@@ -99,10 +99,10 @@ def _read_logits_by_text(
 
 def _require_scores_file(config: PrecomputedTeacherConfig) -> Path:
     path = Path(config.file)
-    if not path.is_file() or data_files.file_format(path) is None:
+    if not path.is_file() or registry.file_format(path) is None:
         raise DataError(
             f"teacher.file: there is no file {path} of scores.",
-            f"Known: {data_files.SUPPORTED_FORMATS_TEXT}",
+            f"Known: {registry.describe_supported_formats()}",
         )
     return path
 

@@ -195,8 +195,8 @@ BROKEN = {
 UNFIT = {
     "one class": (csv([(text, "cat") for text, _ in ROWS]), "Column label of F .*class only .cat"),
     "one text": (csv(ROWS[:1]), "Column label of F .*one class only .cat.. Are these"),
-    "one text of a class": (csv([*ROWS, ("a", "cow")]), ".*one text only of the label 'cow'"),
-    "too few to share": (csv(ROWS[:4]), "No validation .* from the 4 texts of F"),
+    "one text of a class": (csv([*ROWS, ("a", "cow")]), ".*the label 'cow' has only one text"),
+    "too few to share": (csv(ROWS[:4]), "No validation .* of the 4 texts of F"),
     "no label but -1": (csv([(text, -1) for text, _ in ROWS]), ":2: there is no label"),
 }  # fmt: skip
 

@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 
 from kdcli.data.readers.text_lines import (
-    COMPRESSIONS,
     UTF_8,
     WINDOWS_1252,
     detect_bom_encoding,
     find_windows_1252_word,
     iterate_lines,
+    uncompressed_suffix,
 )
 
 # By a name's ending, the separators to expect, the most likely first.
@@ -65,8 +65,7 @@ def detect_csv_dialect(path: Path) -> CsvDialect:
 def _detect_csv_dialect(path: Path, mtime_ns: int, size: int) -> CsvDialect:
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     notes = []
-    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-    usual = DELIMITERS_BY_SUFFIX[name.suffix.lower()]
+    usual = DELIMITERS_BY_SUFFIX[uncompressed_suffix(path)]
     encoded = detect_bom_encoding(path)
     if encoded != UTF_8:
         notes.append(f"{path} is read as {encoded.upper()}, by its byte order mark.")

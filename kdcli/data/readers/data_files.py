@@ -1,26 +1,20 @@
 """The columns of texts and labels in files on this disk."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import mmap_tables
-from kdcli.data.readers import excel, label_types, parquet_arrow
-from kdcli.data.readers.file_rows import LocatedRow, has_decimal_comma, iterate_rows
-from kdcli.data.readers.text_lines import COMPRESSIONS
+from kdcli.data.readers import label_types
+from kdcli.data.readers.base import ColumnReader, LocatedRow, RowReader
+from kdcli.data.readers.registry import file_format, file_reader
 from kdcli.errors import DataError, MissingColumnError, first_message_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-
-_TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-SUPPORTED_SUFFIXES = (*_TEXT_SUFFIXES, *excel.EXCEL_SUFFIXES, *parquet_arrow.COLUMNAR_SUFFIXES)
-SUPPORTED_FORMATS_TEXT = (
-    f"{', '.join(SUPPORTED_SUFFIXES)}; the first four also with {' or '.join(COMPRESSIONS)}."
-)
 
 # Rows that are read at a time, and characters in them, about.
 _MAX_BATCH_ROWS = 10_000
@@ -29,18 +23,10 @@ _EXPECTED_LABEL = "a name or a whole number"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
 
 
-def file_format(path: Path) -> str | None:
-    """A file's kind by its name, one of `KINDS`; None where it is of no known one."""
-    name, suffix = path.name.lower(), path.suffix.lower()
-    if suffix in COMPRESSIONS:
-        suffix = Path(name.removesuffix(suffix)).suffix
-        return suffix if suffix in _TEXT_SUFFIXES else None
-    return suffix if suffix in SUPPORTED_SUFFIXES else None
-
-
 def stores_all_cells_as_text(path: Path) -> bool:
     """Whether every cell of such a file is text, numbers too."""
-    return file_format(path) in (".csv", ".tsv", *excel.EXCEL_SUFFIXES)
+    reader = file_reader(path)
+    return isinstance(reader, RowReader) and reader.cells_are_text
 
 
 def read_text_and_label_columns(
@@ -76,10 +62,11 @@ def read_text_and_label_columns(
             f"{files[0]} and {other} are of two kinds, and can't be one split.",
             "Name the files that are meant: data.splits.",
         )
+    reader = file_reader(files[0])
     try:
         table = (
-            _read_columnar_files(files, keys)
-            if _is_columnar(files[0])
+            _read_columnar_files(reader, files, keys)
+            if isinstance(reader, ColumnReader)
             else _read_row_files(
                 files, keys, [] if notes is None else notes, parse_fractions=parse_fractions
             )
@@ -108,11 +95,12 @@ def read_first_rows(
     Raises:
         DataError: A file can't be read; the message names file and line.
     """
+    from datasets import Dataset
+
     try:
-        if _is_columnar(files[0]):
-            return first_dataset_rows(
-                parquet_arrow.read_first_rows_as_dataset(files[0], count), count
-            )
+        reader = file_reader(files[0])
+        if isinstance(reader, ColumnReader):
+            return first_dataset_rows(Dataset(reader.read_first_rows(files[0], count)), count)
         found = [dict(row) for _, row in islice(_iterate_files_rows(files, notes), count)]
     except DataError:
         raise
@@ -120,7 +108,7 @@ def read_first_rows(
         raise _unreadable_file_error(files[0], error) from error
     columns = dict.fromkeys(column for row in found for column in row)
     cells = {column: [row.get(column) for row in found] for column in columns}
-    if any(map(has_decimal_comma, files)):
+    if _any_decimal_comma(files):
         cells = {
             column: label_types.replace_decimal_commas(values) or values
             for column, values in cells.items()
@@ -147,15 +135,17 @@ def _class_label_name(cell: int | None, label_names: Sequence[str]) -> str | Non
 def _iterate_files_rows(
     files: Sequence[Path], notes: list[str] | None = None
 ) -> Iterator[LocatedRow]:
-    return chain.from_iterable(iterate_rows(file, notes) for file in files)
+    notes = [] if notes is None else notes
+    return chain.from_iterable(_row_reader(file).iterate_rows(file, notes) for file in files)
 
 
 def describe_row_location(files: Sequence[Path], row: int) -> str:
     """Where the row of that number, counted from 0, stands: file and line, or file and row."""
-    if not _is_columnar(files[0]):
+    reader = file_reader(files[0])
+    if not isinstance(reader, ColumnReader):
         return next(islice(_iterate_files_rows(files), row, None))[0]
     for file in files:
-        count = parquet_arrow.count_rows(file)
+        count = reader.count_rows(file)
         if row < count:
             return f"{file}, row {row + 1}"
         row -= count
@@ -168,14 +158,40 @@ def _unreadable_file_error(file: Path, error: BaseException) -> DataError:
     )
 
 
-def _is_columnar(file: Path) -> bool:
-    return file_format(file) in parquet_arrow.COLUMNAR_SUFFIXES
+def _row_reader(file: Path) -> RowReader:
+    reader = file_reader(file)
+    if not isinstance(reader, RowReader):
+        raise TypeError(f"{type(reader).__name__} is neither a RowReader nor a ColumnReader.")
+    return reader
 
 
-def _read_columnar_files(files: Sequence[Path], column_roles: dict[str, str]) -> "pa.Table":
+def _any_decimal_comma(files: Sequence[Path]) -> bool:
+    return any(_row_reader(file).has_decimal_comma(file) for file in files)
+
+
+def _read_columnar_files(
+    reader: ColumnReader, files: Sequence[Path], column_roles: Mapping[str, str]
+) -> "pa.Table":
     import pyarrow as pa
 
-    return pa.concat_tables([parquet_arrow.read_columns(file, column_roles) for file in files])
+    tables = []
+    for file in files:
+        _check_columns(reader.column_names(file), column_roles, file)
+        tables.append(reader.read_table(file, [*column_roles]))
+        # Arrow believes what a file says of itself: it would follow it out of its memory, and take
+        # bytes for text that are none.
+        tables[-1].validate(full=True)
+    return pa.concat_tables(tables)
+
+
+def _check_columns(
+    available_columns: Sequence[str], column_roles: Mapping[str, str], path: Path
+) -> None:
+    for column, key in column_roles.items():
+        if column not in available_columns:
+            raise MissingColumnError(key, column, path, available_columns)
+        if list(available_columns).count(column) > 1:
+            raise DataError(f"{path}: the column {column} is there twice.", "Rename one of them.")
 
 
 def _read_row_files(
@@ -194,7 +210,7 @@ def _read_row_files(
     )
     for column in labels if len(table) else ():
         _check_no_mixed_labels(files, column, kinds[column])
-        if parse_fractions and any(map(has_decimal_comma, files)):
+        if parse_fractions and _any_decimal_comma(files):
             table = label_types.convert_decimal_commas(table, column, notes)
         if column in lists:
             values = label_types.cast_label_lists(table[column], kinds[column])
@@ -225,7 +241,7 @@ def _iterate_record_batches(
     lists = {field.name for field in schema if pa.types.is_list(field.type)}
     for file in files:
         missing, known = set(column_roles), list[str]()
-        found = iterate_rows(file, notes)
+        found = _row_reader(file).iterate_rows(file, notes)
         for piece in _group_rows(found):
             known = known or list(piece[0][1])
             columns = []

@@ -1,16 +1,44 @@
-"""The rows of an Excel workbook."""
+"""Rows of Excel workbooks."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from kdcli.data.readers.base import LocatedRow, RowReader
+from kdcli.data.readers.csv_rows import check_unique_columns
 from kdcli.errors import DataError
 
-EXCEL_SUFFIXES = (".xlsx",)
+
+class ExcelReader(RowReader):
+    """The one sheet of a workbook that has rows; every cell is text, as in Excel's own csv."""
+
+    suffixes = (".xlsx",)
+    cells_are_text = True
+
+    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+        """Iterate over the rows below the header; empty rows are skipped."""
+        return _iterate_excel_rows(path)
 
 
-def iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _iterate_excel_rows(path: Path) -> Iterator[LocatedRow]:
+    header: list[str] | None = None
+    for number, cells in _iterate_sheet_rows(path):
+        where = f"{path}, row {number}"
+        if header is None:
+            header = cells
+            check_unique_columns(header, where)
+        elif len(cells) > len(header):
+            raise DataError(
+                f"{where}: the number of cells is {len(cells)}, and the header's {len(header)}.",
+                "Name every column in the first row.",
+            )
+        else:
+            yield where, dict(zip_longest(header, cells, fillvalue=""))
+
+
+def _iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of the one sheet that has any: each with its number in the sheet, and its cells.
 
     Cells are text, as Excel's own CSV has them: 1 and not 1.0, TRUE, 2024-03-01, and nothing

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdcli.data.readers.base import FolderReader
 from kdcli.errors import DataError
 from kdcli.safe_files import find_escaping_symlink, is_inside
 
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _DICT_FILE, _STATE_FILE = "dataset_dict.json", "state.json"
+
+
+class SavedDatasetReader(FolderReader):
+    """Folders of `save_to_disk`, memory-mapped."""
+
+    def accepts(self, folder: Path) -> bool:
+        """Whether `save_to_disk` wrote the folder."""
+        return is_saved_dataset(folder)
+
+    def load(self, folder: Path) -> "Dataset | DatasetDict":
+        """Load the data set and check that it names no file outside of its folder."""
+        return load_saved_dataset(folder)
 
 
 def is_saved_dataset(path: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import yaml
 
 from kdcli import paths
-from kdcli.data.readers import data_files, saved_dataset
+from kdcli.data.readers import registry
 from kdcli.data.readers.text_lines import COMPRESSIONS
 from kdcli.errors import DataError, first_message_line
 from kdcli.pipeline.run_folder import sha256_of_file
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     SplitSource: TypeAlias = list[Path] | Dataset
 
 _UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsb", ".xlsm", ".ods", ".numbers")
-FOLDER_LAYOUT_HINT = (
-    "A folder holds files that are called train, validation or test, or that data.splits names: "
-    f"{data_files.SUPPORTED_FORMATS_TEXT}"
-)
+
+
+def folder_layout_hint() -> str:
+    """Which files a folder of data holds, as a sentence for messages."""
+    return (
+        "A folder holds files that are called train, validation or test, or that data.splits "
+        f"names: {registry.describe_supported_formats()}"
+    )
 
 
 def is_local_dataset(data_config: DataConfig) -> bool:
@@ -75,7 +79,7 @@ def is_inside_dataset_folder(data_config: DataConfig, candidate: Path) -> bool:
     path = paths.expand_local_path(data_config.dataset)
     whole = (
         path.is_dir()
-        and not saved_dataset.is_saved_dataset(path)
+        and not registry.folder_reader(path)
         and not _find_splits_by_pattern(path, data_config)
     )
     return whole and candidate.resolve().is_relative_to(path.resolve())
@@ -123,7 +127,7 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
         for part, split in data_config.splits.explicit_splits.items()
         if split is not None
     }
-    if not any(map(_are_file_patterns, stated.values())) or saved_dataset.is_saved_dataset(path):
+    if not any(map(_are_file_patterns, stated.values())) or registry.folder_reader(path):
         return {}
     found: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
@@ -149,7 +153,7 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
 
 def _are_file_patterns(patterns: tuple[str, ...]) -> bool:
     return len(patterns) > 1 or any(
-        paths.is_glob(p) or data_files.file_format(Path(p)) for p in patterns
+        paths.is_glob(p) or registry.file_format(Path(p)) for p in patterns
     )
 
 
@@ -165,8 +169,8 @@ def _find_splits_in_folder(
 ) -> "Mapping[str, SplitSource]":
     from datasets import Dataset
 
-    if saved_dataset.is_saved_dataset(path):
-        loaded = saved_dataset.load_saved_dataset(path)
+    if reader := registry.folder_reader(path):
+        loaded = reader.load(path)
         return {"train": loaded} if isinstance(loaded, Dataset) else loaded
     card = path / "README.md"
     if card.is_file() and card.read_bytes().startswith(b"---"):
@@ -201,13 +205,13 @@ def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
             with suppress(FileNotFoundError):
                 matched.update(map(Path, resolve_pattern(pattern, base)))
         # Notes and pictures may lie beside the data, but a split whose files can't be read is said.
-        known = sorted(file for file in matched if data_files.file_format(file) is not None)
+        known = sorted(file for file in matched if registry.file_format(file) is not None)
         found[str(split)] = known or (
             [_check_known_format(min(matched))] if of_split != ["**"] else []
         )
     found = {split: of_split for split, of_split in found.items() if of_split}
     if not found:
-        raise DataError(f"{path} holds no data files.", FOLDER_LAYOUT_HINT)
+        raise DataError(f"{path} holds no data files.", folder_layout_hint())
     return found
 
 
@@ -263,11 +267,8 @@ def _nested_strings(value: object) -> Iterator[str]:
 
 def _check_known_format(path: Path) -> Path:
     if path.suffix.lower() in _UNSUPPORTED_SPREADSHEETS:
-        raise DataError(f"{path} is of no known kind.", "Save it as .xlsx or as CSV.")
-    if data_files.file_format(path) is None:
-        raise DataError(
-            f"{path} is of no known kind.", f"Known: {data_files.SUPPORTED_FORMATS_TEXT}"
-        )
+        raise DataError(f"{path} has no known format.", "Save it as .xlsx or as CSV.")
+    registry.file_reader(path)
     return path
 
 

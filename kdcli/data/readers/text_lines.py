@@ -38,6 +38,12 @@ _NOT_WINDOWS_1252 = re.compile(
 )
 
 
+def uncompressed_suffix(path: Path) -> str:
+    """The suffix of a file name in lower case, before that of a compression."""
+    name = Path(path.name.lower())
+    return (name.with_suffix("") if name.suffix in COMPRESSIONS else name).suffix
+
+
 def open_decompressed(path: Path) -> Any:
     """The bytes of a file, decompressed."""
     compression = COMPRESSIONS.get(path.suffix.lower())

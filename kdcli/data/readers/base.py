@@ -1,0 +1,108 @@
+"""Base classes of data readers: the interface that a new format implements.
+
+A reader of a file format subclasses `RowReader` (text formats, where an error can name a line) or
+`ColumnReader` (formats that store columns). A reader of folders subclasses `FolderReader`. Readers
+of other packages are found by the entry-point group `kdcli.readers`; the entry point is called like
+the ending of the file's (or folder's) name, without the dot:
+
+    [project.entry-points."kdcli.readers"]
+    avro = "my_package:AvroReader"
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+# Where a row stands (file and line, for messages), and its cells by column.
+LocatedRow: TypeAlias = tuple[str, Mapping[str, Any]]
+
+
+class DataReader(ABC):  # noqa: B024 (its two kinds have different methods)
+    """A format of data sets. Subclass `RowReader`, `ColumnReader` or `FolderReader`."""
+
+
+class FileReader(DataReader):
+    """A format of files. Subclass `RowReader` or `ColumnReader`.
+
+    Attributes:
+        suffixes: Endings of file names in this format, in lower case: `(".csv", ".tsv")`.
+        compressible: Whether kd also takes compressed files (`.csv.gz`, `.csv.zst`); the reader
+            opens them with `kdcli.data.readers.text_lines`.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    compressible: ClassVar[bool] = False
+
+
+class RowReader(FileReader):
+    """A format that is read row by row.
+
+    Attributes:
+        cells_are_text: Whether every cell is text, as in csv. kd then makes numbers of a label
+            column whose cells are all numbers; otherwise it keeps the types that rows have.
+    """
+
+    cells_are_text: ClassVar[bool] = False
+
+    @abstractmethod
+    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+        """Iterate over the rows of a file, in order.
+
+        A file may be iterated several times. Texts are `str`; labels are `str`, `int`, `float`,
+        `bool`, lists of these, or None where there is none.
+
+        Args:
+            path: The file.
+            notes: Gets a sentence for each finding about the file that the user should know.
+
+        Raises:
+            DataError: A row is broken; the message names it.
+        """
+
+    def has_decimal_comma(self, path: Path) -> bool:
+        """Whether numbers in a file may be written as 4,5."""
+        return False
+
+
+class ColumnReader(FileReader):
+    """A format that stores columns."""
+
+    @abstractmethod
+    def column_names(self, path: Path) -> list[str]:
+        """List the columns of a file."""
+
+    @abstractmethod
+    def read_table(self, path: Path, columns: Sequence[str]) -> "pa.Table":
+        """Read some columns of a file, in the order asked for.
+
+        kd checks beforehand that they exist, and afterwards that the table is valid.
+        """
+
+    @abstractmethod
+    def count_rows(self, path: Path) -> int:
+        """Count the rows of a file."""
+
+    @abstractmethod
+    def read_first_rows(self, path: Path, count: int) -> "pa.Table":
+        """Read at most `count` rows from the start of a file, with all columns."""
+
+
+class FolderReader(DataReader):
+    """A data set that is a folder of its own format, not a folder of data files."""
+
+    @abstractmethod
+    def accepts(self, folder: Path) -> bool:
+        """Whether a folder is in this format; must not change or load it."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> "Dataset | DatasetDict":
+        """Load the data set: its splits by name, or a single one, which is taken as train.
+
+        Raises:
+            DataError: The folder is damaged.
+        """

@@ -1,0 +1,70 @@
+"""Rows of jsonl and json files, each with the file and line, or item, that it stands in."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcli.data.readers.base import LocatedRow, RowReader
+from kdcli.data.readers.text_lines import detect_bom_encoding, iterate_lines
+from kdcli.errors import DataError
+
+_JSON_ROW_HINT = 'A row is an object such as {"text": "…", "label": "…"}.'
+
+
+class JsonReader(RowReader):
+    """One JSON object a line, or one list of objects; the suffix makes no difference.
+
+    Lines are read one after the other. A list is parsed as a whole, so that it has to fit in
+    memory, together with its text: write large data as jsonl.
+    """
+
+    suffixes = (".jsonl", ".json")
+    compressible = True
+
+    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+        """Iterate over the objects; blank lines are skipped."""
+        return _iterate_json_rows(path)
+
+
+def _iterate_json_rows(path: Path) -> Iterator[LocatedRow]:
+    numbered = enumerate(iterate_lines(path, detect_bom_encoding(path)), start=1)
+    first = True
+    for number, line in numbered:
+        if not line.strip():
+            continue
+        if first and line.lstrip().startswith("["):
+            # One list of all rows, over all lines.
+            items = _parse_json(line + "".join(more for _, more in numbered), path, number)
+            for i, item in enumerate(items, start=1):
+                yield _validate_json_row(item, f"{path}, item {i}")
+            return
+        first = False
+        yield _validate_json_row(_parse_json(line.rstrip(), path, number), f"{path}:{number}")
+
+
+def _validate_json_row(value: Any, location: str) -> LocatedRow:
+    if not isinstance(value, dict):
+        raise DataError(f"{location}: is no JSON object.", _JSON_ROW_HINT)
+    return location, value
+
+
+def _parse_json(text: str, path: Path, line: int) -> Any:
+    """The JSON value that begins in that line."""
+    try:
+        return json.loads(text, object_pairs_hook=_reject_duplicate_keys)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line + error.lineno - 1}"
+        reason = error.msg.removesuffix(" at").removesuffix(" starting")
+        raise DataError(f"{where}: is not JSON: {reason}.", _JSON_ROW_HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{line}: can't be read: {error}.") from error
+
+
+def _reject_duplicate_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice} is there twice")
+    return found
