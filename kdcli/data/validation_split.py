@@ -34,21 +34,33 @@ def split_off_validation(
     Raises:
         DataError: There are too few texts, or too few of a label.
     """
+    from datasets import Dataset
+
     if stratified:
         names = train.features["label"].names
         counts = np.bincount(column_access.label_ids(train), minlength=len(names))
         count, name = min((n, name) for n, name in zip(counts, names, strict=True) if n)
         if count < 2:
             raise _cannot_split_error(train, data_config, f"the label {name!r} has only one text.")
+    # Of the row numbers, in memory: for a data set on disk, datasets would write them into its
+    # folder, which changes the hash of its content.
+    rows = Dataset.from_dict({"row": np.arange(len(train))})
+    if stratified:
+        rows = rows.add_column(
+            "label", column_access.label_ids(train), feature=train.features["label"]
+        )
     try:
-        parts = train.train_test_split(
+        parts = rows.train_test_split(
             test_size=data_config.validation_fraction,
             seed=seed,
             stratify_by_column="label" if stratified else None,
         )
     except ValueError as error:
         raise _cannot_split_error(train, data_config, first_message_line(error)) from error
-    return {"train": parts["train"], "validation": parts["test"]}
+    return {
+        name: train.select(part["row"], keep_in_memory=True)
+        for name, part in (("train", parts["train"]), ("validation", parts["test"]))
+    }
 
 
 def _cannot_split_error(train: "Dataset", data_config: DataConfig, reason: str) -> DataError:
