@@ -1,30 +1,26 @@
 """From a Hub id, a file or a folder to named splits of texts and labels."""
 
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcli import hub
 from kdcli.data import column_access, schema_inference
 from kdcli.data.checks import duplicates
 from kdcli.data.column_access import RowLocator
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels import label_arrays, label_standardization, multilabel
-from kdcli.data.readers import data_files, registry, split_files
+from kdcli.data.readers import data_files, split_files
+from kdcli.data.readers.hub_dataset import load_hub_dataset, unreadable_dataset_error
 from kdcli.data.validation_split import split_off_validation
 from kdcli.errors import (
     DataError,
     KdError,
     MissingColumnError,
-    as_resource_error,
-    first_message_line,
 )
 from kdcli.recipe.data import DataConfig
 from kdcli.tasks import SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
     from kdcli.data.readers.split_files import SplitSource
 
@@ -33,7 +29,6 @@ _DEFAULT_SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test",),
 }
-_RENAMED_HUB_DATASETS = {"clinc_oos": "clinc/clinc_oos"}
 
 
 def dataset_cache_key(data_config: DataConfig) -> str:
@@ -181,42 +176,15 @@ def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, Spli
         HubError: The Hub can't be reached.
     """
     if not split_files.is_local_dataset(data_config):
-        return _load_from_hub(data_config, notes)
+        return load_hub_dataset(data_config, notes)
     try:
         return split_files.find_local_splits(data_config, notes)
     except KdError:
         raise
     except Exception as error:
-        raise _unreadable_dataset_error(
+        raise unreadable_dataset_error(
             data_config.dataset, error, split_files.folder_layout_hint()
         ) from error
-
-
-def _load_from_hub(data_config: DataConfig, notes: list[str]) -> "DatasetDict":
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    name = _RENAMED_HUB_DATASETS.get(data_config.dataset, data_config.dataset)
-    if name != data_config.dataset:
-        notes.append(f"The data set {data_config.dataset} is called {name} now.")
-    if registry.file_format(Path(name)) or name.count("/") != 1:
-        raise DataError(
-            f"There is no data set {name}: no such file or folder, and a Hub id is OWNER/NAME."
-        )
-    try:
-        with hub.translate_hub_errors(f"the data set {name}"):
-            return hub.read_with_cache_fallback(
-                lambda: load_dataset(name, data_config.config, revision=data_config.revision)
-            )
-    except KdError:
-        raise
-    except DatasetNotFoundError as error:
-        raise DataError(
-            f"There is no data set {name}: no such file or folder here, and none on the Hub "
-            "that you may see."
-        ) from error
-    except Exception as error:
-        raise _unreadable_dataset_error(f"The data set {name}", error) from error
 
 
 def assign_split_roles(
@@ -326,23 +294,3 @@ def _check_no_empty_texts(split: "Dataset", locate_row: RowLocator) -> None:
                 raise DataError(
                     f"{locate_row(row)}: there is no text.", "Write one, or delete the row."
                 )
-
-
-def _unreadable_dataset_error(
-    dataset_name: object, error: BaseException, hint: str = ""
-) -> DataError:
-    if shortage := as_resource_error(error):
-        raise shortage from error
-    error = _root_cause(error)
-    if configs := re.search(r"available configs: \[(.*)\]", str(error)):
-        return DataError(
-            f"{dataset_name} has several configurations.", f"data.config is one of {configs[1]}."
-        )
-    return DataError(f"{dataset_name} can't be read: {first_message_line(error)}", hint)
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """`datasets` wraps the reason in its own words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
