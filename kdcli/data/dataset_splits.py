@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """A data set ready for use.
+    """A dataset that is ready for use.
 
     Attributes:
-        splits: `train`, `validation` and `test`, as far as they are there; each with the columns
-            `text`, `text_pair` where the task is on pairs, and `label`: a ClassLabel, a list of
-            them, or a number.
-        label_names: The labels' names, in the order of their ids; of a score its column's name.
-        notes: What was decided on the way that the user should know.
-        task: What the labels are.
-        has_labels: Whether the data has labels of its own; otherwise splits have no column `label`
-            before the teacher has been asked.
-        labels_are_ordered: Whether the data puts its labels in order; False where kd has sorted their names.
-        source_split_names: By part, the split of the data set that its texts come from.
+        splits: `train`, `validation` and `test`, as far as they exist. Columns are `text`,
+            `text_pair` for pairs, and `label`: a ClassLabel, a list of ClassLabels, or a number.
+        label_names: The labels in the order of their ids; for scores, the name of their column.
+        notes: What the user should know about how the data was read.
+        task: The type of the labels.
+        has_labels: Whether the data has labels. Otherwise splits have no column `label` until the
+            teacher's predictions are added.
+        labels_are_ordered: Whether the data defines the order of labels. False if kd sorted them.
+        source_split_names: The dataset's own name of each split.
     """
 
     splits: dict[str, "Dataset"]
@@ -39,7 +38,7 @@ class DatasetSplits:
     source_split_names: Mapping[str, str] = field(default_factory=dict)
 
     def present_labels(self, split: str) -> list[str]:
-        """The names of the labels that occur in `split`; all, where it has none."""
+        """The labels that occur in a split; all labels if the split has no column `label`."""
         if "label" not in self.splits[split].column_names:
             return [*self.label_names]
         found = label_arrays.count_labels(self.splits[split], self.task, len(self.label_names))
@@ -48,11 +47,11 @@ class DatasetSplits:
     def match_model_labels(
         self, model_labels: Sequence[str], present_labels: Sequence[str] | None = None
     ) -> list[int]:
-        """For each label the model's output; see `kdcli.data.labels.match_labels`.
+        """The index of the model output for each label; see `label_matching.match_labels`.
 
         Args:
             model_labels: The names of the model's outputs, in order.
-            present_labels: The labels that need a match; left out, all.
+            present_labels: The labels that need a match. None is all.
         """
         return label_matching.match_labels(
             self.label_names,
@@ -62,7 +61,7 @@ class DatasetSplits:
         )
 
     def with_model_label_names(self, model_labels: Sequence[str]) -> "DatasetSplits":
-        """The same data with the names of a model's outputs, where its own labels have none."""
+        """Take over the names of a model's outputs if the data's labels have no names."""
         nameless = label_matching.are_default_label_names(
             self.label_names
         ) and not label_matching.are_default_label_names(model_labels)
@@ -73,18 +72,18 @@ class DatasetSplits:
     def ground_truth_labels(
         self, split: "Dataset", model_indices: Sequence[int], output_count: int
     ) -> np.ndarray:
-        """A split's labels, as `task.decide` gives a model's; see `kdcli.data.targets.truth`."""
+        """A split's labels as an array; see `label_arrays.ground_truth_labels`."""
         return label_arrays.ground_truth_labels(split, self.task, model_indices, output_count)
 
     def label_prior(self, model_labels: Sequence[str]) -> np.ndarray | None:
-        """What the training texts' labels say before a text is read; see `Task.prior`.
+        """Logits of the label frequencies in train, (labels,); see `Task.prior_logits`.
 
         Args:
-            model_labels: The labels' in the order of the model's outputs.
+            model_labels: The names of the model's outputs, in order.
         """
         if self.task.prior_logits is None or not self.has_labels:
             return None
-        places = self.match_model_labels(model_labels, self.present_labels("train"))
+        model_indices = self.match_model_labels(model_labels, self.present_labels("train"))
         return self.task.prior_logits(
-            self.ground_truth_labels(self.splits["train"], places, len(model_labels))
+            self.ground_truth_labels(self.splits["train"], model_indices, len(model_labels))
         )

@@ -12,12 +12,12 @@ _BATCHES_PER_SORTED_BLOCK = 50
 
 
 class DistributedBatchSampler(Sampler[list[int]]):
-    """The batches of an epoch; of each the share that is this process's.
+    """Sampler of an epoch's batches that gives each process its share of every batch.
 
     Args:
-        row_count: How many there are.
-        batch_size: Rows in a batch, over all processes.
-        epoch_order: Gives the order of the rows in the epoch that begins.
+        row_count: The number of rows.
+        batch_size: The number of rows in a batch, over all processes.
+        epoch_order: Returns the order of the rows in the next epoch: row indices, (rows,).
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class DistributedBatchSampler(Sampler[list[int]]):
         order = self.epoch_order()
         for start in range(0, self.row_count, self.batch_size):
             batch = order[start : start + self.batch_size]
-            # Every second of rows sorted by length is as long as the others; and of a batch with
-            # fewer rows than processes each takes all, as none may stand idle.
-            alone = len(batch) < distributed.world_size()
+            # Rows are sorted by length: taking every nth gives all processes about as many tokens.
+            # No process may be idle: of a batch with fewer rows than processes, each takes all.
+            too_small = len(batch) < distributed.world_size()
             yield (
-                batch if alone else batch[distributed.rank() :: distributed.world_size()]
+                batch if too_small else batch[distributed.rank() :: distributed.world_size()]
             ).tolist()
 
 
@@ -47,21 +47,22 @@ def length_grouped_order(
     epoch: int,
     sampling_probabilities: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A random order in which the rows of a batch are about as long, so that little is padding.
+    """Random order in which the rows of a batch have similar lengths, so that little is padding.
 
-    The rows are shuffled, every run of fifty batches is sorted by length, and the batches that
-    this gives are shuffled. The order depends on seed and epoch alone: a run that was broken off
-    goes on with the rows that it would have had.
+    Rows are shuffled, each block of fifty batches is sorted by length, and the resulting batches
+    are shuffled. The order depends on the seed and the epoch alone, so that a resumed run sees the
+    rows that an uninterrupted one would see.
 
     Args:
-        lengths: Tokens in each row.
-        batch_size: Rows in a batch.
-        seed: Of the order.
-        epoch: Counted from 0; each has an order of its own.
-        sampling_probabilities: Draw so many rows with replacement, each by its share.
+        lengths: The number of tokens of each row, (rows,).
+        batch_size: The number of rows in a batch.
+        seed: Seed of the order.
+        epoch: The epoch, from 0; each has its own order.
+        sampling_probabilities: Probability of each row, (rows,), to draw as many rows with
+            replacement. None takes each row once.
 
     Returns:
-        The rows' places, (rows,).
+        Row indices, (rows,).
     """
     random = np.random.default_rng([seed, epoch])
     count = len(lengths)
@@ -70,41 +71,43 @@ def length_grouped_order(
         if sampling_probabilities is None
         else random.choice(count, count, p=sampling_probabilities)
     )
-    run = batch_size * _BATCHES_PER_SORTED_BLOCK
-    whole: list[np.ndarray] = []
-    rest: list[np.ndarray] = []
-    for start in range(0, len(order), run):
-        rows = order[start : start + run]
-        # A short batch in the middle would shift all that follow: it goes last.
-        spare = rows[: len(rows) % batch_size]
-        rows = rows[len(spare) :]
+    block = batch_size * _BATCHES_PER_SORTED_BLOCK
+    full_batches: list[np.ndarray] = []
+    leftovers: list[np.ndarray] = []
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        # A short batch in the middle would shift all later ones: these rows go last.
+        leftover = rows[: len(rows) % batch_size]
+        rows = rows[len(leftover) :]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-        whole += np.split(rows, len(rows) // batch_size) if len(rows) else []
-        rest.append(spare)
-    return np.concatenate([whole[i] for i in random.permutation(len(whole))] + rest)
+        full_batches += np.split(rows, len(rows) // batch_size) if len(rows) else []
+        leftovers.append(leftover)
+    return np.concatenate(
+        [full_batches[i] for i in random.permutation(len(full_batches))] + leftovers
+    )
 
 
 def length_sorted_batches(
     lengths: np.ndarray, batch_size: int, *, longest_first: bool = False, equal_length: bool = False
 ) -> list[np.ndarray]:
-    """The rows' places in batches, sorted by length, so that little is padding.
+    """Batches of row indices sorted by length, so that little is padding.
 
     Args:
-        lengths: Tokens in each row.
-        batch_size: Rows in a batch, at most.
-        longest_first: Whether the longest rows come first, not the shortest.
-        equal_length: Whether all rows of a batch are of one length, so that nothing is padded.
+        lengths: The number of tokens of each row, (rows,).
+        batch_size: The largest number of rows in a batch.
+        longest_first: Whether the longest rows come first instead of the shortest.
+        equal_length: Whether all rows of a batch have the same length, so that nothing is padded.
     """
     order = np.argsort(-lengths if longest_first else lengths, kind="stable")
     ends = np.flatnonzero(np.diff(lengths[order])) + 1 if equal_length else ()
     return [
-        run[start : start + batch_size]
-        for run in np.split(order, ends)
-        for start in range(0, len(run), batch_size)
+        rows[start : start + batch_size]
+        for rows in np.split(order, ends)
+        for start in range(0, len(rows), batch_size)
     ]
 
 
 def class_balanced_probabilities(labels: np.ndarray) -> np.ndarray:
-    """For each row its share of the draws, so that each class is drawn as often, (rows,)."""
-    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return 1 / (len(counts) * counts[places])
+    """Sampling probability of each row that makes all classes equally likely, (rows,)."""
+    _, class_indices, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / (len(counts) * counts[class_indices])

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 class PaddingCollator:
-    """Pads rows of a batch to its longest, and stacks what has no length.
+    """Collator that pads token columns to the longest row and stacks all other columns.
 
     Args:
-        tokenizer: Knows the padding side, and what fills the gaps of other inputs than token ids.
-        forward_argument_names: The names that the model's `forward` takes; other token columns are dropped.
-        embedding_row_by_token_id: For each token id its row in the model's embedding table, where they differ.
-        pad_token_id: The id that the model takes for padding; None is the tokenizer's.
+        tokenizer: The tokenizer, for the padding side and the padding values.
+        forward_argument_names: The arguments of the model's `forward`; token columns of other names
+            are dropped.
+        embedding_row_by_token_id: The row of each token id in the model's embedding table, (ids,).
+            None if the ids are the rows.
+        pad_token_id: The model's padding id. None takes the tokenizer's.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class PaddingCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch: tokens (rows, longest), `labels` (rows,) or (rows, C), logits (rows, C)."""
+        """Build a batch: tokens (rows, longest row), other columns (rows, …) such as `labels`."""
         columns = [n for n in self.tokenizer.model_input_names if n in rows[0]]
         encoding = self.tokenizer.pad(
             {name: [row[name] for row in rows] for name in columns},
@@ -43,8 +45,8 @@ class PaddingCollator:
             return_attention_mask=True,
         )
         if self.pad_token_id is not None:
-            gaps = encoding["attention_mask"] == 0
-            encoding["input_ids"] = encoding["input_ids"].masked_fill(gaps, self.pad_token_id)
+            padding = encoding["attention_mask"] == 0
+            encoding["input_ids"] = encoding["input_ids"].masked_fill(padding, self.pad_token_id)
         batch = {name: t for name, t in encoding.items() if name in self.forward_argument_names}
         if self.embedding_row_by_token_id is not None:
             batch["input_ids"] = self.embedding_row_by_token_id[batch["input_ids"]]
