@@ -1,4 +1,4 @@
-"""Altered copies of texts, word by word: the teacher says what becomes of the label."""
+"""Data augmentation: altered copies of texts, which the teacher labels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,24 +6,24 @@ import numpy as np
 
 from kdcli.recipe.augmentation import AugmentationConfig
 
-# The words of a text; None is one to be written anew.
+# The words of a text; None is a masked word.
 MaskedWords = list[str | None]
 
 
 def augment_texts(
     texts: Sequence[tuple[str, ...]], augment_config: AugmentationConfig, seed: int
 ) -> Iterator[tuple[MaskedWords, ...]]:
-    """Altered copies of each row, as words.
+    """Yield altered copies of each text (or pair), as lists of words.
 
-    Words are what spaces part. They are left out as by Wei and Zou 2019 (EDA, arXiv:1901.11196),
-    or written anew by a masked language model as by Jiao et al. 2020 (TinyBERT, arXiv:1909.10351,
-    algorithm 1); the first half of one text with the second of another is a mixture like those of
-    Liang et al. 2021 (MixKD, arXiv:2011.00593), in words instead of embeddings.
+    Words are separated by whitespace. Random words are deleted (EDA, Wei and Zou 2019,
+    arXiv:1901.11196) or masked, for a masked language model to fill (TinyBERT, Jiao et al. 2020,
+    arXiv:1909.10351, algorithm 1). Some texts are mixed: the first half of one with the second
+    half of another, as MixKD does with embeddings (Liang et al. 2021, arXiv:2011.00593).
 
     Args:
-        texts: Texts, or pairs of them.
-        augment_config: How many copies, and what is done to them.
-        seed: Of what happens to which word.
+        texts: Tuples of one text, or two for pairs.
+        augment_config: The number of copies and the probability of each change.
+        seed: Seed of all random choices.
     """
     random = np.random.default_rng(seed)
     for _ in range(augment_config.copies):
@@ -49,9 +49,9 @@ def _drop_and_mask_words(
     words: list[str], augment_config: AugmentationConfig, random: np.random.Generator
 ) -> MaskedWords:
     chances = random.random(len(words))
-    found: MaskedWords = [
+    kept: MaskedWords = [
         None if chance < augment_config.drop + augment_config.mask else word
         for word, chance in zip(words, chances, strict=True)
         if chance >= augment_config.drop
     ]
-    return found or [words[random.integers(len(words))]]
+    return kept or [words[random.integers(len(words))]]

@@ -1,4 +1,4 @@
-"""A split's columns, a piece at a time: texts may be more than memory holds."""
+"""Columns of a split in batches, since texts may not fit in memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,29 +9,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-RowLocator = Callable[[int], str]  # where the row of that number stands
+# Describes where a row stands (file and line, say), by its index from 0.
+RowLocator = Callable[[int], str]
 
-TEXT_COLUMNS = ("text", "text_pair")  # of a split: the text, and the second one of pairs
+# The columns of a loaded split: the text, and the second text of pairs.
+TEXT_COLUMNS = ("text", "text_pair")
 _MAX_BATCH_ROWS = 10_000
 _MAX_BATCH_BYTES = 4_000_000
 
 
 def iterate_column_batches(split: "Dataset", *columns: str) -> Iterator[tuple[list[Any], ...]]:
-    """Some columns of every row, as Python's values, some thousand rows at a time."""
-    some = split.select_columns(list(columns)).with_format("arrow")
-    for rows in some.iter(memory_bounded_batch_size(some, _MAX_BATCH_ROWS)):
-        for piece in _split_large_table(rows):
-            yield tuple(piece[column].to_pylist() for column in columns)
+    """Iterate over columns as lists of Python values, in batches that bound memory."""
+    selected = split.select_columns(list(columns)).with_format("arrow")
+    for rows in selected.iter(memory_bounded_batch_size(selected, _MAX_BATCH_ROWS)):
+        for batch in _split_large_table(rows):
+            yield tuple(batch[column].to_pylist() for column in columns)
 
 
 def memory_bounded_batch_size(split: "Dataset", max_rows: int) -> int:
-    """How many rows of a split hold a few MB, between 1 and `max_rows`."""
-    a_row = split.data.nbytes / max(1, split.data.num_rows)
-    return int(min(max_rows, max(1, _MAX_BATCH_BYTES // max(1, a_row))))
+    """The number of rows of a split that take a few MB, between 1 and `max_rows`."""
+    row_bytes = split.data.nbytes / max(1, split.data.num_rows)
+    return int(min(max_rows, max(1, _MAX_BATCH_BYTES // max(1, row_bytes))))
 
 
 def _split_large_table(rows: "pa.Table") -> "Iterator[pa.Table]":
-    """Halves of rows, and halves of these, that hold a few MB each: some are longer than most."""
+    """Halve a table until each part takes a few MB: some rows are longer than most."""
     if rows.num_rows < 2 or rows.nbytes <= _MAX_BATCH_BYTES:
         yield rows
         return
@@ -41,25 +43,25 @@ def _split_large_table(rows: "pa.Table") -> "Iterator[pa.Table]":
 
 
 def iterate_column_values(split: "Dataset", column: str) -> Iterator[Any]:
-    """A column's values, one after the other."""
+    """Iterate over the values of a column."""
     for (piece,) in iterate_column_batches(split, column):
         yield from piece
 
 
 def text_column_names(split: "Dataset") -> list[str]:
-    """The names of a split's texts: one, or two for pairs."""
+    """The text columns of a split: `text`, and `text_pair` for pairs."""
     return [name for name in TEXT_COLUMNS if name in split.column_names]
 
 
 def label_ids(split: "Dataset") -> np.ndarray:
-    """The labels' ids, int32, (rows,); every row has one."""
+    """Label ids of a split, int32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")
     found = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_MAX_BATCH_ROWS)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
 
 
 def multi_hot_labels(split: "Dataset", label_count: int) -> np.ndarray:
-    """Which labels each row has, of a column of lists of ids: bool, (rows, labels)."""
+    """Lists of label ids as a multi-hot array, bool, (rows, labels)."""
     found, done = np.zeros((len(split), label_count), dtype=bool), 0
     for piece in split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS):
         rows, values = flatten_lists(piece["label"])
@@ -69,7 +71,7 @@ def multi_hot_labels(split: "Dataset", label_count: int) -> np.ndarray:
 
 
 def flatten_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
-    """The items of lists one after the other, and for each the row that it is of, int64."""
+    """Flatten a column of lists: the row index of each item, int64, (items,), and the items."""
     import pyarrow.compute as pc
 
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
@@ -77,7 +79,7 @@ def flatten_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArra
 
 
 def distinct_list_labels(split: "Dataset") -> set[Any]:
-    """What occurs in the labels' lists."""
+    """The distinct items of a column of label lists."""
     import pyarrow.compute as pc
 
     pieces = split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS)
@@ -87,14 +89,14 @@ def distinct_list_labels(split: "Dataset") -> set[Any]:
 
 
 def label_scores(split: "Dataset") -> np.ndarray:
-    """The labels where they are numbers, float32, (rows,)."""
+    """Scores of a split, float32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")
     found = [piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_MAX_BATCH_ROWS)]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 
 def map_column_to_ids(split: "Dataset", column: str, ids: Mapping[Any, int]) -> np.ndarray:
-    """A column's values as numbers, int64, (rows,): each value that occurs has one."""
+    """Map the values of a column to ids, int64, (rows,); `ids` has every value that occurs."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -108,14 +110,14 @@ def map_column_to_ids(split: "Dataset", column: str, ids: Mapping[Any, int]) -> 
 
 
 def sample_rows_evenly(split: "Dataset", count: int) -> "Dataset":
-    """So many rows, spread evenly; all where there are no more."""
+    """Select `count` rows spread evenly over a split; all rows if it has no more."""
     if len(split) <= count:
         return split
     return split.select(np.linspace(0, len(split) - 1, count).astype(np.int64))
 
 
 def sample_texts(split: "Dataset", count: int = 64) -> list[list[str]]:
-    """Texts evenly spread over a split: a column, or two of pairs."""
-    places = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
-    some = split.select(places)
-    return [list(some[name]) for name in text_column_names(split)]
+    """Sample texts spread evenly over a split: one list of texts, or two for pairs."""
+    indices = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
+    sample = split.select(indices)
+    return [list(sample[name]) for name in text_column_names(split)]

@@ -1,4 +1,4 @@
-"""From a Hub id, a file or a folder to named splits of texts and labels."""
+"""Loading of datasets: from a Hub id, a file or a folder to splits of texts and labels."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -32,10 +32,10 @@ _DEFAULT_SPLIT_NAMES = {
 
 
 def dataset_cache_key(data_config: DataConfig) -> str:
-    """What the data is, for the key of what is made from it; nothing is downloaded.
+    """Key of the data for cached stages; nothing is downloaded.
 
-    Files are known by their content, a Hub data set by id and revision (pin a commit where a
-    moving branch matters).
+    Local data counts by its content, a Hub dataset by id and revision: pin a commit if its branch
+    moves.
     """
     if not split_files.is_local_dataset(data_config):
         return f"hub:{data_config.dataset}@{data_config.revision or 'main'}"
@@ -49,26 +49,29 @@ def load_dataset_splits(
     require_train: bool = True,
     teacher_labels: tuple[tuple[str, ...], Task] | None = None,
 ) -> DatasetSplits:
-    """Load the data set of a recipe.
+    """Load the dataset of a recipe.
 
     Args:
-        data_config: Names the data set, its columns and its splits.
-        seed: Of the cut, where a validation split has to be set aside.
-        require_train: Whether there must be a train split, of two labels at least, and a validation
-            split, set aside from it where there is none; to measure on, any split will do.
-        teacher_labels: Of data without labels, those that its texts may have, and what they are.
+        data_config: The dataset, its columns and its splits.
+        seed: Seed of the validation split, if one has to be held out of train.
+        require_train: Whether the data is trained on: train must exist and have at least two
+            labels, and a validation split is held out if there is none. For evaluation alone, any
+            split is enough.
+        teacher_labels: For data without labels: the teacher's label names and their task.
 
     Raises:
-        DataError: The data set, a split, a column or a label is missing or unusable.
+        DataError: The dataset, a split, a column or a label is missing or unusable.
         HubError: The Hub can't be reached.
     """
     notes: list[str] = []
-    splits, places, sources = read_splits(data_config, notes, require_train=require_train)
+    splits, row_locators, source_names = read_splits(
+        data_config, notes, require_train=require_train
+    )
     for part, split in splits.items():
-        _check_no_empty_texts(split, places[part])
+        _check_no_empty_texts(split, row_locators[part])
     if teacher_labels is None:
         splits, names, task, ordered = label_standardization.standardize_labels(
-            splits, data_config, places, notes
+            splits, data_config, row_locators, notes
         )
     else:
         (names, task), ordered = teacher_labels, True
@@ -80,84 +83,94 @@ def load_dataset_splits(
     if require_train and "validation" not in splits:
         by_label = teacher_labels is None and task is SINGLE_LABEL
         splits |= split_off_validation(splits["train"], data_config, seed, stratified=by_label)
-        sources["validation"] = f"{sources['train']}, held out"
+        source_names["validation"] = f"{source_names['train']}, held out"
         how = "stratified by label" if by_label else "at random"
         notes.append(
             f"There is no validation split: {len(splits['validation']):,} of the "
             f"{len(splits['train']) + len(splits['validation']):,} training texts were set aside "
             f"({how}, seed {seed})."
         )
-    every = (*notes, *duplicates.duplicate_notes(splits))
-    return DatasetSplits(splits, names, every, task, teacher_labels is None, ordered, sources)
+    return DatasetSplits(
+        splits,
+        names,
+        (*notes, *duplicates.duplicate_notes(splits)),
+        task,
+        teacher_labels is None,
+        ordered,
+        source_names,
+    )
 
 
 def read_splits(
     data_config: DataConfig, notes: list[str], *, require_train: bool = False
 ) -> tuple[dict[str, "Dataset"], dict[str, RowLocator], dict[str, str]]:
-    """The splits as they were found, by part: texts may be empty, and labels missing or unnamed.
+    """Read the splits of a dataset, unchecked: texts may be empty, labels missing or unencoded.
 
-    A test split without any labels is left out, as there is nothing to measure there.
+    A test split without any label is left out: nothing can be measured on it.
 
     Args:
-        data_config: Names the data set, its columns and its splits.
-        notes: Told what was decided on the way.
+        data_config: The dataset, its columns and its splits.
+        notes: Gets a sentence for each decision that the user should know.
         require_train: Whether there must be a train split.
 
     Returns:
-        The splits, with `text` (and `text_pair`) and, where there are labels, `label`, a list
-        where a text has several; by part, where its rows stand; and by part, what the data set
-        calls it.
+        Three dicts with the keys `train`, `validation` and `test`, as far as they exist: the
+        splits, with `text` (and `text_pair`) and `label`, if there are labels; a function that
+        describes where a row stands; the dataset's own name of the split.
 
     Raises:
-        DataError: The data set, all splits, or a column are missing or unusable.
+        DataError: The dataset, all splits, or a column are missing or unusable.
         HubError: The Hub can't be reached.
     """
-    found = find_splits(data_config, notes)
-    parts = dict(assign_split_roles(data_config, found))
+    available = find_splits(data_config, notes)
+    parts = dict(assign_split_roles(data_config, available))
     if require_train and "train" not in parts:
         wanted = split_files.split_name(data_config.splits.train)
         raise DataError(f"There is no split {wanted} to train on in {data_config.dataset}.")
     if not parts:
         raise DataError(
             f"There is no split train, validation or test in {data_config.dataset}; "
-            f"there is {', '.join(found)}.",
+            f"there is {', '.join(available)}.",
             "Say which is which: data.splits.",
         )
-    splits, places = {}, {}
+    splits, row_locators = {}, {}
     for part, name in [*parts.items()]:
-        place = _make_row_locator(data_config, name, found[name])
+        locate_row = _make_row_locator(data_config, name, available[name])
         try:
-            split = _standardize_columns(data_config, name, found[name], notes)
-            gaps = part == "test" and _is_entirely_unlabeled(split)
+            split = _standardize_columns(data_config, name, available[name], notes)
+            unlabeled = part == "test" and _is_entirely_unlabeled(split)
         except MissingColumnError as error:
-            gaps = part == "test" and error.key == "label"
-            gaps = gaps and set(data_config.label_columns).isdisjoint(error.available_columns)
-            if not gaps:
+            unlabeled = part == "test" and error.key == "label"
+            unlabeled = unlabeled and set(data_config.label_columns).isdisjoint(
+                error.available_columns
+            )
+            if not unlabeled:
                 raise
-        if gaps:
+        if unlabeled:
             del parts[part]
             notes.append(
-                f"The test split {name} of {data_config.dataset} has no labels, and is left out: nothing "
-                "can be measured on it. Its texts can be labelled with the finished student."
+                f"The test split {name} of {data_config.dataset} has no labels, and is left out: "
+                "nothing can be measured on it. Its texts can be labelled with the finished student."
             )
             continue
-        splits[part], places[part] = _convert_to_label_lists(split, data_config, place), place
+        splits[part] = _convert_to_label_lists(split, data_config, locate_row)
+        row_locators[part] = locate_row
     if not splits:
         raise DataError(
             f"{data_config.dataset} has no labels to measure by.", "Name another: data.label."
         )
-    return splits, places, parts
+    return splits, row_locators, parts
 
 
 def load_unlabeled_texts(data_config: DataConfig, notes: list[str]) -> "Dataset":
-    """The texts of a data set's first split, train where there is one, without their labels.
+    """Load the texts of the train split, or else of the first split, without labels.
 
     Args:
-        data_config: Names the data set, its text columns and its splits.
-        notes: Told what was decided on the way.
+        data_config: The dataset, its text columns and its splits.
+        notes: Gets a sentence for each decision that the user should know.
 
     Raises:
-        DataError: The data set or a column is missing or unusable.
+        DataError: The dataset or a column is missing or unusable.
         HubError: The Hub can't be reached.
     """
     data_config = data_config.model_copy(update={"label": None, "label_separator": None})
@@ -169,10 +182,10 @@ def load_unlabeled_texts(data_config: DataConfig, notes: list[str]) -> "Dataset"
 
 
 def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, SplitSource]":
-    """What there is, by split: files that are ours to read, or what `datasets` has read.
+    """Find the splits of a dataset: data files, or datasets that are loaded already.
 
     Raises:
-        DataError: There is no such data set, or it is unusable.
+        DataError: There is no such dataset, or it is unusable.
         HubError: The Hub can't be reached.
     """
     if not split_files.is_local_dataset(data_config):
@@ -190,7 +203,7 @@ def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, Spli
 def assign_split_roles(
     data_config: DataConfig, available_splits: "Mapping[str, SplitSource]"
 ) -> Iterator[tuple[str, str]]:
-    """Which of the splits found plays which part, as (part, split) pairs."""
+    """Assign splits to `train`, `validation` and `test`: (part, split name) pairs."""
     stated = data_config.splits.explicit_splits
     taken = {split_files.split_name(split) for split in stated.values() if split is not None}
     for part, usual in _DEFAULT_SPLIT_NAMES.items():
@@ -199,7 +212,7 @@ def assign_split_roles(
         if wanted is None and part in stated:
             continue
         if wanted is None:
-            # What plays another part by the recipe can't be this one, whatever its name.
+            # A split that the recipe gives another part is not taken by its name.
             wanted = next((n for n in usual if n in available_splits and n not in taken), None)
         elif wanted not in available_splits and part == "train":
             continue
@@ -217,7 +230,7 @@ def assign_split_roles(
 def _standardize_columns(
     data_config: DataConfig, split_name: str, split_source: "SplitSource", notes: list[str]
 ) -> "Dataset":
-    """A split's texts and labels, under the names that the rest of kd knows them by."""
+    """Select the columns of texts and labels, and rename them to `text`, `text_pair`, `label`."""
     texts = data_config.text_columns
     columns = data_config.label_columns
     single = len(columns) == 1
@@ -257,7 +270,7 @@ def _standardize_columns(
 def _convert_to_label_lists(
     split: "Dataset", data_config: DataConfig, locate_row: RowLocator
 ) -> "Dataset":
-    """A split with lists of labels, where these are several columns or in one cell."""
+    """Turn several label columns, or cells with separators, into lists of labels."""
     if len(data_config.label_columns) > 1:
         return multilabel.merge_flag_columns(split, data_config.label_columns, locate_row)
     if data_config.label_separator is not None:
@@ -268,7 +281,7 @@ def _convert_to_label_lists(
 
 
 def _is_entirely_unlabeled(split: "Dataset") -> bool:
-    """Whether there are columns of labels, and no cell of them says anything."""
+    """Whether there are label columns, and none of their cells has a label."""
     columns = [
         name for name in split.column_names if name not in column_access.text_column_names(split)
     ]
@@ -281,7 +294,7 @@ def _is_entirely_unlabeled(split: "Dataset") -> bool:
 def _make_row_locator(
     data_config: DataConfig, split_name: str, split_source: "SplitSource"
 ) -> RowLocator:
-    """Where the rows of a split stand, to name one that is wrong."""
+    """A function that describes where a row stands, for error messages."""
     if isinstance(split_source, list):
         return lambda row: data_files.describe_row_location(split_source, row)
     return lambda row: f"{data_config.dataset}, split {split_name}, row {row + 1}"

@@ -1,4 +1,4 @@
-"""Rows that go through a file rather than through memory."""
+"""Tables that are memory-mapped from a file instead of held in memory."""
 
 import os
 import tempfile
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# From so many decoded bytes on, rows go through a file.
+# Tables with at least this many decoded bytes go through a file.
 _MAX_BYTES_IN_MEMORY = 32_000_000
 
 
 def create_cache_file() -> Path:
-    """An empty file in the cache of `datasets` (HF_DATASETS_CACHE), mapped and then forgotten."""
+    """Create an empty file in the cache of `datasets` (HF_DATASETS_CACHE)."""
     from datasets import config
 
     folder = Path(config.HF_DATASETS_CACHE)
@@ -26,26 +26,25 @@ def create_cache_file() -> Path:
 
 
 def unlink_cache_file(path: Path) -> None:
-    """Take away a file's name: what maps it goes on, and its room is free when that ends.
+    """Delete a file that is mapped: its space is freed when the mapping ends, even by a crash.
 
-    However the process ends. On Windows, which can't, the file stays until the cache is emptied.
+    Windows can't delete a mapped file; there it stays until the cache is emptied.
     """
     with suppress(OSError):
         path.unlink()
 
 
 def collect_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"]) -> "pa.Table":
-    """Collect batches in a table: in memory, or where they are large, on disk.
+    """Collect batches in a table, in memory or, if they are large, memory-mapped from a file.
 
-    What counts are the decoded bytes, as they come: a file of a few hundred KB may hold gigabytes.
-    Of a table on disk, memory holds what is being read.
+    The limit counts decoded bytes as they arrive: a file of a few hundred KB may hold gigabytes.
     """
     import pyarrow as pa
 
-    left = iter(batches)
+    remaining = iter(batches)
     kept: list[pa.RecordBatch] = []
     size = 0
-    for batch in left:
+    for batch in remaining:
         kept.append(batch)
         size += batch.nbytes
         if size >= _MAX_BYTES_IN_MEMORY:
@@ -57,7 +56,7 @@ def collect_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"]) -> "
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             while kept:
                 writer.write_batch(kept.pop(0))
-            for batch in left:
+            for batch in remaining:
                 writer.write_batch(batch)
         return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
     finally:

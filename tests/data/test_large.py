@@ -147,6 +147,7 @@ def test_no_file_stays_behind(data, monkeypatch, tokenizer, tmp_path):
 
 def test_a_broken_row_far_into_a_large_file_is_said_by_its_line(data, monkeypatch, tmp_path):
     monkeypatch.setattr(mmap_tables, "_MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(data_files, "_MAX_BATCH_ROWS", 1_000)
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     spec = data("csv")
     with (tmp_path / "d.csv").open("a") as file:

@@ -270,7 +270,7 @@ FOLDERS = {
     "nothing": ({"d/.hidden": ""}, "d holds no data files. A folder holds files that are"),
     "two kinds": ({"d/train.csv": csv(), "d/train.jsonl": OBJECTS[0]}, ".* are of two kinds, and"),
     "an archive": ({"d/train.zip": zipped}, "d/train.zip has no known format"),
-    "a workbook beside": ({"d/train.csv": csv(), "d/test.xls": ""}, "d/test.xls is of no known .*"
+    "a workbook beside": ({"d/train.csv": csv(), "d/test.xls": ""}, "d/test.xls has no known .*"
                           "Save it as .xlsx or as CSV."),
     "gzip": ({"d/train.csv.gz": "a"}, "d/train.csv.gz:1: can't be read on: "),
     "texts alone": ({"d/train.txt": "a\nb\n"}, "d/train.txt has no known format. Known"),

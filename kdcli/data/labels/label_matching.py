@@ -24,20 +24,21 @@ def match_labels(
     present_labels: Sequence[str] | None = None,
     labels_are_ordered: bool = True,
 ) -> list[int]:
-    """For each of the data's labels, the model's id of the same name.
+    """Match the data's labels with the model's outputs: the output index of each label.
 
-    Where names differ, labels that are numbers are matched by number: "7" is LABEL_7. Where one
-    side has no names at all (LABEL_0, LABEL_1, …), labels are matched by place, if the data's have
-    an order of their own. A model of a single output has a score to give.
+    Labels are matched by name. Otherwise they are matched by number, if all are numbers: "7" is
+    LABEL_7. If one side has only default names (LABEL_0, LABEL_1, …), they are matched by position,
+    provided that the data defines the order of its labels. A single output is a score.
 
     Args:
-        data_labels: The data's label names, in the order of its ids.
-        model_labels: The model's label names, in the order of its outputs.
-        present_labels: The data's labels that occur; the others need no match and get -1.
-        labels_are_ordered: Whether the data itself puts its labels in order; False where kd has sorted them.
+        data_labels: The data's labels, in the order of their ids.
+        model_labels: The model's labels, in the order of its outputs.
+        present_labels: The data's labels that occur. The others need no match and get -1.
+        labels_are_ordered: Whether the data defines the order of its labels. False if kd sorted
+            them.
 
     Raises:
-        ModelError: A label that occurs is unknown to the model; both lists are in the message.
+        ModelError: A label that occurs has no output; the message shows both lists.
     """
     if len(model_labels) == len(data_labels) == 1:
         return [0]
@@ -56,21 +57,22 @@ def match_labels(
             return list(range(len(data_labels)))
         if alike and are_default_label_names(model_labels):
             raise ModelError(
-                f"The model's outputs have no names ({abbreviate_list(model_labels)}), and nothing says which of "
-                f"them the data's labels are: {abbreviate_list(data_labels)}.",
-                "Name them in its config.json (id2label), or write the labels as the outputs' "
-                "numbers, from 0.",
+                f"The model's outputs have no names ({abbreviate_list(model_labels)}), and nothing "
+                "says which of them the data's labels are: "
+                f"{abbreviate_list(data_labels)}.",
+                "Name the outputs in config.json (id2label), or write each label as the number of "
+                "its output, from 0.",
             )
         raise ModelError(
-            f"The model doesn't know the label {unknown[0]!r}: the data has {abbreviate_list(data_labels)}, "
-            f"the model {abbreviate_list(model_labels)}.",
+            f"The model doesn't know the label {unknown[0]!r}: the data has "
+            f"{abbreviate_list(data_labels)}, the model {abbreviate_list(model_labels)}.",
             "Rename the labels of one, or fine-tune the model on this data.",
         )
     return [ids.get(name, -1) for name in data_labels]
 
 
 def explain_label_match(data_labels: Sequence[str], model_labels: Sequence[str]) -> str | None:
-    """How labels of other names were matched, for the user; None where names are the same."""
+    """Describe for the user how labels were matched; None if they were matched by name."""
     if len(model_labels) < 2 or are_default_label_names(data_labels) == are_default_label_names(
         model_labels
     ):
@@ -86,35 +88,40 @@ def explain_label_match(data_labels: Sequence[str], model_labels: Sequence[str])
 
 
 def are_default_label_names(labels: Sequence[str]) -> bool:
-    """Whether these are the names that transformers makes up where nobody gave any."""
+    """Whether all labels have the default names of transformers: LABEL_0, LABEL_1, …"""
     return list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
 
 
 def map_labels_to_model(
     tokenized: "Dataset", dataset_splits: "DatasetSplits", model_labels: Sequence[str]
 ) -> "Dataset":
-    """Replace `label` by `labels`, as the model's outputs have them.
+    """Replace the column `label` by `labels`, in the order of the model's outputs.
 
-    The id of its own label list; 0 or 1 for each of its labels; or a score. Where there is no
-    `label`, all of them are missing: `task.missing`.
+    `labels` holds output indices, multi-hot lists of int8, or scores. Without a column `label`, it
+    holds the task's mark of a missing label.
+
+    Args:
+        tokenized: The rows, with or without `label`.
+        dataset_splits: The dataset that they belong to.
+        model_labels: The names of the model's outputs, in order.
     """
     if "label" not in tokenized.column_names:
         return tokenized.add_column(
             "labels", _missing_labels(len(tokenized), len(model_labels), dataset_splits.task)
         )
     count = len(dataset_splits.label_names)
-    there = label_arrays.count_labels(tokenized, dataset_splits.task, count)
-    present = [name for name, texts in zip(dataset_splits.label_names, there, strict=True) if texts]
-    to_model = dataset_splits.match_model_labels(model_labels, present)
-    truth = dataset_splits.ground_truth_labels(tokenized, to_model, len(model_labels))
-    rest = tokenized.remove_columns("label")
+    counts = label_arrays.count_labels(tokenized, dataset_splits.task, count)
+    present = [name for name, n in zip(dataset_splits.label_names, counts, strict=True) if n]
+    model_indices = dataset_splits.match_model_labels(model_labels, present)
+    truth = dataset_splits.ground_truth_labels(tokenized, model_indices, len(model_labels))
+    unlabeled = tokenized.remove_columns("label")
     if truth.ndim == 1:
-        return rest.add_column("labels", truth)
-    return rest.add_column("labels", _fixed_size_lists(truth.astype(np.int8)))
+        return unlabeled.add_column("labels", truth)
+    return unlabeled.add_column("labels", _fixed_size_lists(truth.astype(np.int8)))
 
 
 def labels_to_numpy(tokenized: "Dataset") -> np.ndarray:
-    """What `with_model_labels` has written: (rows,), or (rows, labels)."""
+    """The column `labels` of `map_labels_to_model` as an array: (rows,) or (rows, labels)."""
     column = tokenized.select_columns("labels").with_format("arrow")[:]["labels"].combine_chunks()
     width = getattr(column.type, "list_size", None)
     return column.to_numpy() if width is None else column.flatten().to_numpy().reshape(-1, width)
