@@ -1,18 +1,15 @@
-"""A model's outputs for a whole split."""
+"""The logits of a classifier for a split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from kdcli import distributed
-from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.collator import PaddingCollator
-from kdcli.data.tokenization.tokenize import token_lengths
-from kdcli.data.tokenization.windows import TEXT_INDEX, average_windows
+from kdcli.data.tokenization.windows import average_windows
+from kdcli.models.batch_inference import predict_batches
 from kdcli.models.cls_only import last_layer_cls_only
-from kdcli.models.padding import needs_equal_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,46 +22,24 @@ def predict_logits(
     tokenized: "Dataset",
     batch_size: int,
     advance: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    on_batch: Callable[[np.ndarray, Mapping[str, torch.Tensor]], None] = lambda places, batch: None,
 ) -> np.ndarray:
-    """The model's logits for every row, without gradients, in batches of like length.
+    """Compute the logits of every row, without gradients.
 
     Args:
-        model: A classifier; it is put in evaluation mode.
-        collator: Of that model.
+        model: A classifier; moved to evaluation mode.
+        collator: The model's.
         tokenized: Rows of token ids.
         batch_size: Rows in a batch.
-        advance: Told of rows done and rows in all.
-        on_batch: Given each batch that has passed: its rows' places in `tokenized`, and the inputs.
+        advance: Called after each batch with the rows done and the number of rows.
 
     Returns:
         float32, (rows, classes), in the order of `tokenized`.
     """
-    model.eval()
-    aside = {"label", "labels", TEXT_INDEX}
-    rows = tokenized.select_columns([c for c in tokenized.column_names if c not in aside])
-    # The longest first: what runs out of memory does so at once.
-    batches = length_sorted_batches(
-        token_lengths(tokenized),
-        batch_size,
-        longest_first=True,
-        equal_length=needs_equal_lengths(model),
-    )
-    found: np.ndarray | None = None
-    done = 0
-    with torch.inference_mode(), last_layer_cls_only(model):
-        for places in batches:
-            batch = collator(rows.__getitems__(places.tolist()))
-            outputs = model(**{name: t.to(model.device) for name, t in batch.items()}).logits
-            if found is None:
-                found = np.empty((len(tokenized), outputs.shape[-1]), dtype=np.float32)
-            found[places] = outputs.float().cpu().numpy()
-            on_batch(places, batch)
-            done += len(places)
-            advance(done, len(tokenized))
-    assert found is not None, "an empty split is refused where it is loaded"
-    return found
+    with last_layer_cls_only(model):
+        (logits,) = predict_batches(
+            model, collator, tokenized, batch_size, lambda batch: [model(**batch).logits], advance
+        )
+    return logits
 
 
 def predict_logits_distributed(
@@ -74,14 +49,18 @@ def predict_logits_distributed(
     batch_size: int,
     advance: Callable[[int, int], None],
 ) -> np.ndarray:
-    """The logits of each text: each process of the run does its share, and gets the whole."""
-    rows, count = len(tokenized), distributed.world_size()
-    mine = np.array_split(np.arange(rows), count)[distributed.rank()]
+    """Compute the logits of each text, shared out among the processes of the run.
+
+    Returns:
+        float32, (texts, classes), the same in every process; windows of a text are averaged.
+    """
+    num_rows, world_size = len(tokenized), distributed.world_size()
+    shard_indices = np.array_split(np.arange(num_rows), world_size)[distributed.rank()]
 
     def advance_all(done: int, total: int) -> None:
-        advance(rows * done // total, rows)
+        advance(num_rows * done // total, num_rows)
 
-    share = tokenized.select(mine)
-    part = predict_logits(model, collator, share, batch_size, advance_all) if len(share) else None
-    parts = [found for found in distributed.all_gather(part) if found is not None]
-    return average_windows(np.concatenate(parts), tokenized)
+    shard = tokenized.select(shard_indices)
+    logits = predict_logits(model, collator, shard, batch_size, advance_all) if len(shard) else None
+    gathered = [part for part in distributed.all_gather(logits) if part is not None]
+    return average_windows(np.concatenate(gathered), tokenized)

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from kdcli.data.augmentation import MaskedWords
 from kdcli.errors import ModelError, as_resource_error
+from kdcli.models.batch_inference import Batch, run_batches
 from kdcli.models.model_io import load_tokenizer
 
 if TYPE_CHECKING:
@@ -58,27 +60,31 @@ def fill_masked_words(
     """
     words = _whole_word_token_ids(tokenizer).to(model.device)
     random = torch.Generator(model.device).manual_seed(seed)
-    found = []
-    for start in range(0, len(masked_texts), _BATCH_SIZE):
-        batch = masked_texts[start : start + _BATCH_SIZE]
-        masked = [" ".join(word or str(tokenizer.mask_token) for word in text) for text in batch]
-        encoding = tokenizer(masked, padding=True, truncation=True, return_tensors="pt")
-        encoding = encoding.to(model.device)
-        row, place = torch.nonzero(encoding["input_ids"] == tokenizer.mask_token_id, as_tuple=True)
-        with torch.inference_mode():
-            scores = model(**encoding).logits[row, place][:, words]
+    filled: list[str] = []
+
+    def make_batch(row_indices: list[int]) -> Batch:
+        mask = str(tokenizer.mask_token)
+        masked = [" ".join(word or mask for word in masked_texts[row]) for row in row_indices]
+        return tokenizer(masked, padding=True, truncation=True, return_tensors="pt")
+
+    def fill_batch(row_indices: np.ndarray, batch: Batch) -> None:
+        row, position = torch.nonzero(batch["input_ids"] == tokenizer.mask_token_id, as_tuple=True)
+        scores = model(**batch).logits[row, position][:, words]
         best = scores.topk(min(_TOP_K, len(words)))
         drawn = torch.multinomial(best.values.softmax(-1), 1, generator=random)
-        pieces = words[best.indices.gather(-1, drawn).squeeze(-1)].tolist()
-        written: list[list[str]] = [[] for _ in batch]
-        for number, piece in zip(row.tolist(), pieces, strict=True):
-            written[number].append(str(tokenizer.decode([piece])).strip())
-        for text, new in zip(batch, written, strict=True):
-            news = iter(new)
-            every = (next(news, "") if word is None else word for word in text)
-            found.append(" ".join(word for word in every if word))
-        advance(start + len(batch), len(masked_texts))
-    return found
+        tokens = words[best.indices.gather(-1, drawn).squeeze(-1)].tolist()
+        new_words: list[list[str]] = [[] for _ in row_indices]
+        for number, token in zip(row.tolist(), tokens, strict=True):
+            new_words[number].append(str(tokenizer.decode([token])).strip())
+        for index, new in zip(row_indices, new_words, strict=True):
+            rest = iter(new)
+            text = (next(rest, "") if word is None else word for word in masked_texts[index])
+            filled.append(" ".join(word for word in text if word))
+
+    rows = np.arange(len(masked_texts))
+    batches = [rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE)]
+    run_batches(model, batches, make_batch, fill_batch, advance)
+    return filled
 
 
 def _whole_word_token_ids(tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:

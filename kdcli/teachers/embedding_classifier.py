@@ -12,13 +12,13 @@ import torch
 from torch.nn import functional as F
 
 from kdcli.data.column_access import sample_texts
-from kdcli.data.tokenization.batch_sampler import length_sorted_batches
-from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError
 from kdcli.evaluation.calibration.calibration_error import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
-from kdcli.models.padding import align_padding, create_collator, needs_equal_lengths
+from kdcli.models.batch_inference import Batch, predict_batches
+from kdcli.models.padding import align_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
@@ -139,22 +139,12 @@ class _TextEmbedder:
     ) -> np.ndarray:
         """(texts, width), float32."""
         rows = tokenize_dataset(dataset, self.tokenizer, self.max_length)
-        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
-        collate = create_collator(self.model, self.tokenizer)
-        equal = needs_equal_lengths(self.model)
-        batches = length_sorted_batches(
-            token_lengths(rows), _BATCH, longest_first=True, equal_length=equal
-        )
-        done = 0
-        found = np.empty((len(rows), self.model.config.hidden_size), dtype=np.float32)
-        with torch.inference_mode():
-            for places in batches:
-                batch = collate(rows.__getitems__(places.tolist()))
-                states = self.model(**batch).last_hidden_state
-                found[places] = self._pool(states, batch["attention_mask"]).numpy()
-                done += len(places)
-                advance(done, len(rows))
-        return found
+        collator = create_collator(self.model, self.tokenizer)
+        (embeddings,) = predict_batches(self.model, collator, rows, _BATCH, self._embed, advance)
+        return embeddings
+
+    def _embed(self, batch: Batch) -> "list[Tensor]":
+        return [self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])]
 
     def _pool(self, hidden_states: "Tensor", attention_mask: "Tensor") -> "Tensor":
         return F.normalize(

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.collator import PaddingCollator
 from kdcli.data.tokenization.tokenize import token_lengths
-from kdcli.models.padding import needs_equal_lengths
+from kdcli.models.batch_inference import run_length_sorted_batches
 from kdcli.training.model_outputs import forward_with_hidden
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def write_hidden_state_cache(
     Args:
         teacher: The teacher; it is put in evaluation mode.
         collator: The teacher's collator.
-        tokenized: Tokenised rows, with their numbers as `row`.
+        tokenized: Tokenised rows; a row's number is its index.
         state_indices: Indices of the hidden states to write.
         folder: A folder of this training alone.
         advance: Gets the number of rows done, and of all rows.
@@ -127,26 +126,20 @@ def write_hidden_state_cache(
         return
     unfinished = path.with_suffix(".new")
     cache = HiddenStateCache(unfinished, tokens, state_indices, teacher.config.hidden_size, "w+")
-    teacher.eval()
-    done = 0
-    for batch in length_sorted_batches(
-        tokens, _BATCH_SIZE, equal_length=needs_equal_lengths(teacher)
-    ):
-        rows = tokenized.__getitems__(batch.tolist())
-        inputs = {n: t.to(teacher.device) for n, t in collator(rows).items() if n != ROW_COLUMN}
-        with torch.inference_mode():
-            outputs = forward_with_hidden(teacher, inputs, frozenset({"hidden_states"}))
-        is_token = inputs["attention_mask"].bool()
+
+    def write_batch(row_indices: np.ndarray, batch: Batch) -> None:
+        hidden = forward_with_hidden(teacher, batch, frozenset({"hidden_states"})).hidden_states
+        real = batch["attention_mask"].bool()
         for number, state_index in enumerate(cache.state_indices):
-            states = torch.split(
-                outputs.hidden_states[state_index][is_token], is_token.sum(1).tolist()
-            )
-            for row, row_states in zip(rows, states, strict=True):
-                cache.hidden_states[number, cache.row_token_slice(row[ROW_COLUMN])] = (
+            states = torch.split(hidden[state_index][real], real.sum(1).tolist())
+            for row, row_states in zip(row_indices, states, strict=True):
+                cache.hidden_states[number, cache.row_token_slice(int(row))] = (
                     row_states.float().cpu().numpy()
                 )
-        done += len(batch)
-        advance(done, len(tokenized))
+
+    run_length_sorted_batches(
+        teacher, collator, tokenized, _BATCH_SIZE, write_batch, advance, longest_first=False
+    )
     cache.hidden_states.flush()
     unfinished.replace(path)
 

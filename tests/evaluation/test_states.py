@@ -12,10 +12,10 @@ from transformers import (
     RobertaConfig,
     RobertaForSequenceClassification,
 )
+from transformers.pytorch_utils import Conv1D
 
 from kdcli.data.tokenization.tokenize import tokenize_dataset
-from kdcli.evaluation.predict.penultimate_features import PenultimateFeatureHook
-from kdcli.models.logit_prediction import predict_logits
+from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models.padding import create_collator
 
 SMALL = {"num_labels": 5, "vocab_size": 700, "pad_token_id": 0}
@@ -45,22 +45,24 @@ def test_the_head_makes_the_logits_of_the_states(kind, side, config, tokenizer, 
     encoded = tokenize_dataset(
         help_desk["test"].select_columns("text").select(range(40)), tokenizer, 64
     )
-    with PenultimateFeatureHook(model, 40) as states:
-        found = predict_logits(
-            model, create_collator(model, tokenizer), encoded, 8, on_batch=states
-        )
+    logits, features = predict_logits_and_features(
+        model, create_collator(model, tokenizer), encoded, 8
+    )
     head = next(m for m in reversed(list(model.modules()))
                 if isinstance(m, torch.nn.Linear) and m.out_features == 5)  # fmt: skip
-    assert states.features.shape == (40, 32)
+    assert features.shape == (40, 32)
     with torch.inference_mode():
-        again = head(torch.from_numpy(states.features)).numpy()
-    np.testing.assert_allclose(again, found, atol=1e-5)
+        again = head(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(again, logits, atol=1e-5)
     assert not head._forward_pre_hooks
 
 
-def test_a_model_without_such_a_head_has_no_states():
-    model = torch.nn.Module()
-    model.config = BertForSequenceClassification.config_class(num_labels=5)
-    with PenultimateFeatureHook(model, 3) as states:
-        states(np.array([0]), {})
-    assert states.features is None
+def test_a_model_without_a_linear_head_has_no_features(config, tokenizer, help_desk):
+    model = MODELS["bert"](config)
+    model.classifier = Conv1D(5, 32)
+    encoded = tokenize_dataset(help_desk["test"].select_columns("text"), tokenizer, 64)
+    logits, features = predict_logits_and_features(
+        model, create_collator(model, tokenizer), encoded.select(range(3)), 8
+    )
+    assert logits.shape == (3, 5)
+    assert features is None

@@ -15,7 +15,7 @@ from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset,
 from kdcli.data.tokenization.windows import average_windows
 from kdcli.errors import ModelError
 from kdcli.evaluation.calibration import inference_config
-from kdcli.evaluation.predict.penultimate_features import PenultimateFeatureHook
+from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import align_padding, create_collator, padding_warning
@@ -132,11 +132,11 @@ class ModelGroup:
         it = self.models[model_name]
         encoded = tokenize_dataset(dataset, it.tokenizer, it.max_length, it.truncation)
         collate = create_collator(it.model, it.tokenizer)
+        features = None
         if with_features:
-            with PenultimateFeatureHook(it.model, len(encoded)) as watch:
-                found = predict_logits(
-                    it.model, collate, encoded, batch_size, progress, on_batch=watch
-                )
+            found, features = predict_logits_and_features(
+                it.model, collate, encoded, batch_size, progress
+            )
         else:
             found = predict_logits(it.model, collate, encoded, batch_size, progress)
         if not np.isfinite(found).all():
@@ -144,10 +144,9 @@ class ModelGroup:
                 f"{model_name} answers with what is no number: its weights are damaged."
             )
         order = [it.labels.index(label) for label in self.labels]
-        seen = watch.features if with_features else None
         return ClassifierOutputs(
             average_windows(found[:, order], encoded),
-            None if seen is None else average_windows(seen, encoded),
+            None if features is None else average_windows(features, encoded),
         )
 
 
