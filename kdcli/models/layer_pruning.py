@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import ModelError
-from kdcli.models import bert_to_distilbert, layer_importance, layer_stacks
+from kdcli.models import bert_to_distilbert, layer_stacks, pruning_check
 from kdcli.models.layer_stacks import LAYER_PARAMETER_PATTERN, LayerIndices, LayerStack
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def prune_layers(
             teacher, kept_layers, "its layers have other parameters in other places"
         ) from error
     try:
-        difference = layer_importance.find_pruning_mismatch(teacher, student, stacks, kept_layers)
+        difference = pruning_check.find_pruning_mismatch(teacher, student, stacks, kept_layers)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ModelError(

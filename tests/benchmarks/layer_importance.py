@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from kdcli.data import dataset_loading as data
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
-from kdcli.models import layer_importance, layer_stacks, model_io
+from kdcli.models import layer_importance, layer_skipping, layer_stacks, model_io
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 from kdcli.models.padding import create_collator
 from kdcli.models.sequence_length import get_max_length
@@ -39,7 +39,7 @@ def batches(model: Any, tokenizer: Any, rows: Any, count: int) -> Batches:
 
 def answers(model: Any, stack: LayerStack, left_out: Sequence[int], inputs: Batches) -> Tensor:
     """The model's log-probabilities without some of its layers: (texts, labels)."""
-    with torch.inference_mode(), layer_importance.skip_layers(model, stack, left_out):
+    with torch.inference_mode(), layer_skipping.skip_layers(model, stack, left_out):
         return torch.cat([model(**batch).logits.log_softmax(-1) for batch in inputs])
 
 

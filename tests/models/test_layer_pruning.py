@@ -17,10 +17,11 @@ from transformers import (
 from kdcli.errors import ModelError
 from kdcli.models import (
     bert_to_distilbert,
-    layer_importance,
     layer_pruning,
+    layer_skipping,
     layer_stacks,
     model_io,
+    pruning_check,
     tensor_slicing,
 )
 
@@ -122,11 +123,11 @@ def test_every_tensor_is_the_teachers(teacher):
 def test_it_computes_what_the_teacher_computes_without_the_others(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "same")
     stacks = layer_stacks.find_layer_stacks(teacher)
-    with layer_importance.skip_layers(teacher, stacks[0], (1, 3)):
+    with layer_skipping.skip_layers(teacher, stacks[0], (1, 3)):
         if len(stacks) == 1:
             expected = logits(teacher)
         else:
-            with layer_importance.skip_layers(teacher, stacks[1], (1, 3)):
+            with layer_skipping.skip_layers(teacher, stacks[1], (1, 3)):
                 expected = logits(teacher)
     torch.testing.assert_close(logits(student), expected, atol=1e-5, rtol=0)
     assert (logits(teacher) - expected).abs().max() > 1e-5
@@ -238,8 +239,8 @@ def test_a_window_that_no_short_text_fills_is_proved_too():
     wrong = made("gemma2", num_hidden_layers=2, layer_types=WINDOWS[1:3], sliding_window=4096)
     wrong.load_state_dict(student.state_dict())
     stacks, kept = layer_stacks.find_layer_stacks(teacher), ((0, 1),)
-    assert layer_importance.find_pruning_mismatch(teacher, student, stacks, kept) is None
-    assert "place" in layer_importance.find_pruning_mismatch(teacher, wrong, stacks, kept)
+    assert pruning_check.find_pruning_mismatch(teacher, student, stacks, kept) is None
+    assert "position" in pruning_check.find_pruning_mismatch(teacher, wrong, stacks, kept)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_a_wrong_form_is_noticed():
     student = layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert")
     with torch.no_grad():
         student.distilbert.embeddings.position_embeddings.weight *= 3
-    assert "off" in layer_importance.find_pruning_mismatch(
+    assert "off" in pruning_check.find_pruning_mismatch(
         teacher, student, layer_stacks.find_layer_stacks(teacher), ((0, 1),)
     )
 
