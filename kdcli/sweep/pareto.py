@@ -14,7 +14,7 @@ from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.sweep.optuna_study import RESULT_FILE
-from kdcli.sweep.trials import Trial
+from kdcli.sweep.trials import Trial, drop_dominated
 from kdcli.tasks import TASKS
 from kdcli.training import teacher_logits
 from kdcli.training.teacher_logits import TEACHER_LOGITS
@@ -108,17 +108,15 @@ def pareto_frontier(timed_models: Mapping[str, TimedModel]) -> list[TimedModel]:
 
     Where medians differ by no more than they do from one time to another, neither is the faster.
     """
-    students = [point for name, point in timed_models.items() if name != TEACHER]
+    students = [model for name, model in timed_models.items() if name != TEACHER]
     ranked = sorted(students, key=lambda p: (-p.accuracy, p.megabytes, p.latency_ms))
-    found: list[TimedModel] = []
-    for point in ranked:
-        if not any(
-            better.megabytes <= point.megabytes
-            and better.latency_ms <= point.latency_ms * _LATENCY_TOLERANCE
-            for better in found
-        ):
-            found.append(point)
-    return found
+    return drop_dominated(
+        ranked,
+        lambda model, other: (
+            model.megabytes <= other.megabytes
+            and model.latency_ms <= other.latency_ms * _LATENCY_TOLERANCE
+        ),
+    )
 
 
 def choose_student(candidates: Sequence[TimedModel], target: float | None) -> TimedModel | None:

@@ -1,9 +1,10 @@
 """What is known of a sweep's trials, and which of them are worth keeping."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Literal, TypeVar
 
+_Item = TypeVar("_Item")
 TrialState = Literal["running", "done", "pruned", "failed"]
 
 
@@ -93,17 +94,42 @@ def should_prune(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Tri
 
 
 def non_dominated_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """The finished trials that no other beats: none is as accurate and no larger."""
-    done = [trial for trial in trials if trial.state == "done"]
-    return [trial for trial in done if not any(_dominates(other, trial) for other in done)]
+    """Select the finished trials that are on the Pareto front of accuracy and size.
+
+    Of equal trials the earliest is kept.
+
+    Returns:
+        The trials, by number.
+    """
+
+    def rank(trial: Trial) -> tuple[float, ...]:
+        assert trial.shape is not None
+        assert trial.accuracy is not None
+        return (-trial.accuracy, *astuple(trial.shape), trial.number)
+
+    def no_larger(trial: Trial, other: Trial) -> bool:
+        assert trial.shape is not None
+        assert other.shape is not None
+        return trial.shape.no_larger_than(other.shape)
+
+    done = sorted((trial for trial in trials if trial.state == "done"), key=rank)
+    return sorted(drop_dominated(done, no_larger), key=lambda trial: trial.number)
 
 
-def _dominates(trial: Trial, other: Trial) -> bool:
-    """Whether a trial leaves another nothing; of equals the earlier one."""
-    assert trial.shape and other.shape
-    assert trial.accuracy is not None
-    assert other.accuracy is not None
-    if trial.accuracy < other.accuracy or not trial.shape.no_larger_than(other.shape):
-        return False
-    equal = trial.accuracy == other.accuracy and trial.shape == other.shape
-    return trial.number < other.number if equal else True
+def drop_dominated(
+    ranked: Iterable[_Item], no_costlier: Callable[[_Item, _Item], bool]
+) -> list[_Item]:
+    """Filter a ranking to its Pareto front.
+
+    Args:
+        ranked: The most accurate first; of equally accurate ones the cheapest first.
+        no_costlier: Whether its first argument costs no more than its second.
+
+    Returns:
+        The items that no earlier one of the result dominates, in the order of `ranked`.
+    """
+    front: list[_Item] = []
+    for item in ranked:
+        if not any(no_costlier(better, item) for better in front):
+            front.append(item)
+    return front

@@ -226,7 +226,7 @@ def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
     ],
     ids=lambda config: config.model_type,
 )
-def test_a_layer_that_knows_its_place_can_t_take_another(config):
+def test_a_layer_whose_weights_depend_on_its_position_cannot_move(config):
     teacher = built(config)
     layer_pruning.prune_layers(teacher, ((0, 1),), "same")
     with pytest.raises(ModelError, match=r"Layers 0, 3 .* depends? on"):
