@@ -25,6 +25,7 @@ def predict_batches(
     collator: PaddingCollator,
     tokenized: "Dataset",
     batch_size: int,
+    *,
     forward: Callable[[Batch], Iterable[Tensor]],
     advance: ProgressCallback = lambda done, total: None,
 ) -> list[np.ndarray]:
@@ -54,7 +55,9 @@ def predict_batches(
         for array, output in zip(arrays, outputs, strict=True):
             array[row_indices] = output.float().cpu().numpy()
 
-    run_length_sorted_batches(model, collator, tokenized, batch_size, keep_outputs, advance)
+    run_length_sorted_batches(
+        model, collator, tokenized, batch_size, process=keep_outputs, advance=advance
+    )
     assert arrays, "an empty split is refused where it is loaded"
     return arrays
 
@@ -64,9 +67,9 @@ def run_length_sorted_batches(
     collator: PaddingCollator,
     tokenized: "Dataset",
     batch_size: int,
+    *,
     process: Callable[[np.ndarray, Batch], None],
     advance: ProgressCallback = lambda done, total: None,
-    *,
     longest_first: bool = True,
 ) -> None:
     """Process every row, in batches of similar length.

@@ -37,7 +37,12 @@ def predict_logits(
     """
     with last_layer_cls_only(model):
         (logits,) = predict_batches(
-            model, collator, tokenized, batch_size, lambda batch: [model(**batch).logits], advance
+            model,
+            collator,
+            tokenized,
+            batch_size,
+            forward=lambda batch: [model(**batch).logits],
+            advance=advance,
         )
     return logits
 

@@ -13,6 +13,7 @@ from kdcli.evaluation.evaluation_splits import select_evaluation_splits
 from kdcli.losses.base import check_losses_for_task
 from kdcli.models import (
     layer_pruning,
+    layer_selection,
     layer_stacks,
     model_io,
     tensor_slicing,
@@ -216,7 +217,7 @@ def _validate_student(
     wanted = run_datasets.all_texts(dataset_splits.splits["train"]) if spec.requires_texts else ()
     if spec.model is None:
         assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"
-        keep = layer_stacks.select_layers(spec, layer_stacks.find_layer_stacks(teacher))
+        keep = layer_selection.select_layers(spec, layer_stacks.find_layer_stacks(teacher))
         narrower = width_and_vocab_pruning.plan_width_and_vocab(spec, teacher, tokenizer, wanted)
         form, student = student_architecture(spec, teacher, narrower, keep)
         if load_weights and not narrower.random_weights:

@@ -16,6 +16,7 @@ from kdcli.errors import UsageError
 from kdcli.models import (
     layer_importance,
     layer_pruning,
+    layer_selection,
     layer_stacks,
     model_io,
     prunable_units,
@@ -155,7 +156,7 @@ def create_untrained_student(
     if model_io.has_classification_head(origin):
         model_io.get_label_names(config)
     model = tensor_slicing.build_meta_model(config)
-    layer_stacks.select_layers(init_config.student, layer_stacks.find_layer_stacks(model))
+    layer_selection.select_layers(init_config.student, layer_stacks.find_layer_stacks(model))
     tokenizer = model_io.load_tokenizer(origin)
     sample = (
         None
@@ -300,7 +301,7 @@ def _plan_student(
             advance=advance,
         )
 
-    keep = layer_stacks.select_layers(student_config, stacks, measured)
+    keep = layer_selection.select_layers(student_config, stacks, measured)
     form, student = student_architecture(student_config, model, width_and_vocab, keep)
     large, small = count_parameters_and_flops(model), count_parameters_and_flops(student)
     kept = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)

@@ -140,7 +140,9 @@ class _TextEmbedder:
         """(texts, width), float32."""
         rows = tokenize_dataset(dataset, self.tokenizer, self.max_length)
         collator = create_collator(self.model, self.tokenizer)
-        (embeddings,) = predict_batches(self.model, collator, rows, _BATCH, self._embed, advance)
+        (embeddings,) = predict_batches(
+            self.model, collator, rows, _BATCH, forward=self._embed, advance=advance
+        )
         return embeddings
 
     def _embed(self, batch: Batch) -> "list[Tensor]":

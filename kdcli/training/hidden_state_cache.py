@@ -138,7 +138,13 @@ def write_hidden_state_cache(
                 )
 
     run_length_sorted_batches(
-        teacher, collator, tokenized, _BATCH_SIZE, write_batch, advance, longest_first=False
+        teacher,
+        collator,
+        tokenized,
+        _BATCH_SIZE,
+        process=write_batch,
+        advance=advance,
+        longest_first=False,
     )
     cache.hidden_states.flush()
     unfinished.replace(path)

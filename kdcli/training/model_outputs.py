@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdcli.errors import ModelError
 from kdcli.losses.base import LayerMapping, ModelOutputs, TeacherOutput
-from kdcli.models import layer_stacks
+from kdcli.models import layer_selection, layer_stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -139,7 +139,7 @@ def map_layers(
     return LayerMapping(
         student_width=student.config.hidden_size,
         teacher_width=teacher.config.hidden_size,
-        teacher_layer_indices=tuple(kept_layers) or layer_stacks.uniform_layer_mapping(*depths),
+        teacher_layer_indices=tuple(kept_layers) or layer_selection.uniform_layer_mapping(*depths),
         teacher_depth=depths[1],
     )
 

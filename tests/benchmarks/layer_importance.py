@@ -18,7 +18,13 @@ from torch.nn import functional
 
 from kdcli.data import dataset_loading as data
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
-from kdcli.models import layer_importance, layer_skipping, layer_stacks, model_io
+from kdcli.models import (
+    layer_importance,
+    layer_selection,
+    layer_skipping,
+    layer_stacks,
+    model_io,
+)
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 from kdcli.models.padding import create_collator
 from kdcli.models.sequence_length import get_max_length
@@ -96,7 +102,7 @@ MEASURES = {
     "one by one by the answers": one_by_one,
     "block influence": block_influence,
     "one stretch by its angle": one_stretch,
-    "spaced": lambda model, stack, count, inputs: layer_stacks.evenly_spaced_layers(
+    "spaced": lambda model, stack, count, inputs: layer_selection.evenly_spaced_layers(
         count, stack.depth
     ),
 }

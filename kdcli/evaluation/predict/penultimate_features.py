@@ -54,7 +54,7 @@ def predict_logits_and_features(
     try:
         with last_layer_cls_only(model):
             logits, *features = predict_batches(
-                model, collator, tokenized, batch_size, forward, advance
+                model, collator, tokenized, batch_size, forward=forward, advance=advance
             )
     finally:
         for hook in hooks:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from kdcli.errors import ModelError
-from kdcli.models import layer_stacks
+from kdcli.models import layer_selection
 from kdcli.models.layer_stacks import LayerStack
 from kdcli.recipe.student import StudentConfig
 
@@ -36,13 +36,13 @@ def one(depth):
     ],
 )
 def test_which_layers_are_kept(spec, depth, kept):
-    assert layer_stacks.select_layers(StudentConfig(**spec), one(depth)) == (kept,)
+    assert layer_selection.select_layers(StudentConfig(**spec), one(depth)) == (kept,)
 
 
 @pytest.mark.parametrize("depth", range(2, 49))
 def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
     for count in range(2, depth + 1):
-        kept = layer_stacks.evenly_spaced_layers(count, depth)
+        kept = layer_selection.evenly_spaced_layers(count, depth)
         gaps = {after - before for before, after in pairwise(kept)}
         assert (kept[0], kept[-1], len(kept)) == (0, depth - 1, count)
         assert max(gaps) - min(gaps) <= 1
@@ -61,7 +61,7 @@ def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
     ],
 )
 def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
-    assert layer_stacks.select_layers(StudentConfig(**spec), BOTH) == kept
+    assert layer_selection.select_layers(StudentConfig(**spec), BOTH) == kept
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
 )
 def test_a_layer_that_isn_t_there_is_refused(spec, stacks, says):
     with pytest.raises(ModelError, match=says):
-        layer_stacks.select_layers(StudentConfig(**spec), stacks)
+        layer_selection.select_layers(StudentConfig(**spec), stacks)
 
 
 def test_measured_layers_are_asked_for_by_stack_and_number():
@@ -87,9 +87,9 @@ def test_measured_layers_are_asked_for_by_stack_and_number():
         return (1, 2)
 
     spec = StudentConfig(layers=2, strategy="measured")
-    assert layer_stacks.select_layers(spec, BOTH, measured) == ((1, 2), (1, 2))
+    assert layer_selection.select_layers(spec, BOTH, measured) == ((1, 2), (1, 2))
     assert asked == [("encoder", 2), ("decoder", 2)]
-    assert layer_stacks.select_layers(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
+    assert layer_selection.select_layers(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
 
 
 @pytest.mark.parametrize(
