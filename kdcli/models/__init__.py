@@ -1,1 +1,1 @@
-"""Models as folders of weights: finding them, loading them, cutting smaller ones out of them."""
+"""Load models, run them, and build smaller ones from them."""

@@ -1,8 +1,8 @@
-"""BERT in DistilBERT's form: the same encoder without token types and pooler.
+"""Convert BERT to DistilBERT: the same encoder without token-type embeddings and pooler.
 
-DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 3) leaves out BERT's token-type embeddings
-and pooler. For single texts the token-type embedding is one constant vector, so adding it to every
-position's embedding changes nothing that the encoder computes.
+DistilBERT (Sanh et al. 2019, arXiv:1910.01108, section 3) has neither. For single texts the
+token-type embedding is one constant vector, so adding it to every position embedding leaves the
+encoder's outputs unchanged.
 """
 
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import DistilBertConfig
 
-_LAYER_NORM_EPSILON = 1e-12  # fixed in DistilBERT's code
+_LAYER_NORM_EPSILON = 1e-12  # hard-coded in DistilBERT
 _POSITION_EMBEDDINGS = "bert.embeddings.position_embeddings.weight"
 _TOKEN_TYPE_EMBEDDINGS = "bert.embeddings.token_type_embeddings.weight"
 _PARAMETER_NAME_MAPPING = {
@@ -37,7 +37,7 @@ _PARAMETER_NAME_PATTERN = re.compile(
 
 
 def incompatibility_reason(config: Any) -> str | None:
-    """Why a model of this configuration can't take DistilBERT's form; None where it can."""
+    """Explain why a model of this configuration can't become a DistilBERT; None where it can."""
     if config.model_type != "bert":
         return f"it is of type {config.model_type}, not bert"
     if config.layer_norm_eps != _LAYER_NORM_EPSILON:
@@ -48,17 +48,17 @@ def incompatibility_reason(config: Any) -> str | None:
 
 
 def convert_config(bert_config: Any, num_layers: int) -> "DistilBertConfig":
-    """DistilBERT's configuration for a BERT classifier cut to `num_layers` layers.
+    """Build the DistilBERT configuration for `num_layers` layers of a BERT classifier.
 
     Raises:
-        ModelError: The teacher can't take DistilBERT's form.
+        ModelError: The model can't become a DistilBERT.
     """
     from transformers import DistilBertConfig
 
     reason = incompatibility_reason(bert_config)
     if reason:
         raise ModelError(
-            f"The teacher can't take DistilBERT's form: {reason}.",
+            f"student.architecture: the teacher can't become a DistilBERT: {reason}.",
             "Use student.architecture: same.",
         )
     head_dropout = bert_config.classifier_dropout
@@ -84,10 +84,10 @@ def convert_config(bert_config: Any, num_layers: int) -> "DistilBertConfig":
 
 
 def convert_state_dict(bert_state_dict: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """A BERT classifier's tensors under DistilBERT's names.
+    """Rename the tensors of a BERT classifier to DistilBERT's names.
 
-    Row 0 of the token types goes into the positions; the pooler's weights start the head's first
-    layer and the classifier's its second.
+    Row 0 of the token-type embeddings is added to the position embeddings. The pooler becomes the
+    head's first layer, and the classifier its second.
     """
     tensors = {
         _PARAMETER_NAME_PATTERN.sub(

@@ -1,4 +1,4 @@
-"""Last layers that compute the first token alone, for heads that read no other."""
+"""Skip the tokens that a classification head ignores in the last layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from kdcli.models.layer_stacks import find_layer_stacks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Architectures whose last layer works on each token by itself from this norm on, and whose head
+# Architectures whose last layer works on each token separately from this norm on, and whose head
 # reads the first token. No other is tried: a trial may change the model (BigBird), fail (I-BERT,
-# CANINE), or pass where a longer batch does not (Longformer).
+# CANINE), or succeed although a longer batch fails (Longformer).
 _NORM_BEFORE_FEED_FORWARD = {
     "bert": "attention.output.LayerNorm",
     "camembert": "attention.output.LayerNorm",
@@ -30,27 +30,26 @@ _TOLERANCE = 1e-5
 
 @contextmanager
 def last_layer_cls_only(model: "PreTrainedModel") -> Iterator[bool]:
-    """Compute the last layer's feed-forward part for the first token alone, within the block.
+    """Compute the last layer's feed-forward part for the first token only, within the block.
 
-    The logits stay the same, and two thirds of the last layer's work are saved: a fifth of a
-    model of three layers. A batch tries whether they do; where they don't, as with a head of
-    somebody's own that reads all tokens, the model stays as it is. Hidden states asked of the
-    model within the block are short.
+    This saves two thirds of the last layer's work, a fifth of a model of three layers. A probe
+    batch checks that the logits stay the same. Otherwise, as with a custom head that reads all
+    tokens, the model is left unchanged. Within the block the last hidden states hold one token.
 
     Args:
         model: A classifier.
 
     Yields:
-        Whether it computes less.
+        Whether the model computes less.
     """
     norm = _norm_before_last_feed_forward(model)
     if norm is None:
         yield False
         return
-    whole = _probe_logits(model)
+    expected = _probe_logits(model)
     hook = norm.register_forward_hook(_keep_first_token_hook)
     try:
-        if not torch.allclose(_probe_logits(model), whole, rtol=_TOLERANCE, atol=_TOLERANCE):
+        if not torch.allclose(_probe_logits(model), expected, rtol=_TOLERANCE, atol=_TOLERANCE):
             hook.remove()
         yield hook.id in norm._forward_hooks
     finally:
@@ -58,9 +57,9 @@ def last_layer_cls_only(model: "PreTrainedModel") -> Iterator[bool]:
 
 
 def _norm_before_last_feed_forward(model: "PreTrainedModel") -> nn.Module | None:
-    """The last layer's norm before its feed-forward part; None for other architectures."""
+    """Find the last layer's norm before its feed-forward part; None for other architectures."""
     name = _NORM_BEFORE_FEED_FORWARD.get(model.config.model_type)
-    # In chunks, the feed-forward part takes a number of tokens that these divide.
+    # A chunked feed-forward part needs a number of tokens that the chunk size divides.
     if name is None or getattr(model.config, "chunk_size_feed_forward", None):
         return None
     try:
@@ -75,7 +74,7 @@ def _keep_first_token_hook(module: nn.Module, inputs: Any, output: Tensor) -> Te
 
 
 def _probe_logits(model: "PreTrainedModel") -> Tensor:
-    """The logits of two texts of random tokens, one of them padded."""
+    """Compute the logits of two texts of fixed tokens, one of them padded."""
     training = model.training
     tokens = torch.arange(8).remainder(len(model.get_input_embeddings().weight))
     mask = torch.ones(2, len(tokens), dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""A student made of some of its teacher's layers, and the proof that it is.
+"""Build a student from some of its teacher's layers, and check it.
 
-It works on parameter names, not on classes: the numbered part of a name, as in
-`encoder.layer.7.output`, says which layer a tensor belongs to, whatever the architecture.
+The code works on parameter names, not on classes: the number in a name such as
+`encoder.layer.7.output` tells the layer of a tensor in any architecture.
 """
 
 import copy
@@ -16,26 +16,28 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-# Lists of one entry a layer whose name doesn't say so.
+# Lists with one entry per layer whose key doesn't contain "layer".
 _PER_LAYER_KEYS = {"attention_window"}
 
 
 def prune_layers(
     teacher: "PreTrainedModel", kept_layers: Sequence[LayerIndices], architecture: str
 ) -> "PreTrainedModel":
-    """A smaller classifier of the teacher's layers `kept_layers`, proved to be one.
+    """Build a classifier from the teacher's layers `kept_layers`.
+
+    The student is checked against the teacher with the other layers skipped.
 
     Args:
         teacher: A sequence classifier.
-        kept_layers: Of each of its stacks (see `layers.stacks`) the layers to keep.
-        architecture: `same`, `distilbert`, or `auto`: distilbert for BERT, the same for any other.
+        kept_layers: The layers to keep of each stack (see `layer_stacks.find_layer_stacks`).
+        architecture: `same`, `distilbert`, or `auto`: distilbert for BERT, otherwise same.
 
     Returns:
         The student, in evaluation mode; its tensors are copies.
 
     Raises:
-        ModelError: The architecture has no numbered layers, or can't become DistilBERT, or its
-            layers can't change places.
+        ModelError: The architecture has no numbered layers, can't become a DistilBERT, or its
+            layers depend on their position.
     """
     stacks = layer_stacks.find_layer_stacks(teacher)
     tensors: Mapping[str, Tensor] = teacher.state_dict()
@@ -51,7 +53,7 @@ def prune_layers(
         student.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise _invalid_layers_error(
-            teacher, kept_layers, "its layers have other parameters in other places"
+            teacher, kept_layers, "its layers have different parameters"
         ) from error
     try:
         difference = pruning_check.find_pruning_mismatch(teacher, student, stacks, kept_layers)
@@ -79,7 +81,7 @@ def _invalid_layers_error(
 
 
 def resolve_architecture(config: Any, architecture: str) -> str:
-    """What `architecture` comes to for a model of this configuration: same or distilbert."""
+    """Resolve `auto` for a model of this configuration to `same` or `distilbert`."""
     if architecture != "auto":
         return architecture
     return "distilbert" if bert_to_distilbert.incompatibility_reason(config) is None else "same"
@@ -88,15 +90,15 @@ def resolve_architecture(config: Any, architecture: str) -> str:
 def build_pruned_config(
     teacher: "PreTrainedModel", kept_layers: Sequence[LayerIndices], architecture: str
 ) -> Any:
-    """The configuration of the student that `cut` makes.
+    """Build the configuration of the student that `prune_layers` returns.
 
     Args:
-        teacher: Its weights aren't looked at, and needn't be there.
-        kept_layers: As `cut` takes it.
-        architecture: As `cut` takes it.
+        teacher: A sequence classifier; may be on the meta device.
+        kept_layers: See `prune_layers`.
+        architecture: See `prune_layers`.
 
     Raises:
-        ModelError: The architecture can't become DistilBERT.
+        ModelError: The architecture can't become a DistilBERT.
     """
     if resolve_architecture(teacher.config, architecture) == "distilbert":
         return bert_to_distilbert.convert_config(teacher.config, len(kept_layers[0]))
@@ -108,16 +110,17 @@ def build_pruned_config(
             if by_layer and isinstance(value, list) and len(value) == stack.depth:
                 setattr(text, name, [value[layer] for layer in kept])
         setattr(text, stack.config_key, len(kept))
-    # As a file would give it back: what it derives of other settings is derived anew.
+    # A round trip recomputes the values that the configuration derives from others.
     return type(config).from_dict(config.to_dict())
 
 
 def select_layer_tensors(
     state_dict: Mapping[str, "Tensor"], stack: LayerStack, kept_layers: LayerIndices
 ) -> dict[str, "Tensor"]:
-    """The tensors of a stack's layers `kept_layers`, renumbered from 0, and those of no layer.
+    """Select the tensors of a stack's layers `kept_layers`, renumbered, and those of no layer.
 
-    What only the first layer has, such as T5's position biases, the student's first layer gets.
+    Parameters that only the first layer has, such as T5's position biases, go to the student's
+    first layer.
     """
     kept: dict[str, Tensor] = {}
     by_layer: dict[int, dict[str, Tensor]] = {}
@@ -127,10 +130,12 @@ def select_layer_tensors(
             kept[name] = tensor
         else:
             by_layer.setdefault(int(match["layer"]), {})[match["rest"]] = tensor
-    everywhere = {rest for layer in range(1, stack.depth) for rest in by_layer.get(layer, ())}
-    for place, layer in enumerate(() if stack.shared else kept_layers):
-        own = by_layer[layer]
-        if place == 0 and stack.depth > 1:
-            own = own | {r: t for r, t in by_layer[0].items() if r not in everywhere}
-        kept |= {f"{stack.path}.{place}{rest}": tensor for rest, tensor in own.items()}
+    in_other_layers = {rest for layer in range(1, stack.depth) for rest in by_layer.get(layer, ())}
+    for position, layer in enumerate(() if stack.shared else kept_layers):
+        layer_tensors = by_layer[layer]
+        if position == 0 and stack.depth > 1:
+            layer_tensors = layer_tensors | {
+                r: t for r, t in by_layer[0].items() if r not in in_other_layers
+            }
+        kept |= {f"{stack.path}.{position}{rest}": tensor for rest, tensor in layer_tensors.items()}
     return kept

@@ -1,4 +1,4 @@
-"""A masked language model that writes words anew."""
+"""Fill masked words with a masked language model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH_SIZE = 64
-# Of so many likeliest words one is drawn, by its probability.
+# The new word is sampled from this many of the most likely words.
 _TOP_K = 10
 
 
 def load_masked_lm(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A masked language model and its tokenizer.
+    """Load a masked language model, in evaluation mode, and its tokenizer.
 
     Raises:
-        ModelError: The model in `folder` is none, or has no trained head.
+        ModelError: `folder` holds no masked language model, or its head is untrained.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -47,16 +47,19 @@ def fill_masked_words(
     seed: int,
     advance: Callable[[int, int], None],
 ) -> list[str]:
-    """Write the missing words of texts, each by what stands around it.
+    """Sample the masked words of texts from the model's predictions.
 
-    A word that lies beyond the model's last token stays away.
+    Masked words beyond the model's maximum length are left out.
 
     Args:
-        model: As `load` gives it.
-        tokenizer: Its own.
-        masked_texts: Lists of words; None is one to write.
-        seed: Of what is drawn.
-        advance: Told how many texts are done, and of how many.
+        model: A masked language model.
+        tokenizer: The model's.
+        masked_texts: The words of each text; None marks a masked word.
+        seed: Seed of the sampling.
+        advance: Called after each batch with the texts done and the number of texts.
+
+    Returns:
+        The filled texts.
     """
     words = _whole_word_token_ids(tokenizer).to(model.device)
     random = torch.Generator(model.device).manual_seed(seed)
@@ -88,13 +91,14 @@ def fill_masked_words(
 
 
 def _whole_word_token_ids(tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
-    """The ids of the pieces that are a word by themselves."""
+    """Find the ids of the tokens that are a complete word."""
     special = set(tokenizer.all_special_ids)
     ids = [i for i in range(len(tokenizer)) if i not in special]
-    pieces = [text.strip() for text in tokenizer.batch_decode([[i] for i in ids])]
-    again = tokenizer([f" {piece}" for piece in pieces], add_special_tokens=False)["input_ids"]
-    whole = [i for i, piece, back in zip(ids, pieces, again, strict=True) if piece and back == [i]]
-    return torch.tensor(whole)
+    words = [text.strip() for text in tokenizer.batch_decode([[i] for i in ids])]
+    encoded = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    return torch.tensor(
+        [i for i, word, tokens in zip(ids, words, encoded, strict=True) if word and tokens == [i]]
+    )
 
 
 def _not_a_masked_lm_error(folder: Path) -> ModelError:

@@ -1,4 +1,4 @@
-"""How large a model is, and how much work a token is to it: counted, not timed."""
+"""Count the parameters of a model and its operations per token."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelComplexity:
-    """What a model takes.
+    """Size and work of a model.
 
     Attributes:
-        parameters: All of them, a shared one once.
-        flops_per_token: Floating-point operations of a forward pass, by token: 2 for each
-            parameter that a token is multiplied with. What attention does between tokens comes on
-            top; on short texts it is little.
+        parameters: Number of parameters; shared ones count once.
+        flops_per_token: Floating-point operations of a forward pass per token: 2 for each
+            parameter that a token is multiplied with. Attention between tokens is left out; on
+            short texts it is little.
     """
 
     parameters: int
@@ -27,10 +27,10 @@ class ModelComplexity:
 
 
 def count_parameters_and_flops(model: "PreTrainedModel") -> ModelComplexity:
-    """A model's size.
+    """Count a model's parameters and operations.
 
     Args:
-        model: A classifier; its weights aren't looked at, and needn't be there.
+        model: A classifier; may be on the meta device.
     """
     # The embeddings are looked up; pooler and head see one position of a text.
     multiplied = [

@@ -1,4 +1,4 @@
-"""What lies in a model's folder, seen without loading it."""
+"""Inspect the files of a model's folder without loading the model."""
 
 import json
 import math
@@ -8,17 +8,17 @@ from typing import Any
 from kdcli.errors import ModelError
 from kdcli.safe_files import is_inside
 
-# Where weights are looked for: the first that is there holds them, or lists the files that do.
+# File names of weights or of their index; the first one present is used.
 _SAFETENSORS_NAMES = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_COPY_AGAIN_HINT = "Copy or download it anew."
+_COPY_AGAIN_HINT = "Copy or download it again."
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads the weights from; none where there are no weights.
+    """List the files that transformers loads the weights from; empty without weights.
 
     Raises:
-        ModelError: An index is damaged, or names what it should not.
+        ModelError: An index is damaged, or names files outside the folder or of another format.
     """
     name = next((n for n in (*_SAFETENSORS_NAMES, *_PICKLE_NAMES) if (folder / n).is_file()), None)
     if name is None:
@@ -41,10 +41,10 @@ def find_weight_files(folder: Path) -> list[Path]:
 
 
 def count_stored_parameters(folder: Path) -> int:
-    """How many numbers the weights are, by their files' headers.
+    """Count the numbers in the weight files by their headers.
 
     Raises:
-        ModelError: A file is missing, damaged or cut off.
+        ModelError: A file is missing, damaged or truncated.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -57,7 +57,7 @@ def count_stored_parameters(folder: Path) -> int:
     for path in paths:
         if not path.is_file():
             raise ModelError(
-                f"{folder} lacks {path.name}, which its index names.", _COPY_AGAIN_HINT
+                f"{folder}: {path.name} is missing, which the index lists.", _COPY_AGAIN_HINT
             )
         if path.suffix != ".safetensors":
             numbers += path.stat().st_size // 4
@@ -67,16 +67,15 @@ def count_stored_parameters(folder: Path) -> int:
                 names = tensors.keys()
                 numbers += sum(math.prod(tensors.get_slice(n).get_shape()) for n in names)
         except SafetensorError as error:
-            raise ModelError(f"{path} is damaged, or was cut off.", _COPY_AGAIN_HINT) from error
+            raise ModelError(f"{path} is damaged or truncated.", _COPY_AGAIN_HINT) from error
     return numbers
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a model by what its files say, before anything is done with it.
+    """Refuse a model that kd can't use, by its files alone.
 
     Raises:
-        ModelError: A file is damaged, the model is quantised, or it wants code of its own to be
-            run.
+        ModelError: A file is damaged, the model is quantised, or it needs its own code.
     """
     config = _read_json(folder / "config.json")
     for name, content in (
@@ -85,32 +84,32 @@ def check_model_folder(folder: Path) -> None:
     ):
         if content.get("auto_map"):
             raise ModelError(
-                f"{folder / name} asks for code of its own (auto_map), and kd runs no code that "
-                "comes with a model.",
-                "Take a model that transformers knows by itself.",
+                f"{folder / name} asks for the model's own code (auto_map), and kd runs no code "
+                "that comes with a model.",
+                "Use an architecture that transformers supports.",
             )
-    # transformers opens such a file, and a student would be saved with what is in it. The path of
-    # the machine that the model was made on mostly leads nowhere here, and is left alone.
+    # transformers opens such a file, and a student would be saved with its content. A path of the
+    # machine that the model was made on mostly doesn't exist here, and is ignored.
     for key, name in _read_json(folder / "tokenizer_config.json").items():
         names_file = key in ("vocab", "merges") or key.endswith("_file")
         if names_file and isinstance(name, str) and _points_outside_folder(folder, name):
             raise ModelError(
-                f"{folder / 'tokenizer_config.json'} names a file outside of its folder: "
+                f"{folder / 'tokenizer_config.json'} names a file outside its folder: "
                 f"{key}: {name}."
             )
     if config.get("quantization_config"):
         raise ModelError(
             f"{folder} is quantised (quantization_config in its config.json): such weights can "
-            "neither be cut nor trained.",
-            "Take the model that it was made from.",
+            "neither be pruned nor trained.",
+            "Use the model that it was quantised from.",
         )
-    # A forecast needs none.
+    # An estimate needs no weights.
     if find_weight_files(folder):
         count_stored_parameters(folder)
 
 
 def read_vocab_size(folder: Path) -> int | None:
-    """How many embeddings a model has for tokens, by its configuration; None where it tells none.
+    """Read `vocab_size` from a model's configuration; None without one.
 
     Raises:
         ModelError: The configuration is damaged.
@@ -121,15 +120,15 @@ def read_vocab_size(folder: Path) -> int | None:
 
 def _points_outside_folder(folder: Path, name: str) -> bool:
     try:
-        there = Path(name).exists()
+        exists = Path(name).exists()
     except (OSError, ValueError):
-        return False  # no path at all
-    return there and not is_inside(folder, str(Path(name).absolute()))
+        return False  # not a path
+    return exists and not is_inside(folder, str(Path(name).absolute()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise ModelError(f"{path} is damaged: it is no JSON.", _COPY_AGAIN_HINT) from error
+        raise ModelError(f"{path} is damaged: it is not JSON.", _COPY_AGAIN_HINT) from error
     return content if isinstance(content, dict) else {}

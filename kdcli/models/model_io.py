@@ -1,4 +1,4 @@
-"""From what a person writes for a model to a folder, and from a folder to a model."""
+"""Locate, load and save models."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ _PACKAGE_PREFIX = "package:"
 def locate_model(
     reference: str, revision: str | None = None, *, allow_pickle: bool = False
 ) -> Path:
-    """The folder of a model's files, downloaded where need be.
+    """Locate the folder of a model's files; download it if necessary.
 
     Args:
         reference: A folder, a Hub id, or `package:NAME[/PATH]`.
         revision: The Hub model's branch, tag or commit.
-        allow_pickle: Whether its weights may be a pickle.
+        allow_pickle: Whether the weights may be a pickle.
 
     Raises:
-        UsageError: Nothing can be called so.
-        ModelError: There is no such model, its weights are a pickle, or it can't be used by what
-            its files say: see `kdcli.models.files.check`.
+        UsageError: The reference is not a valid Hub id.
+        ModelError: There is no such model, its weights are a pickle, or kd can't use it (see
+            `kdcli.models.model_files.check_model_folder`).
         HubError: The Hub can't be reached.
     """
     folder = _resolve_local_folder(reference)
@@ -47,19 +47,19 @@ def locate_model(
     if pickles and not allow_pickle:
         raise ModelError(
             f"The weights of {reference} are a pickle ({pickles[0]}), which can run code.",
-            "Where you trust it: --allow-pickle.",
+            "If you trust it, pass --allow-pickle.",
         )
     return folder
 
 
 def compute_model_fingerprint(reference: str, revision: str | None = None) -> str:
-    """What a model is, for the key of what is made from it: no download, no weights loaded.
+    """Identify a model for cache keys, without downloading or loading it.
 
-    A folder is known by its files' content, a Hub model by id and revision (pin a commit where a
-    moving branch matters).
+    A folder is identified by the content of its files, a Hub model by id and revision. Pin a commit
+    if the branch may move.
 
     Raises:
-        ModelError: There is no such folder or package, or the model in it can't be used.
+        ModelError: There is no such folder or package, or kd can't use the model in it.
     """
     folder = _resolve_local_folder(reference)
     if folder is None:
@@ -73,20 +73,20 @@ def compute_model_fingerprint(reference: str, revision: str | None = None) -> st
 
 
 def find_local_model(reference: str, revision: str | None = None) -> Path | None:
-    """The folder of a model's files as far as they are on this disk: nothing is downloaded.
+    """Locate the folder of a model's files on this disk or in the Hub's cache; None without one.
 
     Raises:
-        ModelError: A folder or package that it names isn't there.
+        ModelError: The reference names a folder or package that doesn't exist.
     """
     return _resolve_local_folder(reference) or hub.cached_model_folder(reference, revision)
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
-    """The configuration in `folder`.
+    """Load the configuration in `folder`.
 
     Raises:
-        ModelError: It is missing, broken, of an architecture that transformers doesn't know, or of
-            one that classifies no text.
+        ModelError: It is missing or damaged, or its architecture is unknown to transformers or
+            is not a text classifier.
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
     from transformers import AutoConfig
@@ -99,18 +99,18 @@ def load_config(folder: Path) -> "PretrainedConfig":
     if type(config) not in CLASSIFIERS:
         raise ModelError(
             f"{folder}: a model of type {config.model_type} is no text classifier.",
-            "Take a text model, such as BERT.",
+            "Use a text model, such as BERT.",
         )
-    # Another file's name: weights are looked for in the usual places alone.
+    # The key may name another weight file, for which kd has no checks.
     vars(config).pop("transformers_weights", None)
     return config
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer in `folder`.
+    """Load the tokenizer in `folder`; its padding token defaults to the end-of-text token.
 
     Raises:
-        ModelError: It is missing or broken.
+        ModelError: It is missing or damaged, or has tokens without an embedding.
     """
     from transformers import AutoTokenizer
 
@@ -120,13 +120,13 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise as_resource_error(error) or _unusable_tokenizer_error(
             folder, first_message_line(error)
         ) from error
-    # Where the files are missing, transformers makes one up that knows its special tokens only.
+    # Without files, transformers builds a tokenizer that has special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise _unusable_tokenizer_error(folder, "its files are missing.")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
-                f"The tokenizer in {folder} has neither padding nor end-of-text token."
+                f"The tokenizer in {folder} has neither a padding nor an end-of-text token."
             )
         tokenizer.pad_token = tokenizer.eos_token
     _check_embedding_rows(folder, tokenizer)
@@ -141,24 +141,21 @@ def load_classifier(
     allow_new_head: bool = False,
     initial_bias: "np.ndarray | None" = None,
 ) -> "PreTrainedModel":
-    """The model in `folder` with its classification head, in float32 and evaluation mode.
+    """Load the classifier in `folder`, in float32 and evaluation mode.
 
     Args:
-        folder: A `save_pretrained` folder, as `locate` gives it: whether its weights may be a
-            pickle is decided there.
+        folder: A `save_pretrained` folder that `locate_model` returned, which checks for pickles.
         label_names: The names of a new head's outputs, in order.
-        problem_type: What its outputs are, as transformers calls it.
-        allow_new_head: Where it has no head for as many labels, give it one, drawn from torch's random
-            generator.
-        initial_bias: What a new head says before it has learnt anything, (outputs,): the bias of its
-            outputs; left out, 0. From 0, where every label seems to be as likely there as not, a
-            rare label's would take thousands of small steps (Lin et al. 2017, "Focal Loss for
-            Dense Object Detection", section 3.3).
+        problem_type: The `problem_type` of a new head.
+        allow_new_head: If the model has no head for as many labels, add one with random weights.
+        initial_bias: (outputs,), the bias of a new head's outputs; 0 if left out. From 0, where
+            each label is as likely as not, the bias of a rare label would need thousands of small
+            steps (Lin et al. 2017, "Focal Loss for Dense Object Detection", section 3.3).
 
     Raises:
-        ModelError: The weights are missing, broken or no numbers, are no text classifier's, or
-            hold no classification head where one is needed.
-        MachineError: There is too little memory for them.
+        ModelError: The weights are missing, damaged or not finite, don't fit the configuration,
+            or have no classification head although `allow_new_head` is False.
+        ResourceError: There is too little memory.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -169,7 +166,7 @@ def load_classifier(
     resources.require_memory(
         4 * model_files.count_stored_parameters(folder),
         f"The model in {folder}",
-        "Take a smaller one.",
+        "Use a smaller one.",
     )
     weights = model_files.find_weight_files(folder)
     if label_names is not None:
@@ -198,116 +195,116 @@ def load_classifier(
 
 
 def has_classification_head(folder: Path) -> bool:
-    """Whether the model in `folder` says of itself that it classifies sequences."""
+    """Whether the configuration in `folder` names an architecture with a classification head."""
     names = load_config(folder).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def get_label_names(config: "PretrainedConfig") -> tuple[str, ...]:
-    """The names of a classifier's outputs, in order.
+    """Get the names of a classifier's outputs, in order.
 
     Raises:
-        ModelError: They aren't numbered from 0, or two have one name.
+        ModelError: The outputs aren't numbered from 0, or two have the same name.
     """
-    found, file = config.id2label, Path(config.name_or_path, "config.json")
-    if sorted(found) != [*range(len(found))]:
+    id2label, file = config.id2label, Path(config.name_or_path, "config.json")
+    if sorted(id2label) != [*range(len(id2label))]:
         raise ModelError(
-            f"{file}: id2label names the outputs {abbreviate_list(sorted(found), 5)}, "
-            f"and {len(found)} outputs are numbered from 0 to {len(found) - 1}.",
-            "Number them anew there, in label2id too.",
+            f"{file}: id2label names the outputs {abbreviate_list(sorted(id2label), 5)}, "
+            f"but {len(id2label)} outputs are numbered from 0 to {len(id2label) - 1}.",
+            "Renumber them there, and in label2id.",
         )
-    names = tuple(str(found[i]) for i in range(len(found)))
+    names = tuple(str(id2label[i]) for i in range(len(id2label)))
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        repeated = next(name for name in names if names.count(name) > 1)
         raise ModelError(
-            f"{file}: id2label gives two outputs the name {twice!r}.",
-            "Give each its own name there, in label2id too.",
+            f"{file}: id2label gives two outputs the name {repeated!r}.",
+            "Give each its own name there, and in label2id.",
         )
     return names
 
 
 def _check_embedding_rows(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """See that the model in `folder` has an embedding for every token that can occur.
+    """Check that the model in `folder` has an embedding for every token that can occur.
 
     Raises:
-        ModelError: Tokens were added to the tokenizer, and the embeddings weren't resized.
+        ModelError: The tokenizer has tokens for which the embeddings weren't resized.
     """
     rows = model_files.read_vocab_size(folder)
     if rows is None:
         return
-    beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
-    if not beyond:
+    without_row = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
+    if not without_row:
         return
-    # A special token that the tokenizer doesn't put in itself is for other uses (masks, images).
+    # Special tokens that the tokenizer doesn't insert itself serve other uses (masks, images).
     used = {*tokenizer("")["input_ids"], tokenizer.pad_token_id, tokenizer.unk_token_id}
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     spare = ({*tokenizer.all_special_ids} | added) - used
-    token = next((token for token, i in beyond.items() if i not in spare), None)
+    token = next((token for token, i in without_row.items() if i not in spare), None)
     if token is not None:
         raise ModelError(
-            f"{folder}: the tokenizer's token {token!r} has the id {beyond[token]}, and the model "
-            f"has embeddings for {rows} (vocab_size in config.json).",
-            "Save the model with as many: model.resize_token_embeddings(len(tokenizer)), or its "
-            "own tokenizer files.",
+            f"{folder}: the tokenizer's token {token!r} has the id {without_row[token]}, but the "
+            f"model has {rows} embeddings (vocab_size in config.json).",
+            "Resize the embeddings (model.resize_token_embeddings(len(tokenizer))) and save the "
+            "model, or restore its original tokenizer.",
         )
 
 
 def set_label_names(
     config: "PretrainedConfig", label_names: tuple[str, ...], problem_type: str | None
 ) -> None:
-    """Name a classifier's outputs, in order, and what they are; their number follows."""
-    config.problem_type = None  # it is held to the number of outputs, which changes first
+    """Set a classifier's labels, their number, and its problem type."""
+    config.problem_type = None  # transformers checks it against the number of labels
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = problem_type
 
 
 def check_problem_type(config: "PretrainedConfig", task: Task, model_name: str) -> None:
-    """See that a finished model is for the data's task.
+    """Check that a trained model is for the data's task.
 
     Args:
-        config: The model's.
-        task: The data's.
-        model_name: What to call the model.
+        config: The model's configuration.
+        task: The data's task.
+        model_name: Name of the model in messages.
 
     Raises:
-        ModelError: It says that it is for another one, or has several outputs for a score.
+        ModelError: The model is for another task, or has several outputs for a score.
     """
     stated = config.problem_type
     if stated is not None and stated != task.name:
         raise ModelError(
             f"{model_name} is for {stated}, and the data for {task}: {task.description}.",
-            f"Where the labels can be that too, say so (data.task: {stated}); otherwise fine-tune "
-            "it on this data.",
+            f"If the labels suit that task, set data.task: {stated}; otherwise fine-tune the "
+            "model on this data.",
         )
     if task is REGRESSION and config.num_labels != 1:
         raise ModelError(
-            f"{model_name} has {config.num_labels} outputs, and the data one score a text."
+            f"{model_name} has {config.num_labels} outputs, but the data has one score per text."
         )
 
 
 def count_parameters(model: Any) -> int:
-    """All parameters, a shared one once."""
+    """Count all parameters; shared ones count once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def get_weights_megabytes(folder: Path) -> float:
-    """The weights' size on disk, in megabytes of 1,000,000 bytes."""
+    """Get the size of the weights on disk, in megabytes of 1,000,000 bytes."""
     return sum(path.stat().st_size for path in model_files.find_weight_files(folder)) / 1e6
 
 
 def save_model(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path
 ) -> None:
-    """Write an ordinary `save_pretrained` folder that plain transformers loads.
+    """Write a `save_pretrained` folder that plain transformers loads.
 
-    Of several processes that hold the same model, the first writes it.
+    Only the main process writes.
     """
     from kdcli.models.sequence_length import NO_LENGTH_LIMIT
 
     if distributed.is_main_process():
         if tokenizer.is_fast and tokenizer.model_max_length < NO_LENGTH_LIMIT:
-            # Clients that read tokenizer.json alone cut where the model does.
+            # Clients that read only tokenizer.json must truncate as the model does.
             side = tokenizer.truncation_side
             tokenizer.backend_tokenizer.enable_truncation(
                 tokenizer.model_max_length, direction=side
@@ -318,21 +315,21 @@ def save_model(
 
 
 def _resolve_local_folder(reference: str) -> Path | None:
-    """The folder that a reference means; None where it is a Hub id."""
+    """Resolve a reference to a folder; None for a Hub id."""
     if reference.startswith(_PACKAGE_PREFIX):
         return _resolve_package_folder(reference)
     folder = paths.expand_local_path(reference)
     if folder.is_dir():
         if link := find_escaping_symlink(folder):
             raise ModelError(
-                f"{link} is a link to a file outside of the model's folder.",
-                "Put the file itself in its place.",
+                f"{link} is a link to a file outside the model's folder.",
+                "Replace the link by the file.",
             )
         return _require_model_folder(folder)
     if folder.exists():
         raise ModelError(f"{reference} is a file; a model is a folder with a config.json.")
     if "://" in reference:
-        raise ModelError(f"{reference} is a URL.", "Name a Hub id or a folder.")
+        raise ModelError(f"{reference} is a URL.", "Give a Hub id or a folder.")
     if reference.startswith((".", "/", "~")):
         raise ModelError(f"There is no model folder {reference}.")
     return None
@@ -340,7 +337,7 @@ def _resolve_local_folder(reference: str) -> Path | None:
 
 def _unusable_tokenizer_error(folder: Path, reason: str) -> ModelError:
     return ModelError(
-        f"{folder} has no tokenizer that can be used: {reason}",
+        f"{folder} has no tokenizer that kd can use: {reason}",
         "Save one beside the weights: tokenizer.save_pretrained(FOLDER).",
     )
 
@@ -348,7 +345,7 @@ def _unusable_tokenizer_error(folder: Path, reason: str) -> ModelError:
 def _resolve_package_folder(reference: str) -> Path:
     name, _, rest = reference.removeprefix(_PACKAGE_PREFIX).partition("/")
     try:
-        # Finding a top-level package's files doesn't import it: none of its code runs.
+        # Looking up a top-level package doesn't import it: none of its code runs.
         spec = find_spec(name) if name.isidentifier() else None
     except (ImportError, ValueError):
         spec = None
@@ -374,27 +371,27 @@ def _require_model_folder(folder: Path) -> Path:
 def _check_loaded_weights(
     folder: Path, model: Any, loading_info: Mapping[str, Any], *, allow_new_head: bool
 ) -> None:
-    """What the configuration wants and the weights don't give, or give without being numbers."""
+    """Raise ModelError for weights that are missing, misshapen or not finite."""
     missing = sorted(loading_info["missing_keys"])
     encoder = [key for key in missing if key.startswith(model.base_model_prefix + ".")]
     if any("pooler" not in key for key in encoder):
         raise ModelError(f"The weights in {folder} lack {encoder[0]} and {len(encoder) - 1} more.")
-    for name, found, wanted in sorted(loading_info["mismatched_keys"]):
+    for name, shape, expected in sorted(loading_info["mismatched_keys"]):
         if not allow_new_head or name.startswith(model.base_model_prefix + "."):
             raise ModelError(
-                f"In {folder}, {name} has the shape {tuple(found)}, and by config.json it should "
-                f"have {tuple(wanted)}."
+                f"In {folder}, {name} has the shape {tuple(shape)}, but by config.json it should "
+                f"have {tuple(expected)}."
             )
     if missing and not allow_new_head:
         raise ModelError(
             f"The model in {folder} has no trained classification head ({missing[0]} is missing).",
-            "Fine-tune it: give teacher.fine_tune in the recipe.",
+            "To fine-tune it, set teacher.fine_tune in the recipe.",
         )
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ModelError(
                 f"In {folder}, {name} holds values that are no finite numbers.",
-                "Take the weights from before the training that broke them.",
+                "Use weights from before the training diverged.",
             )
 
 
@@ -409,6 +406,6 @@ def _init_head_bias(
         for name, parameter in model.named_parameters()
         if name in new and name.endswith("bias") and parameter.shape == initial_bias.shape
     ]
-    # The outputs' is the last; a pooler's may be as long.
+    # The bias of the outputs comes last; a pooler's may have the same shape.
     for bias in biases[-1:]:
         bias.data.copy_(torch.as_tensor(initial_bias))

@@ -1,4 +1,4 @@
-"""How many tokens of a text a model can number."""
+"""The longest text that a model can read, in tokens."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from kdcli.models.layer_stacks import get_text_config
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What transformers' architectures call the table of their tokens' positions.
+# Module names of position embeddings in transformers' architectures.
 _POSITION_TABLE_NAMES = {
     "position_embeddings",
     "embed_positions",
@@ -17,29 +17,29 @@ _POSITION_TABLE_NAMES = {
     "wpe",
 }
 _MAX_POSITION_KEYS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_seq_len")
-# Tokenizers of models without such a table have 1e30 for their limit, which none can count to.
+# Stands for no limit, for which tokenizers have 1e30.
 NO_LENGTH_LIMIT = 1_000_000
 
 
 def get_max_length(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", requested: int | None
 ) -> int:
-    """The number of tokens of a text that a model sees.
+    """Get the number of tokens to which texts are truncated for a model.
 
     Args:
-        model: Its weights aren't read, and needn't be there.
-        tokenizer: Its own, which may have a lower limit.
-        requested: A lower limit that the user sets.
+        model: May be on the meta device.
+        tokenizer: The model's; its limit may be lower.
+        requested: A lower limit set by the user.
     """
     limits = [NO_LENGTH_LIMIT, tokenizer.model_max_length, *_model_length_limits(model)]
     return int(min(limits if requested is None else [*limits, requested]))
 
 
 def get_position_offset(model: "PreTrainedModel") -> int:
-    """The rows of the position table that come before the first token's; 0 without a table.
+    """Count the rows of the position embeddings before the first token's; 0 without a table.
 
-    RoBERTa and its kin begin to count after the padding token's id; BART and OPT keep `offset`
-    rows.
+    RoBERTa-like models number positions from the padding token's id on; BART and OPT reserve
+    `offset` rows.
     """
     return max((before for _, before in _position_tables(model)), default=0)
 
@@ -52,7 +52,7 @@ def _model_length_limits(model: "PreTrainedModel") -> list[int]:
 
 
 def _position_tables(model: "PreTrainedModel") -> Iterator[tuple[int, int]]:
-    """Rows of each table of positions, and how many of them come before the first token's."""
+    """Yield the rows of each position table, and the rows before the first token's."""
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         # I-BERT's tables are no torch.nn.Embedding.

@@ -1,8 +1,8 @@
-"""A smaller model of a family, its tensors slices of a larger one's.
+"""Build a smaller model whose tensors are slices of a larger one's.
 
-The smaller configuration alone says what is cut: built without weights beside the larger model,
-it shows which parameters get another shape, and in which dimension. So it is whatever plain
-transformers builds from that configuration, and loads.
+The smaller configuration determines what is sliced. Building it on the meta device shows which
+parameters change their shape, and in which dimension. So the result is the model that plain
+transformers builds from that configuration.
 """
 
 import copy
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ResizedDimension(NamedTuple):
-    """One dimension of a parameter that gets another size."""
+    """The dimension in which a parameter changes its size."""
 
     dim: int
     old_size: int
@@ -27,14 +27,14 @@ class ResizedDimension(NamedTuple):
 
 
 def copy_config_with(config: "PretrainedConfig", values: Mapping[str, Any]) -> "PretrainedConfig":
-    """A copy of a configuration with other values, as a file would give it back.
+    """Copy a configuration with other values, as if it were saved and loaded.
 
     Args:
-        config: Of a text model, or of one that has a text model as its part.
-        values: By attribute of the text model's configuration.
+        config: Configuration of a text model, or of a model with a text model inside.
+        values: Values by attribute of the text model's configuration.
 
     Raises:
-        ModelError: The architecture's own checks refuse them.
+        ModelError: The architecture refuses the values.
     """
     config = copy.deepcopy(config)
     try:
@@ -46,10 +46,10 @@ def copy_config_with(config: "PretrainedConfig", values: Mapping[str, Any]) -> "
 
 
 def build_meta_model(config: "PretrainedConfig") -> "PreTrainedModel":
-    """The classifier that a configuration describes, without weights.
+    """Build the classifier of a configuration on the meta device, without weights.
 
     Raises:
-        ModelError: It can't be built.
+        ModelError: transformers can't build it.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -63,28 +63,31 @@ def build_meta_model(config: "PretrainedConfig") -> "PreTrainedModel":
 def find_resized_parameters(
     model: "PreTrainedModel", smaller_config: "PretrainedConfig"
 ) -> dict[str, ResizedDimension]:
-    """The parameters of `model` whose shape `smaller_config` has otherwise, by name.
+    """Find the parameters of `model` that have another shape under `smaller_config`.
+
+    Returns:
+        The resized dimension by parameter name, in the order of the model's state dict.
 
     Raises:
-        ModelError: The architecture can't be built so, or a parameter comes, goes, or changes in
-            more than one dimension.
+        ModelError: transformers can't build the model, a parameter is in one of the models only,
+            or it changes in more than one dimension.
     """
     before, after = model.state_dict(), build_meta_model(smaller_config).state_dict()
-    found = {}
+    resized = {}
     for name in before.keys() | after.keys():
         if name not in before or name not in after:
-            raise _invalid_config_error(smaller_config, f"{name} is in one of the two only")
+            raise _invalid_config_error(smaller_config, f"{name} is in one of the two models only")
         sizes = zip(before[name].shape, after[name].shape, strict=True)
-        other = [
+        dimensions = [
             ResizedDimension(dim, *size) for dim, size in enumerate(sizes) if size[0] != size[1]
         ]
-        if len(other) > 1:
+        if len(dimensions) > 1:
             raise _invalid_config_error(
                 smaller_config, f"{name} changes in more than one dimension"
             )
-        if other:
-            found[name] = other[0]
-    return {name: found[name] for name in before if name in found}
+        if dimensions:
+            resized[name] = dimensions[0]
+    return {name: resized[name] for name in before if name in resized}
 
 
 def build_sliced_model(
@@ -92,37 +95,37 @@ def build_sliced_model(
     smaller_config: "PretrainedConfig",
     kept_indices: Mapping[str, tuple[int, torch.Tensor]],
 ) -> "PreTrainedModel":
-    """The model that `smaller_config` describes, made of another one's tensors.
+    """Build the model of `smaller_config` from slices of another model's tensors.
 
     Args:
-        model: The larger one.
-        smaller_config: Of the smaller one.
-        kept_indices: By parameter, the dimension that is cut and the places to keep of it, in order.
+        model: The larger model.
+        smaller_config: Configuration of the smaller model.
+        kept_indices: By parameter, the sliced dimension and the indices to keep, in order.
 
     Returns:
         The smaller model, in evaluation mode; its tensors are copies.
 
     Raises:
-        ModelError: The slices aren't what the configuration describes.
+        ModelError: The slices don't fit the configuration.
     """
     from transformers import AutoModelForSequenceClassification
 
     tensors = model.state_dict()
-    for name, (dim, places) in kept_indices.items():
-        tensors[name] = tensors[name].index_select(dim, places.to(tensors[name].device))
+    for name, (dim, indices) in kept_indices.items():
+        tensors[name] = tensors[name].index_select(dim, indices.to(tensors[name].device))
     smaller = AutoModelForSequenceClassification.from_config(smaller_config)
     try:
         smaller.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise ModelError(
-            f"A {smaller_config.model_type} can't be cut so: what is left of its parameters isn't what "
-            "its configuration describes."
+            f"A model of type {smaller_config.model_type} can't be pruned so: its remaining "
+            "parameters don't fit its configuration."
         ) from error
     return smaller.eval()
 
 
 def _invalid_config_error(config: "PretrainedConfig", reason: Exception | str) -> ModelError:
-    # A configuration's checks wrap the reason, and end in it.
+    # transformers' checks of a configuration wrap the reason; their last line states it.
     last = str(reason).strip().splitlines()[-1:] or [type(reason).__name__]
     text = last[0].strip().removeprefix("ValueError: ").rstrip(".")
     return ModelError(f"A model of type {config.model_type} can't be built so: {text}.")

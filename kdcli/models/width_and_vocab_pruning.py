@@ -1,8 +1,8 @@
-"""What goes of a model beside layers: heads, neurons, pieces of its vocabulary, all its weights."""
+"""Plan and apply the pruning of heads, neurons and vocabulary, and training from scratch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli.errors import UsageError
 from kdcli.models import prunable_units, vocab_trimming, width_pruning
@@ -12,21 +12,24 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Pieces to keep where the recipe doesn't say how many; see docs/guides/narrower.md.
+# Tokens to keep for `trim_vocab: true`; see docs/guides/narrower.md.
 DEFAULT_VOCAB_SIZE = 16_000
+MakeBatches: TypeAlias = (
+    "Callable[[PreTrainedModel, PreTrainedTokenizerBase], Iterable[Mapping[str, Tensor]]]"
+)
 _UNIT_NAMES = {"heads": "attention heads", "ffn": "feed-forward neurons"}
 
 
 @dataclass(frozen=True)
 class WidthAndVocabPlan:
-    """What is to go.
+    """The parts of a model to prune, apart from layers.
 
     Attributes:
-        config: Of the model that is left, with all its layers.
-        pruned_units: Heads and neurons that go.
-        kept_token_ids: Token ids that stay; None for all.
-        vocab_texts: That the vocabulary is trimmed to.
-        random_weights: Whether the weights are drawn anew.
+        config: Configuration of the pruned model, with all layers.
+        pruned_units: The heads and neurons to prune.
+        kept_token_ids: The token ids to keep; None for all.
+        vocab_texts: The texts whose tokens must not change.
+        random_weights: Whether the student starts from random weights.
     """
 
     config: "PretrainedConfig"
@@ -42,17 +45,17 @@ def plan_width_and_vocab(
     tokenizer: "PreTrainedTokenizerBase",
     vocab_texts: Sequence[str] | None,
 ) -> WidthAndVocabPlan:
-    """What has to go of a model for a student of these widths.
+    """Plan the pruning of a model to the widths and the vocabulary of `student_config`.
 
     Args:
-        student_config: Says the widths.
-        model: Its weights aren't looked at, and needn't be there.
+        student_config: The recipe's `student`.
+        model: A classifier; may be on the meta device.
         tokenizer: The model's.
-        vocab_texts: That the vocabulary is trimmed to; None where there are none.
+        vocab_texts: The texts whose tokens must not change; None without data.
 
     Raises:
-        ModelError: The model is smaller already, or its architecture can't say so.
-        UsageError: Texts are needed, and there are none.
+        ModelError: The model is smaller already, or its architecture can't be pruned so.
+        UsageError: The plan needs texts, and there are none.
     """
     config, kept = model.config, None
     units: tuple[prunable_units.PrunableUnits, ...] = ()
@@ -67,7 +70,7 @@ def plan_width_and_vocab(
         config = prunable_units.build_narrowed_config(config, units)
     if student_config.requires_texts and vocab_texts is None:
         raise UsageError(
-            "What is to be kept is measured, and that needs texts.", "Name them: --data DATASET."
+            "Selecting what to keep by measurement needs texts.", "Give them: --data DATASET."
         )
     if student_config.trim_vocab:
         size = student_config.trim_vocab
@@ -84,21 +87,21 @@ def apply_width_and_vocab(
     plan: WidthAndVocabPlan,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    make_batches: "Callable[[PreTrainedModel, PreTrainedTokenizerBase], Iterable[Mapping[str, Tensor]]]",
+    make_batches: MakeBatches,
     *,
     has_trained_head: bool,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """The model that is left, and its tokenizer.
+    """Prune a model and its tokenizer.
 
     Args:
-        plan: Of `plan`.
-        model: With its weights.
+        plan: The plan of `plan_width_and_vocab`.
+        model: The model, with its weights.
         tokenizer: The model's.
-        make_batches: Makes inputs to measure on.
+        make_batches: Makes inputs to measure the importance of units on.
         has_trained_head: Whether the model's head was trained.
 
     Raises:
-        ModelError: What is left doesn't compute what it should.
+        ModelError: The pruned model fails its check.
     """
     if plan.kept_token_ids is not None:
         model, tokenizer = vocab_trimming.trim_vocabulary(
@@ -117,14 +120,16 @@ def apply_width_and_vocab(
 
 
 def describe_width_and_vocab(plan: WidthAndVocabPlan) -> list[str]:
-    """Sentences on what is left of the model."""
-    said = []
+    """Describe the pruned model, in sentences."""
+    sentences = []
     if plan.pruned_units:
         parts = [
             f"{u.num_kept:,} of {u.num_units:,} {_UNIT_NAMES[u.recipe_key]}"
             for u in plan.pruned_units
         ]
-        said.append(f"Each layer keeps {' and '.join(parts)}, those that move its outputs most.")
+        sentences.append(
+            f"Each layer keeps {' and '.join(parts)}, those that matter most for its outputs."
+        )
     if plan.kept_token_ids is not None:
-        said.append(f"{len(plan.kept_token_ids):,} pieces are left of the vocabulary.")
-    return said
+        sentences.append(f"The vocabulary keeps {len(plan.kept_token_ids):,} tokens.")
+    return sentences

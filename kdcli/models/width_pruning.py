@@ -1,13 +1,13 @@
-"""A narrower model: without the attention heads and feed-forward neurons that matter least.
+"""Prune the least important attention heads and feed-forward neurons of a model.
 
-Which parameters belong to a unit follows from the shapes that a smaller configuration asks for,
-and from names: a parameter belongs to the site that it shares most of its name with.
+The parameters of a unit follow from the shapes of the smaller configuration and from names: a
+parameter belongs to the output projection that it shares most of its name with.
 
-What a unit is worth is what its absence would change. With a factor of 1 on it, that is the
-squared gradient of the model's outputs with respect to the factor: to first order, how far the
-outputs move when it becomes 0. The factor is that of Michel et al. 2019 (arXiv:1905.10650,
-section 4.1); on a neuron it gives the Taylor criterion of Molchanov et al. 2017
-(arXiv:1611.06440, eq. 7). Both differentiate the loss, and so need labels; the outputs need none.
+A unit's importance is how much its absence would change the outputs. With a factor ξ = 1 on the
+unit, that is the squared gradient of the model's outputs with respect to ξ: to first order, the
+squared change of the outputs at ξ = 0. The factor is that of Michel et al. 2019 (arXiv:1905.10650,
+section 4.1); on a neuron it gives the Taylor criterion of Molchanov et al. 2017 (arXiv:1611.06440,
+eq. 7). Both differentiate the loss, which needs labels; the outputs need none.
 """
 
 import re
@@ -40,50 +40,53 @@ def prune_width(
     *,
     use_logits: bool,
 ) -> "PreTrainedModel":
-    """Leave out what matters least for the model's own outputs, layer by layer.
+    """Prune the units of each layer that matter least for the model's outputs.
 
     Args:
         model: A classifier, in evaluation mode.
-        units: Of `plan`.
-        batches: Inputs to measure on; labels aren't needed.
-        use_logits: Whether its head was trained: where not, its last hidden states are the outputs.
+        units: The plan of `plan_width_pruning`.
+        batches: Inputs to measure the importance on, without labels.
+        use_logits: Measure changes of the logits. Where the head is untrained, pass False to
+            measure those of the last hidden states.
 
     Returns:
-        The narrower model; every tensor of it is a slice of the model's.
+        The narrower model; its tensors are slices of the model's.
 
     Raises:
-        ModelError: It doesn't compute what the model computes without those units, so the
-            architecture lays them out in a way that isn't known here.
+        ModelError: The result differs from the model with those units scaled to 0, because the
+            architecture's parameter layout is unknown.
     """
     if not units:
         return model
     batches = list(batches)
-    worth = compute_unit_importance(model, units, batches, use_logits=use_logits)
+    importance = compute_unit_importance(model, units, batches, use_logits=use_logits)
     kept: dict[str, tuple[int, Tensor]] = {}
     factors: dict[str, Tensor] = {}
     for unit in units:
-        for sites, parameters in _tied_projections(unit):
-            chosen = unit.select_units(torch.stack([worth[site] for site in sites]).sum(0))
+        for projections, parameters in _tied_projections(unit):
+            chosen = unit.select_units(
+                torch.stack([importance[name] for name in projections]).sum(0)
+            )
             for name in parameters:
                 kept[name] = (
                     unit.resized_parameters[name].dim,
                     unit.kept_indices(unit.resized_parameters[name], *chosen),
                 )
-            stay = torch.zeros(1, unit.num_units).index_fill(1, chosen[0], 1.0)
-            factors |= dict.fromkeys(sites, stay)
+            mask = torch.zeros(1, unit.num_units).index_fill(1, chosen[0], 1.0)
+            factors |= dict.fromkeys(projections, mask)
     smaller = tensor_slicing.build_sliced_model(
         model, build_narrowed_config(model.config, units), kept
     )
     with torch.no_grad():
         with _scale_units(model, _unit_widths(units), factors):
             expected = model(**batches[0]).logits
-        off = (smaller(**batches[0]).logits - expected).abs().max()
-    if not off <= _TOLERANCE * (1 + expected.abs().max()):
+        error = (smaller(**batches[0]).logits - expected).abs().max()
+    if not error <= _TOLERANCE * (1 + expected.abs().max()):
         raise ModelError(
-            f"student.{' and student.'.join(unit.recipe_key for unit in units)}: cut so, a model of type "
-            f"{model.config.model_type} computes something else than without these parts (its "
-            f"outputs are {off:.2g} off).",
-            "Leave out layers instead.",
+            f"{' and '.join(f'student.{unit.recipe_key}' for unit in units)}: so pruned, "
+            f"a model of type {model.config.model_type} computes something else than without "
+            f"these units (its outputs are {error:.2g} off).",
+            "Prune layers instead.",
         )
     return smaller
 
@@ -95,101 +98,99 @@ def compute_unit_importance(
     *,
     use_logits: bool,
 ) -> dict[str, Tensor]:
-    """What every unit is worth, by site.
+    """Compute the importance of every unit.
 
     For each text x and a random direction v ~ N(0, I) in the space of the outputs z, the square
     of ∂(v · z(x))/∂ξ at ξ = 1 has the expectation ‖∂z(x)/∂ξ‖²; it is summed over the texts.
 
     Args:
         model: A classifier, in evaluation mode.
-        units: Of `plan`.
+        units: The plan of `plan_width_pruning`.
         batches: Inputs.
-        use_logits: Whether to look at the logits rather than at the last hidden states.
+        use_logits: Whether z is the logits, not the last hidden states.
 
     Returns:
-        (units,) of float32 for each site, in squared units of the outputs.
+        For each output projection, (units,) of float32 in squared units of the outputs.
     """
     random = torch.Generator().manual_seed(0)
-    sizes = {site: unit.num_units for unit in units for site in unit.output_projections}
-    worth = {site: torch.zeros(size) for site, size in sizes.items()}
+    sizes = {name: unit.num_units for unit in units for name in unit.output_projections}
+    importance = {name: torch.zeros(size) for name, size in sizes.items()}
     for batch in batches:
         rows = len(batch["input_ids"])
-        ones = {s: torch.ones(rows, size, requires_grad=True) for s, size in sizes.items()}
+        ones = {n: torch.ones(rows, size, requires_grad=True) for n, size in sizes.items()}
         with _scale_units(model, _unit_widths(units), ones):
             outputs = _differentiable_outputs(model, batch, use_logits)
         direction = torch.randn(outputs.shape, generator=random).to(outputs)
         gradients = torch.autograd.grad(
             (outputs * direction).sum(), list(ones.values()), allow_unused=True
         )
-        for site, gradient in zip(ones, gradients, strict=True):
+        for name, gradient in zip(ones, gradients, strict=True):
             if gradient is not None:
-                worth[site] += gradient.square().sum(0)
-    return worth
+                importance[name] += gradient.square().sum(0)
+    return importance
 
 
 def _tied_projections(units: PrunableUnits) -> Iterator[tuple[list[str], list[str]]]:
-    """Sites whose units have to be the same, and the parameters that belong to them.
+    """Group the output projections that must keep the same units, with their parameters.
 
-    Mostly each site is alone. But where one parameter serves several, as the position bias in a
-    T5's first layer does, they keep the same units.
+    Most groups hold one projection. Projections that share a parameter, such as the position bias
+    in T5's first layer, are in one group.
     """
-    family = {site: {site} for site in units.output_projections}
-    alike = Counter(map(_without_layer_number, units.resized_parameters))
-    owned: dict[str, list[str]] = {site: [] for site in units.output_projections}
-    for name in units.resized_parameters:
-        shared = {site: _num_common_name_parts(site, name) for site in units.output_projections}
-        owners = {site for site in shared if shared[site] == max(shared.values())}
-        kin = {
-            site
-            for site in family
-            if _without_layer_number(site) in map(_without_layer_number, owners)
+    group_of = {name: {name} for name in units.output_projections}
+    counts = Counter(map(_without_layer_number, units.resized_parameters))
+    parameters_of: dict[str, list[str]] = {name: [] for name in units.output_projections}
+    for parameter in units.resized_parameters:
+        common = {p: _num_common_name_parts(p, parameter) for p in units.output_projections}
+        owners = {p for p in common if common[p] == max(common.values())}
+        in_all_layers = {
+            p for p in group_of if _without_layer_number(p) in map(_without_layer_number, owners)
         }
-        if alike[_without_layer_number(name)] < len(kin):
-            owners = kin
-        together = set().union(*(family[site] for site in owners))
-        family |= dict.fromkeys(together, together)
-        owned[min(owners)].append(name)
-    for sites in {id(group): sorted(group) for group in family.values()}.values():
-        yield sites, [name for site in sites for name in owned[site]]
+        if counts[_without_layer_number(parameter)] < len(in_all_layers):
+            owners = in_all_layers
+        merged = set().union(*(group_of[p] for p in owners))
+        group_of |= dict.fromkeys(merged, merged)
+        parameters_of[min(owners)].append(parameter)
+    for projections in {id(group): sorted(group) for group in group_of.values()}.values():
+        yield projections, [name for p in projections for name in parameters_of[p]]
 
 
 def _without_layer_number(name: str) -> str:
-    """A name without the number of its layer."""
+    """Replace the layer number in a name."""
     return _LAYER_NUMBER.sub(".#.", name, count=1)
 
 
-def _num_common_name_parts(one: str, other: str) -> int:
-    """How many parts two names begin with alike."""
-    pairs = zip(one.split("."), other.split("."), strict=False)
+def _num_common_name_parts(name: str, other_name: str) -> int:
+    """Count the leading parts that two dotted names have in common."""
+    pairs = zip(name.split("."), other_name.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _unit_widths(units: Iterable[PrunableUnits]) -> dict[str, int]:
-    return {site: unit.unit_width for unit in units for site in unit.output_projections}
+    return {name: unit.unit_width for unit in units for name in unit.output_projections}
 
 
 @contextmanager
 def _scale_units(
     model: "PreTrainedModel", unit_widths: Mapping[str, int], factors: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """Within the block each unit's part of its site's input is multiplied.
+    """Multiply each unit in the inputs of the output projections, within the block.
 
     Args:
-        model: The model that is called within the block.
-        unit_widths: Places of a unit, by site.
-        factors: By site: (texts, units), or (1, units) for any text.
+        model: The model.
+        unit_widths: Size of a unit, by output projection.
+        factors: By output projection: (batch, units), or (1, units) for all texts.
     """
 
-    def scale(site: str, inputs: Tensor) -> Tensor:
-        rows, size = factors[site].shape
-        by_unit = inputs.reshape(rows, -1, size, unit_widths[site])
-        return (by_unit * factors[site].to(inputs)[:, None, :, None]).view_as(inputs)
+    def scale(projection: str, inputs: Tensor) -> Tensor:
+        rows, size = factors[projection].shape
+        by_unit = inputs.reshape(rows, -1, size, unit_widths[projection])
+        return (by_unit * factors[projection].to(inputs)[:, None, :, None]).view_as(inputs)
 
     hooks = [
-        model.get_submodule(site).register_forward_pre_hook(
-            lambda _, inputs, site=site: (scale(site, inputs[0]), *inputs[1:])
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: (scale(name, inputs[0]), *inputs[1:])
         )
-        for site in factors
+        for name in factors
     ]
     try:
         yield
@@ -201,6 +202,6 @@ def _scale_units(
 def _differentiable_outputs(model: "PreTrainedModel", batch: Batch, use_logits: bool) -> Tensor:
     if use_logits:
         return model(**batch).logits
-    found = model(**batch, output_hidden_states=True)
-    states = found.get("hidden_states") or found["decoder_hidden_states"]
+    outputs = model(**batch, output_hidden_states=True)
+    states = outputs.get("hidden_states") or outputs["decoder_hidden_states"]
     return states[-1] * batch["attention_mask"][..., None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdcli.data.tokenization.collator import PaddingCollator
 from kdcli.data.tokenization.tokenize import token_lengths
-from kdcli.models.batch_inference import run_length_sorted_batches
+from kdcli.models.batch_inference import Batch, run_length_sorted_batches
 from kdcli.training.model_outputs import forward_with_hidden
 
 if TYPE_CHECKING:

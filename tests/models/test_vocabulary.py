@@ -343,5 +343,5 @@ def test_a_tokenizer_written_in_python_is_refused(texts):
 def test_whole_words_alone_are_refused(texts):
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-    with pytest.raises(ModelError, match="a WordLevel vocabulary can't be cut"):
+    with pytest.raises(ModelError, match="a WordLevel vocabulary"):
         vocab_trimming.select_token_ids(tokenizer, BertConfig(), texts)

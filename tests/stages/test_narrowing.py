@@ -35,7 +35,7 @@ def test_a_classifier_that_loses_pieces_answers_as_before(tiny_teacher, cut, tmp
     assert result["agreement"] == 1
     assert (result["pieces"], result["teacher"]["pieces"]) == (550, 600)
     assert result["layers"] == [0, 1, 2, 3]
-    assert "550 pieces are left" in result["origin"]
+    assert "550 tokens" in result["origin"]
     known = (small_data / "train.csv").read_text().splitlines()[1].split(",")[0].strip('"')
     before, after = (
         pipeline("text-classification", str(folder))(known)[0]
@@ -119,7 +119,7 @@ def test_a_recipe_s_own_texts_decide_and_the_student_learns(recipe, other, tiny_
     assert estimate_run(made, SilentReporter())["student"][
         "parameters"
     ] == model_io.count_parameters(model)
-    assert "540 pieces are left" in run.records["student"].result["origin"]
+    assert "540 tokens" in run.records["student"].result["origin"]
 
 
 def test_a_student_cut_before_tells_of_its_teacher_still(recipe, cut, tiny_backbone, tmp_path):
