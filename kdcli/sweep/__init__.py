@@ -1,1 +1,1 @@
-"""Searching for the best student of a recipe: many trials, one teacher."""
+"""Search for the best student of a recipe: many trials, one teacher."""

@@ -1,4 +1,4 @@
-"""A sweep's trials in Optuna's SQLite, and who of several workers is at which."""
+"""The trials of a sweep in Optuna's SQLite database, and their claims by workers."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,42 +21,42 @@ if TYPE_CHECKING:
 DATABASE_FILE = "sweep.db"
 RESULT_FILE, PLOT_FILE, BEST_RECIPE_FILE = "sweep.json", "frontier.svg", "best.yaml"
 _STUDY_NAME = "kd"
-# Accuracy is to rise, parameters and operations a token to fall.
+# Accuracy, parameters, operations per token.
 _DIRECTIONS = ("maximize", "minimize", "minimize")
-# Several workers write to one file, a few times a minute each.
+# In seconds; several workers write to the database, each a few times a minute.
 _LOCK_TIMEOUT = 60.0
 _TRIAL_STATES: Mapping[str, Any] = {"COMPLETE": "done", "PRUNED": "pruned", "RUNNING": "running"}
 
 
 @dataclass(frozen=True)
 class ClaimedTrial:
-    """A trial that this worker is at, and nobody else, for as long as the lock is held."""
+    """A trial that only this worker runs, as long as it holds the lock."""
 
     trial: "optuna.trial.Trial"
     lock: "FileLock"
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The values it tries."""
+        """The trial's hyperparameters, by recipe key."""
         return decode_optuna_params(self.trial.params)
 
     def record_student_size(self, size: StudentSize) -> None:
-        """Note how large its student is."""
+        """Record the size of the trial's student."""
         self.trial.set_user_attr("shape", asdict(size))
 
     def record_epoch(self, epoch: int, accuracy: float) -> None:
-        """Note the validation accuracy after an epoch."""
+        """Record the validation accuracy after an epoch."""
         known = self.trial.user_attrs.get("epochs", {})
         self.trial.set_user_attr("epochs", known | {str(epoch): accuracy})
 
 
 class SweepStudy:
-    """The trials of one sweep; several processes may have it open.
+    """The trials of one sweep; several processes may open it.
 
     Args:
-        folder: The sweep's.
-        space: What varies.
-        seed: Of what is drawn.
+        folder: The sweep's folder.
+        space: The search space.
+        seed: Seed of the sampler.
     """
 
     def __init__(self, folder: Path, space: SearchSpace, seed: int) -> None:
@@ -66,54 +66,53 @@ class SweepStudy:
     def start_or_resume(
         self, fingerprint: Mapping[str, Any], first_trial: Mapping[str, Any]
     ) -> None:
-        """Start the sweep, or see that it is the one that was started.
+        """Start the sweep, or check that the one in the folder is the same.
 
         Args:
-            fingerprint: All that a trial's outcome depends on beside its settings.
-            first_trial: What the first trial is to try, as far as it is given.
+            fingerprint: All that a trial's result depends on, apart from its hyperparameters.
+            first_trial: Hyperparameters of the first trial; the sampler adds missing ones.
 
         Raises:
-            UsageError: The folder has a sweep of something else.
+            UsageError: The folder has another sweep.
         """
         with self._exclusive_lock():
-            before = self._study.user_attrs.get("made_for")
-            if before is None:
+            stored = self._study.user_attrs.get("made_for")
+            if stored is None:
                 self._study.set_user_attr("made_for", dict(fingerprint))
                 self._study.enqueue_trial(dict(first_trial))
-            elif changed := describe_first_difference(before, fingerprint):
+            elif changed := describe_first_difference(stored, fingerprint):
                 raise UsageError(
                     f"{self.folder} is a sweep of another recipe: {changed}.",
-                    "Name another --output, or start over with --fresh.",
+                    "Give another --output, or start over with --fresh.",
                 )
 
     def trials(self) -> list[Trial]:
-        """Those that were begun, by number."""
-        found = self._study.get_trials(deepcopy=False)
-        return [_trial_from_optuna(trial) for trial in found if trial.state.name != "WAITING"]
+        """Get the started trials, by number."""
+        return [_trial_from_optuna(trial) for trial in self._started_trials()]
 
     def claim_trial(self, max_trials: int) -> ClaimedTrial | None:
-        """A trial to work at: one whose worker is gone, or a new one.
+        """Claim a trial whose worker died, or a new one.
 
         Args:
-            max_trials: How many there are to be in all.
+            max_trials: Number of trials in all.
 
         Returns:
-            None where there is nothing to begin.
+            The claim; None if no trial is left to start.
         """
         from optuna.samplers import TPESampler
         from optuna.trial import Trial as Live
 
         with self._exclusive_lock():
-            begun = [t for t in self._study.get_trials(deepcopy=False) if t.state.name != "WAITING"]
-            for trial in begun:
+            started = self._started_trials()
+            for trial in started:
                 if trial.state.name == "RUNNING" and (lock := self._try_lock_trial(trial.number)):
                     live = Live(self._study, trial._trial_id)
                     suggest_values(live, self.space)
                     return ClaimedTrial(live, lock)
-            if len(begun) >= max_trials:
+            if len(started) >= max_trials:
                 return None
-            # A sampler that goes on after a stop mustn't draw again what it drew before.
-            self._study.sampler = TPESampler(seed=(self.seed + len(begun)) % 2**32)
+            # After a restart, the same seed would sample the same values again.
+            self._study.sampler = TPESampler(seed=(self.seed + len(started)) % 2**32)
             new = self._study.ask()
             suggest_values(new, self.space)
             lock = self._try_lock_trial(new.number)
@@ -121,28 +120,28 @@ class SweepStudy:
             return ClaimedTrial(new, lock)
 
     def has_running_trials(self) -> bool:
-        """Whether other workers are at trials."""
+        """Whether any trial is running."""
         return any(trial.state == "running" for trial in self.trials())
 
     def complete_trial(self, claim: ClaimedTrial, accuracy: float, size: StudentSize) -> None:
-        """A trial is through."""
+        """Record the result of a finished trial."""
         values = [accuracy, size.parameters, size.flops_per_token]
         self._study.tell(claim.trial, values)
 
     def prune_or_fail_trial(self, claim: ClaimedTrial, failure_reason: str = "") -> None:
-        """A trial is pruned, or, where it says why, has failed."""
+        """Record that a trial was pruned, or, with a reason, that it failed."""
         from optuna.trial import TrialState
 
         if failure_reason:
             claim.trial.set_user_attr("why", failure_reason)
-        # Failed trials teach Optuna nothing, and pruned ones that they are bad.
+        # Optuna ignores failed trials, but learns from pruned ones that they are bad.
         self._study.tell(claim.trial, state=TrialState.PRUNED)
 
     def delete_dominated_trials(self) -> list[Trial]:
-        """Delete the folders of finished trials whose student nobody would choose.
+        """Delete the run folders of ended trials that aren't on the Pareto front.
 
         Returns:
-            The finished trials that are kept.
+            The trials that are kept.
         """
         with self._exclusive_lock():
             trials = self.trials()
@@ -154,6 +153,10 @@ class SweepStudy:
                     self._trial_lock_path(trial.number).unlink(missing_ok=True)
             return kept
 
+    def _started_trials(self) -> "list[optuna.trial.FrozenTrial]":
+        trials = self._study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state.name != "WAITING"]
+
     @contextmanager
     def _exclusive_lock(self) -> Iterator[None]:
         from filelock import FileLock
@@ -162,12 +165,12 @@ class SweepStudy:
             yield
 
     def _try_lock_trial(self, number: int) -> "FileLock | None":
-        """The lock of a trial, held; None where another worker has it."""
+        """Acquire the lock of a trial; None if another worker holds it."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._trial_lock_path(number))
         with suppress(Timeout):
-            # The system frees the lock of a process that is gone.
+            # The system releases the locks of a process that dies.
             lock.acquire(blocking=False)
             return lock
         return None
@@ -177,10 +180,10 @@ class SweepStudy:
 
 
 def delete_sweep_files(folder: Path) -> None:
-    """Delete what an earlier sweep left.
+    """Delete the files of an earlier sweep.
 
     Raises:
-        UsageError: Somebody is at work there.
+        UsageError: Another process runs the sweep.
     """
     from filelock import FileLock, Timeout
 
@@ -193,7 +196,7 @@ def delete_sweep_files(folder: Path) -> None:
                 pass
         except Timeout as error:
             raise UsageError(
-                f"Another kd is at work in {folder}.", "Wait for it, or name another --output."
+                f"Another kd is running in {folder}.", "Wait for it, or give another --output."
             ) from error
     for trial in folder.glob("trial-*"):
         shutil.rmtree(trial)
@@ -205,7 +208,7 @@ def delete_sweep_files(folder: Path) -> None:
 
 
 def require_optuna() -> None:
-    """See that Optuna is there, and keep its lines from coming between ours.
+    """Check that Optuna is installed, and silence its log.
 
     Raises:
         UsageError: It isn't installed.
@@ -214,7 +217,7 @@ def require_optuna() -> None:
         import optuna
     except ImportError as error:
         raise UsageError(
-            "kd sweep needs Optuna, which is not installed here.",
+            "kd sweep needs Optuna, which is not installed.",
             "Install it: pip install 'kdcli[sweep]'.",
         ) from error
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -237,19 +240,19 @@ def _open_optuna_study(file: Path) -> "optuna.Study":
     except (DatabaseError, RuntimeError) as error:
         raise UsageError(
             f"{file} can't be read as a sweep: {str(error).partition(chr(10))[0]}.",
-            "Name another --output, or start over with --fresh.",
+            "Give another --output, or start over with --fresh.",
         ) from error
 
 
 def _trial_from_optuna(trial: "optuna.trial.FrozenTrial") -> Trial:
-    noted = trial.user_attrs
+    attrs = trial.user_attrs
     state = _TRIAL_STATES.get(trial.state.name, "failed")
     return Trial(
         number=trial.number,
-        state="failed" if "why" in noted else state,
+        state="failed" if "why" in attrs else state,
         settings=decode_optuna_params(trial.params),
-        shape=StudentSize(**noted["shape"]) if "shape" in noted else None,
-        epochs={int(epoch): accuracy for epoch, accuracy in noted.get("epochs", {}).items()},
+        shape=StudentSize(**attrs["shape"]) if "shape" in attrs else None,
+        epochs={int(epoch): accuracy for epoch, accuracy in attrs.get("epochs", {}).items()},
         accuracy=trial.values[0] if trial.values else None,
-        why=noted.get("why", ""),
+        why=attrs.get("why", ""),
     )

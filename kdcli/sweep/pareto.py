@@ -1,4 +1,4 @@
-"""The frontier of accuracy against latency and size, and the student to choose on it."""
+"""The Pareto front of accuracy, latency and size, and the choice of a student on it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from kdcli.training import teacher_logits
 from kdcli.training.teacher_logits import TEACHER_LOGITS
 
 _VALIDATION = "validation"
-# The same model's median differs by so much from one time to another.
+# The median latency of the same model varies by this factor between measurements.
 _LATENCY_TOLERANCE = 1.05
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model that was timed: what it gets right on validation, and what it takes."""
+    """Validation accuracy, latency and size of a model."""
 
     name: str
     accuracy: float
@@ -42,30 +42,33 @@ def time_models(
     dataset_splits: DatasetSplits,
     reporter: Reporter,
 ) -> dict[str, TimedModel]:
-    """The teacher and the kept trials, by name, timed side by side on validation texts.
+    """Time the teacher and the kept trials side by side on validation texts.
 
-    Figures that were taken of the same models before are used again, so that a sweep that is done
-    chooses the same student each time.
+    Earlier timings of the same models are reused, so that a finished sweep always chooses the same
+    student.
+
+    Returns:
+        The timed models, by name.
     """
     accuracies = {trial.name: trial.accuracy or 0.0 for trial in trials}
     if known := _load_earlier_timings(run, accuracies):
         return known
     reporter.start("measure", f"time {len(trials)} students and the teacher")
-    places = {TEACHER: run.path / "teacher"}
-    places |= {trial.name: run.path / trial.folder / "student" for trial in trials}
-    field = inference.load_model_group(
-        places,
+    folders = {TEACHER: run.path / "teacher"}
+    folders |= {trial.name: run.path / trial.folder / "student" for trial in trials}
+    group = inference.load_model_group(
+        folders,
         dataset_splits,
         [_VALIDATION],
         recipe.data.max_length,
         reporter,
         truncate=recipe.data.truncate,
     )
-    accuracies[TEACHER] = _teacher_validation_score(run, field, dataset_splits)
+    accuracies[TEACHER] = _teacher_validation_score(run, group, dataset_splits)
     texts = inference.sample_text_tuples(
         dataset_splits.splits[_VALIDATION], recipe.evaluate.latency_texts
     )
-    costs = model_costs.measure_model_costs(field.models, texts, dict.fromkeys(places))
+    costs = model_costs.measure_model_costs(group.models, texts, dict.fromkeys(folders))
     return {
         name: TimedModel(
             name,
@@ -74,7 +77,7 @@ def time_models(
             costs[name]["megabytes"],
             costs[name]["parameters"],
         )
-        for name in places
+        for name in folders
     }
 
 
@@ -83,30 +86,33 @@ def _load_earlier_timings(
 ) -> dict[str, TimedModel] | None:
     file = run.path / RESULT_FILE
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))["timed"] if file.is_file() else []
-        points = {row["name"]: TimedModel(**row) for row in before}
+        rows = json.loads(file.read_text(encoding="utf-8"))["timed"] if file.is_file() else []
+        timed_models = {row["name"]: TimedModel(**row) for row in rows}
     except (ValueError, KeyError, TypeError):
-        return None  # damaged: it is written anew
-    same = {name: p.accuracy for name, p in points.items() if name != TEACHER} == accuracies
-    return points if same else None
+        return None  # damaged: the sweep writes it again
+    known = {name: p.accuracy for name, p in timed_models.items() if name != TEACHER}
+    return timed_models if known == accuracies else None
 
 
 def _teacher_validation_score(
-    run: RunFolder, field: inference.ModelGroup, dataset_splits: DatasetSplits
+    run: RunFolder, group: inference.ModelGroup, dataset_splits: DatasetSplits
 ) -> float:
     logits = teacher_logits.load_teacher_logits(run.path / "teacher-outputs")[
         _VALIDATION
     ].with_format("numpy")
-    it = field.models[TEACHER]
-    order = [it.labels.index(label) for label in field.labels]
-    said = field.task.predict(logits[TEACHER_LOGITS][:][:, order])
-    return field.task.score(said, field.reference_labels(dataset_splits.splits[_VALIDATION]))
+    teacher_labels = group.models[TEACHER].labels
+    order = [teacher_labels.index(label) for label in group.labels]
+    predictions = group.task.predict(logits[TEACHER_LOGITS][:][:, order])
+    return group.task.score(predictions, group.reference_labels(dataset_splits.splits[_VALIDATION]))
 
 
 def pareto_frontier(timed_models: Mapping[str, TimedModel]) -> list[TimedModel]:
-    """The students that none is as accurate, as fast and as small as; the most accurate first.
+    """Select the students that no other dominates in accuracy, latency and size.
 
-    Where medians differ by no more than they do from one time to another, neither is the faster.
+    Latencies within measurement noise count as equal.
+
+    Returns:
+        The students, the most accurate first.
     """
     students = [model for name, model in timed_models.items() if name != TEACHER]
     ranked = sorted(students, key=lambda p: (-p.accuracy, p.megabytes, p.latency_ms))
@@ -120,25 +126,25 @@ def pareto_frontier(timed_models: Mapping[str, TimedModel]) -> list[TimedModel]:
 
 
 def choose_student(candidates: Sequence[TimedModel], target: float | None) -> TimedModel | None:
-    """The most accurate student; with a target the smallest and fastest of those that hold it.
+    """Choose the most accurate student, or the cheapest one that reaches a target accuracy.
 
-    Where one is smaller and another faster, the product of megabytes and milliseconds decides.
+    The cost is the product of megabytes and milliseconds.
 
     Returns:
-        None where there is none.
+        The student; None if none reaches the target.
     """
-    holding = [p for p in candidates if target is None or p.accuracy >= target]
-    best = max(holding, key=lambda p: p.accuracy, default=None)
+    reaching = [p for p in candidates if target is None or p.accuracy >= target]
+    best = max(reaching, key=lambda p: p.accuracy, default=None)
     if target is None or best is None:
         return best
-    return min(holding, key=lambda p: (p.megabytes * p.latency_ms, -p.accuracy))
+    return min(reaching, key=lambda p: (p.megabytes * p.latency_ms, -p.accuracy))
 
 
 def parse_target(flag_value: str | None) -> quality_gates.QualityGate | None:
-    """From `accuracy=0.94`, or another task's headline.
+    """Parse a target such as `accuracy=0.94`.
 
     Raises:
-        UsageError: It isn't of that form.
+        UsageError: It isn't a lower bound of a task's primary metric on validation.
     """
     if flag_value is None:
         return None
@@ -146,7 +152,7 @@ def parse_target(flag_value: str | None) -> quality_gates.QualityGate | None:
     known = [task.primary_metric for task in TASKS.values()]
     if gate.metric not in known or gate.split not in (None, _VALIDATION) or gate.interval_end:
         raise UsageError(
-            f"--target {flag_value}: trials are held to their accuracy on validation alone.",
-            "Such as accuracy=0.94; micro_f1 where a text has several labels, spearman of scores.",
+            f"--target {flag_value}: the target must be for the primary metric on validation.",
+            "Write accuracy=0.94, for example (multi-label: micro_f1; regression: spearman).",
         )
     return gate

@@ -1,4 +1,4 @@
-"""What a sweep has found: as JSON, and as a picture."""
+"""The result of a sweep, as JSON and as a plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,16 +16,18 @@ from kdcli.tasks import Task
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep, as far as it got.
+    """The result of a sweep.
+
+    "Accuracy" stands for the task's primary metric.
 
     Attributes:
-        config: What was to be done.
-        trials: All that were begun.
-        timed_models: The models that were timed, by name.
-        frontier: The students among them that none beats.
-        chosen: One of these; None where none holds the target.
-        target: The validation accuracy to hold, where there is one.
-        task: What is learnt; what goes by accuracy is its headline.
+        config: The sweep's configuration.
+        trials: All started trials.
+        timed_models: The timed models, by name.
+        frontier: The students on the Pareto front.
+        chosen: The chosen one of these; None if none reaches the target.
+        target: The target validation accuracy, if any.
+        task: The task.
     """
 
     config: SweepConfig
@@ -37,11 +39,11 @@ class SweepResult:
     task: Task
 
     def trial_of(self, student: TimedModel) -> Trial:
-        """The trial that made a student."""
+        """Find the trial that trained a student."""
         return next(trial for trial in self.trials if trial.name == student.name)
 
     def to_json(self) -> dict[str, Any]:
-        """What `sweep.json` holds, which docs/guides/sweep.md describes."""
+        """Build the content of `sweep.json`; docs/guides/sweep.md describes it."""
         folder = self.config.folder
         return {
             "folder": str(folder),
@@ -63,15 +65,19 @@ class SweepResult:
         return {**asdict(student), "run": run, "settings": dict(trial.settings)}
 
     def plot_svg(self) -> str:
-        """The frontier, and every other finished trial whose kind of student was timed; SVG."""
-        points, best = self.timed_models, [point.name for point in self.frontier]
-        share = is_fraction(self.task.primary_metric)
-        scale, title = 100 if share else 1, f"Validation {self.task.primary_metric_title}"
-        alike = {trial.shape: points[trial.name] for trial in self.trials if trial.name in points}
+        """Plot the Pareto front, and the other finished trials whose student size was timed."""
+        points, frontier_names = self.timed_models, [point.name for point in self.frontier]
+        as_percent = is_fraction(self.task.primary_metric)
+        scale, title = 100 if as_percent else 1, f"Validation {self.task.primary_metric_title}"
+        timed_by_size = {
+            trial.shape: points[trial.name] for trial in self.trials if trial.name in points
+        }
         others = [
-            (alike[trial.shape].latency_ms, scale * trial.accuracy)
+            (timed_by_size[trial.shape].latency_ms, scale * trial.accuracy)
             for trial in self.trials
-            if trial.accuracy is not None and trial.name not in best and trial.shape in alike
+            if trial.accuracy is not None
+            and trial.name not in frontier_names
+            and trial.shape in timed_by_size
         ]
         shown = [
             (
@@ -83,4 +89,6 @@ class SweepResult:
             for p in (points[TEACHER], *self.frontier)
         ]
         alt = f"{self.config.recipe.name}: {title.lower()}, latency and size of students"
-        return svg_plots.pareto_frontier_svg(alt, f"{title} (%)" if share else title, shown, others)
+        return svg_plots.pareto_frontier_svg(
+            alt, f"{title} (%)" if as_percent else title, shown, others
+        )

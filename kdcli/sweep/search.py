@@ -1,4 +1,4 @@
-"""`search`: a sweep from a recipe to its frontier and its best student."""
+"""Run a sweep: from a recipe to the Pareto front and the best student."""
 
 import json
 import multiprocessing
@@ -37,22 +37,22 @@ from kdcli.sweep.worker import SweepConfig, SweepWorker
 
 
 def sweep_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
-    """The sweep's folder: what the user named, or `runs/NAME-sweep`."""
+    """Get the sweep's folder; by default `runs/NAME-sweep`."""
     return output if output is not None else Path("runs") / f"{recipe.name}-sweep"
 
 
 def load_search_space(
     recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False
 ) -> SearchSpace:
-    """What a sweep of a recipe varies.
+    """Get the search space of a recipe, and validate it.
 
     Raises:
         KdError: Data or models are missing or unusable.
     """
     _refuse_black_box(recipe)
-    given = validate_inputs(recipe, reporter, allow_pickle=allow_pickle, load_weights=False)
+    inputs = validate_inputs(recipe, reporter, allow_pickle=allow_pickle, load_weights=False)
     return _validated_search_space(
-        recipe.with_default_losses(given.dataset_splits.task), given, allow_pickle=allow_pickle
+        recipe.with_default_losses(inputs.dataset_splits.task), inputs, allow_pickle=allow_pickle
     )
 
 
@@ -65,36 +65,38 @@ def run_sweep(
     target: QualityGate | None = None,
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """Try many students of one teacher, and find those worth choosing from.
+    """Train many students of one teacher, and choose the best.
 
-    What was done before in the same folder counts; other processes may be at the same sweep.
+    A sweep resumes from the trials in its folder. Other processes may run the same sweep.
 
     Args:
-        config: The recipe, its folder, how many trials.
-        reporter: Told of each trial.
-        max_minutes: When to begin no more trials. Left out: only their number ends it.
-        workers: Processes that work side by side.
-        target: The validation accuracy (of other tasks their headline) to hold with the smallest
-            and fastest student.
-        fresh: Delete what an earlier sweep left in the folder.
+        config: The sweep's configuration; its space is set here.
+        reporter: Receives the progress of each trial.
+        max_minutes: Time after which no trial starts; None for no limit.
+        workers: Number of parallel processes.
+        target: Lower bound of the primary metric on validation, for which to choose the cheapest
+            student.
+        fresh: Delete an earlier sweep in the folder.
 
     Returns:
-        What `sweep.json` in the folder holds, see docs/guides/sweep.md.
+        The content of `sweep.json`, see docs/guides/sweep.md.
 
     Raises:
-        KdError: With what to do about it; finished trials stay.
+        KdError: The sweep can't start or go on; finished trials stay.
     """
     start = time.time()
     require_optuna()
     recipe, folder = config.recipe, config.folder
     _refuse_black_box(recipe)
     RunFolder.open(folder)
-    given = validate_inputs(recipe, reporter, allow_pickle=config.allow_pickle, load_weights=False)
-    task = given.dataset_splits.task
+    inputs = validate_inputs(recipe, reporter, allow_pickle=config.allow_pickle, load_weights=False)
+    task = inputs.dataset_splits.task
     if target is not None and target.metric != task.primary_metric:
-        raise UsageError(f"{target}: the task is {task}, whose figure is {task.primary_metric}.")
+        raise UsageError(
+            f"--target {target}: the primary metric of {task} is {task.primary_metric}."
+        )
     recipe = recipe.with_default_losses(task)
-    space = _validated_search_space(recipe, given, allow_pickle=config.allow_pickle)
+    space = _validated_search_space(recipe, inputs, allow_pickle=config.allow_pickle)
     config = replace(config, recipe=recipe, space=space)
     folder.mkdir(parents=True, exist_ok=True)
     with shared_work_lock(folder / ".shared", reporter):
@@ -104,7 +106,7 @@ def run_sweep(
         study.start_or_resume(
             _sweep_fingerprint(config), recipe_values_in_space(recipe, config.space)
         )
-        # The trials take over the teacher and its outputs.
+        # All trials reuse the teacher and its logits.
         run = run_pipeline(
             recipe,
             folder,
@@ -116,26 +118,26 @@ def run_sweep(
         )
     config = replace(config, deadline=None if max_minutes is None else start + 60 * max_minutes)
     with _worker_processes(config, workers - 1):
-        SweepWorker(config, reporter, given).run_trials(wait_for_others=True)
+        SweepWorker(config, reporter, inputs).run_trials(wait_for_others=True)
     with shared_work_lock(folder / ".shared", reporter):
         return _write_sweep_result(
-            config, run, given, None if target is None else target.limit, reporter
+            config, run, inputs, None if target is None else target.limit, reporter
         )
 
 
 def _refuse_black_box(recipe: Recipe) -> None:
     if recipe.black_box_teacher is not None:
         raise RecipeError(
-            "teacher: a sweep measures students beside their teacher, and a black box can't be.",
-            "Distil with it: kd distill.",
+            "teacher: a sweep times students against their teacher, and can't time a black box.",
+            "Run kd distill instead.",
         )
 
 
 def _validated_search_space(
     recipe: Recipe, inputs: ValidatedInputs, *, allow_pickle: bool
 ) -> SearchSpace:
-    """What is varied; each student that it names by itself is looked at."""
-    assert inputs.teacher is not None, "a black box is refused before"
+    """Get the search space, and check each student that one of its keys alone describes."""
+    assert inputs.teacher is not None, "_refuse_black_box comes first"
     space = default_or_stated_space(recipe, layer_stacks.find_layer_stacks(inputs.teacher)[0].depth)
     for key, values in space.items():
         for value in values_to_validate(values) if key.startswith("student") else ():
@@ -151,8 +153,8 @@ def _validated_search_space(
 
 
 def _sweep_fingerprint(config: SweepConfig) -> dict[str, Any]:
-    whole = config.recipe.model_dump(mode="json")
-    parts = {part: whole[part] for part in ("data", "teacher", "student", "distill", "seed")}
+    recipe = config.recipe.model_dump(mode="json")
+    parts = {part: recipe[part] for part in ("data", "teacher", "student", "distill", "seed")}
     return parts | {
         "sweep": space_to_json(config.space),
         "sources": source_cache_keys(config.recipe),
@@ -161,10 +163,10 @@ def _sweep_fingerprint(config: SweepConfig) -> dict[str, Any]:
 
 @contextmanager
 def _worker_processes(config: SweepConfig, count: int) -> Iterator[None]:
-    """Within the block other processes work at the sweep too; at its end they are through.
+    """Run the sweep in `count` more processes within the block, and join them at its end.
 
     Raises:
-        KdError: That of the first helper that failed.
+        KdError: The error of the first process that failed.
     """
     if count < 1:
         yield
@@ -175,26 +177,26 @@ def _worker_processes(config: SweepConfig, count: int) -> Iterator[None]:
     torch.set_num_threads(threads)
     context = multiprocessing.get_context("spawn")
     failures = context.SimpleQueue()
-    helpers = [
+    processes = [
         context.Process(target=_worker_process_main, args=(config, threads, failures))
         for _ in range(count)
     ]
-    for helper in helpers:
-        helper.start()
+    for process in processes:
+        process.start()
     try:
         yield
-        for helper in helpers:
-            helper.join()
+        for process in processes:
+            process.join()
     finally:
-        for helper in helpers:
-            helper.terminate()
-            helper.join()
+        for process in processes:
+            process.terminate()
+            process.join()
     if not failures.empty():
         raise failures.get()
-    if any(helper.exitcode for helper in helpers):
+    if any(process.exitcode for process in processes):
         raise ResourceError(
-            "A worker of the sweep was ended from outside.",
-            "Take fewer --workers where memory is short, and run the same command again.",
+            "A worker of the sweep was killed.",
+            "If memory is short, use fewer --workers. Run the same command again to resume.",
         )
 
 
@@ -209,7 +211,7 @@ def _worker_process_main(config: SweepConfig, threads: int, failures: Any) -> No
     except KdError as error:
         failures.put(error)
     except KeyboardInterrupt:
-        return  # the sweep itself says so
+        return  # the main process reports it
 
 
 def _write_sweep_result(
@@ -219,26 +221,28 @@ def _write_sweep_result(
     target: float | None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Time what is worth choosing from, choose, and write it down."""
+    """Time the trials on the Pareto front, choose a student, and write the result."""
     study = SweepStudy(config.folder, config.space, config.recipe.seed)
     kept, trials = study.delete_dominated_trials(), study.trials()
     if not kept:
-        why = [trial.why for trial in trials if trial.why]
+        failures = [trial.why for trial in trials if trial.why]
         raise UsageError(
-            f"None of the {len(trials)} trials in {config.folder} came to an end"
-            + (f"; {len(why)} failed, the last one thus: {why[-1]}" if why else "."),
-            "Give it more --trials or --minutes, or another space (sweep: in the recipe).",
+            f"None of the {len(trials)} trials in {config.folder} was finished"
+            + (f"; {len(failures)} failed, the last one with: {failures[-1]}" if failures else "."),
+            "Set more --trials or --minutes, or another search space (sweep: in the recipe).",
         )
-    points = time_models(config.recipe, run, kept, inputs.dataset_splits, reporter)
-    best = pareto_frontier(points)
+    timed_models = time_models(config.recipe, run, kept, inputs.dataset_splits, reporter)
+    frontier = pareto_frontier(timed_models)
     task = inputs.dataset_splits.task
-    result = SweepResult(config, trials, points, best, choose_student(best, target), target, task)
+    result = SweepResult(
+        config, trials, timed_models, frontier, choose_student(frontier, target), target, task
+    )
     document = result.to_json()
     run.write_text(RESULT_FILE, json.dumps(document, indent=2) + "\n")
     run.write_text(PLOT_FILE, result.plot_svg())
     if result.chosen is None:
         (config.folder / BEST_RECIPE_FILE).unlink(missing_ok=True)
     else:
-        settings = result.trial_of(result.chosen).settings
-        run.write_text(BEST_RECIPE_FILE, dump_recipe(recipe_for_trial(config.recipe, settings)))
+        values = result.trial_of(result.chosen).settings
+        run.write_text(BEST_RECIPE_FILE, dump_recipe(recipe_for_trial(config.recipe, values)))
     return document

@@ -1,4 +1,4 @@
-"""What a sweep varies: the recipe's own space, or one that suits most recipes."""
+"""The search space of a sweep: the recipe's, or a default one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 _LEARNING_RATE_RANGE = RangeConfig(low=1e-5, high=1e-3, log=True)
 _TEMPERATURE_RANGE = RangeConfig(low=1.0, high=8.0)
 _WEIGHT_RANGE_FACTOR = 10.0
-# Of the teacher's layers.
+# Fractions of the teacher's layers.
 _LAYER_FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3)
 
 
 def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
-    """What is varied: what the recipe says, or the usual.
+    """Get the recipe's search space, or build a default one.
 
     Args:
-        recipe: Its own `sweep` wins; its losses are spelt out.
-        teacher_layers: How many layers the teacher has.
+        recipe: A recipe with explicit losses.
+        teacher_layers: Number of layers of the teacher.
     """
     if recipe.sweep:
         return recipe.sweep
@@ -40,7 +40,7 @@ def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
 
 
 def _loss_weight_ranges(terms: Sequence[Loss]) -> dict[str, RangeConfig]:
-    # What counts is one weight over another: the last one stays.
+    # Only the ratios of the weights matter, so the last one is fixed.
     return {
         f"distill.losses.{i}.weight": RangeConfig(
             low=term.weight / _WEIGHT_RANGE_FACTOR,
@@ -53,11 +53,13 @@ def _loss_weight_ranges(terms: Sequence[Loss]) -> dict[str, RangeConfig]:
 
 
 def suggest_values(trial: "Trial", space: SearchSpace) -> None:
-    """Give a trial its values; what it has already stays. A choice is its JSON: it may be a list.
+    """Suggest a value for each key of the space; values that the trial already has stay.
+
+    Choices are encoded as JSON, because Optuna takes no lists.
 
     Args:
-        trial: Optuna's.
-        space: What varies.
+        trial: Optuna's trial.
+        space: The search space.
     """
     for key, values in space.items():
         if not isinstance(values, RangeConfig):
@@ -69,7 +71,7 @@ def suggest_values(trial: "Trial", space: SearchSpace) -> None:
 
 
 def space_to_json(space: SearchSpace) -> dict[str, Any]:
-    """A space as JSON has it."""
+    """Convert a search space to JSON values."""
     return {
         key: values.model_dump(mode="json") if isinstance(values, RangeConfig) else list(values)
         for key, values in space.items()
@@ -77,38 +79,38 @@ def space_to_json(space: SearchSpace) -> dict[str, Any]:
 
 
 def decode_optuna_params(optuna_params: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's values by their keys, from Optuna's."""
+    """Decode the choices among a trial's values."""
     return {k: json.loads(v) if isinstance(v, str) else v for k, v in optuna_params.items()}
 
 
 def recipe_values_in_space(recipe: Recipe, space: SearchSpace) -> dict[str, Any]:
-    """The recipe's own values, as far as they lie in the space, as Optuna has them."""
-    found: dict[str, Any] = {}
-    whole = recipe.model_dump(mode="json")
+    """Get the recipe's own values that lie in the space, encoded for Optuna."""
+    params: dict[str, Any] = {}
+    recipe_values = recipe.model_dump(mode="json")
     for key, values in space.items():
-        value: Any = whole
+        value: Any = recipe_values
         for part in key.split("."):
             value = value[int(part)] if isinstance(value, list) else (value or {}).get(part)
         if not isinstance(values, RangeConfig):
             text = json.dumps(value)
             if text in map(json.dumps, values):
-                found[key] = text
+                params[key] = text
         elif isinstance(value, int | float) and values.low <= value <= values.high:
-            found[key] = value
-    return found
+            params[key] = value
+    return params
 
 
 def short_parameter_names(keys: Sequence[str], recipe: Recipe) -> dict[str, str]:
-    """Short names of the space's keys: `layers`, `soft_targets temperature`."""
-    found = {}
+    """Shorten the keys of the space for display: `layers`, `soft_targets temperature`."""
+    names = {}
     for key in keys:
         _, *parts = key.split(".")
         if len(parts) == 3 and parts[0] == "losses":
             parts = [(recipe.distill.losses or ())[int(parts[1])].kind, parts[2]]
-        found[key] = " ".join(parts)
-    return found
+        names[key] = " ".join(parts)
+    return names
 
 
 def format_value(value: Any) -> str:
-    """A value in a table."""
+    """Format a hyperparameter for display."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)

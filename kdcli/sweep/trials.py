@@ -1,4 +1,4 @@
-"""What is known of a sweep's trials, and which of them are worth keeping."""
+"""The trials of a sweep, and which of them to prune and to keep."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -10,12 +10,12 @@ TrialState = Literal["running", "done", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class StudentSize:
-    """How large a student is, by what can be counted: each of these makes it slower or larger.
+    """The counted costs of a student.
 
     Attributes:
-        layers: That a token goes through.
-        parameters: All of them.
-        flops_per_token: Operations of a forward pass for each token.
+        layers: Number of layers that a token passes through.
+        parameters: Number of parameters.
+        flops_per_token: Floating-point operations of a forward pass per token.
     """
 
     layers: int
@@ -23,7 +23,7 @@ class StudentSize:
     flops_per_token: float
 
     def no_larger_than(self, other: "StudentSize") -> bool:
-        """Whether it is no larger than another in any respect."""
+        """Whether no cost is larger than the other's."""
         return (
             self.layers <= other.layers
             and self.parameters <= other.parameters
@@ -33,17 +33,17 @@ class StudentSize:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial, as far as it got.
+    """The state of a trial.
 
     Attributes:
         number: Counted from 0.
-        state: Pruned is one that was given up for being worse than others; failed is one whose
-            settings can't be trained with.
-        settings: The values it tries, by the recipe's keys.
-        shape: Of its student; None where the settings make no student.
-        epochs: Validation accuracy after each epoch, by the epoch's number from 1.
-        accuracy: The student's on validation; None where it isn't done.
-        why: What is wrong with a failed one.
+        state: A pruned trial was stopped because it was worse than others; a failed one has
+            hyperparameters that kd can't train with.
+        settings: Its hyperparameters, by recipe key.
+        shape: Size of its student; None where the hyperparameters make no student.
+        epochs: Validation accuracy after each epoch, counted from 1.
+        accuracy: Validation accuracy of the student; None until the trial is done.
+        why: Reason of the failure.
     """
 
     number: int
@@ -56,12 +56,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Name of the trial in messages and tables."""
         return f"trial {self.number}"
 
     @property
     def folder(self) -> str:
-        """Its run's folder, in the sweep's."""
+        """Name of its run folder, inside the sweep's."""
         return f"trial-{self.number}"
 
 
@@ -69,16 +69,16 @@ _MIN_COMPARED_TRIALS = 4
 
 
 def should_prune(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Trial]) -> bool:
-    """Whether to give a trial up: it is worse than the median of others no larger.
+    """Whether a trial is worse than the median of trials whose student is no larger.
 
-    This is the median rule (Golovin et al., 2017, Google Vizier, section 3.2.2) among the
-    students that it would have to beat: a smaller one needn't be as accurate as a larger.
+    This is the median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2), limited to
+    the students that it would have to beat: a small student may be less accurate than a large one.
 
     Args:
-        trial: It has a shape.
-        epoch: That it is through.
-        accuracy: On validation, after it.
-        trials: All of the sweep.
+        trial: A trial with the size of its student.
+        epoch: The epoch that has ended.
+        accuracy: Validation accuracy after that epoch.
+        trials: All trials of the sweep.
     """
     others = sorted(
         other.epochs[epoch]

@@ -1,4 +1,4 @@
-"""A worker of a sweep: it takes trial after trial and runs each as far as the trained student."""
+"""A worker of a sweep: claims trials and runs each up to the trained student."""
 
 import multiprocessing
 import time
@@ -26,16 +26,16 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What the workers of a sweep are to do.
+    """Configuration of a sweep, shared by its workers.
 
     Attributes:
-        recipe: What holds for all trials.
-        space: What varies.
-        folder: The sweep's.
-        max_trials: How many there are to be in all.
-        deadline: When no trial is begun any more, by `time.time`; None is never.
+        recipe: The recipe that all trials start from.
+        space: The search space.
+        folder: The sweep's folder.
+        max_trials: Number of trials in all.
+        deadline: Time (`time.time`) after which no trial starts; None for no limit.
         allow_pickle: Whether weights may be a pickle.
-        checkpoint_every: How often training writes a checkpoint.
+        checkpoint_every: Interval of training checkpoints.
     """
 
     recipe: Recipe
@@ -48,12 +48,12 @@ class SweepConfig:
 
 
 class SweepWorker:
-    """Works at one trial at a time.
+    """Runs one trial at a time.
 
     Args:
-        config: What is to be done.
-        inputs: The data and the teacher's shape; looked at where they are left out.
-        reporter: Told of each trial.
+        config: The sweep's configuration.
+        reporter: Receives the progress of each trial.
+        inputs: The validated data and teacher; validated here if left out.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class SweepWorker:
         self._reported_trials = {trial.number for trial in self._finished_trials()}
 
     def run_trials(self, *, wait_for_others: bool) -> None:
-        """Take trials until there are none to begin.
+        """Run trials until none is left to start.
 
         Args:
-            wait_for_others: Whether to stay until those of other workers are through, so as to take over the
-                trial of one that breaks off.
+            wait_for_others: Whether to wait until other workers finish, and to take over the trial
+                of a worker that dies.
 
         Raises:
-            KdError: The data or the machine failed, or the user stopped it; what is finished stays,
-                and a trial that wasn't is gone on with by the next one who works here.
+            KdError: The data or the machine failed, or the user stopped the sweep. Finished trials
+                stay, and the next worker resumes the unfinished one.
         """
         while True:
             _stop_if_parent_died()
@@ -107,40 +107,40 @@ class SweepWorker:
         self.reporter.finish(name, outcome, time.monotonic() - start)
 
     def _run_trial(self, claim: ClaimedTrial) -> str:
-        order, number = self.config, claim.trial.number
+        config, number = self.config, claim.trial.number
         try:
-            recipe = recipe_for_trial(order.recipe, claim.hyperparameters, f"trial {number}")
-            shape = self._student_size(recipe)
+            recipe = recipe_for_trial(config.recipe, claim.hyperparameters, f"trial {number}")
+            size = self._student_size(recipe)
         except UserError as error:
             return self._record_failure(claim, error)
-        claim.record_student_size(shape)
-        headline = self.inputs.dataset_splits.task.primary_metric
+        claim.record_student_size(size)
+        primary_metric = self.inputs.dataset_splits.task.primary_metric
         listener = _PruningReporter(
-            self.reporter, self.study, claim, recipe.distill.epochs, headline
+            self.reporter, self.study, claim, recipe.distill.epochs, primary_metric
         )
         try:
             run = run_pipeline(
                 recipe,
-                order.folder / f"trial-{number}",
+                config.folder / f"trial-{number}",
                 listener,
                 "distill",
-                allow_pickle=order.allow_pickle,
-                checkpoint_every=order.checkpoint_every,
+                allow_pickle=config.allow_pickle,
+                checkpoint_every=config.checkpoint_every,
             )
         except _TrialPrunedError:
             self.study.prune_or_fail_trial(claim)
             return "pruned"
         except UserError as error:
-            # Before it trains, its settings aren't to blame: the others would fail as well.
+            # An error before training is not due to the hyperparameters: all trials would fail.
             if not listener.training:
                 raise
             return self._record_failure(claim, error)
-        self.study.complete_trial(claim, _validation_score(run, recipe, headline), shape)
+        self.study.complete_trial(claim, _validation_score(run, recipe, primary_metric), size)
         return "done"
 
     def _record_failure(self, claim: ClaimedTrial, error: UserError) -> str:
         self.study.prune_or_fail_trial(claim, error.message)
-        self.reporter.info(f"trial {claim.trial.number} has failed: {error.message}")
+        self.reporter.info(f"trial {claim.trial.number} failed: {error.message}")
         return "failed"
 
     def _student_size(self, recipe: Recipe) -> StudentSize:
@@ -169,11 +169,11 @@ def _validation_score(run: RunFolder, recipe: Recipe, primary_metric: str) -> fl
 
 
 class _TrialPrunedError(Exception):
-    """This trial isn't worth its time."""
+    """The trial is pruned."""
 
 
 class _PruningReporter(SilentReporter):
-    """Hears a trial's epochs, and breaks it off where it is hopeless; shows its steps alone."""
+    """Records a trial's epochs, prunes it if it is worse than others, and shows its steps only."""
 
     def __init__(
         self,
@@ -201,13 +201,13 @@ class _PruningReporter(SilentReporter):
     def _record_epoch(self, epoch: int, accuracy: float) -> None:
         self.claim.record_epoch(epoch, accuracy)
         trials = self.study.trials()
-        own = next(trial for trial in trials if trial.number == self.claim.trial.number)
-        if epoch < self.epochs and should_prune(own, epoch, accuracy, trials):
+        current = next(trial for trial in trials if trial.number == self.claim.trial.number)
+        if epoch < self.epochs and should_prune(current, epoch, accuracy, trials):
             raise _TrialPrunedError
 
 
 def _stop_if_parent_died() -> None:
-    """A helper whose sweep was killed doesn't go on by itself."""
+    """Stop a worker process whose sweep was killed."""
     parent: Any = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        raise RunInterruptedError("The sweep that this worker belongs to is gone.")
+        raise RunInterruptedError("The sweep of this worker has ended.")
