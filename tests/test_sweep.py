@@ -237,8 +237,8 @@ def test_a_student_that_can_t_be_is_told_before_any_work(place, refuses):
     ("target", "says"),
     [
         ("0.9", "--target 0.9 is not of the form"),
-        ("macro_f1=0.9", "accuracy on validation alone"),
-        ("test.accuracy=0.9", "accuracy on validation alone"),
+        ("macro_f1=0.9", "--target macro_f1=0.9"),
+        ("test.accuracy=0.9", "--target test.accuracy=0.9"),
     ],
 )
 def test_a_wrong_target_is_told_before_any_work(place, refuses, target, says):
@@ -333,7 +333,7 @@ def test_the_frontier_forgives_noise_in_time_and_nothing_else():
 def test_starting_over_waits_for_nobody_and_disturbs_nobody(tmp_path):
     (tmp_path / "trial-1").mkdir()
     (tmp_path / "sweep.db").touch()
-    with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="trial-1|running in"):
+    with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="running in"):
         optuna_study.delete_sweep_files(tmp_path)
     assert (tmp_path / "trial-1").is_dir()
     optuna_study.delete_sweep_files(tmp_path)
