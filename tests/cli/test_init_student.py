@@ -63,7 +63,7 @@ def test_a_recipe_s_cut_gives_way_to_one_that_is_asked_for():
         (["--layers", "3", "--keep", "0,1"], "takes one of"),
         (["--layers", "3", "--strategy", "best"], "--strategy best: student.strategy must be"),
         (["--strategy", "first"], "no number of layers"),
-        (["--layers", "3", "--strategy", "measured"], "Name them: --data"),
+        (["--layers", "3", "--strategy", "measured"], "Give them: --data"),
         (["--decoder-layers", "1"], "no decoder"),
         (["--layers", "3", "--data", "nowhere.csv"], "nowhere.csv"),
     ],
