@@ -74,7 +74,7 @@ def finished(place):
     return folder, "".join(seen), done.stderr, json.loads(done.stdout)
 
 
-def test_a_killed_sweep_goes_on_and_repeats_no_finished_trial(finished):
+def test_resume_after_kill_repeats_no_finished_trial(finished):
     _, before, after, document = finished
     assert "trial 0: done" in before
     assert "trial 0:" not in after
@@ -85,7 +85,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_trial(finished):
     assert f"trial 1: learning_rate {wanted}," in after
 
 
-def test_no_two_trials_try_the_same(finished):
+def test_trials_have_distinct_hyperparameters(finished):
     tried = [tuple(trial["settings"].values()) for trial in finished[3]["trials"]]
     assert len(set(tried)) == 4
     assert finished[3]["trials"][0]["settings"]["distill.learning_rate"] == 1e-3, "the recipe's own"
@@ -98,7 +98,7 @@ def test_trials_share_one_teacher(finished, place):
         assert (place / point["run"] / "teacher/model.safetensors").samefile(teacher)
 
 
-def test_what_nobody_would_choose_is_deleted(finished):
+def test_dominated_trials_are_deleted(finished):
     folder, *_, document = finished
     kept = {point["name"].replace(" ", "-") for point in document["timed"]} - {"teacher"}
     assert {path.name for path in folder.glob("trial-*")} == kept
@@ -119,7 +119,7 @@ def test_the_chosen_recipe_runs_without_training_again(finished):
     assert chosen["accuracy"] == max(point["accuracy"] for point in document["timed"][1:])
 
 
-def test_the_same_again_trains_and_times_nothing(finished, place, monkeypatch):
+def test_finished_sweep_trains_and_times_nothing(finished, place, monkeypatch):
     monkeypatch.chdir(place)
     again = in_process(place, "--trials", 4, "--json")
     assert json.loads(again.stdout) == finished[3]
@@ -128,7 +128,7 @@ def test_the_same_again_trains_and_times_nothing(finished, place, monkeypatch):
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_a_target_picks_the_smallest_that_holds_it(finished, place, within, monkeypatch):
+def test_target_chooses_the_cheapest_student_that_reaches_it(finished, place, within, monkeypatch):
     monkeypatch.chdir(place)
     points = finished[3]["frontier"]
     lowest = min(point["accuracy"] for point in points)
@@ -146,7 +146,7 @@ def test_a_target_picks_the_smallest_that_holds_it(finished, place, within, monk
         assert not (finished[0] / "best.yaml").exists()
 
 
-def test_the_picture_stands_alone(finished):
+def test_plot_is_self_contained(finished):
     picture = (finished[0] / "frontier.svg").read_text()
     assert "var(--" not in picture
     assert "Validation accuracy" in picture
@@ -173,7 +173,7 @@ def test_two_workers_and_a_second_command_share_the_trials(place):
     assert set(states) <= {"COMPLETE", "PRUNED"}
 
 
-def test_ctrl_c_says_how_to_go_on_and_ends_the_helpers(place):
+def test_ctrl_c_ends_the_workers_and_hints_at_resuming(place):
     long = ("--set", "distill.epochs=500", "--trials", "9", "--workers", "2", "-o", "stopped")
     with start(place, *long) as process:
         for line in process.stderr:
@@ -192,7 +192,7 @@ def test_ctrl_c_says_how_to_go_on_and_ends_the_helpers(place):
         FileLock(place / f"stopped/.trial-{number}.lock").acquire(blocking=False)
 
 
-def test_settings_that_cannot_be_trained_with_fail_alone(place):
+def test_untrainable_hyperparameters_fail_one_trial(place):
     rates = "sweep={distill.learning_rate: [0.001, 1.0e+30]}"
     done = in_process(place, "-o", place / "wild", "--trials", 4, "--set", rates, "--json")
     assert done.exit_code == 0, done.output
@@ -219,13 +219,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("wrong", MISTAKES)
-def test_a_wrong_space_is_one_sentence(place, wrong):
+def test_invalid_search_space_is_refused(place, wrong):
     with pytest.raises(RecipeError, match=r"sweep") as refused:
         load_recipe(str(place / "recipe.yaml"), [wrong])
     assert MISTAKES[wrong] in str(refused.value)
 
 
-def test_a_student_that_can_t_be_is_told_before_any_work(place, refuses):
+def test_impossible_student_is_refused_before_any_work(place, refuses):
     said = refuses(
         "sweep", place / "recipe.yaml", "--set", "sweep.student.layers=[2, 9]", "-o", "x"
     )
@@ -241,11 +241,11 @@ def test_a_student_that_can_t_be_is_told_before_any_work(place, refuses):
         ("test.accuracy=0.9", "--target test.accuracy=0.9"),
     ],
 )
-def test_a_wrong_target_is_told_before_any_work(place, refuses, target, says):
+def test_invalid_target_is_refused_before_any_work(place, refuses, target, says):
     assert says in refuses("sweep", place / "recipe.yaml", "--target", target)
 
 
-def test_a_damaged_database_is_one_sentence(place, tmp_path):
+def test_damaged_database_is_refused(place, tmp_path):
     (tmp_path / "sweep.db").write_bytes(b"nothing of the sort" * 99)
     done = in_process(place, "-o", tmp_path)
     assert done.exit_code == 2
@@ -253,12 +253,12 @@ def test_a_damaged_database_is_one_sentence(place, tmp_path):
     assert "This is a bug" not in done.stderr
 
 
-def test_without_optuna_one_sentence_says_how_to_get_it(place, refuses, monkeypatch):
+def test_missing_optuna_names_the_extra(place, refuses, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "pip install 'kdcli[sweep]'" in refuses("sweep", place / "recipe.yaml")
 
 
-def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place):
+def test_default_space_follows_losses_and_teacher_depth(place):
     recipe = load_recipe(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
     usual = search_space.default_or_stated_space(recipe.with_default_losses(SINGLE_LABEL), 12)
     assert usual["student.layers"] == (3, 4, 6, 8)
@@ -271,7 +271,7 @@ def test_the_usual_space_is_the_recipe_s_own_terms_and_the_teacher_s_depth(place
             recipe_for_trial(recipe, {key: value})
 
 
-def test_models_to_choose_from_count_from_the_recipe_s_file(place, tmp_path, tiny_backbone):
+def test_model_choices_are_relative_to_the_recipe_file(place, tmp_path, tiny_backbone):
     (tmp_path / "small").symlink_to(tiny_backbone)
     written = json.loads((place / "recipe.yaml").read_text())
     written["sweep"] = {"student.model": ["./small", "some/where"]}
@@ -287,7 +287,7 @@ def tried(number, accuracy, shape=SMALL, epochs=None):
     return Trial(number, "done", {}, shape, epochs or {1: accuracy}, accuracy)
 
 
-def test_a_trial_is_pruned_by_those_no_larger_alone():
+def test_trial_is_compared_with_no_larger_students_only():
     smaller = [tried(n, 0.5 + n / 100) for n in range(4)]
     larger = [replace(trial, shape=LARGE, number=trial.number + 4) for trial in smaller]
     own = Trial(9, "running", {}, SMALL, {1: 0.5})
@@ -299,7 +299,7 @@ def test_a_trial_is_pruned_by_those_no_larger_alone():
     assert not trials.should_prune(own, 2, 0.1, smaller), "none of them got so far"
 
 
-def test_kept_is_what_no_other_beats():
+def test_non_dominated_trials():
     found = [
         tried(0, 0.8),
         tried(1, 0.9),
@@ -311,7 +311,7 @@ def test_kept_is_what_no_other_beats():
     assert [trial.number for trial in trials.non_dominated_trials(found)] == [1, 4]
 
 
-def test_the_frontier_forgives_noise_in_time_and_nothing_else():
+def test_pareto_frontier_tolerates_latency_noise_only():
     points = {
         p.name: p
         for p in (
@@ -330,7 +330,7 @@ def test_the_frontier_forgives_noise_in_time_and_nothing_else():
     assert pareto.choose_student(best, 0.91) is None
 
 
-def test_starting_over_waits_for_nobody_and_disturbs_nobody(tmp_path):
+def test_fresh_refuses_while_a_worker_runs(tmp_path):
     (tmp_path / "trial-1").mkdir()
     (tmp_path / "sweep.db").touch()
     with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="running in"):
@@ -340,7 +340,7 @@ def test_starting_over_waits_for_nobody_and_disturbs_nobody(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == []
 
 
-def test_a_folder_of_any_name_can_hold_the_study(tmp_path):
+def test_study_works_in_a_folder_of_any_name(tmp_path):
     folder = tmp_path / "a ?b#c%20d&e=f"
     folder.mkdir()
     varies = {"distill.epochs": (1, 2)}
@@ -357,12 +357,12 @@ def test_a_folder_of_any_name_can_hold_the_study(tmp_path):
     assert [(t.state, t.why) for t in again.trials()] == [("failed", "it is bad")]
 
 
-def test_a_space_goes_through_the_file_and_back(place):
+def test_search_space_survives_yaml(place):
     recipe = load_recipe(str(place / "recipe.yaml"))
     assert config_from_overrides(Recipe, [], recipe.model_dump(mode="json")) == recipe
 
 
-def test_the_target_is_a_gate_on_validation():
+def test_parse_target():
     assert pareto.parse_target("validation.accuracy=0.5").limit == 0.5
     with pytest.raises(UsageError):
         pareto.parse_target("accuracy.low=0.5")

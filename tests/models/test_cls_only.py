@@ -1,4 +1,4 @@
-"""A head that reads the first token alone: less work, the same logits, the same gradients."""
+"""The last layer on the first token only: less work, the same logits and gradients."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def rows_computed(model):
 
 
 @pytest.mark.parametrize("model", READ_ONE, ids=name)
-def test_the_last_layer_computes_one_token_and_the_logits_stay(model):
+def test_last_layer_computes_one_token_with_the_same_logits(model):
     model.eval()
     tokens, whole = rows_computed(model)
     assert tokens == 4
@@ -63,7 +63,7 @@ def test_the_last_layer_computes_one_token_and_the_logits_stay(model):
 
 
 @pytest.mark.parametrize("model", READ_ONE, ids=name)
-def test_the_gradients_stay(model):
+def test_gradients_are_unchanged(model):
     found = []
     for less in (False, True):
         model.zero_grad()
@@ -73,7 +73,7 @@ def test_the_gradients_stay(model):
     torch.testing.assert_close(*found)
 
 
-def test_the_mode_of_the_model_stays():
+def test_training_mode_is_restored():
     model = READ_ONE[0].train()
     with last_layer_cls_only(model):
         assert model.training
@@ -90,7 +90,7 @@ class MeanHead(torch.nn.Module):
         return self.out(features.mean(1))
 
 
-def test_a_head_that_reads_more_gets_all():
+def test_head_that_reads_all_tokens_disables_it():
     model = RobertaForSequenceClassification(RobertaConfig(**SMALL)).eval()
     model.classifier = MeanHead()
     whole = model(**BATCH).logits
@@ -109,6 +109,6 @@ def test_a_head_that_reads_more_gets_all():
     ],
     ids=name,
 )
-def test_another_architecture_is_left_as_it_is(model):
+def test_other_architectures_are_left_unchanged(model):
     with last_layer_cls_only(model.eval()) as less:
         assert not less

@@ -25,7 +25,7 @@ PADDING = {
 }
 
 
-def test_every_text_classifier_of_transformers_is_here():
+def test_table_lists_every_text_classifier_of_transformers():
     names = set(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
     unknown = names - {*ARCHITECTURES, *LEFT_OUT}
     if unknown and Version(transformers.__version__) >= Version("5.25"):
@@ -50,7 +50,7 @@ def test_a_decoder_may_be_saved_with_any_padding(kind, padding, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*OFFSET, *UNLIMITED, "mpt", "ctrl"])
-def test_a_tokenizer_that_knows_no_limit(kind, tmp_path):
+def test_tokenizer_without_length_limit(kind, tmp_path):
     assert outcome(evaluated, kind, tmp_path, limit=UNSET) == EQUAL
 
 
@@ -72,7 +72,7 @@ def test_embeddings_tied_or_not(kind, tied, tmp_path):
     assert outcome(evaluated, kind, tmp_path, tie_word_embeddings=tied) == EQUAL
 
 
-def test_a_wrong_answer_would_be_noticed(tmp_path, monkeypatch):
+def test_wrong_logits_are_detected(tmp_path, monkeypatch):
     # kd is made to read texts from their ends, which plain transformers doesn't.
     monkeypatch.setattr("kdcli.data.tokenization.tokenize.TRUNCATION_SIDES", {None: "left"})
     with pytest.raises(Wrong, match="in texts of"):

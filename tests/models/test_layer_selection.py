@@ -1,4 +1,4 @@
-"""Which layers are kept."""
+"""Selection of the layers to keep."""
 
 from itertools import pairwise
 
@@ -35,12 +35,12 @@ def one(depth):
         ({"layers": 2, "strategy": "last"}, 6, (4, 5)),
     ],
 )
-def test_which_layers_are_kept(spec, depth, kept):
+def test_selected_layers(spec, depth, kept):
     assert layer_selection.select_layers(StudentConfig(**spec), one(depth)) == (kept,)
 
 
 @pytest.mark.parametrize("depth", range(2, 49))
-def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
+def test_spaced_layers_include_both_ends_evenly(depth):
     for count in range(2, depth + 1):
         kept = layer_selection.evenly_spaced_layers(count, depth)
         gaps = {after - before for before, after in pairwise(kept)}
@@ -60,7 +60,7 @@ def test_spaced_layers_hold_both_ends_and_lie_evenly(depth):
         ({"decoder_layers": 1, "strategy": "last"}, ((0, 2, 4), (3,))),
     ],
 )
-def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
+def test_decoder_follows_encoder_unless_it_has_its_own_keys(spec, kept):
     assert layer_selection.select_layers(StudentConfig(**spec), BOTH) == kept
 
 
@@ -74,12 +74,12 @@ def test_a_decoder_is_cut_as_its_encoder_is_or_as_is_said(spec, kept):
         ({"decoder_keep": (0,)}, one(6), "decoder_keep: the teacher has one stack"),
     ],
 )
-def test_a_layer_that_isn_t_there_is_refused(spec, stacks, says):
+def test_missing_layer_is_refused(spec, stacks, says):
     with pytest.raises(ModelError, match=says):
         layer_selection.select_layers(StudentConfig(**spec), stacks)
 
 
-def test_measured_layers_are_asked_for_by_stack_and_number():
+def test_measured_selection_is_called_per_stack():
     asked = []
 
     def measured(stack, count):
@@ -103,6 +103,6 @@ def test_measured_layers_are_asked_for_by_stack_and_number():
         ({"model": "x", "architecture": "distilbert"}, "only where it is cut"),
     ],
 )
-def test_contradictions_are_refused(spec, says):
+def test_contradicting_keys_are_refused(spec, says):
     with pytest.raises(ValueError, match=says):
         StudentConfig(**spec)

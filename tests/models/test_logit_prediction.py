@@ -1,4 +1,4 @@
-"""A whole split's outputs are those of its texts one by one."""
+"""Logits of batches equal those of single texts."""
 
 import copy
 
@@ -14,7 +14,7 @@ from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import create_collator
 
 
-def test_sorting_and_padding_change_nothing(tiny_teacher, help_desk):
+def test_batched_logits_equal_those_of_single_texts(tiny_teacher, help_desk):
     model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
     texts = help_desk["test"]["text"][:40]
     encoded = tokenize_dataset(Dataset.from_dict({"text": texts}), tokenizer, 64)
@@ -34,7 +34,7 @@ def test_sorting_and_padding_change_nothing(tiny_teacher, help_desk):
     ],
     ids=["distilbert", "gpt2"],
 )
-def test_so_it_is_with_models_that_read_a_batch_otherwise(config, reads, tokenizer, help_desk):
+def test_batched_logits_equal_single_ones_for_other_inputs(config, reads, tokenizer, help_desk):
     config = copy.deepcopy(config)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def test_so_it_is_with_models_that_read_a_batch_otherwise(config, reads, tokeniz
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
 
 
-def test_it_tells_how_far_it_is(tiny_teacher, help_desk):
+def test_progress_counts_rows(tiny_teacher, help_desk):
     model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
     encoded = tokenize_dataset(
         Dataset.from_dict({"text": help_desk["test"]["text"][:10]}), tokenizer, 64

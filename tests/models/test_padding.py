@@ -1,4 +1,4 @@
-"""A padded batch gives each text the logits that plain transformers gives it alone."""
+"""A padded batch gives each text the logits that it gets alone in plain transformers."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def tiny_gpt2(pad):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pad", [0, 1, -1, None, 8])
-def test_a_decoder_finds_the_last_token_whatever_it_takes_for_padding(pad, side, tmp_path):
+def test_decoder_reads_the_last_token_for_every_padding(pad, side, tmp_path):
     tokenizer = word_tokenizer(WORDS, padding_side=side)
     folder = saved(tiny_gpt2(pad), tokenizer, tmp_path / "gpt2", spread=5.0)
     found, model, own = as_kd_reads(folder, SHORT)
@@ -107,7 +107,7 @@ def test_a_decoder_finds_the_last_token_whatever_it_takes_for_padding(pad, side,
             np.testing.assert_allclose(model(**inputs).logits.numpy(), found, atol=1e-4)
 
 
-def test_the_end_of_text_token_may_be_padding_and_end_each_text(tmp_path):
+def test_end_of_text_token_as_padding(tmp_path):
     tokenizer = with_end(WORDS)
     tokenizer.pad_token = "</s>"
     config = LlamaConfig(vocab_size=11, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
@@ -118,7 +118,7 @@ def test_the_end_of_text_token_may_be_padding_and_end_each_text(tmp_path):
     assert own.pad_token != "</s>"
 
 
-def test_an_architecture_that_pads_on_the_left_keeps_it(tmp_path):
+def test_left_padding_is_kept(tmp_path):
     config = XLNetConfig(vocab_size=9, d_model=16, n_layer=2, n_head=2, d_inner=32,
                          pad_token_id=0)  # fmt: skip
     tokenizer = word_tokenizer(WORDS, padding_side="right")
@@ -129,7 +129,7 @@ def test_an_architecture_that_pads_on_the_left_keeps_it(tmp_path):
 
 
 @pytest.mark.parametrize("lengths", [(300, 700), (3, 700)], ids=["long", "mixed"])
-def test_sparse_attention_stays_sparse_and_short_texts_are_read_in_full(lengths, tmp_path):
+def test_block_sparse_attention_survives_short_texts(lengths, tmp_path):
     random = np.random.default_rng(0)
     config = BigBirdConfig(vocab_size=9, block_size=8, num_random_blocks=1, num_hidden_layers=3,
                            hidden_size=32, num_attention_heads=2, intermediate_size=32,
@@ -152,7 +152,7 @@ def with_end(words):
     return tokenizer
 
 
-def test_so_does_that_of_an_encoder_decoder(tmp_path):
+def test_block_sparse_attention_of_an_encoder_decoder(tmp_path):
     random = np.random.default_rng(0)
     each = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
     sizes = {f"{part}_{name}": each[name] for part in ("encoder", "decoder") for name in each}
@@ -165,7 +165,7 @@ def test_so_does_that_of_an_encoder_decoder(tmp_path):
     agree(found, one_by_one(folder, texts))
 
 
-def test_a_convolution_over_the_padding_gets_none(tmp_path):
+def test_convolutional_model_gets_batches_of_one_length(tmp_path):
     config = ConvBertConfig(vocab_size=9, hidden_size=32, num_hidden_layers=2, intermediate_size=32,
                             num_attention_heads=2, embedding_size=32)  # fmt: skip
     folder = saved(config, word_tokenizer(WORDS), tmp_path / "convbert", spread=5.0)
@@ -173,7 +173,7 @@ def test_a_convolution_over_the_padding_gets_none(tmp_path):
     agree(found, one_by_one(folder, SHORT))
 
 
-def test_a_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
+def test_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
     config = RobertaConfig(vocab_size=9, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
                            num_attention_heads=2, max_position_embeddings=40)  # fmt: skip
     folder = saved(config, word_tokenizer(WORDS), tmp_path / "model", spread=5.0)
@@ -198,7 +198,7 @@ def test_texts_beyond_the_position_table_are_refused_by_length(tmp_path):
     assert "1 to 50 tokens" in refused.value.message
 
 
-def test_a_student_takes_its_tokenizers_padding(tmp_path):
+def test_student_adopts_the_tokenizers_padding_token(tmp_path):
     tokenizer = word_tokenizer(WORDS)
     model = AutoModelForSequenceClassification.from_config(tiny_gpt2(1))
     adopt_tokenizer_pad_token(model, tokenizer)

@@ -1,4 +1,4 @@
-"""The longest text that a model can number is found without running it."""
+"""The maximum length is found without running the model."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def reads(model, tokens):
 
 
 @pytest.mark.parametrize("config", NUMBERED, ids=lambda config: config.model_type)
-def test_the_limit_is_the_longest_text_that_the_model_reads(config):
+def test_max_length_is_the_longest_readable_text(config):
     model = AutoModelForSequenceClassification.from_config(config).eval()
     limit = get_max_length(model, Unlimited(), None)
     assert reads(model, limit)
@@ -75,7 +75,7 @@ def test_the_limit_is_the_longest_text_that_the_model_reads(config):
 
 
 @pytest.mark.parametrize("config", UNLIMITED, ids=lambda config: config.model_type)
-def test_without_positions_the_tokenizer_can_count_to_the_limit(config, tokenizer):
+def test_no_length_limit_without_position_embeddings(config, tokenizer):
     model = AutoModelForSequenceClassification.from_config(config)
     limit = get_max_length(model, Unlimited(), None)
     assert len(tokenizer("my parcel " * 50, truncation=True, max_length=limit)["input_ids"]) > 64

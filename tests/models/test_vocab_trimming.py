@@ -1,4 +1,4 @@
-"""A smaller vocabulary reads its texts as before, and can still spell any other."""
+"""A trimmed vocabulary keeps the tokens of its texts, and can spell any other."""
 
 import json
 
@@ -219,7 +219,7 @@ def logits(model, tokenizer, texts):
         ).logits
 
 
-def test_its_texts_are_the_same_tokens_and_logits(whole, cut, texts):
+def test_texts_keep_tokens_and_logits(whole, cut, texts):
     model, tokenizer = whole
     smaller, own, _ = cut
     for text in texts:
@@ -229,7 +229,7 @@ def test_its_texts_are_the_same_tokens_and_logits(whole, cut, texts):
     )
 
 
-def test_nothing_becomes_unknown_or_lost(whole, cut, others):
+def test_other_texts_stay_spellable(whole, cut, others):
     _, tokenizer = whole
     _, own, _ = cut
     for text in others:
@@ -239,7 +239,7 @@ def test_nothing_becomes_unknown_or_lost(whole, cut, others):
         assert len(set(decoded)) == 1, text
 
 
-def test_every_piece_can_be_reached_as_before(whole, cut):
+def test_every_kept_token_can_still_be_produced(whole, cut):
     def alone(tokenizer, piece):
         model = tokenizer.backend_tokenizer.model
         return [token.value for token in model.tokenize(piece.removesuffix("</w>"))]
@@ -251,7 +251,7 @@ def test_every_piece_can_be_reached_as_before(whole, cut):
     assert [piece for piece in reached if alone(own, piece) != [piece]] == []
 
 
-def test_ids_are_counted_anew_and_everything_follows(whole, cut):
+def test_ids_are_renumbered_everywhere(whole, cut):
     model, tokenizer = whole
     smaller, own, kept = cut
     assert len(kept) < 0.85 * len(tokenizer)
@@ -268,7 +268,7 @@ def test_ids_are_counted_anew_and_everything_follows(whole, cut):
         assert (None if was is None else kept.index(was)) == now, name
 
 
-def test_a_pair_is_read_as_before(whole, cut, texts):
+def test_text_pairs_keep_their_tokens(whole, cut, texts):
     _, tokenizer = whole
     _, own, kept = cut
     pair = tokenizer(texts[0], texts[1], truncation=True, max_length=30)
@@ -277,7 +277,7 @@ def test_a_pair_is_read_as_before(whole, cut, texts):
     assert dict(smaller) == dict(pair)
 
 
-def test_what_is_left_learns(cut, texts):
+def test_trimmed_model_trains(cut, texts):
     student, own, _ = cut
     batch = own(texts[:2], padding=True, return_tensors="pt")
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -292,7 +292,7 @@ def test_what_is_left_learns(cut, texts):
     assert losses[1] < losses[0]
 
 
-def test_more_pieces_may_stay_the_first_of_the_vocabulary(whole, texts):
+def test_vocab_size_fills_up_in_vocabulary_order(whole, texts):
     model, tokenizer = whole
     needed = vocab_trimming.select_token_ids(tokenizer, model.config, texts)
     size = (len(needed) + len(tokenizer)) // 2
@@ -306,14 +306,14 @@ def test_more_pieces_may_stay_the_first_of_the_vocabulary(whole, texts):
     vocab_trimming.trim_vocabulary(model, tokenizer, texts, kept)
 
 
-def test_with_every_piece_kept_nothing_changes(whole, texts):
+def test_keeping_every_token_changes_nothing(whole, texts):
     model, tokenizer = whole
     same, own = vocab_trimming.trim_vocabulary(model, tokenizer, texts, range(len(tokenizer)))
     assert own.get_vocab() == tokenizer.get_vocab()
     assert torch.equal(logits(same, own, texts), logits(model, tokenizer, texts))
 
 
-def test_placeholders_are_no_frequent_pieces(texts):
+def test_unused_tokens_are_not_kept(texts):
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"[unused{i}]" for i in range(5)), "the", "of"]
     backend = Tokenizer(models.WordPiece({p: i for i, p in enumerate(vocab)}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
@@ -322,7 +322,7 @@ def test_placeholders_are_no_frequent_pieces(texts):
     assert {"the", "of"} <= set(left)
 
 
-def test_more_than_there_is_can_t_stay(whole, texts):
+def test_vocab_size_above_the_tokenizers_is_refused(whole, texts):
     model, tokenizer = whole
     with pytest.raises(ModelError, match="trim_vocab is 40,000, and the tokenizer has"):
         vocab_trimming.select_token_ids(tokenizer, model.config, texts, 40_000)
@@ -335,12 +335,12 @@ def test_a_token_without_an_embedding_is_refused(tokenizer, texts):
         vocab_trimming.trim_vocabulary(model, tokenizer, texts, range(len(tokenizer)))
 
 
-def test_a_tokenizer_written_in_python_is_refused(texts):
+def test_slow_tokenizer_is_refused(texts):
     with pytest.raises(ModelError, match=r"CanineTokenizer\) is written in Python"):
         vocab_trimming.select_token_ids(CanineTokenizer(), CanineConfig(), texts)
 
 
-def test_whole_words_alone_are_refused(texts):
+def test_word_level_vocabulary_is_refused(texts):
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
     with pytest.raises(ModelError, match="a WordLevel vocabulary"):

@@ -1,4 +1,4 @@
-"""What a narrower model keeps is its teacher's, and what it leaves out mattered least."""
+"""A narrower model keeps the teacher's most important units."""
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_with_everything_kept_nothing_changes(kind):
+def test_keeping_every_unit_changes_nothing(kind):
     model = make(CONFIGS[kind])
     units = prunable_units.plan_width_pruning(model, heads=4, ffn=WIDTHS[kind])
     assert units == ()
@@ -114,7 +114,7 @@ def test_with_everything_kept_nothing_changes(kind):
 
 
 @pytest.mark.parametrize("head", [True, False], ids=["logits", "hidden states"])
-def test_what_has_no_effect_goes_and_nothing_is_lost(case, head):
+def test_units_without_effect_are_pruned(case, head):
     model, key, count = case
     (units,) = prunable_units.plan_width_pruning(model, **{key: count // 2})
     size = units.num_units // units.num_groups
@@ -126,7 +126,7 @@ def test_what_has_no_effect_goes_and_nothing_is_lost(case, head):
 
 
 @pytest.mark.parametrize(("kind", "key"), [("qwen3", "heads"), ("t5", "heads"), ("bert", "ffn")])
-def test_worth_is_how_far_the_outputs_move_at_first(kind, key):
+def test_importance_is_the_squared_gradient_of_the_outputs(kind, key):
     model, step = make(CONFIGS[kind]).double(), 1e-5
     (units,) = prunable_units.plan_width_pruning(model, **{key: 2})
     draws = 300
@@ -144,7 +144,7 @@ def test_worth_is_how_far_the_outputs_move_at_first(kind, key):
             assert worth[site][unit] / draws == pytest.approx(moved.item(), rel=0.3)
 
 
-def test_plain_transformers_loads_it_whole(case, tmp_path):
+def test_narrower_model_loads_in_plain_transformers(case, tmp_path):
     model, key, count = case
     smaller = without(model, key, count // 2)
     smaller.save_pretrained(tmp_path)
@@ -156,7 +156,7 @@ def test_plain_transformers_loads_it_whole(case, tmp_path):
     torch.testing.assert_close(logits(loaded.eval()), logits(smaller))
 
 
-def test_it_learns(case):
+def test_narrower_model_trains(case):
     model, key, count = case
     student = without(model, key, count // 2)
     student.config.problem_type = "single_label_classification"
@@ -171,7 +171,7 @@ def test_it_learns(case):
     assert losses[1] < losses[0]
 
 
-def test_heads_and_neurons_go_together():
+def test_heads_and_neurons_are_pruned_together():
     model = make(CONFIGS["qwen3"])
     smaller = width_pruning.prune_width(
         model, prunable_units.plan_width_pruning(model, heads=2, ffn=10), BATCHES, use_logits=True
@@ -191,7 +191,7 @@ def test_heads_and_neurons_go_together():
         (4, 4, 3, [0, 1, 3], [0, 1, 3]),  # none does
     ],
 )
-def test_groups_that_share_keys_and_values_stay_true(heads, groups, keep, left, left_groups):
+def test_key_value_groups_are_pruned_consistently(heads, groups, keep, left, left_groups):
     units = prunable_units.PrunableUnits("heads", heads, keep, groups, 1, {}, {}, ())
     worth = torch.zeros(heads)
     worth[left] = 1.0
@@ -200,7 +200,7 @@ def test_groups_that_share_keys_and_values_stay_true(heads, groups, keep, left, 
     assert found_groups.tolist() == left_groups
 
 
-def test_heads_under_one_position_bias_are_the_same_in_every_layer():
+def test_heads_with_a_shared_position_bias_match_in_all_layers():
     model = make(CONFIGS["t5"])
     (units,) = prunable_units.plan_width_pruning(model, heads=2)
     families = [sites for sites, _ in width_pruning._tied_projections(units)]
@@ -210,7 +210,7 @@ def test_heads_under_one_position_bias_are_the_same_in_every_layer():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in WITH_HEADS])
-def test_heads_that_the_configuration_can_t_say_are_refused(kind):
+def test_heads_without_a_head_dim_key_are_refused(kind):
     model = make(CONFIGS[kind])
     with pytest.raises(ModelError, match=f"student.heads: .*type {kind} "):
         prunable_units.plan_width_pruning(model, heads=2)
@@ -226,24 +226,24 @@ def test_heads_that_the_configuration_can_t_say_are_refused(kind):
         ("llama", {"heads": 3}, "2 heads share keys and values.*a multiple of 2"),
     ],
 )
-def test_what_isn_t_there_can_t_stay(kind, wish, says):
+def test_keeping_more_units_than_exist_is_refused(kind, wish, says):
     with pytest.raises(ModelError, match=says):
         prunable_units.plan_width_pruning(make(CONFIGS[kind]), **wish)
 
 
-def test_what_the_architecture_s_own_checks_refuse_is_said():
+def test_config_check_of_the_architecture_is_reported():
     model = make(LlamaConfig(**GROUPED | {"num_key_value_heads": 1}))
     with pytest.raises(ModelError, match=r"hidden size \(32\) is not a multiple.*\(3\)"):
         prunable_units.plan_width_pruning(model, heads=3)
 
 
-def test_experts_have_no_feed_forward_layer_to_narrow():
+def test_expert_layers_are_refused():
     config = MixtralConfig(num_local_experts=2, **GROUPED)
     with pytest.raises(ModelError, match="type mixtral has no feed-forward layers of one width"):
         prunable_units.plan_width_pruning(make(config), ffn=12)
 
 
-def test_a_cut_that_computes_something_else_is_refused():
+def test_pruning_that_changes_the_computation_is_refused():
     # Its queries are normed over all heads together: fewer of them have another norm.
     model = make(Olmo2Config(**GROUPED))
     with pytest.raises(ModelError, match="a model of type olmo2 computes something else"):
@@ -251,7 +251,7 @@ def test_a_cut_that_computes_something_else_is_refused():
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_fresh_model_is_narrower_and_works(kind):
+def test_scratch_model_is_narrower_and_runs(kind):
     config = CONFIGS[kind]
     smaller = prunable_units.build_scratch_config(config, 16)
     assert smaller.hidden_size == 16
@@ -262,7 +262,7 @@ def test_a_fresh_model_is_narrower_and_works(kind):
     assert make(again).state_dict().keys() == make(smaller).state_dict().keys()
 
 
-def test_a_fresh_model_s_neurons_and_heads_can_be_said():
+def test_scratch_model_takes_heads_and_ffn():
     config = prunable_units.build_scratch_config(CONFIGS["bert"], 20, heads=5, ffn=7)
     assert (config.num_attention_heads, config.intermediate_size) == (5, 7)
     assert prunable_units.build_scratch_config(CONFIGS["bert"], 16).intermediate_size == 12
@@ -277,12 +277,12 @@ def test_a_fresh_model_s_neurons_and_heads_can_be_said():
         ("llama", {"hidden": 20, "heads": 3}, "20.*not a multiple"),
     ],
 )
-def test_a_fresh_model_that_can_t_be_is_refused(kind, wish, says):
+def test_impossible_scratch_model_is_refused(kind, wish, says):
     with pytest.raises(ModelError, match=says):
         prunable_units.build_scratch_config(CONFIGS[kind], **wish)
 
 
-def test_weights_aren_t_needed_to_plan():
+def test_planning_works_on_the_meta_device():
     config = CONFIGS["qwen3"]
     units = prunable_units.plan_width_pruning(
         tensor_slicing.build_meta_model(config), heads=2, ffn=10
