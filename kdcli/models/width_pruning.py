@@ -22,12 +22,11 @@ from torch import Tensor
 
 from kdcli.errors import ModelError
 from kdcli.models import tensor_slicing
+from kdcli.models.batch_inference import Batch
 from kdcli.models.prunable_units import PrunableUnits, build_narrowed_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Batch = Mapping[str, Tensor]
 
 _LAYER_NUMBER = re.compile(r"\.\d+\.")
 _TOLERANCE = 1e-3
