@@ -369,10 +369,14 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
 
 
 def test_who_holds_a_run_is_said(parts, own):
-    code = (
-        "import sys, time; from pathlib import Path; from kdcli.pipeline.locks import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', file=sys.stderr); time.sleep(60)\n"
-    )
+    code = """
+import sys, time
+from pathlib import Path
+from kdcli.pipeline.locks import run_folder_lock
+with run_folder_lock(Path(sys.argv[1])):
+    print("held", file=sys.stderr)
+    time.sleep(60)
+"""
     with forked.start("-c", code, own) as other:
         assert other.stderr.readline() == "held\n"
         with pytest.raises(UsageError, match=f"process {other.pid} on .*, since 20"):
