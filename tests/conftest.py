@@ -24,6 +24,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from pathlib import Path
 
 # The process that hands out the tests to others runs none: fixtures import what is heavy.
+import forked
 import helpers
 import properties  # noqa: F401 - sets hypothesis up
 import pytest
@@ -31,6 +32,12 @@ from filelock import FileLock
 
 from kdcli.recipe.loading import shipped_recipes_folder
 from kdcli.sanitize import printable
+
+
+def pytest_configure(config):
+    """Share the interpreter that forks among the workers; it imports nothing before it is asked."""
+    if getattr(config.option, "numprocesses", None):
+        forked.share()
 
 
 def pytest_unconfigure():

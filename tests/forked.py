@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import shutil
 import signal
 import socket
@@ -168,19 +169,63 @@ def kd(*arguments: object, **options: object) -> subprocess.CompletedProcess[str
     return python("-m", "kdcli", *arguments, **options)
 
 
-# Below: who forks. A first interpreter forks one that has the libraries, and that for each
-# environment of the Hub one that has what looks at it. Each ends when nobody can ask it any more.
+# Below: who forks. A first interpreter imports the libraries and forks for each process that runs
+# tests; that forks one for each environment of the Hub, which has what looks at it. Each ends when
+# nobody can ask it any more.
+
+_ADDRESS = "KD_TESTS_FORK_SERVER"
+
+
+def share() -> None:
+    """Start the first interpreter for all processes that inherit this one's environment."""
+    if _ADDRESS in os.environ:
+        return
+    address = str(_folder() / "forks")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        _first(listener)
+    os.environ[_ADDRESS] = address
 
 
 @functools.cache
 def _libraries() -> socket.socket:
+    share()
+    ours = socket.socket(socket.AF_UNIX)
+    ours.connect(os.environ[_ADDRESS])
+    return ours
+
+
+_alive: list[socket.socket] = []  # closed when this process ends
+
+
+def _first(listener: socket.socket) -> None:
     ours, theirs = socket.socketpair()
+    _alive.append(ours)
     with theirs:
+        descriptors = [listener.fileno(), theirs.fileno()]
         subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            [sys.executable, __file__, *map(str, descriptors)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=descriptors,
         )  # fmt: skip
-    return _ask(ours, {"serve": _LIBRARIES, "env": dict(os.environ)})
+
+
+def _accept(listener: socket.socket, starter: socket.socket) -> socket.socket:
+    """Fork for each connection; return it in a fork alone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        if starter in select.select([listener, starter], [], [])[0]:
+            os._exit(0)
+        for name in _LIBRARIES:
+            importlib.import_module(name)
+        gc.freeze()
+        connection, _ = listener.accept()
+        if not os.fork():
+            listener.close()
+            starter.close()
+            return connection
+        connection.close()
 
 
 @functools.lru_cache(maxsize=6)
@@ -201,8 +246,6 @@ def _ask(server: socket.socket, request: dict[str, object], *streams: int) -> so
 def _serve(server: socket.socket) -> list[str]:
     """Fork for each request; return in a fork alone, with the arguments of what it is to run."""
     # Nobody waits for a fork, unless it runs something: then a process beside it does.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         asked, given, *_ = socket.recv_fds(server, 1, 3)
         if not asked:
@@ -258,4 +301,4 @@ def _run(how: str, what: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    _run(*_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _run(*_serve(_accept(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))))
