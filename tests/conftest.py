@@ -1,5 +1,6 @@
 """Small real parts that tests share: a tokenizer, models, a data set."""
 
+import gc
 import os
 import re
 import shutil
@@ -68,6 +69,23 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
+def pytest_collection_finish():
+    """Keep the garbage collector off what is imported: each training calls it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Do so after each file, whose tests may have imported more."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            gc.collect()
+            gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give a worker a file at a time, or a test function of a `SHARED` file."""
@@ -85,6 +103,24 @@ def one_timed_batch():
     """Time models by one batch: no test needs exact times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdcli.evaluation.efficiency.latency._NUM_BATCHES", 1)
+        yield
+
+
+# No test here looks at the curves of a report, and each takes a tenth of a second to draw. The
+# report's own tests draw them, and so does every `kd` in a process of its own.
+NO_CURVES = re.compile("tests/(e2e|stages|teachers|pipeline|test_pipeline)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves(request):
+    """Draw nothing in the pages of runs that are made in this process."""
+    if not NO_CURVES.match(request.node.nodeid):
+        yield
+        return
+    from kdcli.report import svg_plots
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg_plots, "line_chart_svg", lambda *_, **__: "")
         yield
 
 
