@@ -30,11 +30,11 @@ class Listener(SilentReporter):
     def __init__(self) -> None:
         self.started, self.said, self.told = [], [], []
 
-    def start(self, stage: str, doing: str) -> None:
+    def start(self, stage: str, description: str) -> None:
         self.started.append(stage)
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         self.said.append(message)
 
-    def advance(self, done: int, total: int, figures: object = None) -> None:
+    def advance(self, done: int, total: int, metrics: object = None) -> None:
         self.told.append((done, total))

@@ -518,7 +518,7 @@ def save(
     it = ARCHITECTURES[kind]
     model = build_model(build_config(kind, **config))
     reader = build_tokenizer(kind, limit or it.limit, **tokenizer)
-    texts = some_texts(8, seed=1, shortest=it.shortest, longest=it.limit)
+    texts = some_texts(5, seed=1, shortest=it.shortest, longest=it.limit)
     cut = {"truncation": True, "max_length": it.limit, "return_tensors": "pt"}
     inputs = [reader(text, **cut) for text in texts]
     spread(model, inputs, remembers=it.remembers)

@@ -145,7 +145,7 @@ class Breaks(SilentReporter):
     def __init__(self, at):
         self.at = at
 
-    def say(self, message):
+    def info(self, message):
         if message.startswith(self.at):
             raise KeyboardInterrupt
 
