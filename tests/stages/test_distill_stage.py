@@ -1,5 +1,7 @@
 """The student learns what lies within the teacher as well, where a recipe asks for it."""
 
+import shutil
+
 import pytest
 import torch
 from datasets import Dataset
@@ -56,6 +58,17 @@ def test_hidden_states_come_nearer_to_the_layers_they_were_cut_from(recipe, tmp_
     assert distances["hidden_mse"] < 0.7 * distances["soft_targets"]
 
 
+@pytest.fixture
+def begun(recipe, make_once, tmp_path):
+    """A run whose student is yet to be trained."""
+
+    def fill(folder):
+        begun = recipe([{"kind": "soft_targets"}])
+        runner.run_pipeline(begun, folder / "run", SilentReporter(), "outputs")
+
+    return shutil.copytree(make_once("undistilled", fill) / "run", tmp_path / "run")
+
+
 # Every loss that asks the teacher, for texts with one label. The models here are 32 wide.
 OWN = {"relations": {"heads": 2}}
 KINDS = (
@@ -72,11 +85,11 @@ KINDS = (
     ],
     ids=[*KINDS, "standardised"],
 )
-def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, tmp_path, loss):
+def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, begun, loss):
     spec = recipe([loss])
     slow = {"learning_rate": 3e-4, "batch_size": 16, "epochs": 3, "dropout": 0.0}
     spec = spec.model_copy(update={"distill": spec.distill.model_copy(update=slow)})
-    run = runner.run_pipeline(spec, tmp_path / "run", SilentReporter(), "distill")
+    run = runner.run_pipeline(spec, begun, SilentReporter(), "distill")
     losses = [row["validation_loss"] for row in run.records["distill"].result["history"]]
     assert losses[-1] < 0.98 * losses[0]
 
