@@ -58,11 +58,10 @@ def pytest_xdist_auto_num_workers(config):
 
 
 # These take longest. Begun last, they would keep one worker busy alone.
-LONG = ("tests/e2e/", "tests/test_sweep.py", "tests/test_pipeline.py", "tests/stages/",
-        "tests/models/test_every")  # fmt: skip
+LONG = ("tests/e2e/", "tests/sweep/", "tests/pipeline/", "tests/stages/", "tests/models/test_every")
 # Workers share the tests of these; every other file is one worker's, with its module's fixtures.
 SHARED = re.compile("tests/(e2e/test_(hub_faults|machine_faults|labels)|fuzz/|models/test_every|"
-                    "test_hub|test_pipeline)")  # fmt: skip
+                    "test_hub|pipeline/test_runner)")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -118,7 +117,7 @@ def one_timed_batch():
 
 # No test here looks at the curves of a report, and each takes a tenth of a second to draw. The
 # report's own tests draw them, and so does every `kd` in a process of its own.
-NO_CURVES = re.compile("tests/(e2e|stages|teachers|pipeline|test_pipeline)")
+NO_CURVES = re.compile("tests/(e2e|stages|teachers|pipeline)/")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -227,7 +227,7 @@ def test_the_key_is_shown_to_the_server_and_written_nowhere(corpus, distilled, m
 RUN = """
 import sys
 sys.path.insert(0, {tests!r})
-from teachers.test_endpoint import *
+from teachers.test_llm import *
 corpus = data.load_dataset_splits(DataConfig(dataset={planted!r}), 0)
 ask(corpus, {url!r}, "train", concurrency=3)
 """
