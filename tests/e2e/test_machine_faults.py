@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_in_the_middle(recipe, disk, expected):
     (place.outside / "filler").unlink()
     again = forked.python(*after(place.enter, *go))
     assert again.returncode == 0, again.stderr
-    assert "Going on from checkpoint at step" in again.stderr
+    assert "Resuming from checkpoint at step" in again.stderr
     assert "teacher: reused" in again.stderr
     assert outcome(run) == expected
 

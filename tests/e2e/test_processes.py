@@ -147,7 +147,7 @@ def test_a_killed_worker_ends_all_and_one_alone_can_go_on(training, recipe, tmp_
     # From the checkpoint of two, one process goes on; the run is then as long as it was to be.
     process = start(ALONE, recipe, tmp_path / "run", *LONG)
     line = ""
-    while "Going on" not in line:
+    while "Resuming" not in line:
         line = process.stderr.readline()
         assert line, "it began anew"
     process.terminate()
