@@ -31,7 +31,7 @@ def fine_tune_teacher(
 ) -> None:
     """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
     from kdcli.cli.common import run_recipe
-    from kdcli.evaluation.output.evaluation_json import format_metric
+    from kdcli.evaluation.metrics.metric_catalog import format_metric
     from kdcli.tasks import TASKS
 
     console = Console(json_output=json_output, quiet=quiet)

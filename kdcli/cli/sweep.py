@@ -130,7 +130,7 @@ def _show_sweep_result(result: Mapping[str, Any], recipe: "Recipe", console: Con
 
 
 def _format_frontier_point(point: Mapping[str, Any], headline_metric: str) -> list[str]:
-    from kdcli.evaluation.output.evaluation_json import format_metric
+    from kdcli.evaluation.metrics.metric_catalog import format_metric
 
     return [
         point["name"],

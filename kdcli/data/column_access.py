@@ -53,6 +53,13 @@ def text_column_names(split: "Dataset") -> list[str]:
     return [name for name in TEXT_COLUMNS if name in split.column_names]
 
 
+def get_text_tuples(split: "Dataset") -> list[tuple[str, ...]]:
+    """Each row's text, or pair of texts."""
+    # Read through Arrow: row by row takes a hundred times as long.
+    table = split.select_columns(text_column_names(split)).with_format("arrow")[:]
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
 def label_ids(split: "Dataset") -> np.ndarray:
     """Label ids of a split, int32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")

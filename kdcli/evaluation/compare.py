@@ -17,6 +17,7 @@ from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
 from kdcli.evaluation.metrics import task_evaluators
+from kdcli.evaluation.metrics.metric_results import MetricResults
 from kdcli.evaluation.metrics.single_label import metrics_at_operating_points
 from kdcli.evaluation.output import evaluation_json
 from kdcli.evaluation.predict import inference
@@ -26,7 +27,7 @@ from kdcli.evaluation.predict.calibrated_predictions import (
     EvaluationRequest,
     predict_all_models,
 )
-from kdcli.evaluation.predict.predictions import GroundTruth, MetricResults, Predictions
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.bootstrap import (
     CONFIDENCE_LEVEL,
     NUM_RESAMPLES,

@@ -7,17 +7,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from kdcli import __version__
+from kdcli.evaluation.metrics.metric_catalog import format_metric as in_words
+from kdcli.evaluation.metrics.metric_catalog import is_fraction
 from kdcli.evaluation.output import comparison_summary
-from kdcli.evaluation.output.evaluation_json import TEACHER, flatten_costs, is_fraction
-from kdcli.evaluation.output.evaluation_json import format_metric as in_words
+from kdcli.evaluation.output.evaluation_json import TEACHER, flatten_costs
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables, svg_plots
-from kdcli.report.model_card import (
-    describe_transfer_set,
-    remove_local_paths,
-    remove_local_paths_from_text,
-)
+from kdcli.report.local_paths import remove_local_paths, remove_local_paths_from_text
+from kdcli.report.model_card import describe_transfer_set
 from kdcli.report.svg_plots import ChartLine, ModelPoint
 from kdcli.sanitize import printable
 from kdcli.tasks import SINGLE_LABEL, TASKS, Task

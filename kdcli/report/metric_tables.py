@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.evaluation.ci.quality_gates import HIGHER_IS_BETTER
-from kdcli.evaluation.output.evaluation_json import flatten_costs, is_fraction
-from kdcli.evaluation.output.evaluation_json import format_metric as in_words
+from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER, is_fraction
+from kdcli.evaluation.metrics.metric_catalog import format_metric as in_words
+from kdcli.evaluation.output.evaluation_json import flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 STUDENT = "student"

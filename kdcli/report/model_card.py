@@ -5,25 +5,26 @@ that was written here; the metadata go through YAML.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdcli import __version__
 from kdcli.evaluation.output import comparison_summary
-from kdcli.recipe import endpoint_urls
-from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.report import metric_tables
+from kdcli.report.local_paths import is_hub_id, last_path_part, public_name, remove_local_paths
+from kdcli.report.markdown import (
+    RawMarkdown,
+    escape_markdown,
+    escape_template_value,
+    indented_code_block,
+    markdown_code_span,
+)
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
@@ -35,15 +36,6 @@ _HUB_METRICS = {
     REGRESSION.name: {"spearman": ("spearmanr", "Spearman"), "pearson": ("pearsonr", "Pearson")},
 }
 _CITATION_KEYS = {"distilbert": "sanh2019distilbert", "clinc_oos": "larson2019evaluation"}
-
-# What Markdown, or a reader of it that makes links of addresses, would take for more than text.
-_MARKDOWN_SPECIAL_CHARS = re.compile(
-    r"[\\`*{}\[\]<>#|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|\.(?=[^\W\d])"
-)
-
-
-class RawMarkdown(str):
-    """Text that is Markdown already."""
 
 
 def render_model_card(
@@ -75,7 +67,7 @@ def render_model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
-        finalize=_escape_template_value,
+        finalize=escape_template_value,
     )
     environment.filters |= {
         "number": metric_tables.format_number,
@@ -92,9 +84,7 @@ def render_model_card(
         recipe=recipe,
         task=task,
         headline=task.primary_metric_title[0].upper() + task.primary_metric_title[1:] + by_teacher,
-        yaml=_indented_code_block(
-            dump_recipe(remove_local_paths(recipe.with_default_losses(task)))
-        ),
+        yaml=indented_code_block(dump_recipe(remove_local_paths(recipe.with_default_losses(task)))),
         teacher_link=_teacher_link(recipe),
         black_box=None
         if recipe.black_box_teacher is None
@@ -145,33 +135,6 @@ def _kept_epoch(
     return max(history, key=lambda epoch: epoch[task.primary_metric])
 
 
-def remove_local_paths(recipe: Recipe) -> Recipe:
-    """The recipe without this machine's paths: what is local is called by its last part."""
-    teacher = recipe.teacher
-    places: dict[str, Any] = {}
-    if teacher.source_key is not None:
-        places = {teacher.source_key: _public_name(getattr(teacher, teacher.source_key))}
-    if isinstance(teacher, ClassifierTeacherConfig):
-        also = tuple(o.model_copy(update={"model": _public_name(o.model)}) for o in teacher.also)
-        places = {**places, "also": also}
-    if isinstance(teacher, EndpointTeacherConfig):
-        places = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
-    parts: dict[str, FrozenConfig] = {
-        "data": recipe.data.model_copy(update={
-            key: _public_name(source) for key in ("dataset", "unlabelled")
-            if (source := getattr(recipe.data, key)) is not None
-        }),
-        "teacher": teacher.model_copy(update=places),
-    }  # fmt: skip
-    if recipe.augment is not None and recipe.augment.model is not None:
-        language = {"model": _public_name(recipe.augment.model)}
-        parts["augment"] = recipe.augment.model_copy(update=language)
-    if recipe.student.model is not None:
-        own = {"model": _public_name(recipe.student.model)}
-        parts["student"] = recipe.student.model_copy(update=own)
-    return recipe.model_copy(update=parts)
-
-
 def describe_transfer_set(recipe: Recipe, stage_results: Mapping[str, Any]) -> str:
     """A sentence on the texts that the teacher alone labelled; empty where there were none."""
     if not recipe.has_transfer_set:
@@ -186,52 +149,16 @@ def describe_transfer_set(recipe: Recipe, stage_results: Mapping[str, Any]) -> s
     )
 
 
-def remove_local_paths_from_text(recipe: Recipe, text: str) -> str:
-    """A sentence about a run, likewise."""
-    teacher = recipe.teacher
-    others = [o.model for o in teacher.also] if isinstance(teacher, ClassifierTeacherConfig) else []
-    own = [] if teacher.source_key is None else [getattr(teacher, teacher.source_key)]
-    for source in filter(None, (*own, recipe.student.model, *others)):
-        text = text.replace(source, _public_name(source))
-    return text
-
-
 def dataset_display_name(recipe: Recipe) -> str:
     """What the data set is called: as the recipe says, or by its id's or path's last part."""
-    return printable(recipe.card.dataset_name or _last_path_part(recipe.data.dataset))
-
-
-def escape_markdown(text: str) -> RawMarkdown:
-    """Markdown that reads as the text itself, on one line."""
-    return RawMarkdown(_MARKDOWN_SPECIAL_CHARS.sub(r"\\\g<0>", printable(text)))
-
-
-def markdown_code_span(text: str) -> RawMarkdown:
-    """Markdown that reads as the text itself in a code span, on one line."""
-    shown = printable(text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    padding = " " * (len(fence) > 1)
-    return RawMarkdown(f"{fence}{padding}{shown}{padding}{fence}")
-
-
-def _escape_template_value(value: Any) -> Any:
-    return (
-        escape_markdown(value)
-        if isinstance(value, str) and not isinstance(value, RawMarkdown)
-        else value
-    )
-
-
-def _indented_code_block(text: str) -> RawMarkdown:
-    """A block of code that nothing in it can end, as a fence can be ended by what it holds."""
-    return RawMarkdown("".join(f"    {printable(line)}\n" for line in text.splitlines()))
+    return printable(recipe.card.dataset_name or last_path_part(recipe.data.dataset))
 
 
 def _model_card_metadata(
     recipe: Recipe, student: Mapping[str, Any], task: Task, split_sources: Mapping[str, str]
 ) -> ModelCardData:
     labelled = recipe.data.label is not None
-    on_hub = _is_hub_id(recipe.data.dataset)
+    on_hub = is_hub_id(recipe.data.dataset)
     language = recipe.card.language
     teacher = remove_local_paths(recipe).teacher.title
     start = recipe.student.model or recipe.teacher.title
@@ -244,8 +171,8 @@ def _model_card_metadata(
         datasets=[recipe.data.dataset] if on_hub else None,
         metrics=[*dict.fromkeys(kind for kind, _ in _HUB_METRICS[task.name].values())]
         if labelled else None,
-        base_model=start if _is_hub_id(start) else None,
-        base_model_relation="finetune" if _is_hub_id(start) else None,
+        base_model=start if is_hub_id(start) else None,
+        base_model_relation="finetune" if is_hub_id(start) else None,
         pipeline_tag=_HUB_TASK[0],
         model_name=recipe.name,
         # Agreement with a teacher is no accuracy, and is not to be ranked among them.
@@ -261,7 +188,7 @@ def _eval_results(
         EvalResult(
             task_type=_HUB_TASK[0],
             task_name=_HUB_TASK[1],
-            dataset_type=recipe.data.dataset if _is_hub_id(recipe.data.dataset) else name,
+            dataset_type=recipe.data.dataset if is_hub_id(recipe.data.dataset) else name,
             dataset_name=name,
             dataset_config=config and printable(config),
             dataset_split=printable(split_sources.get(split, split)),
@@ -300,8 +227,8 @@ def _describe_student_origin(recipe: Recipe, student: Mapping[str, Any]) -> RawM
 
 
 def _model_link(model: str) -> RawMarkdown:
-    if not _is_hub_id(model):
-        return markdown_code_span(_public_name(model))
+    if not is_hub_id(model):
+        return markdown_code_span(public_name(model))
     return RawMarkdown(f"[{escape_markdown(model)}](https://huggingface.co/{quote(model)})")
 
 
@@ -314,28 +241,9 @@ def _teacher_link(recipe: Recipe) -> RawMarkdown:
 
 def _dataset_link(recipe: Recipe) -> RawMarkdown:
     name, source = escape_markdown(dataset_display_name(recipe)), recipe.data.dataset
-    if not _is_hub_id(source):
+    if not is_hub_id(source):
         return name
     config = (
         f", configuration {markdown_code_span(recipe.data.config)}" if recipe.data.config else ""
     )
     return RawMarkdown(f"[{name}](https://huggingface.co/datasets/{quote(source)}){config}")
-
-
-def _is_hub_id(source: str) -> bool:
-    try:
-        validate_repo_id(source)
-    except HFValidationError:
-        return False
-    return True
-
-
-def _public_name(source: str) -> str:
-    """A Hub id or package as it is, and a path's last part."""
-    whole = _is_hub_id(source) or source.startswith("package:")
-    return printable(source if whole else _last_path_part(source))
-
-
-def _last_path_part(path: str) -> str:
-    """A path's last part: the others are this machine's own."""
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -11,7 +11,7 @@ from kdcli.data.cross_validation import make_cross_validation_folds
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels.label_matching import match_labels
 from kdcli.data.tokenization.tokenize import tokenize_dataset
-from kdcli.evaluation.calibration.calibration_error import fit_temperature
+from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits_distributed
 from kdcli.models.padding import create_collator

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdcli.evaluation.output.evaluation_json import TEACHER, is_fraction
+from kdcli.evaluation.metrics.metric_catalog import is_fraction
+from kdcli.evaluation.output.evaluation_json import TEACHER
 from kdcli.report import svg_plots
 from kdcli.sweep.optuna_study import BEST_RECIPE_FILE, PLOT_FILE
 from kdcli.sweep.pareto import TimedModel

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kdcli.data.column_access import sample_texts
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError
-from kdcli.evaluation.calibration.calibration_error import fit_temperature
+from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
 from kdcli.models.batch_inference import Batch, predict_batches

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdcli.data.column_access import get_text_tuples
 from kdcli.errors import DataError, LogprobsUnsupportedError
-from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdcli.data.column_access import get_text_tuples
 from kdcli.data.readers import data_files, registry
 from kdcli.errors import DataError
-from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits

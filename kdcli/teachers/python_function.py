@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdcli.data.column_access import get_text_tuples
 from kdcli.errors import DataError, RecipeError
-from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import FunctionTeacherConfig
 from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
 from kdcli.teachers.permissions import require_code_allowed

@@ -10,9 +10,9 @@ from kdcli.evaluation.calibration.calibration_error import (
     NUM_BINS,
     confidence_bin_ids,
     expected_calibration_error,
-    fit_temperature,
     reliability_curve,
 )
+from kdcli.evaluation.calibration.temperature import fit_temperature
 
 RANDOM = np.random.default_rng(0)
 

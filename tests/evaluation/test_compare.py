@@ -15,9 +15,10 @@ from transformers import pipeline
 from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import DataError, ModelError
-from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.calibration import inference_config, out_of_scope_threshold
 from kdcli.evaluation.ci import quality_gates
 from kdcli.evaluation.compare import compare_models
+from kdcli.evaluation.metrics import metric_catalog
 from kdcli.evaluation.output import evaluation_json
 from kdcli.models import model_io
 from kdcli.progress import SilentReporter
@@ -129,7 +130,7 @@ def test_every_figure_is_known_to_the_gates_and_has_an_interval(learnt):
     student = learnt.document["models"][1]["splits"]["test"]
     assert student.keys() >= known.keys()
     assert evaluation_json.flatten_costs(learnt.document["models"][1]).keys() == set(
-        evaluation_json.COST_METRICS
+        metric_catalog.COST_METRICS
     )
 
 
@@ -144,7 +145,7 @@ def test_the_threshold_is_chosen_on_validation_and_applied_on_test(learnt):
         for split, rows in learnt.corpus.splits.items()
         if split in logits
     }
-    (chosen,) = inference_config.choose_out_of_scope_thresholds(
+    (chosen,) = out_of_scope_threshold.choose_out_of_scope_thresholds(
         logits["validation"], gold["validation"], outside, "out_of_scope", [0.02]
     )
     assert chosen == point
@@ -178,7 +179,7 @@ def test_other_test_labels_choose_the_same_threshold_and_temperature(learnt, run
 
 
 def test_what_a_model_brings_is_applied_and_nothing_is_chosen(learnt, run):
-    point = inference_config.OutOfScopeThreshold("out_of_scope", "probability", 2.0, 0.5)
+    point = out_of_scope_threshold.OutOfScopeThreshold("out_of_scope", "probability", 2.0, 0.5)
     brought = inference_config.Calibration(3.0, point)
     spec = SCOPE.model_copy(update={"splits": ("test",)})
     found = compare_models(
@@ -229,7 +230,7 @@ def test_costs_are_beside_those_of_the_teacher(learnt):
     teacher, student = learnt.document["models"]
     assert "relative" not in teacher
     own, its = evaluation_json.flatten_costs(student), evaluation_json.flatten_costs(teacher)
-    assert student["relative"] == {key: own[key] / its[key] for key in evaluation_json.COST_METRICS}
+    assert student["relative"] == {key: own[key] / its[key] for key in metric_catalog.COST_METRICS}
     assert student["relative"]["flops_per_token"] == pytest.approx(0.5, abs=0.05)
     assert student["peak_megabytes"] > 4 * student["parameters"] / 1e6
 

@@ -1,12 +1,9 @@
-"""Whether a probability of 0.9 is right nine times in ten, and the one number that mends it."""
+"""Reliability curve and expected calibration error of predicted probabilities."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-
-from kdcli.tasks import SINGLE_LABEL, Task
+from sklearn.calibration import calibration_curve
 
 NUM_BINS = 15
-_TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def confidence_bin_ids(confidence: np.ndarray) -> np.ndarray:
@@ -25,9 +22,6 @@ def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> list[dict[
         For each bin that holds texts, from the least sure to the surest: mean `confidence`,
         `accuracy`, `texts`.
     """
-    # The temperature, which planning needs too, does without what takes a second to import.
-    from sklearn.calibration import calibration_curve
-
     accuracy, mean = calibration_curve(
         correct.astype(int), confidence, n_bins=NUM_BINS, pos_label=1
     )
@@ -50,26 +44,3 @@ def expected_calibration_error(reliability_points: list[dict[str, float]]) -> fl
     return (
         sum(p["texts"] * abs(p["accuracy"] - p["confidence"]) for p in reliability_points) / total
     )
-
-
-def fit_temperature(logits: np.ndarray, references: np.ndarray, task: Task = SINGLE_LABEL) -> float:
-    """The temperature that makes the logits, divided by it, likeliest to give these labels.
-
-    Guo et al. 2017, section 4.2. It changes no prediction. The loss is convex in its inverse, so
-    there is one best; it is looked for between 0.05 and 20.
-
-    Args:
-        logits: (texts, outputs).
-        references: (texts,) class ids, or (texts, outputs) whether each label is there.
-        task: What they are; a score has no probability, and 1 for a temperature.
-    """
-    if task.log_loss is None:
-        return 1.0
-    log_loss, logits = task.log_loss, logits.astype(np.float64)
-
-    def loss(log_temperature: float) -> float:
-        return log_loss(logits * np.exp(-log_temperature), references)
-
-    low, high = np.log(_TEMPERATURE_RANGE)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))

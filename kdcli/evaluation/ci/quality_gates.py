@@ -7,73 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.output.evaluation_json import COST_METRICS, TEACHER, flatten_costs
-from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from kdcli.evaluation.metrics.metric_catalog import COST_METRICS, HIGHER_IS_BETTER
+from kdcli.evaluation.output.evaluation_json import TEACHER, flatten_costs
 
 GateFlag = Literal["--fail-under", "--fail-over", "--max-drop", "--target"]
 ModelResult = Mapping[str, Any]
 
 SPLITS = ("train", "validation", "test")
-_MULTILABEL_METRICS = {"micro_f1": True, "macro_f1": True, "weighted_f1": True, "samples_f1": True,
-              "subset_accuracy": True, "hamming_loss": False}  # fmt: skip
-# By task every figure of a split, and whether it is better the higher it is.
-HIGHER_IS_BETTER_BY_TASK: Mapping[str, Mapping[str, bool]] = {
-    SINGLE_LABEL.name: {
-        "accuracy": True,
-        "balanced_accuracy": True,
-        "macro_f1": True,
-        "micro_f1": True,
-        "weighted_f1": True,
-        "top_3_accuracy": True,
-        "top_5_accuracy": True,
-        "log_loss": False,
-        "brier": False,
-        "ece": False,
-        "log_loss_calibrated": False,
-        "brier_calibrated": False,
-        "ece_calibrated": False,
-        "in_scope_ece": False,
-        "in_scope_ece_calibrated": False,
-        "in_scope_accuracy": True,
-        "in_scope_refused": False,
-        "out_of_scope_recall": True,
-        "out_of_scope_auroc": True,
-        "accuracy_at_threshold": True,
-        "in_scope_accuracy_at_threshold": True,
-        "in_scope_refused_at_threshold": False,
-        "out_of_scope_recall_at_threshold": True,
-        "agreement": True,
-        "agreement_where_it_errs": True,
-        "kl": False,
-        "negative_flip_rate": False,
-        "positive_flip_rate": True,
-    },
-    MULTI_LABEL.name: {
-        **_MULTILABEL_METRICS,
-        **{f"{name}_at_threshold": better for name, better in _MULTILABEL_METRICS.items()},
-        "micro_average_precision": True,
-        "macro_average_precision": True,
-        "log_loss": False,
-        "log_loss_calibrated": False,
-        "agreement": True,
-        "kl": False,
-        "negative_flip_rate": False,
-        "positive_flip_rate": True,
-    },
-    REGRESSION.name: {
-        "spearman": True,
-        "pearson": True,
-        "mae": False,
-        "rmse": False,
-        "fidelity_pearson": True,
-        "fidelity_rmse": False,
-    },
-}
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    name: better
-    for figures in HIGHER_IS_BETTER_BY_TASK.values()
-    for name, better in figures.items()
-}
 _RELATIVE_PREFIX = "relative."
 _COST_METRICS = (*COST_METRICS, *(_RELATIVE_PREFIX + name for name in COST_METRICS))
 

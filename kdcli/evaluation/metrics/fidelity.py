@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import rel_entr
 
-from kdcli.evaluation.uncertainty.bootstrap import MaskedValues
+from kdcli.evaluation.metrics.metric_results import MaskedValues
 
 
 def per_text_fidelity(

@@ -12,16 +12,11 @@ from sklearn.metrics import (
 )
 
 from kdcli.evaluation.calibration import multilabel_thresholds
-from kdcli.evaluation.calibration.calibration_error import fit_temperature
-from kdcli.evaluation.calibration.inference_config import Calibration
-from kdcli.evaluation.predict.predictions import (
-    CalibrationResult,
-    GroundTruth,
-    MetricResults,
-    Predictions,
-    masked_means,
-)
-from kdcli.evaluation.uncertainty.bootstrap import MaskedValues, mcnemar_test
+from kdcli.evaluation.calibration.inference_config import Calibration, CalibrationResult
+from kdcli.evaluation.calibration.temperature import fit_temperature
+from kdcli.evaluation.metrics.metric_results import MaskedValues, MetricResults, masked_means
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
+from kdcli.evaluation.uncertainty.mcnemar import mcnemar_test
 from kdcli.recipe.schema import EvaluateConfig
 from kdcli.tasks import MULTI_LABEL
 

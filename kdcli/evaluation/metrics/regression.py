@@ -7,13 +7,9 @@ import numpy as np
 from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
-from kdcli.evaluation.calibration.inference_config import Calibration
-from kdcli.evaluation.predict.predictions import (
-    CalibrationResult,
-    GroundTruth,
-    MetricResults,
-    Predictions,
-)
+from kdcli.evaluation.calibration.inference_config import Calibration, CalibrationResult
+from kdcli.evaluation.metrics.metric_results import MetricResults
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.recipe.schema import EvaluateConfig
 from kdcli.tasks import REGRESSION
 

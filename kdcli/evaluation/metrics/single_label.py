@@ -5,22 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.calibration.calibration_error import (
     expected_calibration_error,
-    fit_temperature,
     reliability_curve,
 )
-from kdcli.evaluation.calibration.inference_config import Calibration, OutOfScopeThreshold
-from kdcli.evaluation.metrics import classification, fidelity, out_of_scope
-from kdcli.evaluation.predict.predictions import (
-    CalibrationResult,
-    GroundTruth,
-    MetricResults,
-    Predictions,
-    masked_means,
+from kdcli.evaluation.calibration.inference_config import Calibration, CalibrationResult
+from kdcli.evaluation.calibration.out_of_scope_threshold import (
+    OutOfScopeThreshold,
+    choose_out_of_scope_thresholds,
 )
-from kdcli.evaluation.uncertainty.bootstrap import MaskedValues, mcnemar_test
+from kdcli.evaluation.calibration.temperature import fit_temperature
+from kdcli.evaluation.metrics import classification, fidelity, out_of_scope
+from kdcli.evaluation.metrics.metric_results import MaskedValues, MetricResults, masked_means
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
+from kdcli.evaluation.uncertainty.mcnemar import mcnemar_test
 from kdcli.recipe.schema import EvaluateConfig
 
 _AT_THRESHOLD_SUFFIX = "_at_threshold"
@@ -40,7 +38,7 @@ def calibrate_on_validation(
     if out_of_scope_id is None:
         return CalibrationResult(Calibration(temperature))
     budgets = (config.refuse_at_most, *_REFUSAL_BUDGETS)
-    points = inference_config.choose_out_of_scope_thresholds(
+    points = choose_out_of_scope_thresholds(
         logits, references, out_of_scope_id, labels[out_of_scope_id], budgets
     )
     return CalibrationResult(Calibration(temperature, points[0] if points else None), points[1:])

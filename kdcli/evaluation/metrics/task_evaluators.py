@@ -5,13 +5,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kdcli.evaluation.calibration.inference_config import CalibrationResult
 from kdcli.evaluation.metrics import multi_label, regression, single_label
-from kdcli.evaluation.predict.predictions import (
-    CalibrationResult,
-    GroundTruth,
-    MetricResults,
-    Predictions,
-)
+from kdcli.evaluation.metrics.metric_results import MetricResults
+from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.recipe.schema import EvaluateConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 

@@ -4,14 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from kdcli.evaluation.output.evaluation_json import (
-    BASELINE,
-    STUDENT,
-    TEACHER,
-    flatten_costs,
-    format_metric,
-    is_fraction,
-)
+from kdcli.evaluation.metrics.metric_catalog import format_metric, is_fraction
+from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 ModelResult = Mapping[str, Any]

@@ -5,20 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
+
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
-COST_METRICS = (
-    "parameters",
-    "megabytes",
-    "peak_megabytes",
-    "flops_per_token",
-    "latency_ms_p50",
-    "latency_ms_p95",
-    "texts_per_second",
-)
-# Figures that are no shares of anything, so that percent would mean nothing.
-_NON_FRACTION_METRICS = frozenset(
-    {"pearson", "spearman", "mae", "rmse", "fidelity_pearson", "fidelity_rmse"}
-)
 # Too long to stand in a run's manifest as well.
 _LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
@@ -43,16 +32,6 @@ def reference_model_name(
     )
     found = next(one for one in candidates if one in model_names)
     return None if found == model_name else found
-
-
-def is_fraction(metric: str) -> bool:
-    """Whether a figure is a share, to be shown in percent."""
-    return metric not in _NON_FRACTION_METRICS
-
-
-def format_metric(metric: str, value: float) -> str:
-    """A figure in percent, or, where it is no share, as a number."""
-    return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:.4f}"
 
 
 def flatten_costs(model_result: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.evaluation.calibration.inference_config import Calibration, OutOfScopeThreshold
+from kdcli.evaluation.calibration.inference_config import Calibration
+from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
 from kdcli.evaluation.metrics import task_evaluators
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisScorer
 from kdcli.evaluation.predict.inference import ClassifierOutputs, ModelGroup

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from kdcli.data.column_access import sample_texts, text_column_names
+from kdcli.data.column_access import sample_texts
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels.label_matching import explain_label_match
 from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset, tokenize_texts
@@ -237,14 +237,3 @@ def _format_label_names(names: Sequence[str]) -> str:
 def sample_text_tuples(dataset: "Dataset", count: int) -> list[tuple[str, ...]]:
     """Texts evenly spread over a split, so that an ordered file gives a fair sample."""
     return list(zip(*sample_texts(dataset, count), strict=True))
-
-
-def get_text_tuples(dataset: "Dataset") -> list[tuple[str, ...]]:
-    """Each row's text, or pair of texts."""
-    names = text_column_names(dataset)
-    return list(zip(*(get_arrow_column(dataset, name).to_pylist() for name in names), strict=True))
-
-
-def get_arrow_column(dataset: "Dataset", column_name: str) -> Any:
-    """A column as Arrow has it: read row by row it takes a hundred times as long."""
-    return dataset.select_columns(column_name).with_format("arrow")[:][column_name]

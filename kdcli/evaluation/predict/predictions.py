@@ -1,14 +1,13 @@
 """What a model says of a split, what is known of it, and the figures that come of both."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from kdcli.evaluation.calibration.inference_config import Calibration, OutOfScopeThreshold
-from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples, MaskedValues
+from kdcli.evaluation.calibration.inference_config import Calibration
+from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
+from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples
 from kdcli.tasks import SINGLE_LABEL, Task
 
 
@@ -78,40 +77,3 @@ class Predictions:
     def operating_point(self) -> OutOfScopeThreshold | None:
         """Its out-of-scope threshold, where it has one."""
         return self.calibration.operating_point if self.calibration else None
-
-
-@dataclass(frozen=True)
-class CalibrationResult:
-    """What validation texts have settled.
-
-    Attributes:
-        calibration: What the model is to carry along.
-        alternative_operating_points: Its out-of-scope threshold at other budgets.
-    """
-
-    calibration: Calibration
-    alternative_operating_points: Sequence[OutOfScopeThreshold] = ()
-
-
-@dataclass
-class MetricResults:
-    """What was found.
-
-    Attributes:
-        values: The figures, by name.
-        resampled_values: For most of them, what they are in each resample.
-        details: What isn't a number.
-    """
-
-    values: dict[str, float] = field(default_factory=dict)
-    resampled_values: dict[str, np.ndarray] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-def masked_means(masked_values: Mapping[str, MaskedValues]) -> dict[str, float]:
-    """The rates' values on the texts as they are; a rate among no texts has none."""
-    return {
-        name: float(np.mean(value if among is None else value[among]))
-        for name, (value, among) in masked_values.items()
-        if among is None or among.any()
-    }

@@ -6,21 +6,17 @@ in pairs: what makes a text hard for both falls out of it.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.stats import binomtest
 
 from kdcli.evaluation.calibration.calibration_error import NUM_BINS, confidence_bin_ids
+from kdcli.evaluation.metrics.metric_results import MaskedValues
 
 NUM_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
 _SEED = 20150
 _CHUNK_SIZE = 1 << 18  # numbers that are worked on at a time: as many as a processor's cache holds
-
-# What is counted, among which texts (None: all): both (texts,).
-MaskedValues = tuple[np.ndarray, np.ndarray | None]
 
 
 class BootstrapResamples:
@@ -189,25 +185,6 @@ def confidence_interval(
         high, longer = max(high, value), max(0.0, resampled_values.mean() - value)
         low = max(0.0, 2 * value - high - 2**0.5 * longer)
     return float(low), float(high)
-
-
-def mcnemar_test(correct: np.ndarray, other_correct: np.ndarray) -> dict[str, Any]:
-    """McNemar's exact test of whether two models are right equally often on the same texts.
-
-    Where they are, a text that only one of them gets right is either's with the same chance
-    (McNemar 1947, in the exact form by the binomial distribution).
-
-    Args:
-        correct: (texts,) where this model is right.
-        other_correct: (texts,) where the other one is.
-
-    Returns:
-        `broken`, the texts that the other one alone gets right; `repaired`, those that this one
-        does; `p`.
-    """
-    broken, repaired = int((other_correct & ~correct).sum()), int((correct & ~other_correct).sum())
-    p = binomtest(broken, broken + repaired).pvalue if broken + repaired else 1.0
-    return {"broken": broken, "repaired": repaired, "p": float(p)}
 
 
 def _sparse_one_hot(

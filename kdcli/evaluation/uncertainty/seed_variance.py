@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import Any
 
-from kdcli.evaluation.output.evaluation_json import is_fraction
+from kdcli.evaluation.metrics.metric_catalog import is_fraction
 from kdcli.tasks import TASKS
 
 # What of it a model has, a table shows.

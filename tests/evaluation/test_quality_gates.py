@@ -4,7 +4,7 @@ import pytest
 
 from kdcli.errors import UsageError
 from kdcli.evaluation.ci.quality_gates import check_quality_gates, parse_quality_gate
-from kdcli.evaluation.output.evaluation_json import COST_METRICS
+from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
 
 
 def model(name, reference, accuracy, ms):

@@ -13,11 +13,8 @@ from kdcli.evaluation.calibration.calibration_error import (
 from kdcli.evaluation.metrics import classification
 from kdcli.evaluation.metrics.single_label import compute_metrics
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
-from kdcli.evaluation.uncertainty.bootstrap import (
-    BootstrapResamples,
-    confidence_interval,
-    mcnemar_test,
-)
+from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples, confidence_interval
+from kdcli.evaluation.uncertainty.mcnemar import mcnemar_test
 
 RANDOM = np.random.default_rng(7)
 

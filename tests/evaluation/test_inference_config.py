@@ -13,11 +13,13 @@ from kdcli.evaluation.calibration.inference_config import (
     INFERENCE_CONFIG_FILENAME,
     Calibration,
     InputTruncation,
-    OutOfScopeThreshold,
-    choose_out_of_scope_thresholds,
     format_inference_config,
     load_calibration,
     load_input_truncation,
+)
+from kdcli.evaluation.calibration.out_of_scope_threshold import (
+    OutOfScopeThreshold,
+    choose_out_of_scope_thresholds,
     threshold_within_budget,
 )
 from kdcli.evaluation.metrics import out_of_scope

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 
 from kdcli.recipe.loading import load_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.report.model_card import escape_markdown, markdown_code_span, render_model_card
+from kdcli.report.markdown import escape_markdown, markdown_code_span
+from kdcli.report.model_card import render_model_card
 from kdcli.sanitize import printable
 
 FIGURES = {"accuracy": 0.91645, "macro_f1": 0.9, "in_scope_accuracy": 0.95,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from kdcli.evaluation.calibration import inference_config
-from kdcli.evaluation.ci.quality_gates import HIGHER_IS_BETTER_BY_TASK
+from kdcli.evaluation.calibration import inference_config, out_of_scope_threshold
+from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER_BY_TASK
 from kdcli.evaluation.metrics.single_label import compute_metrics, metrics_at_operating_points
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples
@@ -31,7 +31,7 @@ def made(texts, classes, outside, tuned, seed, resamples=Whole):
     logits[:, np.arange(texts), references] += 2 * (random.random((2, texts)) < 0.7)
     points = []
     if tuned and outside is not None:
-        points = inference_config.choose_out_of_scope_thresholds(
+        points = out_of_scope_threshold.choose_out_of_scope_thresholds(
             logits[0], references, outside, "x", [0.1, 0.5]
         )
     chosen = inference_config.Calibration(1.7, points[0] if points else None) if tuned else None
@@ -78,7 +78,9 @@ def test_shares_are_shares(texts, classes, outside, tuned, seed):
 def test_a_perfect_model():
     references = np.arange(60) % 6
     logits = np.where(np.eye(6)[references], 30, 0).astype(np.float32)
-    (point,) = inference_config.choose_out_of_scope_thresholds(logits, references, 0, "x", [0.0])
+    (point,) = out_of_scope_threshold.choose_out_of_scope_thresholds(
+        logits, references, 0, "x", [0.0]
+    )
     truth = GroundTruth(references, tuple("abcdef"), 0, BootstrapResamples(60))
     said = Predictions(logits, inference_config.Calibration(1.0, point))
     found = compute_metrics(truth, said, said).values

@@ -1,0 +1,71 @@
+"""Recipes and sentences without the paths of the machine that a run was made on."""
+
+import re
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from kdcli.recipe import endpoint_urls
+from kdcli.recipe.base import FrozenConfig
+from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.schema import Recipe
+from kdcli.recipe.teacher import ClassifierTeacherConfig
+from kdcli.sanitize import printable
+
+
+def remove_local_paths(recipe: Recipe) -> Recipe:
+    """The recipe without this machine's paths: what is local is called by its last part."""
+    teacher = recipe.teacher
+    places: dict[str, Any] = {}
+    if teacher.source_key is not None:
+        places = {teacher.source_key: public_name(getattr(teacher, teacher.source_key))}
+    if isinstance(teacher, ClassifierTeacherConfig):
+        also = tuple(o.model_copy(update={"model": public_name(o.model)}) for o in teacher.also)
+        places = {**places, "also": also}
+    if isinstance(teacher, EndpointTeacherConfig):
+        places = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
+    parts: dict[str, FrozenConfig] = {
+        "data": recipe.data.model_copy(update={
+            key: public_name(source) for key in ("dataset", "unlabelled")
+            if (source := getattr(recipe.data, key)) is not None
+        }),
+        "teacher": teacher.model_copy(update=places),
+    }  # fmt: skip
+    if recipe.augment is not None and recipe.augment.model is not None:
+        language = {"model": public_name(recipe.augment.model)}
+        parts["augment"] = recipe.augment.model_copy(update=language)
+    if recipe.student.model is not None:
+        own = {"model": public_name(recipe.student.model)}
+        parts["student"] = recipe.student.model_copy(update=own)
+    return recipe.model_copy(update=parts)
+
+
+def remove_local_paths_from_text(recipe: Recipe, text: str) -> str:
+    """A sentence about a run, likewise."""
+    teacher = recipe.teacher
+    others = [o.model for o in teacher.also] if isinstance(teacher, ClassifierTeacherConfig) else []
+    own = [] if teacher.source_key is None else [getattr(teacher, teacher.source_key)]
+    for source in filter(None, (*own, recipe.student.model, *others)):
+        text = text.replace(source, public_name(source))
+    return text
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether a source has the form of a Hub id."""
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return True
+
+
+def public_name(source: str) -> str:
+    """A Hub id or package as it is, and a path's last part."""
+    whole = is_hub_id(source) or source.startswith("package:")
+    return printable(source if whole else last_path_part(source))
+
+
+def last_path_part(path: str) -> str:
+    """A path's last part: the others are this machine's own."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
