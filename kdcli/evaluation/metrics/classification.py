@@ -1,12 +1,8 @@
-"""Figures of what a classifier gets right, as `evaluate` metrics that need no network.
+"""Metrics of one label per text, computed by scikit-learn."""
 
-Each is scikit-learn's own; what else `figures.py` reports builds on the same arrays.
-"""
-
+from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 from sklearn.metrics import (
     accuracy_score,
@@ -21,133 +17,89 @@ from sklearn.metrics import (
 TOP_K_VALUES = (3, 5)
 
 
-class _LabelMetric(evaluate.Metric):
-    """A metric of predicted against reference class ids."""
+def label_metrics(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Compute accuracy, balanced accuracy and three averages of F1.
 
-    def _info(self) -> evaluate.MetricInfo:
-        ids = {name: datasets.Value("int64") for name in ("predictions", "references")}
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "",
-            citation="",
-            inputs_description="predictions and references: class ids, one for each text.",
-            features=datasets.Features(ids),
-        )
-
-
-class Accuracy(_LabelMetric):
-    """The share of texts that get their reference label. Agreement is this between two models."""
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"accuracy": float(accuracy_score(references, predictions))}
-
-
-class ClassificationMetrics(_LabelMetric):
-    """Accuracy, its mean over the classes that occur, and F1 averaged in three ways.
-
-    Balanced accuracy and macro F1 count a rare class as much as a common one, weighted F1 counts
-    it by its texts, and micro F1 equals accuracy where each text has one label.
-    """
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        recall = recall_score(
-            references, predictions, labels=np.unique(references), average="macro", zero_division=0
-        )
-        found = {
-            "accuracy": accuracy_score(references, predictions),
-            "balanced_accuracy": recall,
-        } | {
-            f"{average}_f1": f1_score(references, predictions, average=average, zero_division=0)
-            for average in ("macro", "micro", "weighted")
-        }
-        return {name: float(value) for name, value in found.items()}
-
-
-class ProbabilityMetrics(_LabelMetric):
-    """What the probabilities are worth: log loss (nats), Brier score (0 to 2), top-k accuracy.
-
-    Log loss and Brier score are proper: only the true probabilities are best at them.
-    """
-
-    def _compute(
-        self, predictions: Any, references: Any, probabilities: np.ndarray
-    ) -> dict[str, float]:
-        labels = np.arange(probabilities.shape[1])
-        found = {
-            "log_loss": log_loss(references, probabilities, labels=labels),
-            "brier": brier_score_loss(
-                references, probabilities, labels=labels, scale_by_half=False
-            ),
-        } | {
-            f"top_{k}_accuracy": top_k_accuracy_score(references, probabilities, k=k, labels=labels)
-            for k in TOP_K_VALUES
-            if k < len(labels)
-        }
-        return {name: float(value) for name, value in found.items()}
-
-
-class OutOfScopeMetrics(_LabelMetric):
-    """Accuracy on in-scope texts, and recall of the label that stands for none of the others.
-
-    Kept apart because their mix is an accident of the split: a model that refuses more texts
-    gains on a split that has many to refuse. What it costs is the share of in-scope texts that
-    are refused.
-    """
-
-    def _compute(self, predictions: Any, references: Any, label: int) -> dict[str, float]:
-        references, predictions = np.asarray(references), np.asarray(predictions)
-        inside = references != label
-        figures = {}
-        if inside.any():
-            score = accuracy_score(references[inside], predictions[inside])
-            figures["in_scope_accuracy"] = float(score)
-            figures["in_scope_refused"] = float((predictions[inside] == label).mean())
-        if not inside.all():
-            score = recall_score(references == label, predictions == label)
-            figures["out_of_scope_recall"] = float(score)
-        return figures
-
-
-def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The share of equal ids, between 0 and 1.
+    Balanced accuracy and macro F1 give every class the same weight. Weighted F1 weighs a class by
+    its number of texts. Micro F1 equals accuracy, as each text has one label.
 
     Args:
         predictions: (texts,) class ids.
         references: (texts,) class ids.
     """
-    return compute_metric(Accuracy, predictions, references)["accuracy"]
+    recall = recall_score(
+        references, predictions, labels=np.unique(references), average="macro", zero_division=0
+    )
+    f1 = {
+        f"{average}_f1": f1_score(references, predictions, average=average, zero_division=0)
+        for average in ("macro", "micro", "weighted")
+    }
+    accuracy = accuracy_score(references, predictions)
+    return _as_floats({"accuracy": accuracy, "balanced_accuracy": recall, **f1})
 
 
-def compute_metric(
-    metric_class: type[_LabelMetric],
-    predictions: np.ndarray,
-    references: np.ndarray,
-    **options: Any,
-) -> dict[str, float]:
-    """What a metric of this module finds.
+def probability_metrics(probabilities: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Compute log loss (nats), Brier score (0 to 2) and top-k accuracy.
+
+    Log loss and Brier score are proper scoring rules: the true probabilities minimise them.
 
     Args:
-        metric_class: One of the classes above.
-        predictions: (texts,) the model's class ids.
-        references: (texts,) the data's.
-        **options: What else the metric takes.
+        probabilities: (texts, classes).
+        references: (texts,) class ids.
     """
-    found: dict[str, float] = metric_class(keep_in_memory=True).compute(
-        predictions=predictions, references=references, **options
-    )
-    return found
+    labels = np.arange(probabilities.shape[1])
+    top_k = {
+        f"top_{k}_accuracy": top_k_accuracy_score(references, probabilities, k=k, labels=labels)
+        for k in TOP_K_VALUES
+        if k < len(labels)
+    }
+    brier = brier_score_loss(references, probabilities, labels=labels, scale_by_half=False)
+    loss = log_loss(references, probabilities, labels=labels)
+    return _as_floats({"log_loss": loss, "brier": brier, **top_k})
+
+
+def out_of_scope_metrics(
+    predictions: np.ndarray, references: np.ndarray, out_of_scope_id: int
+) -> dict[str, float]:
+    """Compute accuracy and refusals of in-scope texts, and recall of the out-of-scope label.
+
+    They are reported apart because accuracy over both depends on how many texts of the split are
+    out of scope: a model that refuses more texts gains on a split with many of them.
+
+    Args:
+        predictions: (texts,) class ids.
+        references: (texts,) class ids.
+        out_of_scope_id: The id of the out-of-scope label.
+
+    Returns:
+        `in_scope_accuracy` and `in_scope_refused` if the split has in-scope texts;
+        `out_of_scope_recall` if it has out-of-scope texts.
+    """
+    in_scope, refused = references != out_of_scope_id, predictions == out_of_scope_id
+    metrics = {}
+    if in_scope.any():
+        metrics["in_scope_accuracy"] = accuracy_score(references[in_scope], predictions[in_scope])
+        metrics["in_scope_refused"] = refused[in_scope].mean()
+    if not in_scope.all():
+        metrics["out_of_scope_recall"] = recall_score(~in_scope, refused)
+    return _as_floats(metrics)
 
 
 def per_class_metrics(
-    predictions: np.ndarray, references: np.ndarray, labels: tuple[str, ...]
+    predictions: np.ndarray,
+    references: np.ndarray,
+    labels: Sequence[str],
+    class_ids: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each class that occurs or is predicted.
+    """Compute precision, recall, F1 and support of each class.
 
     Args:
-        predictions: (texts,) the model's class ids.
-        references: (texts,) the data's.
+        predictions: (texts,) class ids, or bool, (texts, labels).
+        references: Of the same form.
         labels: The classes' names, by id.
+        class_ids: The classes to report. Default: those that occur or are predicted.
     """
-    ids = np.union1d(references, predictions)
+    ids = np.union1d(references, predictions) if class_ids is None else class_ids
     columns = precision_recall_fscore_support(references, predictions, labels=ids, zero_division=0)
     return [
         {
@@ -170,18 +122,22 @@ def reference_label_ranks(probabilities: np.ndarray, references: np.ndarray) -> 
         probabilities: (texts, classes).
         references: (texts,) class ids.
     """
-    right = np.take_along_axis(probabilities, references[:, None], axis=1)
+    correct = np.take_along_axis(probabilities, references[:, None], axis=1)
     later = np.arange(probabilities.shape[1]) > references[:, None]
-    found: np.ndarray = ((probabilities > right) | ((probabilities == right) & later)).sum(-1)
-    return found
+    ranks: np.ndarray = ((probabilities > correct) | ((probabilities == correct) & later)).sum(-1)
+    return ranks
 
 
 def sparse_confusion_matrix(
     predictions: np.ndarray, references: np.ndarray
 ) -> list[tuple[int, int, int]]:
-    """The cells of the confusion matrix that aren't 0: (reference id, predicted id, texts).
+    """Return the non-zero cells of the confusion matrix: (reference id, predicted id, texts).
 
-    With 151 classes 22,801 cells hold a few hundred numbers, so only these are kept.
+    With 151 classes only a few hundred of the 22,801 cells are non-zero.
     """
     cells, texts = np.unique(np.stack([references, predictions]), axis=1, return_counts=True)
     return [(int(i), int(j), int(n)) for (i, j), n in zip(cells.T, texts, strict=True)]
+
+
+def _as_floats(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

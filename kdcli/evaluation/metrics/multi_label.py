@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import rel_entr
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    precision_recall_fscore_support,
-)
+from sklearn.metrics import average_precision_score, f1_score
 
 from kdcli.evaluation.calibration import multilabel_thresholds
 from kdcli.evaluation.calibration.inference_config import Calibration, CalibrationResult
 from kdcli.evaluation.calibration.temperature import fit_temperature
+from kdcli.evaluation.metrics.classification import per_class_metrics
+from kdcli.evaluation.metrics.fidelity import per_label_fidelity
 from kdcli.evaluation.metrics.metric_results import MaskedValues, MetricResults, masked_means
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.mcnemar import mcnemar_test
@@ -66,7 +63,13 @@ def compute_metrics(
             None,
         )
     if other_predictions is not None:
-        rates |= _per_text_fidelity(truth, predictions, other_predictions)
+        rates |= per_label_fidelity(
+            predictions.probabilities,
+            other_predictions.probabilities,
+            predictions.predicted,
+            other_predictions.predicted,
+            there,
+        )
     found.values |= masked_means(rates)
     found.resampled_values |= truth.resamples.masked_means(rates)
     occurring = there.any(0)
@@ -159,38 +162,10 @@ def _per_text_log_loss(logits: np.ndarray, references: np.ndarray) -> np.ndarray
     return (np.logaddexp(0, logits) - np.where(references, logits, 0)).mean(-1)
 
 
-def _per_text_fidelity(
-    truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
-) -> dict[str, MaskedValues]:
-    """The figures of `kdcli.evaluation.fidelity`, of decisions on a label in place of texts."""
-    tiny = np.finfo(np.float64).tiny
-    mine, its = predictions.probabilities, other_predictions.probabilities
-    divergence = sum(
-        rel_entr(p, np.maximum(q, tiny)) for p, q in ((its, mine), (1 - its, 1 - mine))
-    )
-    correct, right = (one.predicted == truth.references for one in (predictions, other_predictions))
-    return {
-        "agreement": ((predictions.predicted == other_predictions.predicted).mean(-1), None),
-        "kl": (divergence.mean(-1), None),
-        "negative_flip_rate": ((right & ~correct).mean(-1), None),
-        "positive_flip_rate": ((correct & ~right).mean(-1), None),
-    }
-
-
 def _per_label_metrics(predicted: np.ndarray, truth: GroundTruth) -> list[dict[str, Any]]:
     """Precision, recall, F1 and support of each label that occurs or is given."""
     there = truth.references
     known = np.flatnonzero(there.any(0) | predicted.any(0))
     if not len(known):
         return []
-    columns = precision_recall_fscore_support(there, predicted, labels=known, zero_division=0)
-    return [
-        {
-            "label": truth.labels[i],
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "support": int(support),
-        }
-        for i, precision, recall, f1, support in zip(known, *columns, strict=True)
-    ]
+    return per_class_metrics(predicted, there, truth.labels, known)

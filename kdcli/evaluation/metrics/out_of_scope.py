@@ -72,9 +72,9 @@ class MahalanobisScorer:
 
     def __init__(self, features: np.ndarray, references: np.ndarray) -> None:
         _, places = np.unique(references, return_inverse=True)
-        sums = np.zeros((places.max() + 1, features.shape[1]))
-        np.add.at(sums, places, features)
-        means = sums / np.bincount(places)[:, None]
+        means = np.stack(
+            [features[places == i].mean(0, dtype=np.float64) for i in range(places.max() + 1)]
+        )
         covariance = LedoitWolf(assume_centered=True).fit(features - means[places]).covariance_
         spread, directions = eigh(covariance)
         # Directions in which the texts don't differ at all can't tell how far another one is.

@@ -96,14 +96,10 @@ def metrics_from_predictions(
         predictions: (texts,) the model's.
         out_of_scope_id: The out-of-scope label's id, where one is named.
     """
-    found = classification.compute_metric(
-        classification.ClassificationMetrics, predictions, references
-    )
+    metrics = classification.label_metrics(predictions, references)
     if out_of_scope_id is not None:
-        found |= classification.compute_metric(
-            classification.OutOfScopeMetrics, predictions, references, label=out_of_scope_id
-        )
-    return found
+        metrics |= classification.out_of_scope_metrics(predictions, references, out_of_scope_id)
+    return metrics
 
 
 def compare_predictions(
@@ -162,9 +158,7 @@ def _add_probability_metrics(
     suffix: str = "",
 ) -> None:
     references, predictions = truth.references, probabilities.argmax(-1)
-    points = classification.compute_metric(
-        classification.ProbabilityMetrics, predictions, references, probabilities=probabilities
-    )
+    points = classification.probability_metrics(probabilities, references)
     if suffix:
         # A temperature changes no order: top-k is as it was.
         points = {name: points[name] for name in ("log_loss", "brier")}
