@@ -16,27 +16,27 @@ _METRIC_TITLES = {
         "macro_f1": "Macro F1",
         "in_scope_accuracy": "In-scope accuracy",
         "out_of_scope_recall": "Out-of-scope recall",
-        "accuracy_at_threshold": "Accuracy, refusing",
-        "in_scope_accuracy_at_threshold": "In-scope accuracy, refusing",
-        "out_of_scope_recall_at_threshold": "Out-of-scope recall, refusing",
-        "in_scope_refused_at_threshold": "In-scope texts refused",
+        "accuracy_at_threshold": "Accuracy, with threshold",
+        "in_scope_accuracy_at_threshold": "In-scope accuracy, with threshold",
+        "out_of_scope_recall_at_threshold": "Out-of-scope recall, with threshold",
+        "in_scope_refused_at_threshold": "In-scope texts refused, with threshold",
         "out_of_scope_auroc": "Out-of-scope AUROC",
-        "ece": "Calibration error",
-        "ece_calibrated": "Calibration error, with its temperature",
+        "ece": "Calibration error (ECE)",
+        "ece_calibrated": "Calibration error (ECE), calibrated",
         "agreement": "Agreement with the teacher",
     },
     MULTI_LABEL.name: {
         "micro_f1": "Micro F1",
         "macro_f1": "Macro F1",
         "samples_f1": "Samples F1",
-        "micro_f1_at_threshold": "Micro F1, by its thresholds",
-        "macro_f1_at_threshold": "Macro F1, by its thresholds",
-        "samples_f1_at_threshold": "Samples F1, by its thresholds",
+        "micro_f1_at_threshold": "Micro F1, tuned thresholds",
+        "macro_f1_at_threshold": "Macro F1, tuned thresholds",
+        "samples_f1_at_threshold": "Samples F1, tuned thresholds",
         "micro_average_precision": "Average precision, micro",
         "macro_average_precision": "Average precision, macro",
-        "subset_accuracy": "Texts with all labels right",
-        "hamming_loss": "Labels wrongly given or withheld",
-        "agreement": "Agreement with the teacher, of each label",
+        "subset_accuracy": "Subset accuracy",
+        "hamming_loss": "Hamming loss",
+        "agreement": "Agreement with the teacher, per label",
     },
     REGRESSION.name: {
         "spearman": "Spearman's correlation",
@@ -101,7 +101,7 @@ def metric_rows(evaluation: Mapping[str, Any], split: str) -> list[MetricRow]:
         cells = [
             v if v is None else MetricCell(in_words(task.primary_metric, v)) for v in unrepeated
         ]
-        rows.insert(1, MetricRow(f"{rows[0].title} on texts that aren't in train too", cells, []))
+        rows.insert(1, MetricRow(f"{rows[0].title}, without texts that occur in train", cells, []))
     return rows
 
 
@@ -110,11 +110,11 @@ def cost_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, list[MetricCell]
     rows = {
         "parameters": ("Parameters", 1e-6, ".1f", " M"),
         "megabytes": ("Weights", 1, ".1f", " MB"),
-        "peak_megabytes": ("Peak memory, 32 texts", 1, ".1f", " MB"),
-        "flops_per_token": ("Operations a token", 1e-6, ".1f", " M"),
-        "latency_ms_p50": ("One text, median", 1, ".1f", " ms"),
-        "latency_ms_p95": ("One text, 95 % under", 1, ".1f", " ms"),
-        "texts_per_second": ("Texts a second, 32 at a time", 1, ",.0f", ""),
+        "peak_megabytes": ("Peak memory, batch of 32", 1, ".1f", " MB"),
+        "flops_per_token": ("FLOPs per token", 1e-6, ".1f", " M"),
+        "latency_ms_p50": ("Latency, median", 1, ".1f", " ms"),
+        "latency_ms_p95": ("Latency, 95th percentile", 1, ".1f", " ms"),
+        "texts_per_second": ("Texts per second, batch of 32", 1, ",.0f", ""),
     }
     return [
         (title, [_cost_cell(model, key, scale, form, unit) for model in evaluation["models"]])

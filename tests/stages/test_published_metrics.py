@@ -118,8 +118,8 @@ def expected(logits, config, lines, settings):
         chances = expit(logits)
         given = chances >= 0.5
         figures = {
-            "Texts with all labels right": metrics.accuracy_score(there, given),
-            "Labels wrongly given or withheld": metrics.hamming_loss(there, given),
+            "Subset accuracy": metrics.accuracy_score(there, given),
+            "Hamming loss": metrics.hamming_loss(there, given),
             "Average precision, micro": metrics.average_precision_score(
                 there, chances, average="micro"
             ),
@@ -130,15 +130,15 @@ def expected(logits, config, lines, settings):
             title = f"{kind.title()} F1"
             options = {"average": kind, "zero_division": 0}
             figures[title] = metrics.f1_score(there, given, **options)
-            figures[f"{title}, by its thresholds"] = metrics.f1_score(there, tuned, **options)
+            figures[f"{title}, tuned thresholds"] = metrics.f1_score(there, tuned, **options)
         return figures
     truth = np.array([names.index(label) for label in truth])
     given = logits.argmax(-1)
     figures = {
         "Accuracy": metrics.accuracy_score(truth, given),
         "Macro F1": metrics.f1_score(truth, given, average="macro", zero_division=0),
-        "Calibration error": calibration_error(logits, truth),
-        "Calibration error, with its temperature": calibration_error(
+        "Calibration error (ECE)": calibration_error(logits, truth),
+        "Calibration error (ECE), calibrated": calibration_error(
             logits / settings["temperature"], truth
         ),
     }
@@ -157,11 +157,11 @@ def expected(logits, config, lines, settings):
         figures |= {
             "In-scope accuracy": (given == truth)[known].mean(),
             "Out-of-scope recall": (given == truth)[~known].mean(),
-            "Accuracy, refusing": (refusing == truth).mean(),
-            "In-scope accuracy, refusing": (refusing == truth)[known].mean(),
-            "Out-of-scope recall, refusing": (refusing == outside)[~known].mean(),
+            "Accuracy, with threshold": (refusing == truth).mean(),
+            "In-scope accuracy, with threshold": (refusing == truth)[known].mean(),
+            "Out-of-scope recall, with threshold": (refusing == outside)[~known].mean(),
             "Out-of-scope AUROC": metrics.roc_auc_score(known, values),
-            "In-scope texts refused": (refusing == outside)[known].mean(),
+            "In-scope texts refused, with threshold": (refusing == outside)[known].mean(),
         }
     return figures
 
@@ -175,12 +175,14 @@ def calibration_error(logits, truth):
 
 
 # What the student's folder alone doesn't give: these are of its teacher, or of the training texts.
-OF_OTHERS = re.compile("teacher|in train too")
+OF_OTHERS = re.compile("teacher|occur in train")
 
 
 def on_card(card, split):
     """The student's figures on a split, by their titles."""
-    part = re.search(rf"### On [\d,]+ {split} texts\n(.*?)(\n###|\nIn parentheses)", card, re.S)[1]
+    part = re.search(
+        rf"### On [\d,]+ {split} texts\n(.*?)(\n###|\nValues in parentheses)", card, re.S
+    )[1]
     table = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in part.split("\n") if "|" in line
     ]

@@ -41,10 +41,10 @@ def test_scores_from_a_file(planted, distilled, tmp_path):
     made, figures = distilled(write_scores(tmp_path / "scores.csv", planted))
     assert learnt(figures)
     card = (made.path / "student/README.md").read_text()
-    assert r"gave its answers alone: scores from scores\.csv" in card
+    assert r": scores from scores\.csv" in card
     assert str(tmp_path) not in card
     page = (made.path / "report.html").read_text()
-    assert "what it costs wasn't measured" in page
+    assert "cost of the teacher" in page
     assert json.loads((made.path / "teacher/teacher.json").read_text())["labels"] == sorted(WORDS)
 
 

@@ -1,4 +1,4 @@
-"""The figures that decide, in a table for 80 columns and in words."""
+"""Main results of a comparison, as a table for 80 columns and as sentences."""
 
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -10,7 +10,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 ModelResult = Mapping[str, Any]
 
-# By task the figures below the headline.
+# By task, the metrics shown below the primary one.
 _METRIC_TITLES = {
     SINGLE_LABEL.name: {
         "macro_f1": "macro F1",
@@ -22,7 +22,7 @@ _METRIC_TITLES = {
         "macro_f1": "macro F1",
         "samples_f1": "samples F1",
         "micro_average_precision": "average precision",
-        "subset_accuracy": "all labels right",
+        "subset_accuracy": "subset accuracy",
         "agreement": "agreement",
     },
     REGRESSION.name: {
@@ -34,132 +34,115 @@ _METRIC_TITLES = {
 }
 
 _PSEUDO_LABEL_REMARK = (
-    "The texts have no labels: what the teacher says stands for them. Its own {0} says nothing, "
-    "and the others' is their agreement with it."
+    "The texts have no labels, so the teacher's predictions are used as labels. The {0} of the "
+    "teacher is meaningless; that of the other models is their agreement with the teacher."
 )
 _COST_FORMATS = {
     "parameters": ("parameters", 1e-6, "{:.2f} M"),
     "megabytes": ("weights", 1, "{:.1f} MB"),
-    "latency_ms_p50": ("one text, median", 1, "{:.1f} ms"),
-    "latency_ms_p95": ("one text, 95 % under", 1, "{:.1f} ms"),
-    "texts_per_second": ("texts a second", 1, "{:,.0f}"),
+    "latency_ms_p50": ("latency, median", 1, "{:.1f} ms"),
+    "latency_ms_p95": ("latency, 95th perc.", 1, "{:.1f} ms"),
+    "texts_per_second": ("texts per second", 1, "{:,.0f}"),
 }
 
 
 def comparison_table_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
-    """The table: what a row is of, then a cell for each model.
+    """Return the rows of the table: a title, then a cell for each model.
 
     Args:
-        evaluation: As `evaluation.json` holds it, or its short form.
+        evaluation: The content of `evaluation.json`, or its short form.
     """
     models, task = evaluation["models"], TASKS[evaluation["task"]]
-    found = []
+    rows = []
     for split, texts in evaluation["examples"].items():
-        found.append([f"{split}, {texts:,} texts", *("" for _ in models)])
-        found += [row for row in _split_rows(split, models, task) if any(row[1:])]
-    found.append(["cost", *("" for _ in models)])
+        rows.append([f"{split}, {texts:,} texts", *("" for _ in models)])
+        rows += [row for row in _split_rows(split, models, task) if any(row[1:])]
+    rows.append(["cost", *("" for _ in models)])
     costs = [flatten_costs(model) for model in models]
-    found += [
+    rows += [
         [f"  {title}", *(shape.format(cost[key] * scale) if cost else "" for cost in costs)]
         for key, (title, scale, shape) in _COST_FORMATS.items()
     ]
-    speed = ["  times as fast", *map(_format_speedup, models)]
-    return [*found, speed] if any(speed[1:]) else found
+    speedup = ["  speed-up", *map(_format_speedup, models)]
+    return [*rows, speedup] if any(speedup[1:]) else rows
 
 
 def _split_rows(split: str, models: list[ModelResult], task: Task) -> list[list[str]]:
-    figures, headline = [m["splits"][split] for m in models], task.primary_metric
-    refusing = f"{headline}_at_threshold"
+    results, primary = [model["splits"][split] for model in models], task.primary_metric
+    without_repeats = [metrics.get("unrepeated", {}) for metrics in results]
+    recall = "out_of_scope_recall_at_threshold"
     return [
-        [f"  {task.primary_metric_title}", *(_format_with_interval(f, headline) for f in figures)],
-        ["  difference", *(_format_difference(m, split, headline) for m in models)],
-        [
-            "  without repeats",
-            *(_format_metric_if_present(headline, f.get("unrepeated", {})) for f in figures),
-        ],
+        [f"  {task.primary_metric_title}", *(_format_with_interval(m, primary) for m in results)],
+        ["  difference", *(_format_difference(model, split, primary) for model in models)],
+        ["  without repeats", *(_format_if_present(primary, m) for m in without_repeats)],
         *(
-            [f"  {title}", *(_format_metric_if_present(key, f) for f in figures)]
-            for key, title in _METRIC_TITLES[task.name].items()
+            [f"  {title}", *(_format_if_present(metric, m) for m in results)]
+            for metric, title in _METRIC_TITLES[task.name].items()
         ),
-        ["  calibration error", *map(_format_calibration_error, figures)],
-        ["  with the threshold", *(_format_with_interval(f, refusing) for f in figures)],
+        ["  calibration error", *map(_format_calibration_error, results)],
         [
-            "    recall",
-            *(_format_metric_if_present("out_of_scope_recall_at_threshold", f) for f in figures),
+            "  with threshold",
+            *(_format_with_interval(m, f"{primary}_at_threshold") for m in results),
         ],
+        ["    recall", *(_format_if_present(recall, m) for m in results)],
     ]
 
 
 def comparison_remarks(evaluation: Mapping[str, Any]) -> list[str]:
-    """What the figures say, in words: which differences are more than noise, and the thresholds."""
+    """Describe differences and their significance, and the thresholds, one sentence or two each."""
     models, task = evaluation["models"], TASKS[evaluation["task"]]
-    compared = [model for model in models if model["reference"]]
-    return [
-        *(
-            [_PSEUDO_LABEL_REMARK.format(task.primary_metric_title)]
-            if evaluation["labels_from"] == TEACHER
-            else []
-        ),
-        *(
-            _describe_difference(model, split, task)
-            for split in evaluation["examples"]
-            for model in compared
-        ),
-        *_warn_if_baseline_beats_student(models, evaluation["examples"], task),
-        *(
-            _describe_out_of_scope_threshold(model)
-            for model in models
-            if _calibration_value(model, "operating_point")
-        ),
-        *(
-            _describe_label_thresholds(model)
-            for model in models
-            if _calibration_value(model, "thresholds")
-        ),
-    ]
+    remarks = []
+    if evaluation["labels_from"] == TEACHER:
+        remarks.append(_PSEUDO_LABEL_REMARK.format(task.primary_metric_title))
+    for split in evaluation["examples"]:
+        remarks += [_describe_difference(m, split, task) for m in models if m["reference"]]
+    remarks += _warn_if_baseline_beats_student(models, evaluation["examples"], task)
+    for key, describe in _THRESHOLD_DESCRIPTIONS.items():
+        remarks += [describe(model) for model in models if _calibration_value(model, key)]
+    return remarks
 
 
 def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
-    name, other = model["name"], model["reference"]
-    against = model["splits"][split]["against"][other]
-    gap = against["differences"][task.primary_metric]
-    value, low, high = (
-        _format_signed(task.primary_metric, gap[key]) for key in ("value", "low", "high")
+    metric, name, other = task.primary_metric, model["name"], model["reference"]
+    pair = model["splits"][split]["against"][other]
+    difference = pair["differences"][metric]
+    value, low, high = (_format_signed(metric, difference[key]) for key in ("value", "low", "high"))
+    amount = value.lstrip("+-") + (" points" if is_fraction(metric) else "")
+    direction = "higher" if difference["value"] > 0 else "lower"
+    tests = [f"95 % interval {low} to {high}"]
+    if "p" in pair:
+        tests.append("McNemar p " + ("< 0.001" if pair["p"] < 0.001 else f"= {pair['p']:.2g}"))
+    if difference["noise"]:
+        tests.insert(0, "not significant")
+    sentence = (
+        f"{split}: the {task.primary_metric_title} of {_with_article(name)} is {amount} {direction} "
+        f"than that of {_with_article(other)} ({', '.join(tests)})."
     )
-    in_points = (
-        " points" if is_fraction(task.primary_metric) else f" in {task.primary_metric_title}"
+    if "p" not in pair:
+        return sentence
+    subject = _with_article(name)
+    counted = ", where a text is right if all its labels are" if task is MULTI_LABEL else ""
+    return (
+        f"{sentence} {subject[0].upper()}{subject[1:]} is wrong on {pair['broken']:,} texts that "
+        f"{_with_article(other)} gets right, and right on {pair['repaired']:,} that "
+        f"{_with_article(other)} gets wrong{counted}."
     )
-    tested = f"95 % interval {low} to {high}"
-    if gap["noise"]:
-        verdict = f"{name} and {other} differ within the noise, by {value}{in_points}"
-    else:
-        side = "above" if gap["value"] > 0 else "below"
-        verdict = f"{name} is {value.lstrip('+-')}{in_points} {side} {other}"
-    if "p" not in against:
-        return f"{split}: {verdict} ({tested})."
-    p = "p < 0.001" if against["p"] < 0.001 else f"p = {against['p']:.2g}"
-    flips = f"breaks {against['broken']:,} texts and repairs {against['repaired']:,}"
-    if task is MULTI_LABEL:
-        return (
-            f"{split}: {verdict} ({tested}). Right being all of a text's labels, it {flips} "
-            f"(McNemar {p})."
-        )
-    return f"{split}: {verdict} ({tested}, McNemar {p}). It {flips}."
 
 
 def _warn_if_baseline_beats_student(
     models: list[ModelResult], splits: Iterable[str], task: Task
 ) -> list[str]:
-    """That the labels alone taught more than the teacher, where it is more than noise."""
+    """Warn, for the first such split, if training on the labels alone is significantly better."""
     students = [model for model in models if model["name"] == STUDENT]
     for split, student in product(splits, students):
         gap = _find_difference(student, split, BASELINE, task.primary_metric)
         if gap is not None and gap["value"] < 0 and not gap["noise"]:
             below = _format_signed(task.primary_metric, -gap["value"]).lstrip("+")
             return [
-                f"{split}: {task.primary_metric_title} of the student is {below} below the baseline's, which "
-                "learnt from the labels alone: this teacher holds it back. Fine-tune it longer, "
-                "take a better one, or give its losses less weight."
+                f"{split}: the {task.primary_metric_title} of the student is {below} below that of "
+                "the baseline, which was trained on the labels alone: distillation from this "
+                "teacher does harm. Fine-tune the teacher for longer, use a better teacher, or "
+                "give its losses less weight."
             ]
     return []
 
@@ -167,32 +150,43 @@ def _warn_if_baseline_beats_student(
 def _describe_out_of_scope_threshold(model: ModelResult) -> str:
     point = _calibration_value(model, "operating_point")
     return (
-        f"{model['name']}'s threshold: {point['label']} where the {point['score']} score is below "
-        f"{point['threshold']:.4g}. It {_describe_calibration_source(model)}, at {100 * point['refuse_at_most']:g} % of "
-        "in-scope texts refused."
+        f"Threshold of {_with_article(model['name'])}: texts are labelled {point['label']} if their "
+        f"{point['score']} score is below {point['threshold']:.4g}. The threshold "
+        f"{_describe_calibration_source(model)}, to refuse at most "
+        f"{100 * point['refuse_at_most']:g} % of the in-scope texts."
     )
 
 
 def _describe_label_thresholds(model: ModelResult) -> str:
-    found = _calibration_value(model, "thresholds").values()
-    low, high = min(found), max(found)
-    which = f"of {low:.3f}" if low == high else f"of {low:.3f} to {high:.3f}, each its own,"
+    thresholds = _calibration_value(model, "thresholds").values()
+    low, high = min(thresholds), max(thresholds)
+    values = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}, depending on the label"
     return (
-        f"{model['name']}'s threshold: a label is given from a probability {which} on. "
-        f"It {_describe_calibration_source(model)}, for the best F1."
+        f"Threshold of {_with_article(model['name'])}: a label is predicted from a probability of {values}. "
+        f"The threshold {_describe_calibration_source(model)}, for the highest F1."
     )
 
 
+_THRESHOLD_DESCRIPTIONS = {
+    "operating_point": _describe_out_of_scope_threshold,
+    "thresholds": _describe_label_thresholds,
+}
+
+
 def _describe_calibration_source(model: ModelResult) -> str:
-    of_model = model["settings"]["from"] == "model"
-    return "comes with the model" if of_model else "was chosen on validation"
+    from_model = model["settings"]["from"] == "model"
+    return "comes with the model" if from_model else "was chosen on validation"
+
+
+def _with_article(model_name: str) -> str:
+    return f"the {model_name}" if model_name in (TEACHER, STUDENT, BASELINE) else model_name
 
 
 def _calibration_value(model: ModelResult, key: str) -> Any:
     return (model["settings"] or {}).get(key)
 
 
-def _format_metric_if_present(metric: str, metrics: Mapping[str, Any]) -> str:
+def _format_if_present(metric: str, metrics: Mapping[str, Any]) -> str:
     return format_metric(metric, metrics[metric]) if metric in metrics else ""
 
 
@@ -211,13 +205,13 @@ def _format_difference(model: ModelResult, split: str, headline: str) -> str:
     gap = _find_difference(model, split, model["reference"], headline)
     if gap is None:
         return ""
-    return f"{_format_signed(headline, gap['value'])}{', noise' if gap['noise'] else ''}"
+    return f"{_format_signed(headline, gap['value'])}{', n. s.' if gap['noise'] else ''}"
 
 
 def _find_difference(model: ModelResult, split: str, other_model: str | None, metric: str) -> Any:
-    """The difference from another model, None where the two aren't compared."""
-    against = model["splits"][split]["against"].get(other_model, {})
-    return against.get("differences", {}).get(metric)
+    """Return the difference from another model, or None if the two are not compared."""
+    pair = model["splits"][split]["against"].get(other_model, {})
+    return pair.get("differences", {}).get(metric)
 
 
 def _format_calibration_error(metrics: Mapping[str, Any]) -> str:
