@@ -1,1 +1,1 @@
-"""What a run leaves for people to read."""
+"""Model card and HTML report of a run."""

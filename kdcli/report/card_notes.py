@@ -1,7 +1,7 @@
-"""What a person wrote into a card, kept when the card is written again.
+"""Notes that people add to a model card, kept when the card is written again.
 
-A note stands between two marks, under whatever heading. Notes outlive the student's folder, with
-the card in it, in a file of the run's own.
+A note stands between two markers, under any heading. Notes are saved in a file of the run folder,
+so that they survive when the student's folder, with the card in it, is replaced.
 """
 
 import json
@@ -15,43 +15,45 @@ NOTE_BEGIN_MARKER = (
 )
 NOTE_END_MARKER = "<!-- /yours -->"
 
-# On lines of their own: in the middle of one they are a name that a stranger gave to something.
+# Markers count on lines of their own only: within a line they may be part of a name in the data.
 _NOTE = re.compile(r"^<!-- yours\b[^>\n]*-->\n(.*?)^<!-- /yours -->$\n?", re.DOTALL | re.MULTILINE)
 _METADATA = re.compile(r"---\n.*?^---$", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} .+$", re.MULTILINE)
 
 
 def save_card_notes(card_path: Path, notes_path: Path) -> None:
-    """Put the notes of a card, where there is one, into the file `notes_path`."""
+    """Save the notes of a card, if the card exists, in the file `notes_path`."""
     if not card_path.is_file():
         return
-    whole = card_path.read_text(encoding="utf-8", errors="replace")
-    metadata = _METADATA.match(whole)
-    text = whole[metadata.end() :] if metadata else whole
-    found = [
+    text = card_path.read_text(encoding="utf-8", errors="replace")
+    if metadata := _METADATA.match(text):
+        text = text[metadata.end() :]
+    notes = [
         (headings[-1] if (headings := _HEADING.findall(text[: match.start()])) else "", match[1])
         for match in _NOTE.finditer(text)
         if match[1].strip()
     ]
-    if found:
-        write_text_atomically(notes_path, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    if notes:
+        write_text_atomically(notes_path, json.dumps(notes, ensure_ascii=False, indent=2) + "\n")
     else:
         notes_path.unlink(missing_ok=True)
 
 
 def insert_card_notes(card_text: str, notes_path: Path) -> str:
-    """The card with its notes: at the end of the section that they stood in, or at its own end."""
-    kept = json.loads(notes_path.read_text(encoding="utf-8")) if notes_path.is_file() else []
-    for heading, note in kept:
+    """Insert saved notes at the end of their section, or at the end of the card."""
+    notes = json.loads(notes_path.read_text(encoding="utf-8")) if notes_path.is_file() else []
+    for heading, note in notes:
         marked = f"{NOTE_BEGIN_MARKER}\n{note}{NOTE_END_MARKER}\n"
-        place = re.search(rf"^{re.escape(heading)}$", card_text, re.MULTILINE) if heading else None
-        following = place and _HEADING.search(card_text, place.end())
-        if place and following:
+        section = (
+            re.search(rf"^{re.escape(heading)}$", card_text, re.MULTILINE) if heading else None
+        )
+        following = section and _HEADING.search(card_text, section.end())
+        if following:
             card_text = (
                 f"{card_text[: following.start()]}{marked}\n{card_text[following.start() :]}"
             )
         else:
             card_text = f"{card_text.rstrip()}\n\n{marked}"
     return (
-        card_text if kept else f"{card_text.rstrip()}\n\n{NOTE_BEGIN_MARKER}\n{NOTE_END_MARKER}\n"
+        card_text if notes else f"{card_text.rstrip()}\n\n{NOTE_BEGIN_MARKER}\n{NOTE_END_MARKER}\n"
     )

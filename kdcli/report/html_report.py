@@ -1,4 +1,4 @@
-"""The page of a run: one file that a browser opens from the disk, with all that was measured."""
+"""HTML report of a run: all results in one file, without scripts or external resources."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,10 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from kdcli import __version__
-from kdcli.evaluation.metrics.metric_catalog import format_metric as in_words
-from kdcli.evaluation.metrics.metric_catalog import is_fraction
+from kdcli.evaluation.metrics.metric_catalog import format_metric, is_fraction
 from kdcli.evaluation.output import comparison_summary
-from kdcli.evaluation.output.evaluation_json import TEACHER, flatten_costs
+from kdcli.evaluation.output.evaluation_json import STUDENT, TEACHER, flatten_costs
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables, svg_plots
@@ -20,9 +19,8 @@ from kdcli.report.svg_plots import ChartLine, ModelPoint
 from kdcli.sanitize import printable
 from kdcli.tasks import SINGLE_LABEL, TASKS, Task
 
-_STAGE_BY_MODEL = {
-    metric_tables.STUDENT: "distill"
-}  # the other models are called as the stages that train them
+# The other models have the name of the stage that trains them.
+_STAGE_BY_MODEL = {STUDENT: "distill"}
 _MAX_ERROR_PAIRS, _MAX_CONFUSED_LABELS = 15, 14
 
 ModelResult = Mapping[str, Any]
@@ -34,16 +32,16 @@ def render_html_report(
     evaluation: Mapping[str, Any],
     stage_seconds: Mapping[str, float],
 ) -> str:
-    """The page.
+    """Render `report.html`.
 
     Args:
-        recipe: As it was run.
-        stage_results: What the stages told of themselves, by stage name.
-        evaluation: What `evaluation.json` holds.
-        stage_seconds: How long each stage took, by stage name.
+        recipe: The recipe of the run.
+        stage_results: The result of each stage, by its name.
+        evaluation: The content of `evaluation.json`.
+        stage_seconds: The run time of each stage, by its name.
 
     Returns:
-        The content of `report.html`. It refers to nothing outside itself and runs no script.
+        The content of `report.html`. It runs no script and refers to nothing outside itself.
     """
     environment = Environment(
         loader=PackageLoader("kdcli.report"),
@@ -60,7 +58,7 @@ def render_html_report(
     }
     names = [model["name"] for model in evaluation["models"]]
     task = TASKS[evaluation["task"]]
-    splits = list(evaluation["examples"])[::-1]  # test, which decides, comes first
+    splits = list(evaluation["examples"])[::-1]  # test first
     return environment.get_template("page.html.jinja").render(
         recipe=recipe,
         yaml=dump_recipe(remove_local_paths(recipe.with_default_losses(task))),
@@ -77,55 +75,59 @@ def render_html_report(
         every={split: metric_tables.all_metric_rows(evaluation, split) for split in splits},
         costs=metric_tables.cost_rows(evaluation),
         picture=_trade_off_plot(evaluation, splits[0]),
-        fits=[_training_curves(model, history, place, task)
-              for place, model in enumerate(names)
+        fits=[_training_curves(model, history, index, task)
+              for index, model in enumerate(names)
               if (history := stage_results[_STAGE_BY_MODEL.get(model, model)]["history"])],
-        confusions={s: _ConfusionTable(evaluation, s) for s in splits if _all_models_have(evaluation, "confusion")},
-        classes={s: _per_class_f1_rows(evaluation, s) for s in splits if _all_models_have(evaluation, "classes")},
+        confusions={s: _ConfusionTable(evaluation, s) for s in splits
+                    if _all_models_have(evaluation, "confusion")},
+        classes={s: _per_class_f1_rows(evaluation, s) for s in splits
+                 if _all_models_have(evaluation, "classes")},
         reliability={s: _reliability_plot(evaluation, s) for s in splits
                      if _all_models_have(evaluation, "reliability")},
-        scope={split: found for split in splits if (found := _out_of_scope_plot(evaluation, split))},
+        scope={s: plot for s in splits if (plot := _out_of_scope_plot(evaluation, s))},
         differing={split: _count_disagreements(evaluation, split) for split in splits},
-        stages={stage: metric_tables.format_duration(taken) for stage, taken in stage_seconds.items()},
+        stages={s: metric_tables.format_duration(time) for s, time in stage_seconds.items()},
         whole=metric_tables.format_duration(sum(stage_seconds.values())),
         kd_version=__version__,
     )  # fmt: skip
 
 
 def _escape_control_characters(value: Any) -> Any:
-    """What turns the direction of writing, or steers a terminal, is written out; see `outside`."""
-    strange = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value, keep="\n") if strange else value
+    """Show characters that change the writing direction or control a terminal as escapes."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n") if is_text else value
 
 
 def _all_models_have(evaluation: Mapping[str, Any], detail: str) -> bool:
-    """Whether the task has what is not a number of its models: classes, confusion."""
-    return all(detail in f for model in evaluation["models"] for f in model["splits"].values())
+    """Return whether all models have a table such as `classes` or `confusion` on all splits."""
+    return all(
+        detail in metrics for model in evaluation["models"] for metrics in model["splits"].values()
+    )
 
 
 def _trade_off_plot(evaluation: Mapping[str, Any], split: str) -> Markup:
-    dots, said, task = [], [], TASKS[evaluation["task"]]
+    points, captions, task = [], [], TASKS[evaluation["task"]]
     scale, unit, title = _headline_scale(task)
-    for place, model in enumerate(evaluation["models"]):
+    for index, model in enumerate(evaluation["models"]):
         if not flatten_costs(model):
             continue
-        found = model["splits"][split]
-        value = found[task.primary_metric]
-        # Where texts are few or a model says the same of all, no draw may have the figure.
-        low, high = found["intervals"].get(task.primary_metric, (value, value))
-        dot = ModelPoint(place, model["latency_ms"]["p50"], scale * value,
+        metrics = model["splits"][split]
+        value = metrics[task.primary_metric]
+        # With few texts or constant predictions, no resample may have a value.
+        low, high = metrics["intervals"].get(task.primary_metric, (value, value))
+        point = ModelPoint(index, model["latency_ms"]["p50"], scale * value,
                   model["megabytes"], scale * low, scale * high)  # fmt: skip
-        dots.append(dot)
-        shown = in_words(task.primary_metric, value)
-        said.append(
-            f"{model['name']} {shown} at {dot.latency_ms:.1f} ms and {dot.megabytes:.0f} MB"
+        points.append(point)
+        captions.append(
+            f"{model['name']} {format_metric(task.primary_metric, value)} at "
+            f"{point.latency_ms:.1f} ms and {point.megabytes:.0f} MB"
         )
-    alt = f"{title} on {split} over the time of one text: {'; '.join(said)}."
-    return svg_plots.trade_off_plot_svg("trade-off", alt, f"{title} on {split}{unit}", dots)
+    alt = f"{title} on {split} against latency of one text: {'; '.join(captions)}."
+    return svg_plots.trade_off_plot_svg("trade-off", alt, f"{title} on {split}{unit}", points)
 
 
 def _headline_scale(task: Task) -> tuple[float, str, str]:
-    """What a headline is multiplied with in a picture, its unit there, and its title."""
+    """Return the factor, the unit and the title of the primary metric in charts."""
     title = task.primary_metric_title[0].upper() + task.primary_metric_title[1:]
     return (100, " (%)", title) if is_fraction(task.primary_metric) else (1, "", title)
 
@@ -133,7 +135,7 @@ def _headline_scale(task: Task) -> tuple[float, str, str]:
 def _training_curves(
     model: str, history: Sequence[Mapping[str, Any]], model_index: int, task: Task
 ) -> dict[str, Any]:
-    """A model's training: a picture for the loss, each of its terms and the headline."""
+    """Chart the loss, each of its terms and the primary metric over the epochs."""
     title, terms = model.capitalize(), list(history[0]["training_terms"])
     columns: dict[str, list[tuple[float | None, float]]] = {}
     if len(terms) > 1:
@@ -149,14 +151,14 @@ def _training_curves(
     epochs = [row["epoch"] for row in history]
     pictures = []
     for name, values in columns.items():
-        lines, said = [], []
-        for side, title_of_side in enumerate(("training", "validation")):
+        lines, captions = [], []
+        for side, data in enumerate(("training", "validation")):
             ys = zip(epochs, (value[side] for value in values), strict=True)
             points = [(epoch, y) for epoch, y in ys if y is not None]
             if points:
                 lines.append(ChartLine(model_index, points, dashed=bool(side)))
-                said.append(f"{title_of_side} from {points[0][1]:.4g} to {points[-1][1]:.4g}")
-        alt = f"{title}, {name} over {len(epochs)} epochs: {', '.join(said)}."
+                captions.append(f"{data} from {points[0][1]:.4g} to {points[-1][1]:.4g}")
+        alt = f"{title}, {name} over {len(epochs)} epochs: {', '.join(captions)}."
         key = f"{title}-{name}"
         pictures.append(
             svg_plots.line_chart_svg(key, alt, "Epoch", name[0].upper() + name[1:], lines)
@@ -166,17 +168,17 @@ def _training_curves(
 
 
 class _ConfusionTable:
-    """Where the student errs on a split.
+    """The most frequent errors of the student on a split.
 
     Attributes:
-        pairs: The commonest errors: the right label, the one given, texts, the teacher's texts.
-        labels: The classes that these are between.
-        rows: For each of them, its texts by the label given, those of all other labels last.
+        pairs: (label, predicted label, texts, texts of the teacher), the most frequent first.
+        labels: The classes that occur in them.
+        rows: For each of these, its texts by predicted label; the last cell has all other labels.
     """
 
     def __init__(self, evaluation: Mapping[str, Any], split: str) -> None:
         models = {model["name"]: model["splits"][split] for model in evaluation["models"]}
-        names, student = evaluation["labels"], models[metric_tables.STUDENT]
+        names, student = evaluation["labels"], models[STUDENT]
         cells, teachers = (
             {(names[i], names[j]): texts for i, j, texts in found["confusion"] if i >= 0}
             for found in (student, models[TEACHER])
@@ -195,82 +197,85 @@ class _ConfusionTable:
     def _row(
         self, label: str, cells: Mapping[tuple[str, str], int], texts: int
     ) -> Iterator[tuple[int, int]]:
-        """Texts, and in whole percent of the class's."""
-        shown = [cells.get((label, given), 0) for given in self.labels]
-        for count in (*shown, texts - sum(shown)):
+        """Yield the texts of each cell, and their share of the class in whole percent."""
+        counts = [cells.get((label, predicted), 0) for predicted in self.labels]
+        for count in (*counts, texts - sum(counts)):
             yield count, round(100 * count / max(texts, 1))
 
 
 def _per_class_f1_rows(
     evaluation: Mapping[str, Any], split: str
 ) -> list[tuple[str, int, list[float]]]:
-    """Label, texts and each model's F1; those that the student is worst at come first."""
-    found: dict[str, dict[str, float]] = {}
+    """Return label, texts and each model's F1, the lowest F1 of the student first."""
+    f1_by_label: dict[str, dict[str, float]] = {}
     support: dict[str, int] = {}
     for model in evaluation["models"]:
         for row in model["splits"][split]["classes"]:
-            found.setdefault(row["label"], {})[model["name"]] = row["f1"]
+            f1_by_label.setdefault(row["label"], {})[model["name"]] = row["f1"]
             support[row["label"]] = row["support"]
     names = [model["name"] for model in evaluation["models"]]
     rows = [
         (label, support[label], [f1.get(name, 0.0) for name in names])
-        for label, f1 in found.items()
+        for label, f1 in f1_by_label.items()
         if support[label]
     ]
-    return sorted(rows, key=lambda row: row[2][names.index(metric_tables.STUDENT)])
+    return sorted(rows, key=lambda row: row[2][names.index(STUDENT)])
 
 
 def _count_disagreements(evaluation: Mapping[str, Any], split: str) -> int | None:
-    """How many texts student and teacher label differently, where that is counted by texts."""
+    """Count the texts that student and teacher label differently, or None for other tasks."""
     if evaluation["task"] != SINGLE_LABEL.name:
         return None
-    student = next(m for m in evaluation["models"] if m["name"] == metric_tables.STUDENT)
+    student = next(m for m in evaluation["models"] if m["name"] == STUDENT)
     agreement = student["splits"][split]["against"][TEACHER]["agreement"]
     return round((1 - agreement) * evaluation["examples"][split])
 
 
 def _reliability_plot(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:
-    lines, said = [], []
-    for place, model in enumerate(evaluation["models"]):
+    lines, captions = [], []
+    for index, model in enumerate(evaluation["models"]):
         if not flatten_costs(model):
             continue
-        found = model["splits"][split]
+        metrics = model["splits"][split]
         for kind in ("reliability", "reliability_calibrated"):
-            if kind in found:
-                points = [(100 * p["confidence"], 100 * p["accuracy"]) for p in found[kind]]
-                lines.append(ChartLine(place, points, dashed=kind != "reliability"))
-        said.append(
-            f"{model['name']}'s calibration error {metric_tables.format_percent(found['ece'])}"
+            if kind in metrics:
+                points = [(100 * p["confidence"], 100 * p["accuracy"]) for p in metrics[kind]]
+                lines.append(ChartLine(index, points, dashed=kind != "reliability"))
+        captions.append(
+            f"{model['name']} with a calibration error of "
+            f"{metric_tables.format_percent(metrics['ece'])}"
         )
-    alt = f"How often each model is right on {split} where it is so sure: {', '.join(said)}."
-    picture = svg_plots.line_chart_svg(f"reliability-{split}", alt, "Confidence (%)", "Accuracy (%)", lines,
-                          diagonal=True)  # fmt: skip
+    alt = f"Accuracy against confidence on {split}: {', '.join(captions)}."
+    picture = svg_plots.line_chart_svg(
+        f"reliability-{split}", alt, "Confidence (%)", "Accuracy (%)", lines, diagonal=True
+    )
     return {"picture": picture, "models": evaluation["models"]}
 
 
 def _out_of_scope_plot(evaluation: Mapping[str, Any], split: str) -> dict[str, Any] | None:
-    """Out-of-scope recall over what it costs, by the thresholds that were tried."""
-    rows, lines, said = [], [], []
-    for place, model in enumerate(evaluation["models"]):
-        found = model["splits"][split]
-        tried = [b for b in found.get("budgets", ())
-                 if "out_of_scope_recall" in b and "in_scope_refused" in b]  # fmt: skip
-        tried.sort(key=lambda budget: budget["in_scope_refused"])
-        if not tried:
+    """Chart out-of-scope recall against refused in-scope texts, for each threshold tried."""
+    rows, lines, captions = [], [], []
+    for index, model in enumerate(evaluation["models"]):
+        metrics = model["splits"][split]
+        budgets = [b for b in metrics.get("budgets", ())
+                   if "out_of_scope_recall" in b and "in_scope_refused" in b]  # fmt: skip
+        budgets.sort(key=lambda budget: budget["in_scope_refused"])
+        if not budgets:
             continue
-        points = [(100 * b["in_scope_refused"], 100 * b["out_of_scope_recall"]) for b in tried]
+        points = [(100 * b["in_scope_refused"], 100 * b["out_of_scope_recall"]) for b in budgets]
         mark = None
-        if "out_of_scope_recall" in found:
-            mark = (100 * found["in_scope_refused"], 100 * found["out_of_scope_recall"])
-        lines.append(ChartLine(place, points, highlighted_point=mark))
-        said.append(f"{model['name']} from {points[0][1]:.0f} to {points[-1][1]:.0f} %")
-        rows += [(model["name"], budget) for budget in tried]
+        if "out_of_scope_recall" in metrics:
+            mark = (100 * metrics["in_scope_refused"], 100 * metrics["out_of_scope_recall"])
+        lines.append(ChartLine(index, points, highlighted_point=mark))
+        captions.append(f"{model['name']} from {points[0][1]:.0f} to {points[-1][1]:.0f} %")
+        rows += [(model["name"], budget) for budget in budgets]
     if not lines:
         return None
     alt = (
-        f"Out-of-scope recall on {split} over the in-scope texts refused, from "
-        f"{lines[0].points[0][0]:.1f} to {lines[0].points[-1][0]:.1f} %: {', '.join(said)}."
+        f"Out-of-scope recall on {split} against the in-scope texts refused, from "
+        f"{lines[0].points[0][0]:.1f} to {lines[0].points[-1][0]:.1f} %: {', '.join(captions)}."
     )
-    picture = svg_plots.line_chart_svg(f"scope-{split}", alt, "In-scope texts refused (%)",
-                          "Out-of-scope recall (%)", lines)  # fmt: skip
+    picture = svg_plots.line_chart_svg(
+        f"scope-{split}", alt, "In-scope texts refused (%)", "Out-of-scope recall (%)", lines
+    )
     return {"picture": picture, "rows": rows}

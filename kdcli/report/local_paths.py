@@ -15,38 +15,38 @@ from kdcli.sanitize import printable
 
 
 def remove_local_paths(recipe: Recipe) -> Recipe:
-    """The recipe without this machine's paths: what is local is called by its last part."""
+    """Replace each local path of a recipe by its last part."""
     teacher = recipe.teacher
-    places: dict[str, Any] = {}
+    teacher_update: dict[str, Any] = {}
     if teacher.source_key is not None:
-        places = {teacher.source_key: public_name(getattr(teacher, teacher.source_key))}
+        teacher_update = {teacher.source_key: public_name(getattr(teacher, teacher.source_key))}
     if isinstance(teacher, ClassifierTeacherConfig):
         also = tuple(o.model_copy(update={"model": public_name(o.model)}) for o in teacher.also)
-        places = {**places, "also": also}
+        teacher_update["also"] = also
     if isinstance(teacher, EndpointTeacherConfig):
-        places = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
+        teacher_update = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
     parts: dict[str, FrozenConfig] = {
         "data": recipe.data.model_copy(update={
             key: public_name(source) for key in ("dataset", "unlabelled")
             if (source := getattr(recipe.data, key)) is not None
         }),
-        "teacher": teacher.model_copy(update=places),
+        "teacher": teacher.model_copy(update=teacher_update),
     }  # fmt: skip
     if recipe.augment is not None and recipe.augment.model is not None:
-        language = {"model": public_name(recipe.augment.model)}
-        parts["augment"] = recipe.augment.model_copy(update=language)
+        model = public_name(recipe.augment.model)
+        parts["augment"] = recipe.augment.model_copy(update={"model": model})
     if recipe.student.model is not None:
-        own = {"model": public_name(recipe.student.model)}
-        parts["student"] = recipe.student.model_copy(update=own)
+        model = public_name(recipe.student.model)
+        parts["student"] = recipe.student.model_copy(update={"model": model})
     return recipe.model_copy(update=parts)
 
 
 def remove_local_paths_from_text(recipe: Recipe, text: str) -> str:
-    """A sentence about a run, likewise."""
+    """Replace each local path of a recipe that occurs in a text by its last part."""
     teacher = recipe.teacher
     others = [o.model for o in teacher.also] if isinstance(teacher, ClassifierTeacherConfig) else []
-    own = [] if teacher.source_key is None else [getattr(teacher, teacher.source_key)]
-    for source in filter(None, (*own, recipe.student.model, *others)):
+    main = [] if teacher.source_key is None else [getattr(teacher, teacher.source_key)]
+    for source in filter(None, (*main, recipe.student.model, *others)):
         text = text.replace(source, public_name(source))
     return text
 
@@ -61,11 +61,11 @@ def is_hub_id(source: str) -> bool:
 
 
 def public_name(source: str) -> str:
-    """A Hub id or package as it is, and a path's last part."""
-    whole = is_hub_id(source) or source.startswith("package:")
-    return printable(source if whole else last_path_part(source))
+    """Return a Hub id or package unchanged, and the last part of a path."""
+    is_public = is_hub_id(source) or source.startswith("package:")
+    return printable(source if is_public else last_path_part(source))
 
 
 def last_path_part(path: str) -> str:
-    """A path's last part: the others are this machine's own."""
+    """Return the last part of a path, on Windows too."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

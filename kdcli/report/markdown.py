@@ -5,23 +5,23 @@ from typing import Any
 
 from kdcli.sanitize import printable
 
-# What Markdown, or a reader of it that makes links of addresses, would take for more than text.
+# Characters that Markdown, or a renderer that turns addresses into links, gives a meaning.
 _MARKDOWN_SPECIAL_CHARS = re.compile(
     r"[\\`*{}\[\]<>#|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|\.(?=[^\W\d])"
 )
 
 
 class RawMarkdown(str):
-    """Text that is Markdown already."""
+    """Text that is Markdown already and is not escaped again."""
 
 
 def escape_markdown(text: str) -> RawMarkdown:
-    """Markdown that reads as the text itself, on one line."""
+    """Escape a text so that it is shown unchanged, on one line."""
     return RawMarkdown(_MARKDOWN_SPECIAL_CHARS.sub(r"\\\g<0>", printable(text)))
 
 
 def markdown_code_span(text: str) -> RawMarkdown:
-    """Markdown that reads as the text itself in a code span, on one line."""
+    """Format a text as a code span that shows it unchanged, on one line."""
     shown = printable(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     padding = " " * (len(fence) > 1)
@@ -38,5 +38,5 @@ def escape_template_value(value: Any) -> Any:
 
 
 def indented_code_block(text: str) -> RawMarkdown:
-    """A block of code that nothing in it can end, as a fence can be ended by what it holds."""
+    """Format a text as a code block. It has no fence, which the text itself could close."""
     return RawMarkdown("".join(f"    {printable(line)}\n" for line in text.splitlines()))

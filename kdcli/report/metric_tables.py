@@ -1,15 +1,13 @@
-"""The figures that decide and how far they can be trusted, as rows for card and page."""
+"""Main metrics, differences and costs as table rows for the model card and the HTML report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER, is_fraction
-from kdcli.evaluation.metrics.metric_catalog import format_metric as in_words
-from kdcli.evaluation.output.evaluation_json import flatten_costs
+from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER, format_metric, is_fraction
+from kdcli.evaluation.output.evaluation_json import STUDENT, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
-STUDENT = "student"
 _METRIC_TITLES = {
     SINGLE_LABEL.name: {
         "accuracy": "Accuracy",
@@ -51,7 +49,7 @@ _METRIC_TITLES = {
 
 @dataclass(frozen=True)
 class MetricCell:
-    """A figure as it is shown; for a difference, whether it is within the noise."""
+    """A formatted value; `noise` marks a difference that is not significant."""
 
     value: str
     interval: str = ""
@@ -60,7 +58,7 @@ class MetricCell:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A figure of all models, and by how much the student's differs from each of the others'."""
+    """One metric of all models, and the student's differences from each of the others."""
 
     title: str
     cells: Sequence[MetricCell | None]
@@ -68,45 +66,47 @@ class MetricRow:
 
 
 def compared_model_names(evaluation: Mapping[str, Any]) -> list[str]:
-    """The models that the student is compared with."""
+    """Return the names of the models that the student is compared with."""
     return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
 
 
 def split_source_suffix(evaluation: Mapping[str, Any], split: str) -> str:
-    """What the data set calls a split, in parentheses; nothing where it calls it the same."""
-    own = evaluation.get("sources", {}).get(split, split)
-    return "" if own == split else f" ({own})"
+    """Return the data set's name of a split in parentheses, or "" if it is the same."""
+    source = evaluation.get("sources", {}).get(split, split)
+    return "" if source == split else f" ({source})"
 
 
 def metric_rows(evaluation: Mapping[str, Any], split: str) -> list[MetricRow]:
-    """What was measured on a split; a figure that no model has isn't there."""
-    figures = {model["name"]: model["splits"][split] for model in evaluation["models"]}
+    """Return the metrics of a split that at least one model has."""
+    metrics_by_model = {model["name"]: model["splits"][split] for model in evaluation["models"]}
     rows = [
         MetricRow(
             title,
-            [_metric_cell(found, key) for found in figures.values()],
+            [_metric_cell(metrics, key) for metrics in metrics_by_model.values()],
             [
-                _difference_cell(figures[STUDENT], name, key)
+                _difference_cell(metrics_by_model[STUDENT], name, key)
                 for name in compared_model_names(evaluation)
             ],
         )
         for key, title in _METRIC_TITLES[evaluation["task"]].items()
-        if any(key in found for found in figures.values())
+        if any(key in metrics for metrics in metrics_by_model.values())
     ]
     task = TASKS[evaluation["task"]]
     unrepeated = [
-        found.get("unrepeated", {}).get(task.primary_metric) for found in figures.values()
+        metrics.get("unrepeated", {}).get(task.primary_metric)
+        for metrics in metrics_by_model.values()
     ]
     if any(value is not None for value in unrepeated):
         cells = [
-            v if v is None else MetricCell(in_words(task.primary_metric, v)) for v in unrepeated
+            v if v is None else MetricCell(format_metric(task.primary_metric, v))
+            for v in unrepeated
         ]
         rows.insert(1, MetricRow(f"{rows[0].title}, without texts that occur in train", cells, []))
     return rows
 
 
 def cost_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, list[MetricCell]]]:
-    """What each model takes: a title, and a cell for each model."""
+    """Return size and speed: a title, and a cell for each model."""
     rows = {
         "parameters": ("Parameters", 1e-6, ".1f", " M"),
         "megabytes": ("Weights", 1, ".1f", " MB"),
@@ -125,7 +125,7 @@ def cost_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, list[MetricCell]
 def _cost_cell(
     model_result: Mapping[str, Any], metric: str, scale: float, form: str, unit: str
 ) -> MetricCell:
-    """What a model takes, and below it as a multiple of what its reference takes."""
+    """Format a cost, and its ratio to the cost of the reference model."""
     ratio = model_result.get("relative", {}).get(metric)
     times = "" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"
     cost = flatten_costs(model_result)
@@ -133,33 +133,33 @@ def _cost_cell(
 
 
 def all_metric_rows(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, list[str]]]:
-    """All figures of a split by the names that gates know them by, and a cell for each model."""
-    found = [model["splits"][split] for model in evaluation["models"]]
+    """Return all metrics of a split by their names in `evaluation.json`."""
+    results = [model["splits"][split] for model in evaluation["models"]]
     return [
-        (name, [format_number(figures[name]) if name in figures else "" for figures in found])
+        (name, [format_number(metrics[name]) if name in metrics else "" for metrics in results])
         for name in HIGHER_IS_BETTER
-        if any(name in figures for figures in found)
+        if any(name in metrics for metrics in results)
     ]
 
 
 def format_percent(value: float) -> str:
-    """A share in percent, to two places."""
+    """Format a fraction in percent, with two decimals."""
     return f"{100 * value:.2f} %"
 
 
 def format_metric_difference(metric: str, difference: float) -> str:
-    """A difference of a figure with its sign, of shares in percentage points."""
+    """Format a difference with its sign, that of fractions in percentage points."""
     shown = f"{100 * difference:+.2f}" if is_fraction(metric) else f"{difference:+.4f}"
     return shown.replace("-", "\N{MINUS SIGN}")
 
 
 def format_number(value: float) -> str:
-    """To four places, or as many digits where it is tiny."""
+    """Format a number with four decimals, or six digits if it is below 0.001."""
     return f"{round(value, 4):g}" if abs(value) >= 1e-3 or not value else f"{value:g}"
 
 
 def format_duration(seconds: float) -> str:
-    """In words, to the second."""
+    """Format a duration in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
@@ -170,8 +170,8 @@ def _metric_cell(metrics: Mapping[str, Any], metric: str) -> MetricCell | None:
     if metric not in metrics:
         return None
     bounds = metrics["intervals"].get(metric)
-    low, high = (in_words(metric, bound).removesuffix(" %") for bound in bounds or (0, 0))
-    return MetricCell(in_words(metric, metrics[metric]), f"{low} to {high}" if bounds else "")
+    low, high = (format_metric(metric, bound).removesuffix(" %") for bound in bounds or (0, 0))
+    return MetricCell(format_metric(metric, metrics[metric]), f"{low} to {high}" if bounds else "")
 
 
 def _difference_cell(

@@ -1,7 +1,7 @@
-"""The student's model card: the layout that the Hub's readers know, from a run's own figures.
+"""Model card of the student, in the layout that the Trainer writes for the Hub.
 
-Names come from strangers. The template sets all that it is given as plain text, but for `Markdown`
-that was written here; the metadata go through YAML.
+Names in data and recipes are untrusted. The template escapes all values that are no `RawMarkdown`;
+the metadata are written as YAML.
 """
 
 import json
@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdcli import __version__
 from kdcli.evaluation.output import comparison_summary
+from kdcli.evaluation.output.evaluation_json import STUDENT
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables
@@ -29,7 +30,7 @@ from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 _HUB_TASK = ("text-classification", "Text Classification")
-# By task the figures of the metadata, by the Hub's names for their kinds.
+# By task, the metrics in the metadata, with their type and name on the Hub.
 _HUB_METRICS = {
     SINGLE_LABEL.name: {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")},
     MULTI_LABEL.name: {"micro_f1": ("f1", "Micro F1"), "macro_f1": ("f1", "Macro F1")},
@@ -45,21 +46,21 @@ def render_model_card(
     model_type: str,
     stage_seconds: Mapping[str, float],
 ) -> str:
-    """The card, metadata and text.
+    """Render the model card.
 
     Args:
-        recipe: As it was run.
-        stage_results: What the stages told of themselves, by stage name.
-        labels: The student's label names.
-        model_type: Its architecture, as its configuration calls it.
-        stage_seconds: How long each stage took, by stage name.
+        recipe: The recipe of the run.
+        stage_results: The result of each stage, by its name.
+        labels: The names of the student's labels.
+        model_type: The architecture of the student, as in its `config.json`.
+        stage_seconds: The run time of each stage, by its name.
 
     Returns:
-        The content of `README.md`.
+        The content of `README.md`, metadata included.
     """
     evaluation = stage_results["evaluate"]
     task = TASKS[evaluation["task"]]
-    by_teacher = " by the teacher's labels" if recipe.data.label is None else ""
+    by_teacher = " (teacher's predictions as labels)" if recipe.data.label is None else ""
     environment = Environment(
         loader=PackageLoader("kdcli.report"),
         undefined=StrictUndefined,
@@ -78,7 +79,7 @@ def render_model_card(
     return environment.get_template("card.md.jinja").render(
         metadata=RawMarkdown(
             _model_card_metadata(
-                recipe, models[metric_tables.STUDENT], task, evaluation.get("sources", {})
+                recipe, models[STUDENT], task, evaluation.get("sources", {})
             ).to_yaml()
         ),
         recipe=recipe,
@@ -96,7 +97,7 @@ def render_model_card(
         literal=RawMarkdown(json.dumps(recipe.name)),
         evaluation=evaluation,
         models=models,
-        student=models[metric_tables.STUDENT],
+        student=models[STUDENT],
         others=metric_tables.compared_model_names(evaluation),
         results={
             split: metric_tables.metric_rows(evaluation, split) for split in evaluation["examples"]
@@ -129,28 +130,28 @@ def render_model_card(
 def _kept_epoch(
     recipe: Recipe, history: Sequence[Mapping[str, Any]], task: Task
 ) -> Mapping[str, Any]:
-    """The epoch whose weights the student has: the last, or the first of the best ones."""
+    """Return the epoch whose weights were kept: the last one, or the first of the best ones."""
     if recipe.distill.keep == "last":
         return history[-1]
     return max(history, key=lambda epoch: epoch[task.primary_metric])
 
 
 def describe_transfer_set(recipe: Recipe, stage_results: Mapping[str, Any]) -> str:
-    """A sentence on the texts that the teacher alone labelled; empty where there were none."""
+    """Describe the unlabeled texts that the student was trained on, or return ""."""
     if not recipe.has_transfer_set:
         return ""
-    told = stage_results["transfer"]
-    counts = {"unlabelled": "unlabelled texts", "augmented": "altered copies of training texts"}
-    found = [f"{told[part]:,} {words}" for part, words in counts.items() if told[part]]
-    control = " The *control* is the same student without these, trained for as many steps."
+    transfer = stage_results["transfer"]
+    titles = {"unlabelled": "unlabeled texts", "augmented": "augmented copies of training texts"}
+    parts = [f"{transfer[key]:,} {title}" for key, title in titles.items() if transfer[key]]
+    control = " The *control* is the same student, trained without these texts for as many steps."
     return (
-        f"The student also learnt the teacher's outputs for {' and '.join(found) or 'no others'}, "
-        f"which have no labels.{control if recipe.has_control_student else ''}"
+        f"The student was also trained on the teacher's outputs for "
+        f"{' and '.join(parts) or 'no further texts'}.{control if recipe.has_control_student else ''}"
     )
 
 
 def dataset_display_name(recipe: Recipe) -> str:
-    """What the data set is called: as the recipe says, or by its id's or path's last part."""
+    """Return the data set's name in the recipe, or the last part of its id or path."""
     return printable(recipe.card.dataset_name or last_path_part(recipe.data.dataset))
 
 
@@ -175,7 +176,7 @@ def _model_card_metadata(
         base_model_relation="finetune" if is_hub_id(start) else None,
         pipeline_tag=_HUB_TASK[0],
         model_name=recipe.name,
-        # Agreement with a teacher is no accuracy, and is not to be ranked among them.
+        # Agreement with a teacher must not be ranked as accuracy on the Hub.
         eval_results=_eval_results(recipe, student, task, split_sources) if labelled else None,
     )  # fmt: skip
 
@@ -202,10 +203,10 @@ def _eval_results(
 
 
 def _describe_loss(loss: Any) -> str:
-    settings = loss.model_dump(exclude={"kind"}, exclude_none=True)
+    options = loss.model_dump(exclude={"kind"}, exclude_none=True)
     details = ", ".join(
         f"{key} {_format_config_value(value)}"
-        for key, value in settings.items()
+        for key, value in options.items()
         if value is not False
     )
     return f"{loss.kind.replace('_', ' ')} ({details})"
@@ -233,7 +234,7 @@ def _model_link(model: str) -> RawMarkdown:
 
 
 def _teacher_link(recipe: Recipe) -> RawMarkdown:
-    """What the student is a fine-tuned version of."""
+    """Link the model that the student is a fine-tuned version of."""
     return _model_link(
         recipe.white_box_teacher.model if recipe.white_box_teacher else recipe.student.model or ""
     )

@@ -1,4 +1,4 @@
-"""Pictures as SVG that stands in a page: its colours and its font are those of the page."""
+"""Charts as inline SVG, in the colours and font of the surrounding page."""
 
 import re
 import warnings
@@ -15,18 +15,18 @@ from matplotlib.ticker import MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Stand-ins that matplotlib takes for colours, and the page's variables that replace them.
+# Placeholder colours for matplotlib, and the CSS variables of the page that replace them.
 _INK, _GRID = "#010101", "#020202"
 _MODEL_COLOURS = ("#030303", "#040404", "#050505")
 _CSS_VARIABLES = {_INK: "ink", _GRID: "line"} | {
     c: f"model-{i}" for i, c in enumerate(_MODEL_COLOURS)
 }
 _MARKERS = ("s", "o", "^")
-# What the variables are on white, for a picture that stands alone.
+# Values of the variables on white, for a chart in a file of its own.
 _ON_WHITE = {"ink": "#1d2430", "line": "#dde2e8", "model-0": "#0072b2", "model-1": "#c2500a"}
 _STYLE = {
     "svg.fonttype": "none",
-    # A dollar sign in a label is no mathematics.
+    # A dollar sign in a label starts no formula.
     "text.parse_math": False,
     "font.size": 9,
     "axes.edgecolor": _GRID,
@@ -46,13 +46,13 @@ _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 @dataclass(frozen=True)
 class ChartLine:
-    """A line of a chart.
+    """One line of a chart.
 
     Attributes:
-        model_index: Whose it is, as a place in the page's order of models: its colour and marker.
+        model_index: Index of the model in the report, which selects colour and marker.
         points: (x, y), from left to right.
-        dashed: Drawn so.
-        highlighted_point: A point to point out.
+        dashed: Draw the line dashed.
+        highlighted_point: A point (x, y) to mark.
     """
 
     model_index: int
@@ -63,14 +63,14 @@ class ChartLine:
 
 @dataclass(frozen=True)
 class ModelPoint:
-    """A model in the picture of what it gets right and what it takes.
+    """One model in the plot of a metric against latency.
 
     Attributes:
-        model_index: Its place in the page's order of models.
-        latency_ms: Milliseconds.
-        metric_value: Percent.
-        megabytes: Megabytes.
-        interval_low: Lower end of y's interval.
+        model_index: Index of the model in the report.
+        latency_ms: Median latency of one text in milliseconds.
+        metric_value: Value of the metric, fractions in percent.
+        megabytes: Size of the weights.
+        interval_low: Lower end of the metric's confidence interval.
         interval_high: Upper end of it.
     """
 
@@ -91,15 +91,15 @@ def line_chart_svg(
     *,
     diagonal: bool = False,
 ) -> Markup:
-    """Lines over one pair of axes.
+    """Draw lines in one pair of axes.
 
     Args:
-        plot_id: The picture's name, another for each of a page.
-        alt_text: What it shows, for whoever doesn't see it.
-        x_label: What the axis is of.
-        y_label: The same.
-        lines: Drawn in this order.
-        diagonal: Whether to draw where both axes are equal, from 0 to 100.
+        plot_id: A name that is unique in the page.
+        alt_text: Description of the chart for screen readers.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        lines: The lines, in drawing order.
+        diagonal: Draw the diagonal from (0, 0) to (100, 100).
     """
 
     def draw(axes: "Axes") -> None:
@@ -132,35 +132,35 @@ def line_chart_svg(
 def trade_off_plot_svg(
     plot_id: str, alt_text: str, y_label: str, model_points: Sequence[ModelPoint]
 ) -> Markup:
-    """What models get right over what a text takes; a disc's area is the size of the weights."""
-    largest = max(dot.megabytes for dot in model_points)
+    """Plot a metric against latency; the area of a disc shows the size of the weights."""
+    largest = max(point.megabytes for point in model_points)
 
     def draw(axes: "Axes") -> None:
-        for dot in model_points:
-            colour = _MODEL_COLOURS[dot.model_index % len(_MODEL_COLOURS)]
+        for point in model_points:
+            colour = _MODEL_COLOURS[point.model_index % len(_MODEL_COLOURS)]
             axes.scatter(
-                dot.latency_ms,
-                dot.metric_value,
-                s=900 * dot.megabytes / largest,
+                point.latency_ms,
+                point.metric_value,
+                s=900 * point.megabytes / largest,
                 color=colour,
                 alpha=0.25,
             )
             axes.plot(
-                [dot.latency_ms] * 2,
-                [dot.interval_low, dot.interval_high],
+                [point.latency_ms] * 2,
+                [point.interval_low, point.interval_high],
                 color=colour,
                 marker="_",
             )
             axes.plot(
-                dot.latency_ms,
-                dot.metric_value,
+                point.latency_ms,
+                point.metric_value,
                 color=colour,
-                marker=_MARKERS[dot.model_index % len(_MARKERS)],
+                marker=_MARKERS[point.model_index % len(_MARKERS)],
             )
         axes.set(
-            xlabel="One text, median (ms)",
+            xlabel="Latency of one text, median (ms)",
             ylabel=y_label,
-            xlim=(0, 1.25 * max(d.latency_ms for d in model_points)),
+            xlim=(0, 1.25 * max(p.latency_ms for p in model_points)),
         )
         axes.margins(y=0.25)
 
@@ -173,21 +173,26 @@ def pareto_frontier_svg(
     named_points: Sequence[tuple[str, ModelPoint]],
     dominated_points: Sequence[tuple[float, float]],
 ) -> str:
-    """A sweep's frontier as a file of its own: a disc's area is the size of the weights.
+    """Plot the Pareto frontier of a sweep as an SVG file of its own.
+
+    The area of a disc shows the size of the weights.
 
     Args:
-        alt_text: What it shows, for whoever doesn't see it.
-        y_label: What the upright axis is of.
-        named_points: By name; the teacher has the first place in the order of models, and the students
-            on the frontier the second.
-        dominated_points: (x, y) of students that these beat.
+        alt_text: Description of the chart for screen readers.
+        y_label: Label of the y axis.
+        named_points: Names and points; the teacher has index 0, students on the frontier index 1.
+        dominated_points: (latency, metric) of the other students.
     """
-    largest = max(dot.megabytes for _, dot in named_points)
+    largest = max(point.megabytes for _, point in named_points)
     students = sorted(
-        (dot.latency_ms, dot.metric_value) for _, dot in named_points if dot.model_index
+        (point.latency_ms, point.metric_value) for _, point in named_points if point.model_index
     )
-    # A student may be on the frontier for its size alone.
-    line = [dot for i, dot in enumerate(students) if dot[1] >= max(p[1] for p in students[: i + 1])]
+    # A student may be on the frontier for its size alone; the line passes it by.
+    line = [
+        point
+        for i, point in enumerate(students)
+        if point[1] >= max(p[1] for p in students[: i + 1])
+    ]
 
     def draw(axes: "Axes") -> None:
         if dominated_points:
@@ -195,23 +200,25 @@ def pareto_frontier_svg(
             axes.scatter(xs, ys, s=12, color=_INK, alpha=0.35, linewidths=0)
         xs, ys = zip(*line, strict=True)
         axes.plot(xs, ys, color=_MODEL_COLOURS[1], linewidth=1, drawstyle="steps-post")
-        for name, dot in named_points:
-            colour, marker = _MODEL_COLOURS[dot.model_index], _MARKERS[dot.model_index]
+        for name, point in named_points:
+            colour, marker = _MODEL_COLOURS[point.model_index], _MARKERS[point.model_index]
             axes.scatter(
-                dot.latency_ms,
-                dot.metric_value,
-                s=900 * dot.megabytes / largest,
+                point.latency_ms,
+                point.metric_value,
+                s=900 * point.megabytes / largest,
                 color=colour,
                 alpha=0.25,
             )
-            axes.plot(dot.latency_ms, dot.metric_value, color=colour, marker=marker, markersize=4)
+            axes.plot(
+                point.latency_ms, point.metric_value, color=colour, marker=marker, markersize=4
+            )
             axes.annotate(
                 name,
-                (dot.latency_ms, dot.metric_value),
+                (point.latency_ms, point.metric_value),
                 xytext=(6, -10),
                 textcoords="offset points",
             )
-        axes.set(xlabel="One text, median (ms)", ylabel=y_label)
+        axes.set(xlabel="Latency of one text, median (ms)", ylabel=y_label)
         axes.margins(0.15)
 
     picture = str(_render_svg("frontier", alt_text, (6.4, 4.0), draw))
@@ -224,17 +231,16 @@ def _render_svg(
     plot_id: str, alt_text: str, size: tuple[float, float], draw: Callable[["Axes"], None]
 ) -> Markup:
     with mpl.rc_context({**_STYLE, "svg.hashsalt": plot_id}), warnings.catch_warnings():
-        # The letters are the reader's font's, not matplotlib's.
+        # The reader's font draws the letters, so matplotlib's missing glyphs don't matter.
         warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(size, layout="constrained")
         draw(figure.subplots())
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
-    found = text.getvalue()
-    found = found[found.index("<svg ") :]
-    # A page holds many pictures, and no two things of one id. What is referred to keeps its own,
-    # which the key has salted.
-    found = re.sub(r'<g id="[^"]*">', "<g>", found)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg ") :]
+    # Ids have to be unique in the page. Those that are referred to are: `plot_id` salts them.
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     for colour, variable in _CSS_VARIABLES.items():
-        found = found.replace(colour, f"var(--{variable})")
-    return Markup(found.replace("<svg ", f'<svg role="img" aria-label="{escape(alt_text)}" ', 1))
+        svg = svg.replace(colour, f"var(--{variable})")
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt_text)}" ', 1))

@@ -191,7 +191,7 @@ class TestInABrowser:
     def test_keys_reach_all_that_scrolls_and_show_where_they_are(self, seen, place):
         found = seen[1][place]
         assert found["unreachable"] == []
-        assert found["first"] == "Skip to the figures"
+        assert found["first"] == "Skip to the results"
         assert found["unmarked"] == []
         if place == "phone":
             assert found["scrolling"] > 3
