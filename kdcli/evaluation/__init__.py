@@ -1,1 +1,1 @@
-"""Measuring classifiers: what they get right, and what they cost."""
+"""Evaluation of classifiers: metrics, confidence intervals, size and speed."""

@@ -137,11 +137,14 @@ def _kept_epoch(
 
 
 def describe_transfer_set(recipe: Recipe, stage_results: Mapping[str, Any]) -> str:
-    """Describe the unlabeled texts that the student was trained on, or return ""."""
+    """Describe the unlabelled texts that the student was trained on, or return ""."""
     if not recipe.has_transfer_set:
         return ""
     transfer = stage_results["transfer"]
-    titles = {"unlabelled": "unlabeled texts", "augmented": "augmented copies of training texts"}
+    titles = {
+        "unlabelled": "unlabelled texts",
+        "augmented": "augmented copies of training texts",
+    }
     parts = [f"{transfer[key]:,} {title}" for key, title in titles.items() if transfer[key]]
     control = " The *control* is the same student, trained without these texts for as many steps."
     return (

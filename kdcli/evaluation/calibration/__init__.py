@@ -1,1 +1,1 @@
-"""Temperature, thresholds and the `kd.json` that carries them."""
+"""Temperature scaling, thresholds, and the `kd.json` file that stores them."""

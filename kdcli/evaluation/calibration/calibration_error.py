@@ -7,20 +7,20 @@ NUM_BINS = 15
 
 
 def confidence_bin_ids(confidence: np.ndarray) -> np.ndarray:
-    """Which of 15 bins of equal width, open below and closed above, a confidence falls into."""
+    """Return the index of each confidence in 15 bins of equal width, closed at their upper end."""
     return np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], confidence)
 
 
 def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
-    """The reliability curve: how often a model is right where it is so sure.
+    """Compute the reliability curve: accuracy by confidence.
 
     Args:
-        confidence: (texts,) the probability of the predicted label.
-        correct: (texts,) whether it is the right one.
+        confidence: (texts,), the probability of the predicted label.
+        correct: bool, (texts,), True if the prediction is correct.
 
     Returns:
-        For each bin that holds texts, from the least sure to the surest: mean `confidence`,
-        `accuracy`, `texts`.
+        Mean `confidence`, `accuracy` and number of `texts` of each non-empty bin, by rising
+        confidence.
     """
     accuracy, mean = calibration_curve(
         correct.astype(int), confidence, n_bins=NUM_BINS, pos_label=1
@@ -33,12 +33,12 @@ def reliability_curve(confidence: np.ndarray, correct: np.ndarray) -> list[dict[
 
 
 def expected_calibration_error(reliability_points: list[dict[str, float]]) -> float:
-    """The expected calibration error (ECE): |accuracy - confidence|, averaged over texts.
+    """Compute the expected calibration error (ECE): mean |accuracy - confidence| over texts.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3, with 15 bins.
 
     Args:
-        reliability_points: As `reliability` gives it.
+        reliability_points: The result of `reliability_curve`.
     """
     total = sum(point["texts"] for point in reliability_points)
     return (

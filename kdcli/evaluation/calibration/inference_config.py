@@ -1,6 +1,6 @@
-"""What evaluation settles and the model carries along: a temperature and thresholds.
+"""Contents of `kd.json`: temperature, thresholds and truncation, saved with a model.
 
-They stand in `kd.json` in the model's folder. transformers passes it over; kd applies it.
+kd applies them; transformers ignores the file.
 """
 
 import json
@@ -20,13 +20,13 @@ INFERENCE_CONFIG_FILENAME = "kd.json"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model carries along.
+    """Temperature and thresholds of a model.
 
     Attributes:
-        temperature: Divides the logits, so that the probabilities are worth what they say.
-        operating_point: None where no label is named out of scope.
-        thresholds: Where a text may have several labels, the probability from which on each is
-            given, by its name.
+        temperature: Divides the logits, so that the probabilities are calibrated.
+        operating_point: The out-of-scope threshold; None without an out-of-scope label.
+        thresholds: For multi-label models, the lowest probability at which a label is predicted,
+            by its name.
     """
 
     temperature: float
@@ -36,11 +36,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What validation texts have settled.
+    """Result of a calibration on validation texts.
 
     Attributes:
-        calibration: What the model is to carry along.
-        alternative_operating_points: Its out-of-scope threshold at other budgets.
+        calibration: Temperature and thresholds of the model.
+        alternative_operating_points: Out-of-scope thresholds for other budgets.
     """
 
     calibration: Calibration
@@ -49,11 +49,11 @@ class CalibrationResult:
 
 @dataclass(frozen=True)
 class InputTruncation:
-    """How a model was trained to read texts.
+    """Truncation of texts in a model's training.
 
     Attributes:
-        max_length: Tokens that it sees of a text.
-        truncate: Which, of a longer one; None is as its tokenizer has it.
+        max_length: The number of tokens that the model reads of a text.
+        truncate: The tokens to keep of a longer text; None for the tokenizer's default.
     """
 
     max_length: int | None = None
@@ -61,29 +61,29 @@ class InputTruncation:
 
 
 def format_inference_config(calibration: Calibration, truncation: InputTruncation) -> str:
-    """The content of `kd.json`."""
+    """Format the content of `kd.json`."""
     content = asdict(calibration) | asdict(truncation)
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """What the model in `folder` carries along; None where it carries nothing.
+    """Load temperature and thresholds from a model folder; None without a `kd.json`.
 
     Raises:
-        ModelError: Its `kd.json` is damaged.
+        ModelError: `kd.json` is invalid.
     """
-    found = _read_inference_config(folder)
-    return None if found is None else found[0]
+    config = _read_inference_config(folder)
+    return None if config is None else config[0]
 
 
 def load_input_truncation(folder: Path) -> InputTruncation:
-    """How the model in `folder` was trained to read texts, as far as it says so.
+    """Load the truncation that a model was trained with, empty without a `kd.json`.
 
     Raises:
-        ModelError: Its `kd.json` is damaged.
+        ModelError: `kd.json` is invalid.
     """
-    found = _read_inference_config(folder)
-    return InputTruncation() if found is None else found[1]
+    config = _read_inference_config(folder)
+    return InputTruncation() if config is None else config[1]
 
 
 def _read_inference_config(folder: Path) -> tuple[Calibration, InputTruncation] | None:
@@ -95,16 +95,16 @@ def _read_inference_config(folder: Path) -> tuple[Calibration, InputTruncation] 
         return parse_calibration(content), _parse_input_truncation(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{file} is damaged: it doesn't say how the model is to be used.",
-            "Delete it: both are then chosen on validation texts.",
+            f"{file} is damaged: temperature, thresholds or truncation are missing or invalid.",
+            "Delete it; kd then calibrates the model on validation texts.",
         ) from error
 
 
 def parse_calibration(content: Mapping[str, Any]) -> Calibration:
-    """From what `kd.json` holds, or an evaluation's document of a model.
+    """Parse the content of `kd.json`, or the `settings` of a model in `evaluation.json`.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: It isn't of that form.
+        ValueError, KeyError, TypeError, AttributeError: The content is invalid.
     """
     temperature, point = float(content["temperature"]), content["operating_point"]
     if not (math.isfinite(temperature) and temperature > 0):
@@ -113,15 +113,15 @@ def parse_calibration(content: Mapping[str, Any]) -> Calibration:
         return Calibration(
             temperature, thresholds=_parse_label_thresholds(content.get("thresholds"))
         )
-    made = OutOfScopeThreshold(
+    threshold = OutOfScopeThreshold(
         label=str(point["label"]),
         score=point["score"],
         threshold=float(point["threshold"]),
         refuse_at_most=float(point["refuse_at_most"]),
     )
-    if made.score not in out_of_scope.SCORE_NAMES or not math.isfinite(made.threshold):
-        raise ValueError(made)
-    return Calibration(temperature, made)
+    if threshold.score not in out_of_scope.SCORE_NAMES or not math.isfinite(threshold.threshold):
+        raise ValueError(threshold)
+    return Calibration(temperature, threshold)
 
 
 def _parse_input_truncation(content: Mapping[str, Any]) -> InputTruncation:
@@ -136,7 +136,7 @@ def _parse_input_truncation(content: Mapping[str, Any]) -> InputTruncation:
 def _parse_label_thresholds(content: Any) -> dict[str, float] | None:
     if content is None:
         return None
-    found = {str(label): float(threshold) for label, threshold in content.items()}
-    if not all(0 <= threshold <= 1 for threshold in found.values()):
-        raise ValueError(found)
-    return found
+    thresholds = {str(label): float(threshold) for label, threshold in content.items()}
+    if not all(0 <= threshold <= 1 for threshold in thresholds.values()):
+        raise ValueError(thresholds)
+    return thresholds

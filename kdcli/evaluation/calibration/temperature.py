@@ -9,15 +9,16 @@ _TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 def fit_temperature(logits: np.ndarray, references: np.ndarray, task: Task = SINGLE_LABEL) -> float:
-    """The temperature that makes the logits, divided by it, likeliest to give these labels.
+    """Fit the temperature that minimises the log loss of the logits divided by it.
 
-    Guo et al. 2017, section 4.2. It changes no prediction. The loss is convex in its inverse, so
-    there is one best; it is looked for between 0.05 and 20.
+    Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2. Temperature scaling
+    changes no prediction. The loss is convex in the inverse temperature, so it has one minimum,
+    which is searched between 0.05 and 20.
 
     Args:
         logits: (texts, outputs).
-        references: (texts,) class ids, or (texts, outputs) whether each label is there.
-        task: What they are; a score has no probability, and 1 for a temperature.
+        references: (texts,) class ids, or bool, (texts, outputs).
+        task: The task. Regression has no probabilities, and a temperature of 1.
     """
     if task.log_loss is None:
         return 1.0
@@ -27,5 +28,5 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray, task: Task = SIN
         return log_loss(logits * np.exp(-log_temperature), references)
 
     low, high = np.log(_TEMPERATURE_RANGE)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    result = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(result.x))

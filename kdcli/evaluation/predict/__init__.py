@@ -1,1 +1,1 @@
-"""Run models over texts."""
+"""Predictions of models, and their calibration on validation texts."""

@@ -1,4 +1,4 @@
-"""Asking a classifier about all the texts that its figures need."""
+"""Predictions of all models on all splits, calibrated on the validation split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _TRAIN, VALIDATION = "train", "validation"
-_TEXTS_PER_CLASS = 20  # training texts of each label that the Mahalanobis distance is fitted on
+# Training texts of each label that the Mahalanobis distance is fitted on.
+_TEXTS_PER_CLASS = 20
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What is asked of each classifier.
+    """Models, data and options of an evaluation.
 
     Attributes:
-        model_group: The classifiers.
-        corpus: The texts.
-        config: How to measure.
-        splits: What to measure on.
-        saved_calibrations: The settings of the classifiers that bring them.
+        model_group: The models.
+        corpus: The data set.
+        config: The recipe's `evaluate` section.
+        splits: The splits to evaluate on.
+        saved_calibrations: Calibrations from the `kd.json` of models, by model name.
     """
 
     model_group: ModelGroup
@@ -44,38 +45,41 @@ class EvaluationRequest:
 
     @cached_property
     def out_of_scope_id(self) -> int | None:
-        """The out-of-scope label's id, where one is named and the models know it."""
+        """The id of the out-of-scope label, or None if the recipe or the models have none."""
         name = self.config.out_of_scope
         return self.model_group.labels.index(name) if name in self.model_group.labels else None
 
     @cached_property
     def in_scope_train_sample(self) -> "Dataset | None":
-        """Some in-scope training texts of each label, to tell what is unlike all of them."""
+        """In-scope training texts, at most 20 per label, to fit the Mahalanobis distance on.
+
+        None without an out-of-scope label or train split, or if train is evaluated itself.
+        """
         train = self.corpus.splits.get(_TRAIN)
         if train is None or self.out_of_scope_id is None or _TRAIN in self.splits:
             return None
         references = self.model_group.reference_labels(train)
         order = np.argsort(references, kind="stable")
         sorted_ids = references[order]
-        place_in_class = np.arange(len(order)) - np.searchsorted(sorted_ids, sorted_ids)
-        inside = (sorted_ids >= 0) & (sorted_ids != self.out_of_scope_id)
-        few = order[inside & (place_in_class < _TEXTS_PER_CLASS)]
-        return train.select(np.sort(few)) if len(few) else None
+        rank_in_class = np.arange(len(order)) - np.searchsorted(sorted_ids, sorted_ids)
+        in_scope = (sorted_ids >= 0) & (sorted_ids != self.out_of_scope_id)
+        sample = order[in_scope & (rank_in_class < _TEXTS_PER_CLASS)]
+        return train.select(np.sort(sample)) if len(sample) else None
 
     def splits_to_predict(self, model_name: str) -> list[str]:
-        """The splits that a classifier is run over."""
-        tunes = model_name not in self.saved_calibrations and VALIDATION in self.corpus.splits
-        return list(dict.fromkeys([*self.splits, *([VALIDATION] if tunes else [])]))
+        """Return the splits that a model has to predict, validation included for calibration."""
+        calibrates = model_name not in self.saved_calibrations and VALIDATION in self.corpus.splits
+        return list(dict.fromkeys([*self.splits, *([VALIDATION] if calibrates else [])]))
 
 
 @dataclass(frozen=True)
 class CalibratedPredictions:
-    """What a classifier said.
+    """Predictions of one model.
 
     Attributes:
-        by_split: By split.
-        calibration: Its own or chosen on validation; None where there was nothing to choose on.
-        alternative_operating_points: Its threshold at other budgets, where it was chosen here.
+        by_split: The predictions, by split.
+        calibration: Saved with the model or fitted on validation; None without a validation split.
+        alternative_operating_points: Thresholds for other budgets, if they were chosen here.
     """
 
     by_split: Mapping[str, Predictions]
@@ -86,14 +90,16 @@ class CalibratedPredictions:
 def predict_all_models(
     request: EvaluationRequest, reporter: Reporter
 ) -> dict[str, CalibratedPredictions]:
-    """Run every classifier, and choose temperature and threshold where it brings none."""
-    run = list(request.model_group.models)
+    """Run every model, and calibrate those without a saved calibration."""
+    names = list(request.model_group.models)
     texts = sum(
-        len(request.corpus.splits[s]) for name in run for s in request.splits_to_predict(name)
+        len(request.corpus.splits[s]) for name in names for s in request.splits_to_predict(name)
     )
-    advance = ProgressCounter(reporter, texts + len(run) * len(request.in_scope_train_sample or ()))
+    progress = ProgressCounter(
+        reporter, texts + len(names) * len(request.in_scope_train_sample or ())
+    )
     return {
-        name: _predict_model(request, name, advance) for name in request.model_group.model_names
+        name: _predict_model(request, name, progress) for name in request.model_group.model_names
     }
 
 
@@ -101,41 +107,46 @@ def _predict_model(
     request: EvaluationRequest, model_name: str, progress: ProgressCounter
 ) -> CalibratedPredictions:
     run = partial(
-        request.model_group.predict, model_name, batch_size=request.config.batch_size, progress=progress,
+        request.model_group.predict,
+        model_name,
+        batch_size=request.config.batch_size,
+        progress=progress,
         with_features=request.in_scope_train_sample is not None,
-    )  # fmt: skip
-    told = model_name in request.model_group.precomputed_logits
+    )
+    is_precomputed = model_name in request.model_group.precomputed_logits
     outputs = {
         split: request.model_group.precomputed_outputs(model_name, split)
-        if told
+        if is_precomputed
         else run(request.corpus.splits[split])
         for split in request.splits_to_predict(model_name)
     }
-    settings = request.saved_calibrations.get(model_name)
-    points: Sequence[OutOfScopeThreshold] = ()
-    if settings is None and VALIDATION in outputs:
-        settings, points = _calibrate_on_validation(request, outputs[VALIDATION])
-    distance: MahalanobisScorer | None = None
-    if request.in_scope_train_sample is not None and not told:
-        states = run(request.in_scope_train_sample).features
-        if states is not None:
-            distance = MahalanobisScorer(
-                states, request.model_group.reference_labels(request.in_scope_train_sample)
+    calibration = request.saved_calibrations.get(model_name)
+    operating_points: Sequence[OutOfScopeThreshold] = ()
+    if calibration is None and VALIDATION in outputs:
+        calibration, operating_points = _calibrate_on_validation(request, outputs[VALIDATION])
+    scorer: MahalanobisScorer | None = None
+    if request.in_scope_train_sample is not None and not is_precomputed:
+        features = run(request.in_scope_train_sample).features
+        if features is not None:
+            scorer = MahalanobisScorer(
+                features, request.model_group.reference_labels(request.in_scope_train_sample)
             )
-    answers = {}
+    predictions = {}
     for split in request.splits:
-        states = outputs[split].features
-        far = {} if distance is None or states is None else {"mahalanobis": distance(states)}
-        answers[split] = Predictions(outputs[split].logits, settings, far, request.model_group.task)
-    return CalibratedPredictions(answers, settings, points)
+        features = outputs[split].features
+        scores = {} if scorer is None or features is None else {"mahalanobis": scorer(features)}
+        predictions[split] = Predictions(
+            outputs[split].logits, calibration, scores, request.model_group.task
+        )
+    return CalibratedPredictions(predictions, calibration, operating_points)
 
 
 def _calibrate_on_validation(
     request: EvaluationRequest, outputs: ClassifierOutputs
 ) -> tuple[Calibration, Sequence[OutOfScopeThreshold]]:
-    field = request.model_group
-    references = field.reference_labels(request.corpus.splits[VALIDATION])
-    found = task_evaluators.get_task_evaluator(field.task).calibrate_on_validation(
-        outputs.logits, references, field.labels, request.out_of_scope_id, request.config
+    group = request.model_group
+    references = group.reference_labels(request.corpus.splits[VALIDATION])
+    result = task_evaluators.get_task_evaluator(group.task).calibrate_on_validation(
+        outputs.logits, references, group.labels, request.out_of_scope_id, request.config
     )
-    return found.calibration, found.alternative_operating_points
+    return result.calibration, result.alternative_operating_points

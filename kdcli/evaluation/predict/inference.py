@@ -1,4 +1,4 @@
-"""Running classifiers over texts: one pass a model and split, and all figures come from it."""
+"""Loading of models to compare, and their logits on a split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset,
 from kdcli.data.tokenization.windows import average_windows
 from kdcli.errors import ModelError
 from kdcli.evaluation.calibration import inference_config
-from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
+from kdcli.evaluation.predict.penultimate_features import (
+    PenultimateFeatureHook,
+)
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import align_padding, create_collator, padding_warning
@@ -32,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassifierOutputs:
-    """What a model says of a split.
+    """Outputs of a model on a split.
 
     Attributes:
-        logits: float32, (texts, labels), in the order of `Field.labels`.
-        features: float32, (texts, width): what its last layer reads; None where it isn't asked for,
-            or the model has no linear last layer.
+        logits: float32, (texts, labels), in the order of `ModelGroup.labels`.
+        features: float32, (texts, width), the inputs of the last linear layer; None if they were
+            not requested, or the model has no such layer.
     """
 
     logits: np.ndarray
@@ -46,12 +48,12 @@ class ClassifierOutputs:
 
 @dataclass(frozen=True)
 class EvalModel:
-    """A classifier that is measured.
+    """A model to evaluate, with its tokenizer.
 
     Attributes:
-        labels: The names of its outputs, in order, the data's where it has none of its own.
-        max_length: How many tokens of a text it sees.
-        truncation: Which, of a longer one; see `kdcli.data.encode.read`.
+        labels: The names of its outputs; those of the data if the model has no names.
+        max_length: The number of tokens of a text that it reads.
+        truncation: The tokens to keep of a longer text.
     """
 
     name: str
@@ -63,13 +65,13 @@ class EvalModel:
     truncation: TruncationMode | None = None
 
     def tokenize_batch(self, texts: Sequence[tuple[str, ...]]) -> dict[str, torch.Tensor]:
-        """A padded batch of texts (or pairs), or of their windows."""
+        """Tokenize texts, or pairs of texts, as one padded batch of texts or of their windows."""
         columns = [*zip(*texts, strict=True)]
         encoding = tokenize_texts(self.tokenizer, columns, self.max_length, self.truncation)
         return create_collator(self.model, self.tokenizer)(encoding_to_rows(encoding))
 
     def predict_class_ids(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """The places of the highest outputs, of each text or window."""
+        """Return the index of the highest logit, for each text or window."""
         batch = self.tokenize_batch(texts)
         with torch.inference_mode():
             return self.model(**batch).logits.argmax(-1).tolist()
@@ -77,15 +79,15 @@ class EvalModel:
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """The classifiers that stand side by side, and the labels that they all give.
+    """Models to compare, which have the same labels.
 
     Attributes:
-        models: By name.
-        labels: Those of the data that the models know, in its order, then the models' others.
-        dataset_label_to_index: For each of the data's label ids, the place in `labels`, or -1.
-        corpus: The data.
-        precomputed_logits: What others say that can't be run here: by name and split their logits, (texts,
-            labels) in the order of the data's labels, all of which the classifiers know.
+        models: The models, by name.
+        labels: The data's labels that the models know, then the other labels of the models.
+        dataset_label_to_index: For each label id of the data its index in `labels`, or -1.
+        corpus: The data set.
+        precomputed_logits: Logits of black-box teachers, by name and split: (texts, labels), in
+            the order of the data's labels, all of which the models know.
     """
 
     models: Mapping[str, EvalModel]
@@ -96,22 +98,22 @@ class ModelGroup:
 
     @property
     def model_names(self) -> list[str]:
-        """All that stand side by side."""
+        """Names of all models, those with precomputed logits first."""
         return [*self.precomputed_logits, *self.models]
 
     @property
     def task(self) -> Task:
-        """What the labels are."""
+        """The task of the data set."""
         return self.corpus.task
 
     def reference_labels(self, dataset: "Dataset") -> np.ndarray:
-        """The split's labels as `task.decide` gives the models', by places in `labels`."""
+        """Return the labels of a split in the form of `Task.predict`, as indices into `labels`."""
         return self.corpus.ground_truth_labels(
             dataset, self.dataset_label_to_index.tolist(), len(self.labels)
         )
 
     def precomputed_outputs(self, model_name: str, split: str) -> ClassifierOutputs:
-        """What one of `told` says of a split."""
+        """Return the outputs of a model with precomputed logits."""
         order = [self.corpus.label_names.index(label) for label in self.labels]
         return ClassifierOutputs(self.precomputed_logits[model_name][split][:, order], None)
 
@@ -124,28 +126,27 @@ class ModelGroup:
         *,
         with_features: bool,
     ) -> ClassifierOutputs:
-        """Run a classifier over a split.
+        """Run a model over a split.
 
         Raises:
-            ModelError: What comes out is no number.
+            ModelError: A logit is NaN or infinite.
         """
-        it = self.models[model_name]
-        encoded = tokenize_dataset(dataset, it.tokenizer, it.max_length, it.truncation)
-        collate = create_collator(it.model, it.tokenizer)
-        features = None
+        entry = self.models[model_name]
+        encoded = tokenize_dataset(dataset, entry.tokenizer, entry.max_length, entry.truncation)
+        collate = create_collator(entry.model, entry.tokenizer)
         if with_features:
-            found, features = predict_logits_and_features(
-                it.model, collate, encoded, batch_size, progress
-            )
+            with PenultimateFeatureHook(entry.model, len(encoded)) as hook:
+                logits = predict_logits(
+                    entry.model, collate, encoded, batch_size, progress, on_batch=hook
+                )
         else:
-            found = predict_logits(it.model, collate, encoded, batch_size, progress)
-        if not np.isfinite(found).all():
-            raise ModelError(
-                f"{model_name} answers with what is no number: its weights are damaged."
-            )
-        order = [it.labels.index(label) for label in self.labels]
+            logits = predict_logits(entry.model, collate, encoded, batch_size, progress)
+        if not np.isfinite(logits).all():
+            raise ModelError(f"{model_name}: a logit is NaN or infinite; the weights are damaged.")
+        order = [entry.labels.index(label) for label in self.labels]
+        features = hook.features if with_features else None
         return ClassifierOutputs(
-            average_windows(found[:, order], encoded),
+            average_windows(logits[:, order], encoded),
             None if features is None else average_windows(features, encoded),
         )
 
@@ -160,43 +161,43 @@ def load_model_group(
     truncate: TruncationMode | None = None,
     precomputed_logits: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> ModelGroup:
-    """Load classifiers that are to be measured on the same texts.
+    """Load models to evaluate on the same texts.
 
     Args:
-        model_folders: Models by name.
-        corpus: The texts.
-        splits: Those of them that will be used.
-        max_length: Tokens to keep of a text, where less than the models take.
-        reporter: Told of labels that are matched by their order.
-        truncate: Which tokens to keep of a longer text.
-        precomputed_logits: See `Field`.
+        model_folders: The models' folders, by name.
+        corpus: The data set.
+        splits: The splits that will be used.
+        max_length: Tokens to keep of a text, if fewer than the models accept.
+        reporter: Receives notes on labels that are matched by order, and on padding.
+        truncate: The tokens to keep of a longer text.
+        precomputed_logits: See `ModelGroup`.
 
     Raises:
-        ModelError: A model's labels aren't those of the data, or of the other models.
+        ModelError: The labels of a model differ from those of the data or of another model.
     """
     present = sorted({label for split in splits for label in corpus.present_labels(split)})
-    subjects: dict[str, EvalModel] = {}
+    models: dict[str, EvalModel] = {}
     for name, folder in model_folders.items():
         model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
         model_io.check_problem_type(model.config, corpus.task, name)
         names = _match_label_names(
             name, model_io.get_label_names(model.config), corpus, present, reporter
         )
-        reading = inference_config.load_input_truncation(folder)
-        keep = truncate or reading.truncate
-        limit = get_max_length(model, tokenizer, max_length or reading.max_length)
+        saved = inference_config.load_input_truncation(folder)
+        truncation = truncate or saved.truncate
+        limit = get_max_length(model, tokenizer, max_length or saved.max_length)
         texts = sample_texts(corpus.splits[splits[0]])
-        align_padding(model, tokenizer, name, texts, max_length=limit, truncation=keep)
+        align_padding(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
         if note := padding_warning(model, name):
             reporter.info(note)
-        subjects[name] = EvalModel(name, folder, model, tokenizer, names, limit, keep)
-    first, *others = subjects.values()
+        models[name] = EvalModel(name, folder, model, tokenizer, names, limit, truncation)
+    first, *others = models.values()
     for other in others:
         _require_same_labels(first, other)
     known = [label for label in corpus.label_names if label in first.labels]
     labels = (*known, *(label for label in first.labels if label not in known))
-    from_data = [labels.index(label) if label in known else -1 for label in corpus.label_names]
-    return ModelGroup(subjects, labels, np.array(from_data), corpus, precomputed_logits or {})
+    label_to_index = [labels.index(label) if label in known else -1 for label in corpus.label_names]
+    return ModelGroup(models, labels, np.array(label_to_index), corpus, precomputed_logits or {})
 
 
 def _match_label_names(
@@ -207,26 +208,29 @@ def _match_label_names(
     reporter: Reporter,
 ) -> tuple[str, ...]:
     if len(model_labels) < 2 and corpus.task is not REGRESSION:
-        raise ModelError(f"{model_name} has one output only: it is no classifier.")
+        raise ModelError(
+            f"{model_name} has a single output, but {corpus.task} needs one for each label."
+        )
     try:
         ids = corpus.match_model_labels(model_labels, labels_in_data)
     except ModelError as error:
         raise ModelError(f"{model_name}: {error.message}", error.hint) from error
     if why := explain_label_match(corpus.label_names, model_labels):
         reporter.info(f"{model_name}: its {why}.")
-    by_place = {place: corpus.label_names[i] for i, place in enumerate(ids) if place >= 0}
-    return tuple(by_place.get(place, label) for place, label in enumerate(model_labels))
+    names = {index: corpus.label_names[i] for i, index in enumerate(ids) if index >= 0}
+    return tuple(names.get(index, label) for index, label in enumerate(model_labels))
 
 
 def _require_same_labels(model: EvalModel, other_model: EvalModel) -> None:
-    alone = [
+    extra = [
         sorted({*a.labels} - {*b.labels}) for a, b in ((model, other_model), (other_model, model))
     ]
-    if any(alone):
+    if any(extra):
         raise ModelError(
             f"{model.name} and {other_model.name} have different labels: only {model.name} knows "
-            f"{_format_label_names(alone[0])}, only {other_model.name} {_format_label_names(alone[1])}.",
-            "Measure them apart.",
+            f"{_format_label_names(extra[0])}, only {other_model.name} "
+            f"{_format_label_names(extra[1])}.",
+            "Evaluate them separately.",
         )
 
 
@@ -235,5 +239,5 @@ def _format_label_names(names: Sequence[str]) -> str:
 
 
 def sample_text_tuples(dataset: "Dataset", count: int) -> list[tuple[str, ...]]:
-    """Texts evenly spread over a split, so that an ordered file gives a fair sample."""
+    """Return texts evenly spread over a split, so that a sorted file gives a fair sample."""
     return list(zip(*sample_texts(dataset, count), strict=True))

@@ -1,41 +1,31 @@
-"""The inputs of a classifier's last linear layer: its representation of each text."""
+"""Inputs of a classifier's last linear layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.tokenization.collator import PaddingCollator
+from kdcli.data.tokenization import collator
 from kdcli.models.batch_inference import Batch, predict_batches
 from kdcli.models.cls_only import last_layer_cls_only
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel
+    pass
 
 
-def predict_logits_and_features(
-    model: "PreTrainedModel",
-    collator: PaddingCollator,
-    tokenized: "Dataset",
-    batch_size: int,
-    advance: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Compute the logits of every row, and what the last linear layer reads.
+class PenultimateFeatureHook:
+    """Context manager that records the inputs of the last linear layer.
 
     Args:
-        model: A classifier; moved to evaluation mode.
-        collator: The model's.
-        tokenized: Rows of token ids.
-        batch_size: Rows in a batch.
-        advance: Called after each batch with the rows done and the number of rows.
+        model: A classifier.
+        num_texts: The number of texts that will be predicted.
 
-    Returns:
-        Logits (rows, classes) and features (rows, hidden size), both float32. The features are
-        None for a model without a linear last layer.
+    Attributes:
+        features: float32, (texts, width); None if the model has no linear output layer.
     """
+
     heads = [
         module
         for module in model.modules()
@@ -61,12 +51,16 @@ def predict_logits_and_features(
             hook.remove()
     return logits, features[0] if features else None
 
-
-def _select_token(states: Tensor, batch: Batch) -> Tensor:
-    """The token of each text that the head's output is taken from."""
-    if states.ndim != 3:
-        return states
-    # A decoder's head reads every token; its output is taken at the last one.
-    mask = batch["attention_mask"]
-    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
-    return states[torch.arange(len(states), device=states.device), last]
+    def __call__(self, row_ids: np.ndarray, batch: Mapping[str, torch.Tensor]) -> None:
+        """Store the features of a batch; `row_ids` are the indices of its texts."""
+        inputs = self._head_inputs
+        if inputs is None:
+            return
+        if inputs.ndim == 3:
+            # The head of a decoder reads every token; the last one gives the prediction.
+            mask = batch["attention_mask"].to(inputs.device)
+            last = (mask * torch.arange(mask.shape[1], device=inputs.device)).argmax(-1)
+            inputs = inputs[torch.arange(len(inputs), device=inputs.device), last]
+        if self.features is None:
+            self.features = np.empty((self._num_texts, inputs.shape[-1]), dtype=np.float32)
+        self.features[row_ids] = inputs.float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""What a model says of a split, what is known of it, and the figures that come of both."""
+"""Predictions of a model on a split, and the reference labels."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +13,13 @@ from kdcli.tasks import SINGLE_LABEL, Task
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of a split's texts, whatever a model says.
+    """Reference labels of a split, and its bootstrap resamples.
 
     Attributes:
-        references: The data's labels, as `Task.decide` gives a model's.
-        labels: The outputs' names, in order.
-        out_of_scope_id: The out-of-scope label's id, where one is named.
-        resamples: The draws that every model's figures are resampled by.
+        references: The labels of the data, in the form of `Task.predict`.
+        labels: The names of the outputs.
+        out_of_scope_id: The id of the out-of-scope label, or None.
+        resamples: The bootstrap resamples, the same for all models.
     """
 
     references: np.ndarray
@@ -29,23 +29,23 @@ class GroundTruth:
 
     @cached_property
     def in_scope(self) -> np.ndarray:
-        """(texts,) which texts are in scope; all, where no label is named out of scope."""
+        """bool, (texts,): True for in-scope texts; for all texts without an out-of-scope label."""
         if self.out_of_scope_id is None:
             return np.ones(len(self.references), dtype=bool)
         return self.references != self.out_of_scope_id
 
 
 class Predictions:
-    """What a model says of a split.
+    """Predictions of a model on a split.
 
     Args:
         logits: (texts, outputs).
-        calibration: Its temperature and thresholds, where it has them.
-        out_of_scope_scores: The out-of-scope scores that aren't of the logits, by name.
-        task: What the outputs are.
+        calibration: The temperature and thresholds of the model, if it has them.
+        out_of_scope_scores: In-scope scores that are not computed from the logits, by name.
+        task: The task of the model.
 
     Attributes:
-        predicted: What `Task.decide` makes of the logits.
+        predicted: The result of `Task.predict` for the logits.
     """
 
     def __init__(
@@ -55,25 +55,21 @@ class Predictions:
         out_of_scope_scores: dict[str, np.ndarray] | None = None,
         task: Task = SINGLE_LABEL,
     ) -> None:
-        self.logits, self.calibration, self.out_of_scope_scores, self.task = (
-            logits,
-            calibration,
-            out_of_scope_scores or {},
-            task,
-        )
+        self.logits, self.calibration, self.task = logits, calibration, task
+        self.out_of_scope_scores = out_of_scope_scores or {}
         self.predicted = task.predict(logits)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Those of the logits as they are, (texts, outputs)."""
+        """Probabilities without temperature scaling, (texts, outputs)."""
         return self.probabilities_at(1.0)
 
     def probabilities_at(self, temperature: float) -> np.ndarray:
-        """The probabilities of the logits divided by a temperature; a score has none."""
+        """Return the probabilities of the logits divided by a temperature; not for regression."""
         assert self.task.probabilities is not None
         return self.task.probabilities(self.logits.astype(np.float64) / temperature)
 
     @property
     def operating_point(self) -> OutOfScopeThreshold | None:
-        """Its out-of-scope threshold, where it has one."""
+        """The out-of-scope threshold, or None."""
         return self.calibration.operating_point if self.calibration else None
