@@ -1,1 +1,1 @@
-"""Metrics, by task."""
+"""Metrics of each task."""

@@ -6,7 +6,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _MULTILABEL_METRICS = {"micro_f1": True, "macro_f1": True, "weighted_f1": True, "samples_f1": True,
               "subset_accuracy": True, "hamming_loss": False}  # fmt: skip
-# By task every figure of a split, and whether it is better the higher it is.
+# By task, all metrics of a split; True if higher values are better.
 HIGHER_IS_BETTER_BY_TASK: Mapping[str, Mapping[str, bool]] = {
     SINGLE_LABEL.name: {
         "accuracy": True,
@@ -61,8 +61,8 @@ HIGHER_IS_BETTER_BY_TASK: Mapping[str, Mapping[str, bool]] = {
 }
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     name: better
-    for figures in HIGHER_IS_BETTER_BY_TASK.values()
-    for name, better in figures.items()
+    for metrics in HIGHER_IS_BETTER_BY_TASK.values()
+    for name, better in metrics.items()
 }
 COST_METRICS = (
     "parameters",
@@ -73,17 +73,17 @@ COST_METRICS = (
     "latency_ms_p95",
     "texts_per_second",
 )
-# Figures that are no shares of anything, so that percent would mean nothing.
+# Metrics that are not shown in percent.
 _NON_FRACTION_METRICS = frozenset(
     {"pearson", "spearman", "mae", "rmse", "fidelity_pearson", "fidelity_rmse"}
 )
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a figure is a share, to be shown in percent."""
+    """Return whether a metric is a fraction, which is shown in percent."""
     return metric not in _NON_FRACTION_METRICS
 
 
 def format_metric(metric: str, value: float) -> str:
-    """A figure in percent, or, where it is no share, as a number."""
+    """Format a fraction in percent, and other metrics with four decimals."""
     return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:.4f}"

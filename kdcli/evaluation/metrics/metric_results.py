@@ -12,12 +12,12 @@ MaskedValues = tuple[np.ndarray, np.ndarray | None]
 
 @dataclass
 class MetricResults:
-    """What was found.
+    """Metrics of one model on one split.
 
     Attributes:
-        values: The figures, by name.
-        resampled_values: For most of them, what they are in each resample.
-        details: What isn't a number.
+        values: The metrics, by name.
+        resampled_values: For metrics with an interval, their values in each resample.
+        details: Tables, such as the confusion matrix.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class MetricResults:
 
 
 def masked_means(masked_values: Mapping[str, MaskedValues]) -> dict[str, float]:
-    """The rates' values on the texts as they are; a rate among no texts has none."""
+    """Return the means, without those over no texts."""
     return {
         name: float(np.mean(value if among is None else value[among]))
         for name, (value, among) in masked_values.items()

@@ -1,4 +1,4 @@
-"""The figures where a text has any number of labels, none included."""
+"""Metrics of multi-label classification: any number of labels per text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,75 +28,73 @@ def calibrate_on_validation(
     out_of_scope_id: int | None,
     config: EvaluateConfig,
 ) -> CalibrationResult:
-    """Temperature and thresholds, on validation texts; see `kdcli.evaluation.kinds.Kind`."""
+    """Fit temperature and label thresholds on validation texts; see `TaskEvaluator`."""
     probabilities = Predictions(logits, None, task=MULTI_LABEL).probabilities
-    each = config.thresholds == "each"
-    chosen = multilabel_thresholds.choose_multilabel_thresholds(
-        probabilities, references, labels, per_label=each
+    thresholds = multilabel_thresholds.choose_multilabel_thresholds(
+        probabilities, references, labels, per_label=config.thresholds == "each"
     )
     temperature = fit_temperature(logits, references, MULTI_LABEL)
-    return CalibrationResult(Calibration(temperature, thresholds=chosen))
+    return CalibrationResult(Calibration(temperature, thresholds=thresholds))
 
 
 def compute_metrics(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions | None = None
 ) -> MetricResults:
-    """All figures of a model on a split; labels are given from a probability of a half on.
+    """Compute all metrics of a model on a split, for thresholds of 0.5 and tuned thresholds.
 
     Args:
-        truth: The split.
-        predictions: The model's answers.
-        other_predictions: Those of the model that it is compared with.
+        truth: Reference labels and resamples of the split.
+        predictions: The predictions of the model.
+        other_predictions: The predictions of the model that it is compared with.
     """
-    there, found, rates = truth.references, MetricResults(), dict[str, MaskedValues]()
-    _add_label_metrics(found, rates, truth, predictions.predicted)
-    settings = predictions.calibration
-    if settings is not None and settings.thresholds is not None:
-        given = multilabel_thresholds.apply_thresholds(
-            predictions.probabilities, settings.thresholds, truth.labels
+    references, results = truth.references, MetricResults()
+    masked_values: dict[str, MaskedValues] = {}
+    _add_label_metrics(results, masked_values, truth, predictions.predicted)
+    calibration = predictions.calibration
+    if calibration is not None and calibration.thresholds is not None:
+        tuned = multilabel_thresholds.apply_thresholds(
+            predictions.probabilities, calibration.thresholds, truth.labels
         )
-        _add_label_metrics(found, rates, truth, given, _AT_THRESHOLD_SUFFIX)
-    rates["log_loss"] = _per_text_log_loss(predictions.logits, there), None
-    if settings is not None:
-        rates["log_loss_calibrated"] = (
-            _per_text_log_loss(predictions.logits / settings.temperature, there),
-            None,
-        )
+        _add_label_metrics(results, masked_values, truth, tuned, _AT_THRESHOLD_SUFFIX)
+    masked_values["log_loss"] = _per_text_log_loss(predictions.logits, references), None
+    if calibration is not None:
+        scaled_logits = predictions.logits / calibration.temperature
+        masked_values["log_loss_calibrated"] = _per_text_log_loss(scaled_logits, references), None
     if other_predictions is not None:
-        rates |= per_label_fidelity(
+        masked_values |= per_label_fidelity(
             predictions.probabilities,
             other_predictions.probabilities,
             predictions.predicted,
             other_predictions.predicted,
-            there,
+            references,
         )
-    found.values |= masked_means(rates)
-    found.resampled_values |= truth.resamples.masked_means(rates)
-    occurring = there.any(0)
+    results.values |= masked_means(masked_values)
+    results.resampled_values |= truth.resamples.masked_means(masked_values)
+    occurring = references.any(0)
     for average, columns in (("micro", slice(None)), ("macro", occurring)):
         if occurring.any():
-            found.values[f"{average}_average_precision"] = float(average_precision_score(
-                there[:, columns], predictions.probabilities[:, columns], average=average
+            results.values[f"{average}_average_precision"] = float(average_precision_score(
+                references[:, columns], predictions.probabilities[:, columns], average=average
             ))  # fmt: skip
-    found.details["classes"] = _per_label_metrics(predictions.predicted, truth)
-    return found
+    results.details["classes"] = _per_label_metrics(predictions.predicted, truth)
+    return results
 
 
 def metrics_from_predictions(
     references: np.ndarray, predictions: np.ndarray, out_of_scope_id: int | None = None
 ) -> dict[str, float]:
-    """The figures that predicted labels alone give.
+    """Compute the metrics that need predictions only.
 
-    F1 over labels counts those that occur or are given; a text without labels that is given none
-    is right.
+    F1 averages over the labels that occur or are predicted. A text without labels is correct if
+    none is predicted.
 
     Args:
-        references: (texts, labels) whether each label is there.
-        predictions: (texts, labels) whether it is given.
-        out_of_scope_id: Unused: nothing is out of scope, where a text may have no label.
+        references: bool, (texts, labels).
+        predictions: bool, (texts, labels).
+        out_of_scope_id: Unused: an out-of-scope text has no label.
     """
     known = np.flatnonzero(references.any(0) | predictions.any(0))
-    found = {
+    f1 = {
         f"{average}_f1": f1_score(
             references, predictions, labels=known, average=average, zero_division=0
         )
@@ -104,29 +102,29 @@ def metrics_from_predictions(
         else 0.0
         for average in ("macro", "micro", "weighted")
     }
-    rates = masked_means(_per_text_label_metrics(references, predictions))
-    return {name: float(value) for name, value in found.items()} | rates
+    means = masked_means(_per_text_label_metrics(references, predictions))
+    return {name: float(value) for name, value in f1.items()} | means
 
 
 def compare_predictions(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
-    """How often two models' decisions agree; McNemar's test of which has more texts all right."""
-    right = [
-        (one.predicted == truth.references).all(-1) for one in (predictions, other_predictions)
-    ]
+    """Compute the agreement on single labels, and McNemar's test on texts with all labels right."""
+    correct = [(p.predicted == truth.references).all(-1) for p in (predictions, other_predictions)]
     agreement = float((predictions.predicted == other_predictions.predicted).mean())
-    return {"agreement": agreement, **mcnemar_test(*right)}
+    return {"agreement": agreement, **mcnemar_test(*correct)}
 
 
 def format_predictions(labels: Sequence[str], predictions: np.ndarray) -> list[str]:
-    """The names of the labels that are there, for each row of (texts, labels)."""
-    there = [np.flatnonzero(row).tolist() for row in predictions]
-    return [_LABEL_SEPARATOR.join(labels[i] for i in row) for row in there]
+    """Join the names of the predicted labels, for each row of (texts, labels)."""
+    return [
+        _LABEL_SEPARATOR.join(labels[i] for i in np.flatnonzero(row).tolist())
+        for row in predictions
+    ]
 
 
 def prediction_confidence(predictions: Predictions) -> np.ndarray:
-    """The probability that all labels are as they are given, each by itself, (texts,)."""
+    """Return the product of the probabilities of all decisions on labels, (texts,)."""
     return np.maximum(predictions.probabilities, 1 - predictions.probabilities).prod(-1)
 
 
@@ -137,21 +135,23 @@ def _add_label_metrics(
     predicted: np.ndarray,
     suffix: str = "",
 ) -> None:
-    points = metrics_from_predictions(truth.references, predicted)
-    results.values |= {name + suffix: value for name, value in points.items()}
+    values = metrics_from_predictions(truth.references, predicted)
+    results.values |= {name + suffix: value for name, value in values.items()}
     masked_values |= {
-        n + suffix: rate for n, rate in _per_text_label_metrics(truth.references, predicted).items()
+        name + suffix: means
+        for name, means in _per_text_label_metrics(truth.references, predicted).items()
     }
-    draws = truth.resamples.multilabel_f1(predicted, truth.references)
-    results.resampled_values |= {name + suffix: values for name, values in draws.items()}
+    resampled = truth.resamples.multilabel_f1(predicted, truth.references)
+    results.resampled_values |= {name + suffix: draws for name, draws in resampled.items()}
 
 
 def _per_text_label_metrics(
     references: np.ndarray, predicted: np.ndarray
 ) -> dict[str, MaskedValues]:
-    both, either = (references & predicted).sum(-1), references.sum(-1) + predicted.sum(-1)
+    true_positives = (references & predicted).sum(-1)
+    total = references.sum(-1) + predicted.sum(-1)
     return {
-        "samples_f1": (np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0), None),
+        "samples_f1": (np.where(total > 0, 2 * true_positives / np.maximum(total, 1), 1.0), None),
         "subset_accuracy": ((references == predicted).all(-1), None),
         "hamming_loss": ((references != predicted).mean(-1), None),
     }
@@ -163,9 +163,8 @@ def _per_text_log_loss(logits: np.ndarray, references: np.ndarray) -> np.ndarray
 
 
 def _per_label_metrics(predicted: np.ndarray, truth: GroundTruth) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each label that occurs or is given."""
-    there = truth.references
-    known = np.flatnonzero(there.any(0) | predicted.any(0))
+    """Compute precision, recall, F1 and support of each label that occurs or is predicted."""
+    known = np.flatnonzero(truth.references.any(0) | predicted.any(0))
     if not len(known):
         return []
-    return per_class_metrics(predicted, there, truth.labels, known)
+    return per_class_metrics(predicted, truth.references, truth.labels, known)

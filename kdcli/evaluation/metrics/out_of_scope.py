@@ -1,7 +1,7 @@
-"""How well a model tells texts that it has a label for from those that it hasn't.
+"""Out-of-scope detection: in-scope scores, and how well they separate.
 
-Every score is of the labels that mean something: what the model says of them is what tells whether
-one of them fits. The higher it is, the more a text is in scope.
+Every score measures how well one of the in-scope labels fits a text: the higher, the more likely
+the text is in scope.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,15 +42,15 @@ SCORE_NAMES = tuple(_SCORE_FUNCTIONS)
 
 
 def in_scope_score(score_name: str, logits: np.ndarray, out_of_scope_id: int) -> np.ndarray:
-    """How much each text is in scope, by the logits alone.
+    """Compute an in-scope score from logits.
 
     Args:
-        score_name: `probability`, of the best in-scope label (Hendrycks & Gimpel 2017); `margin`, its
-            logit less that of the out-of-scope label; `energy`, the negative energy of the
-            in-scope logits (Liu et al. 2020, equation 4, T = 1); `entropy`, the negative entropy
-            among the in-scope labels, in nats.
+        score_name: `probability`, of the best in-scope label (Hendrycks & Gimpel 2017);
+            `margin`, its logit minus that of the out-of-scope label; `energy`, the negative
+            energy of the in-scope logits (Liu et al. 2020, equation 4, T = 1); `entropy`, the
+            negative entropy of the in-scope labels, in nats.
         logits: (texts, classes).
-        out_of_scope_id: The out-of-scope label's id.
+        out_of_scope_id: The id of the out-of-scope label.
 
     Returns:
         float64, (texts,).
@@ -59,50 +59,55 @@ def in_scope_score(score_name: str, logits: np.ndarray, out_of_scope_id: int) ->
 
 
 class MahalanobisScorer:
-    """The distance to the nearest class, by the states that a model's last layer reads.
+    """In-scope score by the Mahalanobis distance of features to the nearest class mean.
 
     Lee et al. 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples, equation
-    2: class means and one covariance for all. It is shrunk (Ledoit & Wolf), for there may be
-    fewer texts than dimensions.
+    2: class means and a shared covariance, shrunk (Ledoit & Wolf) because there may be fewer texts
+    than dimensions.
 
     Args:
-        states: (texts, width) of in-scope training texts.
-        references: (texts,) their class ids.
+        features: (texts, width), of in-scope training texts.
+        references: (texts,), their class ids.
     """
 
     def __init__(self, features: np.ndarray, references: np.ndarray) -> None:
-        _, places = np.unique(references, return_inverse=True)
+        _, class_indices = np.unique(references, return_inverse=True)
         means = np.stack(
-            [features[places == i].mean(0, dtype=np.float64) for i in range(places.max() + 1)]
+            [
+                features[class_indices == i].mean(0, dtype=np.float64)
+                for i in range(class_indices.max() + 1)
+            ]
         )
-        covariance = LedoitWolf(assume_centered=True).fit(features - means[places]).covariance_
-        spread, directions = eigh(covariance)
-        # Directions in which the texts don't differ at all can't tell how far another one is.
-        kept = spread > 1e-10 * spread.max()
-        self._whiten = directions[:, kept] / np.sqrt(spread[kept])
+        covariance = (
+            LedoitWolf(assume_centered=True).fit(features - means[class_indices]).covariance_
+        )
+        variances, directions = eigh(covariance)
+        # Directions without variance would give infinite distances.
+        kept = variances > 1e-10 * variances.max()
+        self._whiten = directions[:, kept] / np.sqrt(variances[kept])
         self._means = means @ self._whiten
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """The negative squared distance of (texts, width) to the nearest mean, (texts,)."""
+        """Return the negative squared distance of features, (texts, width), as (texts,)."""
         return -cdist(features @ self._whiten, self._means, "sqeuclidean").min(axis=1)
 
 
 def out_of_scope_detection_metrics(
     in_scope_scores: np.ndarray, is_out_of_scope: np.ndarray
 ) -> dict[str, float]:
-    """How well a score separates, whatever the threshold; out of scope is what is looked for.
+    """Compute threshold-free metrics of out-of-scope detection; out of scope is positive.
 
     Args:
-        in_scope_scores: (texts,) the higher, the more in scope.
-        is_out_of_scope: (texts,) whether a text is out of scope; some are, and some aren't.
+        in_scope_scores: (texts,), higher for in-scope texts.
+        is_out_of_scope: bool, (texts,), with both values.
 
     Returns:
-        `auroc`; `aupr` (average precision); `fpr_at_95_tpr`, the share of in-scope texts that is
-        refused by the threshold that catches 95 % of the others.
+        `auroc`; `aupr` (average precision); `fpr_at_95_tpr`, the share of in-scope texts that are
+        refused at the threshold that finds 95 % of the out-of-scope texts.
     """
-    refused, caught, _ = roc_curve(is_out_of_scope, -in_scope_scores)
+    fpr, tpr, _ = roc_curve(is_out_of_scope, -in_scope_scores)
     return {
         "auroc": float(roc_auc_score(is_out_of_scope, -in_scope_scores)),
         "aupr": float(average_precision_score(is_out_of_scope, -in_scope_scores)),
-        "fpr_at_95_tpr": float(refused[caught >= _TARGET_TPR].min()),
+        "fpr_at_95_tpr": float(fpr[tpr >= _TARGET_TPR].min()),
     }

@@ -1,4 +1,4 @@
-"""The figures of a score a text."""
+"""Metrics of regression: one score per text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,51 +23,51 @@ def calibrate_on_validation(
     out_of_scope_id: int | None,
     config: EvaluateConfig,
 ) -> CalibrationResult:
-    """Nothing is to be chosen: a score is what it is; see `kdcli.evaluation.kinds.Kind`."""
+    """Return an empty calibration; see `TaskEvaluator`."""
     return CalibrationResult(Calibration(1.0))
 
 
 def compute_metrics(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions | None = None
 ) -> MetricResults:
-    """All figures of a model on a split.
+    """Compute all metrics of a model on a split.
 
     Args:
-        truth: The split.
-        predictions: The model's answers.
-        other_predictions: Those of the model that it is compared with.
+        truth: Reference labels and resamples of the split.
+        predictions: The predictions of the model.
+        other_predictions: The predictions of the model that it is compared with.
     """
-    found = MetricResults(metrics_from_predictions(truth.references, predictions.predicted))
-    found.resampled_values |= truth.resamples.regression_metrics(
+    results = MetricResults(metrics_from_predictions(truth.references, predictions.predicted))
+    results.resampled_values |= truth.resamples.regression_metrics(
         predictions.predicted, truth.references
     )
     if other_predictions is not None:
-        points = metrics_from_predictions(other_predictions.predicted, predictions.predicted)
-        draws = truth.resamples.regression_metrics(
+        values = metrics_from_predictions(other_predictions.predicted, predictions.predicted)
+        resampled_values = truth.resamples.regression_metrics(
             predictions.predicted, other_predictions.predicted
         )
         for name in ("pearson", "rmse"):
-            found.values[_FIDELITY_PREFIX + name] = points[name]
-            found.resampled_values[_FIDELITY_PREFIX + name] = draws[name]
-    return found
+            results.values[_FIDELITY_PREFIX + name] = values[name]
+            results.resampled_values[_FIDELITY_PREFIX + name] = resampled_values[name]
+    return results
 
 
 def metrics_from_predictions(
     references: np.ndarray, predictions: np.ndarray, out_of_scope_id: int | None = None
 ) -> dict[str, float]:
-    """How near scores are, and how much they rise and fall alike.
+    """Compute correlations and errors of scores.
 
-    A correlation with what is the same for all texts has no value, and stands as 0.
+    The correlation with a constant is undefined and set to 0.
 
     Args:
-        references: (texts,) the data's scores.
-        predictions: (texts,) the model's.
-        out_of_scope_id: Unused: a score is never out of scope.
+        references: (texts,), scores of the data.
+        predictions: (texts,), scores of the model.
+        out_of_scope_id: Unused.
     """
-    vary = len(references) > 1 and np.ptp(references) > 0 and np.ptp(predictions) > 0
+    is_defined = len(references) > 1 and np.ptp(references) > 0 and np.ptp(predictions) > 0
     return {
         "spearman": REGRESSION.score(predictions, references),
-        "pearson": float(pearsonr(predictions, references).statistic) if vary else 0.0,
+        "pearson": float(pearsonr(predictions, references).statistic) if is_defined else 0.0,
         "mae": float(mean_absolute_error(references, predictions)),
         "rmse": float(root_mean_squared_error(references, predictions)),
     }
@@ -76,14 +76,14 @@ def metrics_from_predictions(
 def compare_predictions(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
-    """No score is right or wrong: what tells two models apart is in their figures' differences."""
+    """Return nothing: a score is neither correct nor wrong."""
     return {}
 
 
 def format_predictions(labels: Sequence[str], predictions: np.ndarray) -> list[str]:
-    """Scores, (texts,), to three places."""
+    """Format scores, (texts,), with three decimals."""
     return [f"{score:.3f}" for score in predictions]
 
 
 def prediction_confidence(predictions: Predictions) -> None:
-    """A score has no probability."""
+    """Return None: a score has no probability."""

@@ -1,4 +1,4 @@
-"""The figures of one label a text: what of the labels and their probabilities is right."""
+"""Metrics of single-label classification: labels, probabilities and out-of-scope texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,68 +33,69 @@ def calibrate_on_validation(
     out_of_scope_id: int | None,
     config: EvaluateConfig,
 ) -> CalibrationResult:
-    """Temperature and threshold, on validation texts; see `kdcli.evaluation.kinds.Kind`."""
+    """Fit temperature and out-of-scope threshold on validation texts; see `TaskEvaluator`."""
     temperature = fit_temperature(logits, references)
     if out_of_scope_id is None:
         return CalibrationResult(Calibration(temperature))
     budgets = (config.refuse_at_most, *_REFUSAL_BUDGETS)
-    points = choose_out_of_scope_thresholds(
+    thresholds = choose_out_of_scope_thresholds(
         logits, references, out_of_scope_id, labels[out_of_scope_id], budgets
     )
-    return CalibrationResult(Calibration(temperature, points[0] if points else None), points[1:])
+    return CalibrationResult(
+        Calibration(temperature, thresholds[0] if thresholds else None), thresholds[1:]
+    )
 
 
 def compute_metrics(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions | None = None
 ) -> MetricResults:
-    """All figures of a model on a split.
+    """Compute all metrics of a model on a split.
 
     Args:
-        truth: The split.
-        predictions: The model's answers.
-        other_predictions: Those of the model that it is compared with.
+        truth: Reference labels and resamples of the split.
+        predictions: The predictions of the model.
+        other_predictions: The predictions of the model that it is compared with.
     """
-    found = MetricResults(
+    results = MetricResults(
         metrics_from_predictions(truth.references, predictions.predicted, truth.out_of_scope_id)
     )
-    rates = _per_text_label_metrics(truth, predictions.predicted)
-    _add_probability_metrics(found, rates, truth, predictions.probabilities)
+    masked_values = _per_text_label_metrics(truth, predictions.predicted)
+    _add_probability_metrics(results, masked_values, truth, predictions.probabilities)
     if predictions.calibration is not None:
         calibrated = predictions.probabilities_at(predictions.calibration.temperature)
-        _add_probability_metrics(found, rates, truth, calibrated, _CALIBRATED_SUFFIX)
+        _add_probability_metrics(results, masked_values, truth, calibrated, _CALIBRATED_SUFFIX)
     if truth.out_of_scope_id is not None:
-        _add_out_of_scope_metrics(found, rates, truth, predictions, truth.out_of_scope_id)
+        _add_out_of_scope_metrics(results, masked_values, truth, predictions, truth.out_of_scope_id)
     if other_predictions is not None:
-        fidelity_rates = fidelity.per_text_fidelity(
+        fidelity_values = fidelity.per_text_fidelity(
             predictions.probabilities, other_predictions.probabilities, truth.references
         )
-        found.values |= masked_means(fidelity_rates)
-        rates |= fidelity_rates
-    found.resampled_values |= truth.resamples.masked_means(rates)
-    found.resampled_values["micro_f1"] = found.resampled_values[
-        "accuracy"
-    ]  # the same, where a text has one label
-    found.resampled_values |= truth.resamples.single_label_metrics(
+        results.values |= masked_means(fidelity_values)
+        masked_values |= fidelity_values
+    results.resampled_values |= truth.resamples.masked_means(masked_values)
+    # With one label per text, micro F1 equals accuracy.
+    results.resampled_values["micro_f1"] = results.resampled_values["accuracy"]
+    results.resampled_values |= truth.resamples.single_label_metrics(
         predictions.predicted, truth.references, len(truth.labels)
     )
-    found.details["classes"] = classification.per_class_metrics(
+    results.details["classes"] = classification.per_class_metrics(
         predictions.predicted, truth.references, truth.labels
     )
-    found.details["confusion"] = classification.sparse_confusion_matrix(
+    results.details["confusion"] = classification.sparse_confusion_matrix(
         predictions.predicted, truth.references
     )
-    return found
+    return results
 
 
 def metrics_from_predictions(
     references: np.ndarray, predictions: np.ndarray, out_of_scope_id: int | None
 ) -> dict[str, float]:
-    """The figures that predicted labels alone give.
+    """Compute the metrics that need predictions only.
 
     Args:
-        references: (texts,) the data's class ids.
-        predictions: (texts,) the model's.
-        out_of_scope_id: The out-of-scope label's id, where one is named.
+        references: (texts,), class ids of the data.
+        predictions: (texts,), class ids of the model.
+        out_of_scope_id: The id of the out-of-scope label, or None.
     """
     metrics = classification.label_metrics(predictions, references)
     if out_of_scope_id is not None:
@@ -105,7 +106,7 @@ def metrics_from_predictions(
 def compare_predictions(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
-    """How often two models agree, and McNemar's test of which is right more often."""
+    """Compute the agreement of two models, and McNemar's test of their accuracy."""
     return {
         "agreement": float((predictions.predicted == other_predictions.predicted).mean()),
         **mcnemar_test(
@@ -116,23 +117,23 @@ def compare_predictions(
 
 
 def format_predictions(labels: Sequence[str], predictions: np.ndarray) -> list[str]:
-    """The labels' names, for each of some class ids."""
+    """Return the label name of each class id."""
     return [labels[i] for i in predictions]
 
 
 def prediction_confidence(predictions: Predictions) -> np.ndarray:
-    """The probability of the label given, (texts,)."""
+    """Return the probability of each predicted label, (texts,)."""
     return predictions.probabilities.max(-1)
 
 
 def metrics_at_operating_points(
     truth: GroundTruth, predictions: Predictions, operating_points: Sequence[OutOfScopeThreshold]
 ) -> list[dict[str, float]]:
-    """What several thresholds do: for whoever wants to choose another budget.
+    """Compute the metrics at several out-of-scope thresholds, to compare budgets.
 
     Args:
-        truth: The split; a label is named out of scope.
-        predictions: The model's answers.
+        truth: Reference labels of the split, with an out-of-scope label.
+        predictions: The predictions of the model.
         operating_points: The thresholds.
     """
     assert truth.out_of_scope_id is not None
@@ -158,19 +159,19 @@ def _add_probability_metrics(
     suffix: str = "",
 ) -> None:
     references, predictions = truth.references, probabilities.argmax(-1)
-    points = classification.probability_metrics(probabilities, references)
+    values = classification.probability_metrics(probabilities, references)
     if suffix:
-        # A temperature changes no order: top-k is as it was.
-        points = {name: points[name] for name in ("log_loss", "brier")}
-    results.values |= {name + suffix: value for name, value in points.items()}
-    right = probabilities[np.arange(len(references)), references]
-    each: dict[str, np.ndarray] = {
-        "log_loss": -np.log(np.maximum(right, np.finfo(np.float64).eps)),
-        "brier": (probabilities**2).sum(-1) - 2 * right + 1,
+        # A temperature keeps the order of the labels, and so top-k accuracy.
+        values = {name: values[name] for name in ("log_loss", "brier")}
+    results.values |= {name + suffix: value for name, value in values.items()}
+    correct_probability = probabilities[np.arange(len(references)), references]
+    per_text: dict[str, np.ndarray] = {
+        "log_loss": -np.log(np.maximum(correct_probability, np.finfo(np.float64).eps)),
+        "brier": (probabilities**2).sum(-1) - 2 * correct_probability + 1,
     }
     rank = classification.reference_label_ranks(probabilities, references)
-    each |= {f"top_{k}_accuracy": rank < k for k in classification.TOP_K_VALUES}
-    masked_values.update({name + suffix: (each[name], None) for name in points})
+    per_text |= {f"top_{k}_accuracy": rank < k for k in classification.TOP_K_VALUES}
+    masked_values.update({name + suffix: (per_text[name], None) for name in values})
     confidence, correct = probabilities.max(-1), predictions == references
     curve = reliability_curve(confidence, correct)
     results.details["reliability" + suffix] = curve
@@ -178,14 +179,14 @@ def _add_probability_metrics(
     results.resampled_values["ece" + suffix] = truth.resamples.calibration_error(
         confidence, correct, np.ones_like(correct)
     )
-    inside = truth.in_scope
-    if truth.out_of_scope_id is not None and inside.any():
+    in_scope = truth.in_scope
+    if truth.out_of_scope_id is not None and in_scope.any():
         name = "in_scope_ece" + suffix
         results.values[name] = expected_calibration_error(
-            reliability_curve(confidence[inside], correct[inside])
+            reliability_curve(confidence[in_scope], correct[in_scope])
         )
         results.resampled_values[name] = truth.resamples.calibration_error(
-            confidence, correct, inside
+            confidence, correct, in_scope
         )
 
 
@@ -196,17 +197,17 @@ def _add_out_of_scope_metrics(
     predictions: Predictions,
     out_of_scope_id: int,
 ) -> None:
-    point, inside = predictions.operating_point, truth.in_scope
-    if point is not None:
-        refusing = {
-            name + _AT_THRESHOLD_SUFFIX: rate
-            for name, rate in _per_text_label_metrics(
-                truth, point.predict_with_refusal(predictions.logits, out_of_scope_id)
+    threshold, in_scope = predictions.operating_point, truth.in_scope
+    if threshold is not None:
+        at_threshold = {
+            name + _AT_THRESHOLD_SUFFIX: values
+            for name, values in _per_text_label_metrics(
+                truth, threshold.predict_with_refusal(predictions.logits, out_of_scope_id)
             ).items()
         }
-        results.values |= masked_means(refusing)
-        masked_values |= refusing
-    if inside.all() or not inside.any():
+        results.values |= masked_means(at_threshold)
+        masked_values |= at_threshold
+    if in_scope.all() or not in_scope.any():
         return
     scores = {
         name: out_of_scope.in_scope_score(name, predictions.logits, out_of_scope_id)
@@ -214,23 +215,23 @@ def _add_out_of_scope_metrics(
     }
     scores |= predictions.out_of_scope_scores
     results.details["scores"] = {
-        n: out_of_scope.out_of_scope_detection_metrics(s, ~inside) for n, s in scores.items()
+        n: out_of_scope.out_of_scope_detection_metrics(s, ~in_scope) for n, s in scores.items()
     }
-    if point is not None:
-        results.values["out_of_scope_auroc"] = results.details["scores"][point.score]["auroc"]
+    if threshold is not None:
+        results.values["out_of_scope_auroc"] = results.details["scores"][threshold.score]["auroc"]
         results.resampled_values["out_of_scope_auroc"] = truth.resamples.auroc(
-            -scores[point.score], ~inside
+            -scores[threshold.score], ~in_scope
         )
 
 
 def _per_text_label_metrics(truth: GroundTruth, predictions: np.ndarray) -> dict[str, MaskedValues]:
-    correct, inside = predictions == truth.references, truth.in_scope
-    found: dict[str, MaskedValues] = {"accuracy": (correct, None)}
+    correct, in_scope = predictions == truth.references, truth.in_scope
+    values: dict[str, MaskedValues] = {"accuracy": (correct, None)}
     if truth.out_of_scope_id is not None:
         refused = predictions == truth.out_of_scope_id
-        if inside.any():
-            found["in_scope_accuracy"] = (correct, inside)
-            found["in_scope_refused"] = (refused, inside)
-        if not inside.all():
-            found["out_of_scope_recall"] = (refused, ~inside)
-    return found
+        if in_scope.any():
+            values["in_scope_accuracy"] = (correct, in_scope)
+            values["in_scope_refused"] = (refused, in_scope)
+        if not in_scope.all():
+            values["out_of_scope_recall"] = (refused, ~in_scope)
+    return values

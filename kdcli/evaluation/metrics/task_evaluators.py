@@ -1,4 +1,4 @@
-"""What measuring a classifier means, by its task."""
+"""Interface of the modules that evaluate one task each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 
 class TaskEvaluator(Protocol):
-    """A module that measures one task; references and predictions are as `Task.decide` has them."""
+    """Module that evaluates one task; references and predictions are as `Task.predict` returns."""
 
     def calibrate_on_validation(
         self,
@@ -24,14 +24,14 @@ class TaskEvaluator(Protocol):
         out_of_scope_id: int | None,
         config: EvaluateConfig,
     ) -> CalibrationResult:
-        """What a model is to carry along, by its answers on validation texts.
+        """Fit temperature and thresholds on validation texts.
 
         Args:
             logits: (texts, outputs).
-            references: The data's labels.
-            labels: The outputs' names.
-            out_of_scope_id: The out-of-scope label's id, where one is named.
-            config: What the recipe says of it.
+            references: The labels of the data.
+            labels: The names of the outputs.
+            out_of_scope_id: The id of the out-of-scope label, or None.
+            config: The recipe's `evaluate` section.
         """
 
     def compute_metrics(
@@ -40,23 +40,23 @@ class TaskEvaluator(Protocol):
         predictions: Predictions,
         other_predictions: Predictions | None = None,
     ) -> MetricResults:
-        """All figures of a model on a split, with those against another model."""
+        """Compute all metrics of a model on a split, including its fidelity to another model."""
 
     def metrics_from_predictions(
         self, references: np.ndarray, predictions: np.ndarray, out_of_scope_id: int | None
     ) -> dict[str, float]:
-        """The figures that predictions alone give, of some of the texts."""
+        """Compute the metrics that need predictions only, without probabilities."""
 
     def compare_predictions(
         self, truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
     ) -> dict[str, Any]:
-        """Two models in pairs: their agreement, and a test of which is right more often."""
+        """Compute the agreement of two models, and test whether one is correct more often."""
 
     def format_predictions(self, labels: Sequence[str], predictions: np.ndarray) -> list[str]:
-        """What each of some predictions is, for people."""
+        """Format each prediction as text."""
 
     def prediction_confidence(self, predictions: Predictions) -> np.ndarray | None:
-        """The probability of each prediction, (texts,)."""
+        """Return the probability of each prediction, (texts,); None for regression."""
 
 
 _TASK_EVALUATORS: Mapping[str, TaskEvaluator] = {
@@ -67,5 +67,5 @@ _TASK_EVALUATORS: Mapping[str, TaskEvaluator] = {
 
 
 def get_task_evaluator(task: Task) -> TaskEvaluator:
-    """How a task is measured."""
+    """Return the module that evaluates a task."""
     return _TASK_EVALUATORS[task.name]

@@ -1,1 +1,1 @@
-"""Intervals by bootstrap, and variance over seeds."""
+"""Bootstrap intervals, McNemar's test and variance over seeds."""
