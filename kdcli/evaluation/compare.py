@@ -1,4 +1,4 @@
-"""Several classifiers, side by side, on the same texts."""
+"""Evaluation of several models on the same texts."""
 
 import os
 import platform
@@ -42,13 +42,13 @@ from kdcli.tasks import SINGLE_LABEL
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """What was measured.
+    """Result of an evaluation.
 
     Attributes:
-        evaluation: What `evaluation.json` holds; docs/guides/figures.md describes it.
-        corpus: The texts.
-        labels: The classes' names, by id.
-        predictions: By split and model.
+        evaluation: The content of `evaluation.json`, see docs/guides/figures.md.
+        corpus: The data set.
+        labels: The names of the labels, by id.
+        predictions: The predictions, by split and model.
     """
 
     evaluation: dict[str, Any]
@@ -69,32 +69,34 @@ def compare_models(
     reference_model: str | None = None,
     precomputed_logits: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> ModelComparison:
-    """Measure classifiers on the splits that the spec names.
+    """Evaluate models on the splits that the recipe names.
 
-    Each model runs once over each split, and all figures come from its logits.
+    Each model runs once over each split; all metrics are computed from its logits.
 
     Args:
-        model_folders: Models by name.
-        corpus: The texts.
-        config: Splits, out-of-scope label and budget, batch size, texts to time.
-        max_length: Tokens to keep of a text, where less than the models take.
-        reporter: Told of every batch, and of what the user should know of the texts.
-        truncate: Which tokens to keep of a longer text.
-        saved_calibrations: Temperature and threshold of the models that bring them; the others' are chosen
-            on the validation texts, where there are any.
-        reference_model: The model that the others are compared with; see `document.reference`.
-        precomputed_logits: What others say that can't be run, and so have no cost; see `passes.Field`.
+        model_folders: The models' folders, by name.
+        corpus: The data set.
+        config: The recipe's `evaluate` section.
+        max_length: Tokens to keep of a text, if fewer than the models accept.
+        reporter: Receives progress, and notes on the predictions.
+        truncate: The tokens to keep of a longer text.
+        saved_calibrations: Temperature and thresholds saved with models. The other models are
+            calibrated on the validation split, if there is one.
+        reference_model: The model to compare the others with; see `reference_model_name`.
+        precomputed_logits: Logits of black-box teachers; see `ModelGroup`. They have no costs.
 
     Raises:
-        DataError: None of the splits is there, or the out-of-scope label is no label.
-        ModelError: A model's labels differ from the data's or from another model's.
+        DataError: The data has none of the splits, or the out-of-scope label is invalid.
+        ModelError: The labels of a model differ from those of the data or of another model.
     """
     splits = select_evaluation_splits(config, corpus)
-    to_tune = VALIDATION in corpus.splits
-    kept = _usable_calibrations(saved_calibrations or {}, config.out_of_scope, to_tune)
+    can_calibrate = VALIDATION in corpus.splits
+    calibrations = _usable_calibrations(
+        saved_calibrations or {}, config.out_of_scope, can_calibrate
+    )
     names = [*(precomputed_logits or {}), *model_folders]
-    used = [*splits, *([VALIDATION] if to_tune and len(kept) < len(names) else [])]
-    field = inference.load_model_group(
+    used = [*splits, *([VALIDATION] if can_calibrate and len(calibrations) < len(names) else [])]
+    group = inference.load_model_group(
         model_folders,
         corpus,
         used,
@@ -103,28 +105,28 @@ def compare_models(
         truncate=truncate,
         precomputed_logits=precomputed_logits,
     )
-    question = EvaluationRequest(field, corpus, config, splits, kept)
-    said = predict_all_models(question, reporter)
+    request = EvaluationRequest(group, corpus, config, splits, calibrations)
+    predictions = predict_all_models(request, reporter)
     references = {
         name: evaluation_json.reference_model_name(name, names, reference_model) for name in names
     }
-    repeated, measured = {}, {}
+    repeated, results = {}, {}
     for split in splits:
-        _report_constant_predictions(split, said, question, reporter)
-        again, repeated[split] = _find_train_duplicates(corpus, split)
-        measured[split] = _evaluate_split(question, split, said, references, again)
-    timed = inference.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
-    costs = model_costs.measure_model_costs(field.models, timed, references)
-    found = {
+        _report_constant_predictions(split, predictions, request, reporter)
+        occurs_in_train, repeated[split] = _find_train_duplicates(corpus, split)
+        results[split] = _evaluate_split(request, split, predictions, references, occurs_in_train)
+    timed_texts = inference.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
+    costs = model_costs.measure_model_costs(group.models, timed_texts, references)
+    evaluation = {
         "kd": __version__,
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "threads": torch.get_num_threads(),
         "interval": {"level": CONFIDENCE_LEVEL, "resamples": NUM_RESAMPLES},
-        "task": field.task.name,
-        "labels": field.labels,
+        "task": group.task.name,
+        "labels": group.labels,
         "labels_from": "data" if corpus.has_labels else evaluation_json.TEACHER,
-        "out_of_scope": None if question.out_of_scope_id is None else config.out_of_scope,
+        "out_of_scope": None if request.out_of_scope_id is None else config.out_of_scope,
         "against": reference_model,
         "examples": {split: len(corpus.splits[split]) for split in splits},
         "sources": {split: corpus.source_split_names.get(split, split) for split in splits},
@@ -135,18 +137,18 @@ def compare_models(
                 "path": str(model_folders.get(name, "")),
                 "reference": references[name],
                 **costs.get(name, {}),
-                "settings": _calibration_json(said[name].calibration, name in kept),
-                "splits": {split: measured[split][name] for split in splits},
+                "settings": _calibration_json(predictions[name].calibration, name in calibrations),
+                "splits": {split: results[split][name] for split in splits},
             }
             for name in names
         ],
     }
-    answers = {s: {name: said[name].by_split[s] for name in names} for s in splits}
-    return ModelComparison(found, corpus, field.labels, answers)
+    by_split = {s: {name: predictions[name].by_split[s] for name in names} for s in splits}
+    return ModelComparison(evaluation, corpus, group.labels, by_split)
 
 
 def _calibration_json(calibration: Calibration | None, is_saved: bool) -> dict[str, Any] | None:
-    """A model's temperature and threshold, and where they come from."""
+    """Return a model's calibration, and whether it was saved or fitted on validation."""
     if calibration is None:
         return None
     return {**asdict(calibration), "from": "model" if is_saved else VALIDATION}
@@ -155,23 +157,26 @@ def _calibration_json(calibration: Calibration | None, is_saved: bool) -> dict[s
 def _usable_calibrations(
     saved_calibrations: Mapping[str, Calibration], out_of_scope: str | None, can_calibrate: bool
 ) -> dict[str, Calibration]:
-    """What models bring for this out-of-scope label; with another one, their temperature at best.
+    """Return the saved calibrations that can be used.
+
+    A calibration for another out-of-scope label is replaced, or reduced to its temperature.
 
     Args:
-        saved_calibrations: What they bring.
-        out_of_scope: The label, where one is named.
-        can_calibrate: Whether there are texts to choose on instead.
+        saved_calibrations: Calibrations saved with models, by name.
+        out_of_scope: The out-of-scope label, or None.
+        can_calibrate: True if the data has a validation split.
     """
-    fitting = {
-        name: settings
-        for name, settings in saved_calibrations.items()
-        if getattr(settings.operating_point, "label", None) == out_of_scope
+    usable = {
+        name: calibration
+        for name, calibration in saved_calibrations.items()
+        if getattr(calibration.operating_point, "label", None) == out_of_scope
     }
     if can_calibrate:
-        return fitting
+        return usable
     return {
-        name: Calibration(settings.temperature) for name, settings in saved_calibrations.items()
-    } | fitting
+        name: Calibration(calibration.temperature)
+        for name, calibration in saved_calibrations.items()
+    } | usable
 
 
 def _report_constant_predictions(
@@ -180,29 +185,30 @@ def _report_constant_predictions(
     request: EvaluationRequest,
     reporter: Reporter,
 ) -> None:
-    field = request.model_group
-    truths = len(np.unique(field.reference_labels(request.corpus.splits[split]), axis=0))
-    what = "label" if field.task is SINGLE_LABEL else "answer"
-    for name, one in predictions.items():
-        given = np.unique(one.by_split[split].predicted, axis=0)
-        if len(given) == 1 and truths > 1:
-            (word,) = task_evaluators.get_task_evaluator(field.task).format_predictions(
-                field.labels, given
-            )
+    group = request.model_group
+    num_references = len(np.unique(group.reference_labels(request.corpus.splits[split]), axis=0))
+    kind = "labels" if group.task is SINGLE_LABEL else "values"
+    evaluator = task_evaluators.get_task_evaluator(group.task)
+    for name, prediction in predictions.items():
+        distinct = np.unique(prediction.by_split[split].predicted, axis=0)
+        if len(distinct) == 1 and num_references > 1:
+            (constant,) = evaluator.format_predictions(group.labels, distinct)
             reporter.info(
-                f"{name} gives every {split} text the same {what}, {word or 'no label'}, "
-                f"where there are {truths}."
+                f"{name} predicts {constant or 'no label'} for every {split} text; the data has "
+                f"{num_references} different {kind}."
             )
 
 
 def _find_train_duplicates(
     corpus: DatasetSplits, split: str
 ) -> tuple[np.ndarray, dict[str, int] | None]:
-    """Which texts occur in train too, and how many; None where there is no other train split."""
+    """Find the texts that also occur in train. The counts are None without a train split."""
     if split == "train" or "train" not in corpus.splits:
         return np.zeros(len(corpus.splits[split]), dtype=bool), None
-    again, otherwise = duplicates.find_train_overlap(corpus.splits[split], corpus.splits["train"])
-    return again, {"texts": int(again.sum()), "other_label": int(otherwise.sum())}
+    occurs, other_label = duplicates.find_train_overlap(
+        corpus.splits[split], corpus.splits["train"]
+    )
+    return occurs, {"texts": int(occurs.sum()), "other_label": int(other_label.sum())}
 
 
 def _evaluate_split(
@@ -212,48 +218,50 @@ def _evaluate_split(
     reference_models: Mapping[str, str | None],
     occurs_in_train: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
-    """Each model's part of the document on one split."""
-    field, kind = request.model_group, task_evaluators.get_task_evaluator(request.model_group.task)
-    gold = field.reference_labels(request.corpus.splits[split])
-    truth = GroundTruth(gold, field.labels, request.out_of_scope_id, BootstrapResamples(len(gold)))
-    answers = {name: one.by_split[split] for name, one in predictions.items()}
-    found = {
-        name: kind.compute_metrics(
-            truth, own, answers[other] if (other := reference_models[name]) else None
+    """Return the metrics of each model on one split, as in `evaluation.json`."""
+    group = request.model_group
+    evaluator = task_evaluators.get_task_evaluator(group.task)
+    references = group.reference_labels(request.corpus.splits[split])
+    resamples = BootstrapResamples(len(references))
+    truth = GroundTruth(references, group.labels, request.out_of_scope_id, resamples)
+    by_model = {name: prediction.by_split[split] for name, prediction in predictions.items()}
+    results = {
+        name: evaluator.compute_metrics(
+            truth, predicted, by_model[other] if (other := reference_models[name]) else None
         )
-        for name, own in answers.items()
+        for name, predicted in by_model.items()
     }
-    measured = {}
-    for name, one in found.items():
-        rows: dict[str, Any] = {
-            **one.values,
+    metrics_by_model = {}
+    for name, result in results.items():
+        metrics: dict[str, Any] = {
+            **result.values,
             "intervals": {
                 key: bounds
-                for key, value in one.values.items()
-                if key in one.resampled_values
-                and (bounds := confidence_interval(key, value, one.resampled_values[key]))
+                for key, value in result.values.items()
+                if key in result.resampled_values
+                and (bounds := confidence_interval(key, value, result.resampled_values[key]))
             },
-            **one.details,
+            **result.details,
             "against": {
                 other: _compare_pair(
-                    kind, truth, (one, answers[name]), (found[other], answers[other])
+                    evaluator, truth, (result, by_model[name]), (results[other], by_model[other])
                 )
-                for other in found
+                for other in results
                 if other != name
             },
         }
         if occurs_in_train.any() and not occurs_in_train.all():
-            rows["unrepeated"] = kind.metrics_from_predictions(
-                gold[~occurs_in_train],
-                answers[name].predicted[~occurs_in_train],
+            metrics["unrepeated"] = evaluator.metrics_from_predictions(
+                references[~occurs_in_train],
+                by_model[name].predicted[~occurs_in_train],
                 request.out_of_scope_id,
             )
         if predictions[name].alternative_operating_points:
-            rows["budgets"] = metrics_at_operating_points(
-                truth, answers[name], predictions[name].alternative_operating_points
+            metrics["budgets"] = metrics_at_operating_points(
+                truth, by_model[name], predictions[name].alternative_operating_points
             )
-        measured[name] = rows
-    return measured
+        metrics_by_model[name] = metrics
+    return metrics_by_model
 
 
 def _compare_pair(
@@ -262,28 +270,30 @@ def _compare_pair(
     model: tuple[MetricResults, Predictions],
     other_model: tuple[MetricResults, Predictions],
 ) -> dict[str, Any]:
-    """A model against another one, in pairs: the same texts, the same draws."""
-    (mine, said), (its, others) = model, other_model
-    test = evaluator.compare_predictions(truth, said, others)
+    """Compare two models on the same texts and the same bootstrap draws."""
+    (results, predictions), (other_results, other_predictions) = model, other_model
+    test = evaluator.compare_predictions(truth, predictions, other_predictions)
     differences = {}
     for name in (
-        mine.values.keys()
-        & its.values.keys()
-        & mine.resampled_values.keys()
-        & its.resampled_values.keys()
+        results.values.keys()
+        & other_results.values.keys()
+        & results.resampled_values.keys()
+        & other_results.resampled_values.keys()
     ):
-        value = mine.values[name] - its.values[name]
+        value = results.values[name] - other_results.values[name]
         bounds = confidence_interval(
             name,
             value,
-            mine.resampled_values[name] - its.resampled_values[name],
+            results.resampled_values[name] - other_results.resampled_values[name],
             is_difference=True,
         )
         if bounds is None:
             continue
         low, high = bounds
-        # McNemar's test is of accuracy: of whole texts that are right.
-        tested = name in ("accuracy", "subset_accuracy") and test["p"] > 1 - CONFIDENCE_LEVEL
-        noise = low <= 0 <= high or tested
+        # McNemar's test compares the numbers of correct texts, so it applies to accuracy alone.
+        not_significant = (
+            name in ("accuracy", "subset_accuracy") and test["p"] > 1 - CONFIDENCE_LEVEL
+        )
+        noise = low <= 0 <= high or not_significant
         differences[name] = {"value": value, "low": low, "high": high, "noise": noise}
     return {**test, "differences": dict(sorted(differences.items()))}

@@ -1,4 +1,4 @@
-"""What a recipe has measured, as far as the data has it."""
+"""Splits to evaluate on."""
 
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import DataError
@@ -8,20 +8,19 @@ from kdcli.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
 def select_evaluation_splits(config: EvaluateConfig, corpus: DatasetSplits) -> list[str]:
-    """The splits to measure on.
+    """Return the splits that the recipe names and the data has.
 
     Raises:
-        DataError: None of the splits is there, or the out-of-scope label is no label.
+        DataError: The data has none of the splits, or the out-of-scope label is invalid.
     """
     splits: list[str] = [name for name in config.splits if name in corpus.splits]
     if not splits:
-        raise DataError(f"The data has no split {' or '.join(config.splits)} to measure on.")
+        raise DataError(f"evaluate.splits: the data has no split {' or '.join(config.splits)}.")
     if config.out_of_scope is not None and corpus.task is not SINGLE_LABEL:
         raise DataError(
-            f"evaluate.out_of_scope: is not for {corpus.task}.",
-            "Leave it out: a text that fits no label has none."
-            if corpus.task is MULTI_LABEL
-            else "Leave it out.",
+            f"evaluate.out_of_scope: not available for {corpus.task}.",
+            "Remove the key."
+            + " A text that fits no label gets none." * (corpus.task is MULTI_LABEL),
         )
     if config.out_of_scope is not None and config.out_of_scope not in corpus.label_names:
         raise DataError(

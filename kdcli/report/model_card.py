@@ -149,7 +149,8 @@ def describe_transfer_set(recipe: Recipe, stage_results: Mapping[str, Any]) -> s
     control = " The *control* is the same student, trained without these texts for as many steps."
     return (
         f"The student was also trained on the teacher's outputs for "
-        f"{' and '.join(parts) or 'no further texts'}.{control if recipe.has_control_student else ''}"
+        f"{' and '.join(parts) or 'no further texts'}."
+        f"{control if recipe.has_control_student else ''}"
     )
 
 

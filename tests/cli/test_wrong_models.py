@@ -404,8 +404,7 @@ def test_a_model_that_always_answers_the_same_is_named(own, commands, labels, co
     done = kd(*commands[command](str(own)))
     assert done.exit_code == 0, done.output
     name = "own" if command == "evaluate" else "student"
-    said = f"{name} gives every validation text the same label, {labels[3]}, where there are 17."
-    assert said in done.stderr
+    assert f"{name} predicts {labels[3]} for every validation text" in done.stderr
 
 
 def test_a_wrong_model_costs_a_finished_run_nothing(own, commands, tiny_teacher, place):

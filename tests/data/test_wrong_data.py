@@ -337,7 +337,8 @@ def test_what_is_to_be_measured_is_looked_for_before_anything_is_trained(refuses
     said = refuses("distill", path, "--quiet", "--set", "evaluate.out_of_scope=oos")
     assert said.startswith("evaluate.out_of_scope: the data has no label oos. Its labels: cat, dog")
     said = refuses("distill", path, "--quiet", "--set", "evaluate.splits=[test]")
-    assert said == "The data has no split test to measure on."
+    assert "evaluate.splits" in said
+    assert "no split test" in said
 
 
 def test_outputs_that_no_memory_holds_are_refused_beforehand(

@@ -1,1 +1,1 @@
-"""Quality gates, and their results in the formats of CI systems."""
+"""Quality gates for CI, and their results in the formats of CI systems."""

@@ -1,4 +1,4 @@
-"""What CI systems show of a comparison: GitHub's annotations and step summary, JUnit's XML."""
+"""Results for CI systems: GitHub annotations and step summary, JUnit XML."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,21 +8,22 @@ from xml.etree import ElementTree
 from kdcli.evaluation.ci.quality_gates import GateResult
 from kdcli.evaluation.output import comparison_summary
 
-# What XML 1.0 has no way to write.
+# Characters that XML 1.0 cannot contain.
 _INVALID_XML_CHARS = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def github_annotations(gate_results: Iterable[GateResult]) -> str:
-    """A workflow command for each gate that was missed, a line each."""
+    """Return a workflow command, on a line of its own, for each gate that failed."""
     return "\n".join(
-        f"::error title={_escape_command_property(str(check.gate))}::{_escape_command_data(str(check))}"
-        for check in gate_results
-        if not check.passed
+        f"::error title={_escape_command_property(str(result.gate))}::"
+        f"{_escape_command_data(str(result))}"
+        for result in gate_results
+        if not result.passed
     )
 
 
 def github_step_summary(evaluation: Mapping[str, Any], gate_results: Sequence[GateResult]) -> str:
-    """Table, remarks and gates, as GitHub's Markdown."""
+    """Format table, remarks and gates as GitHub Markdown."""
     header = ["", *(model["name"] for model in evaluation["models"])]
     lines = [_markdown_row(header), _markdown_row(["---"] + ["---:"] * (len(header) - 1))]
     lines += map(_markdown_row, comparison_summary.comparison_table_rows(evaluation))
@@ -34,45 +35,46 @@ def github_step_summary(evaluation: Mapping[str, Any], gate_results: Sequence[Ga
         ),
     ]
     if gate_results:
-        lines += ["", _markdown_row(["", "gate", "found"]), _markdown_row(["---"] * 3)]
+        lines += ["", _markdown_row(["", "gate", "result"]), _markdown_row(["---"] * 3)]
         lines += [
-            _markdown_row(["✅" if c.passed else "❌", str(c.gate), str(c)]) for c in gate_results
+            _markdown_row(["✅" if r.passed else "❌", str(r.gate), str(r)]) for r in gate_results
         ]
     return "\n".join(["## kd evaluate", "", *lines, ""])
 
 
 def junit_xml(gate_results: Sequence[GateResult]) -> str:
-    """A test case for each gate, model and split, in the form that CI systems read."""
-    missed = sum(not check.passed for check in gate_results)
-    about = {
+    """Return a JUnit test case for each gate, model and split."""
+    attributes = {
         "name": "kd evaluate",
         "tests": str(len(gate_results)),
-        "failures": str(missed),
+        "failures": str(sum(not result.passed for result in gate_results)),
         "errors": "0",
         "skipped": "0",
     }
-    suites = ElementTree.Element("testsuites", about)
-    suite = ElementTree.SubElement(suites, "testsuite", about)
-    for check in gate_results:
-        where = ".".join(part for part in ("kd", check.model, check.split) if part)
+    suites = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(suites, "testsuite", attributes)
+    for result in gate_results:
+        class_name = ".".join(part for part in ("kd", result.model, result.split) if part)
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            classname=_replace_invalid_xml(where),
-            name=_replace_invalid_xml(str(check.gate)),
+            classname=_replace_invalid_xml(class_name),
+            name=_replace_invalid_xml(str(result.gate)),
             time="0",
         )
-        if check.passed:
-            ElementTree.SubElement(case, "system-out").text = _replace_invalid_xml(str(check))
+        if result.passed:
+            ElementTree.SubElement(case, "system-out").text = _replace_invalid_xml(str(result))
         else:
-            failure = {"type": "GateMissed", "message": _replace_invalid_xml(str(check))}
-            ElementTree.SubElement(case, "failure", failure).text = _replace_invalid_xml(str(check))
+            failure = {"type": "GateMissed", "message": _replace_invalid_xml(str(result))}
+            ElementTree.SubElement(case, "failure", failure).text = _replace_invalid_xml(
+                str(result)
+            )
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True)
 
 
 def _escape_command_data(text: str) -> str:
-    """Escaped as the runner's own toolkit does it."""
+    """Escape as GitHub's toolkit does."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

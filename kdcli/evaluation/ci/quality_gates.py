@@ -1,4 +1,4 @@
-"""Thresholds for CI: figures that must not be missed."""
+"""Quality gates: limits on metrics and costs that fail a CI job."""
 
 import difflib
 import math
@@ -20,14 +20,14 @@ _COST_METRICS = (*COST_METRICS, *(_RELATIVE_PREFIX + name for name in COST_METRI
 
 @dataclass(frozen=True)
 class QualityGate:
-    """What a figure must hold.
+    """Limit on a metric or cost.
 
     Attributes:
-        flag: How the figure is held to the limit.
-        split: None is every split measured, or for a cost none.
-        metric: One of `FIGURES`, a cost, or `relative.` and a cost.
-        interval_end: Which end of the figure's 95 % interval has to hold it, or None for the figure.
-        limit: What it is held to.
+        flag: The option that sets it, which says how the value is compared.
+        split: A split; None for every split, and for costs.
+        metric: A metric in `HIGHER_IS_BETTER`, a cost, or `relative.` and a cost.
+        interval_end: The end of the 95 % interval to compare; None for the value itself.
+        limit: The limit.
     """
 
     flag: GateFlag
@@ -43,7 +43,7 @@ class QualityGate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate, and what came of it for one model on one split."""
+    """Result of a gate for one model on one split."""
 
     gate: QualityGate
     model: str
@@ -56,18 +56,18 @@ class GateResult:
         end = {"low": "lower end of ", "high": "upper end of ", None: ""}[gate.interval_end]
         value, limit = _format_value(self.value), f"{gate.limit:g}"
         if gate.flag == "--max-drop":
-            kept = "is within" if self.passed else "is more than"
-            return f"{self.model}: {end}{split}{gate.metric} drops by {value}, which {kept} {limit}"
-        side = {True: "under", False: "over"}[gate.flag == "--fail-under"]
+            verdict = "not more than" if self.passed else "more than"
+            return f"{self.model}: {end}{split}{gate.metric} drops by {value}, {verdict} {limit}"
+        side = "below" if gate.flag == "--fail-under" else "above"
         verdict = f"not {side}" if self.passed else side
         return f"{self.model}: {end}{split}{gate.metric} is {value}, {verdict} {limit}"
 
 
 def parse_quality_gate(flag: GateFlag, text: str) -> QualityGate:
-    """From `[SPLIT.]FIGURE[.low|.high]=X`.
+    """Parse `[SPLIT.]METRIC[.low|.high]=NUMBER`.
 
     Raises:
-        UsageError: It isn't of that form, or no figure is called so.
+        UsageError: The form is wrong, or there is no such metric.
     """
     name, _, number = text.partition("=")
     parts = name.split(".")
@@ -81,19 +81,21 @@ def parse_quality_gate(flag: GateFlag, text: str) -> QualityGate:
         well_formed = False
     if not well_formed:
         raise UsageError(
-            f"{flag} {text} is not of the form [SPLIT.]FIGURE[.low|.high]=NUMBER.",
-            "Such as accuracy=0.91, accuracy.low=0.9, or test.out_of_scope_recall=0.5.",
+            f"{flag} {text}: expected [SPLIT.]METRIC[.low|.high]=NUMBER.",
+            "For example accuracy=0.91, accuracy.low=0.9, or test.out_of_scope_recall=0.5.",
         )
     known = tuple(HIGHER_IS_BETTER) if flag == "--max-drop" else (*HIGHER_IS_BETTER, *_COST_METRICS)
     if figure not in known:
         close = difflib.get_close_matches(figure.rpartition(".")[2], known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"There is {', '.join(known)}."
-        raise UsageError(f"{flag} {text}: there is no figure {figure}.", hint)
+        hint = f"Did you mean {close[0]}?" if close else f"Known metrics: {', '.join(known)}."
+        raise UsageError(f"{flag} {text}: unknown metric {figure}.", hint)
     if figure in _COST_METRICS and (split or bound):
-        raise UsageError(f"{flag} {text}: {figure} has no split and no interval.")
+        raise UsageError(
+            f"{flag} {text}: costs have no split and no interval.", f"Use {figure}={number}."
+        )
     if flag == "--max-drop" and not HIGHER_IS_BETTER[figure]:
         raise UsageError(
-            f"{flag} {text}: {figure} is better the lower it is.", "Hold it with --fail-over."
+            f"{flag} {text}: lower values of {figure} are better.", "Use --fail-over instead."
         )
     return QualityGate(flag, split, figure, bound, limit)
 
@@ -101,27 +103,27 @@ def parse_quality_gate(flag: GateFlag, text: str) -> QualityGate:
 def check_quality_gates(
     gates: Sequence[QualityGate], evaluation: Mapping[str, Any]
 ) -> list[GateResult]:
-    """Hold models to gates.
+    """Check models against gates.
 
-    A teacher that is measured beside another model isn't held to them, nor is the model that
-    the others are compared with.
+    Teachers that are evaluated together with other models are exempt, and so is the model that the
+    others are compared with.
 
     Args:
-        gates: The thresholds.
-        evaluation: What `kdcli.evaluation.compare.compare` finds.
+        gates: The gates.
+        evaluation: The content of `evaluation.json`.
 
     Returns:
-        A check for each gate, model and split that it is for.
+        A result for each gate, model and split.
 
     Raises:
-        UsageError: A gate is on a split or figure that wasn't measured.
+        UsageError: A gate is on a split or metric that was not evaluated.
     """
     models = [
         model
         for model in evaluation["models"]
         if model["name"] != evaluation["against"] and model["name"].split("/")[-1] != TEACHER
     ] or evaluation["models"]
-    return [one for gate in gates for one in _check_gate(gate, models, evaluation)]
+    return [result for gate in gates for result in _check_gate(gate, models, evaluation)]
 
 
 def _check_gate(
@@ -129,28 +131,28 @@ def _check_gate(
 ) -> Iterator[GateResult]:
     measured = list(evaluation["examples"])
     if gate.split and gate.split not in measured:
-        raise UsageError(f"{gate}: {gate.split} wasn't measured; {', '.join(measured)} was.")
+        raise UsageError(
+            f"{gate}: split {gate.split} was not evaluated.", f"Evaluated: {', '.join(measured)}."
+        )
     splits = [None] if gate.metric in _COST_METRICS else [gate.split] if gate.split else measured
-    none = True
+    is_checked = False
     for split in splits:
         for model in models:
             value = _gated_value(gate, model, split)
             if value is not None:
-                none = False
-                low = gate.flag == "--fail-under"
-                passed = value >= gate.limit if low else value <= gate.limit
+                is_checked = True
+                is_minimum = gate.flag == "--fail-under"
+                passed = value >= gate.limit if is_minimum else value <= gate.limit
                 yield GateResult(gate, model["name"], split, value, passed)
-    if none:
-        needs = (
-            "another model to compare with: --against MODEL"
-            if gate.flag == "--max-drop"
-            else ("what these models and texts don't give")
+    if not is_checked:
+        raise UsageError(
+            f"{gate}: no model has this metric on these texts.",
+            "Name a model to compare with: --against MODEL." if gate.flag == "--max-drop" else "",
         )
-        raise UsageError(f"{gate}: there is no such figure here, for it needs {needs}.")
 
 
 def _gated_value(gate: QualityGate, model: ModelResult, split: str | None) -> float | None:
-    """What is held to the limit; None where the model has no such figure."""
+    """Return the value to compare with the limit; None if the model does not have it."""
     if split is None:
         costs = (
             model.get("relative", {})
@@ -158,16 +160,16 @@ def _gated_value(gate: QualityGate, model: ModelResult, split: str | None) -> fl
             else flatten_costs(model)
         )
         return costs.get(gate.metric.removeprefix(_RELATIVE_PREFIX))
-    found = model["splits"][split]
+    metrics = model["splits"][split]
     if gate.flag == "--max-drop":
-        against = found["against"].get(model["reference"], {"differences": {}})
-        difference = against["differences"].get(gate.metric)
-        # A drop is a difference below zero: its upper end is the difference's lower one.
+        pair = metrics["against"].get(model["reference"], {"differences": {}})
+        difference = pair["differences"].get(gate.metric)
+        # A drop is a negative difference. --max-drop names the ends of the difference's interval.
         return None if difference is None else -difference[gate.interval_end or "value"]
     if gate.interval_end:
-        ends = found["intervals"].get(gate.metric)
+        ends = metrics["intervals"].get(gate.metric)
         return ends and ends[("low", "high").index(gate.interval_end)]
-    return found.get(gate.metric)
+    return metrics.get(gate.metric)
 
 
 def _format_value(value: float) -> str:

@@ -1,1 +1,1 @@
-"""Parameters, size on disk and latency of models."""
+"""Size, memory, FLOPs and speed of models."""

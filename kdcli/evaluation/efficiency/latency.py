@@ -1,4 +1,4 @@
-"""How long classifiers take: for one text, and for many at once."""
+"""Latency of single texts and throughput of batches."""
 
 import itertools
 import time
@@ -17,12 +17,12 @@ ClassifyFunction = Callable[[Sequence[Any]], object]
 
 @dataclass(frozen=True)
 class InferenceSpeed:
-    """From text to label, tokenising included.
+    """Time from text to label, tokenization included.
 
     Attributes:
-        p50_ms: Median of the milliseconds that one text takes at batch size 1.
-        p95_ms: What 95 % of the texts take less than.
-        texts_per_second: In batches of 32, by the median batch.
+        p50_ms: Median latency of one text at batch size 1, in milliseconds.
+        p95_ms: 95th percentile of the latency, in milliseconds.
+        texts_per_second: Throughput of the median batch of 32 texts.
     """
 
     p50_ms: float
@@ -33,25 +33,27 @@ class InferenceSpeed:
 def measure_inference_speed(
     classifiers: Mapping[str, ClassifyFunction], texts: Sequence[Any]
 ) -> dict[str, InferenceSpeed]:
-    """Time several classifiers on the same texts.
+    """Time several models on the same texts.
 
-    They take turns at every text and batch, so that a machine that drifts doesn't favour one of
-    them.
+    The models take turns at every text and batch, so that changes in the machine's speed affect
+    all of them.
 
     Args:
-        classifiers: A function from texts (or pairs) to their labels, by the model's name.
-        texts: Real ones: a model's time depends on their length. They are taken again and again
-            where they are too few for the batches.
+        classifiers: Functions from texts (or pairs) to labels, by model name.
+        texts: Texts of the data, as latency depends on their length. They are repeated if they are
+            too few for the batches.
 
     Returns:
-        The times, by the model's name.
+        The speed of each model, by name.
     """
     single = [[text] for text in texts]
-    endless = itertools.cycle(texts)
-    batches = [list(itertools.islice(endless, BATCH_SIZE)) for _ in range(_NUM_BATCHES)]
-    one = _time_interleaved(classifiers, single[:_NUM_WARM_UP_TEXTS], single)
-    many = _time_interleaved(classifiers, batches[:1], batches)
-    return {name: _summarize_timings(one[name], many[name]) for name in classifiers}
+    repeated = itertools.cycle(texts)
+    batches = [list(itertools.islice(repeated, BATCH_SIZE)) for _ in range(_NUM_BATCHES)]
+    single_seconds = _time_interleaved(classifiers, single[:_NUM_WARM_UP_TEXTS], single)
+    batch_seconds = _time_interleaved(classifiers, batches[:1], batches)
+    return {
+        name: _summarize_timings(single_seconds[name], batch_seconds[name]) for name in classifiers
+    }
 
 
 def _summarize_timings(
@@ -65,12 +67,12 @@ def _time_interleaved(
     classifiers: Mapping[str, ClassifyFunction], warm_up: Sequence[Any], batches: Sequence[Any]
 ) -> dict[str, list[float]]:
     for batch in warm_up:
-        for run in classifiers.values():
-            run(batch)
+        for classify in classifiers.values():
+            classify(batch)
     seconds: dict[str, list[float]] = {name: [] for name in classifiers}
     for batch in batches:
-        for name, run in classifiers.items():
+        for name, classify in classifiers.items():
             start = time.perf_counter()
-            run(batch)
+            classify(batch)
             seconds[name].append(time.perf_counter() - start)
     return seconds

@@ -1,4 +1,4 @@
-"""What a model takes: parameters, disk, memory, work, time."""
+"""Parameters, weights, peak memory, FLOPs and speed of models."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -21,22 +21,22 @@ def measure_model_costs(
     texts: Sequence[tuple[str, ...]],
     reference_models: Mapping[str, str | None],
 ) -> dict[str, dict[str, Any]]:
-    """What each model takes, and `relative`: how often what its reference takes.
+    """Measure the costs of each model, and their ratios to those of its reference model.
 
     Args:
-        models: The models by name.
-        texts: Real ones, to time.
-        reference_models: For each model the one that it is compared with, if it is timed too.
+        models: The models, by name.
+        texts: Texts of the data to time.
+        reference_models: The model that each one is compared with, or None.
     """
     speeds = latency.measure_inference_speed(
-        {name: it.predict_class_ids for name, it in models.items()}, texts
+        {name: model.predict_class_ids for name, model in models.items()}, texts
     )
-    found = {name: _measure_model(it, texts, speeds[name]) for name, it in models.items()}
+    costs = {name: _measure_model(model, texts, speeds[name]) for name, model in models.items()}
     for name, other in reference_models.items():
-        if name in found and other in found:
-            own, its = flatten_costs(found[name]), flatten_costs(found[other])
-            found[name]["relative"] = {key: own[key] / its[key] for key in own}
-    return found
+        if name in costs and other in costs:
+            values, reference = flatten_costs(costs[name]), flatten_costs(costs[other])
+            costs[name]["relative"] = {key: values[key] / reference[key] for key in values}
+    return costs
 
 
 def _measure_model(
@@ -58,18 +58,18 @@ def _measure_model(
 
 
 def flops_per_token(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> float:
-    """Floating-point operations of a forward pass for each token; to multiply and add makes two.
+    """Count floating-point operations per token of a forward pass; a multiply-add counts twice.
 
     Args:
         model: A classifier.
-        batch: Its inputs, without padding.
+        batch: Inputs of the model, without padding.
     """
-    # The counter hooks the gradients of parameters that modules are given as inputs (DeBERTa's
-    # relative embeddings), which fails where no gradients are computed.
+    # The counter hooks the gradients of parameters that are inputs of modules (DeBERTa's relative
+    # embeddings), which fails in inference mode.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
-        # The fused attention kernels of the CPU aren't in the counter's table: it would miss them.
+        # The counter does not know the fused attention kernels of the CPU.
         with (
             torch.inference_mode(),
             sdpa_kernel(SDPBackend.MATH),
@@ -83,14 +83,13 @@ def flops_per_token(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -
 
 
 def peak_memory_megabytes(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> float:
-    """The most memory that tensors take at one time in a forward pass, weights included.
+    """Measure the peak memory of tensors in a forward pass, weights included.
 
-    In megabytes of 1,000,000 bytes. Python and the libraries come on top, and what a kernel uses
-    inside itself.
+    A megabyte has 1,000,000 bytes. Memory of Python, of libraries and within kernels is left out.
 
     Args:
         model: A classifier.
-        batch: Its inputs.
+        batch: Inputs of the model.
     """
     weights = {t.untyped_storage()._cdata: t for t in [*model.parameters(), *model.buffers()]}
     with torch.inference_mode(), _LiveTensorBytes(set(weights)) as live:
@@ -99,7 +98,7 @@ def peak_memory_megabytes(model: torch.nn.Module, batch: Mapping[str, torch.Tens
 
 
 class _LiveTensorBytes(TorchDispatchMode):
-    """Sums up the tensors that operations make, for as long as something refers to them."""
+    """Track the size of all tensors that operations create, while they are alive."""
 
     def __init__(self, known_storages: set[int]) -> None:
         super().__init__()
@@ -109,14 +108,14 @@ class _LiveTensorBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._add(tensor.untyped_storage())
-        return made
+        return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        # A view has the storage of what it is a view of.
+        # A view shares the storage of its base.
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known_storages:
             self._known_storages.add(key)

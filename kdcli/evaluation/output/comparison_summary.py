@@ -107,6 +107,7 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     pair = model["splits"][split]["against"][other]
     difference = pair["differences"][metric]
     value, low, high = (_format_signed(metric, difference[key]) for key in ("value", "low", "high"))
+    subject = _with_article(name)
     amount = value.lstrip("+-") + (" points" if is_fraction(metric) else "")
     direction = "higher" if difference["value"] > 0 else "lower"
     tests = [f"95 % interval {low} to {high}"]
@@ -115,12 +116,11 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     if difference["noise"]:
         tests.insert(0, "not significant")
     sentence = (
-        f"{split}: the {task.primary_metric_title} of {_with_article(name)} is {amount} {direction} "
+        f"{split}: the {task.primary_metric_title} of {subject} is {amount} {direction} "
         f"than that of {_with_article(other)} ({', '.join(tests)})."
     )
     if "p" not in pair:
         return sentence
-    subject = _with_article(name)
     counted = ", where a text is right if all its labels are" if task is MULTI_LABEL else ""
     return (
         f"{sentence} {subject[0].upper()}{subject[1:]} is wrong on {pair['broken']:,} texts that "
@@ -150,8 +150,8 @@ def _warn_if_baseline_beats_student(
 def _describe_out_of_scope_threshold(model: ModelResult) -> str:
     point = _calibration_value(model, "operating_point")
     return (
-        f"Threshold of {_with_article(model['name'])}: texts are labelled {point['label']} if their "
-        f"{point['score']} score is below {point['threshold']:.4g}. The threshold "
+        f"Threshold of {_with_article(model['name'])}: texts are labelled {point['label']} if "
+        f"their {point['score']} score is below {point['threshold']:.4g}. The threshold "
         f"{_describe_calibration_source(model)}, to refuse at most "
         f"{100 * point['refuse_at_most']:g} % of the in-scope texts."
     )
@@ -162,8 +162,8 @@ def _describe_label_thresholds(model: ModelResult) -> str:
     low, high = min(thresholds), max(thresholds)
     values = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}, depending on the label"
     return (
-        f"Threshold of {_with_article(model['name'])}: a label is predicted from a probability of {values}. "
-        f"The threshold {_describe_calibration_source(model)}, for the highest F1."
+        f"Threshold of {_with_article(model['name'])}: a label is predicted from a probability of "
+        f"{values}. The threshold {_describe_calibration_source(model)}, for the highest F1."
     )
 
 

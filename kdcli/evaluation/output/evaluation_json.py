@@ -1,4 +1,4 @@
-"""The shape of `evaluation.json`, which docs/guides/figures.md describes."""
+"""Form of `evaluation.json`, which docs/guides/figures.md describes."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
-# Too long to stand in a run's manifest as well.
+# Left out of the run's manifest for their length.
 _LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
 
@@ -16,13 +16,13 @@ _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
 def reference_model_name(
     model_name: str, model_names: Sequence[str], preferred_reference: str | None
 ) -> str | None:
-    """The model that one is compared with, None where it is compared with none.
+    """Return the model that a model is compared with, or None for the reference itself.
 
     Args:
         model_name: The model.
-        model_names: All that are measured, in the user's order.
-        preferred_reference: What the user wants the others to be compared with. Left out: the teacher of the
-            same run, any other teacher, the first model.
+        model_names: All models, in the user's order.
+        preferred_reference: The reference that the user names. Default: the teacher of the same
+            run, another teacher, or the first model.
     """
     run = model_name.rpartition("/")[0]
     candidates = (
@@ -30,12 +30,12 @@ def reference_model_name(
         if preferred_reference
         else [f"{run}/{TEACHER}".lstrip("/"), TEACHER, model_names[0]]
     )
-    found = next(one for one in candidates if one in model_names)
-    return None if found == model_name else found
+    reference = next(name for name in candidates if name in model_names)
+    return None if reference == model_name else reference
 
 
 def flatten_costs(model_result: Mapping[str, Any]) -> dict[str, float]:
-    """A model's costs by the names in `COSTS`; none of one that wasn't run here."""
+    """Return the costs of a model by the names in `COST_METRICS`; {} if it was not run."""
     if "latency_ms" not in model_result:
         return {}
     times = {f"latency_ms_{key}": value for key, value in model_result["latency_ms"].items()}
@@ -43,13 +43,13 @@ def flatten_costs(model_result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def drop_long_tables(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without its long tables."""
+    """Return the evaluation without its long tables."""
     models = [
         {
             **model,
             "splits": {
-                split: {key: value for key, value in found.items() if key not in _LONG_TABLES}
-                for split, found in model["splits"].items()
+                split: {key: value for key, value in metrics.items() if key not in _LONG_TABLES}
+                for split, metrics in model["splits"].items()
             },
         }
         for model in evaluation["models"]
@@ -58,6 +58,6 @@ def drop_long_tables(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_evaluation_json(evaluation: Mapping[str, Any]) -> str:
-    """As JSON that a person can read: a list of numbers takes one line."""
+    """Format as indented JSON, with lists of numbers on one line."""
     text = json.dumps(evaluation, indent=2, ensure_ascii=False, allow_nan=False)
     return _NUMBER_LIST.sub(lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"

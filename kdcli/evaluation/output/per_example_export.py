@@ -1,4 +1,4 @@
-"""Each text with what each model says of it."""
+"""Table of the texts with the predictions of each model."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,27 +21,30 @@ _MAX_TEXT_LENGTH = 400
 
 
 def per_example_table(comparison: "ModelComparison") -> pa.Table:
-    """A row a text: `split`, `text`, `text_pair` for pairs, `label`, and two columns a model.
+    """Build a table with a row for each text.
 
-    They are called `NAME_label` and `NAME_probability`, which is the label's, as the model gives
-    it; of several labels that all are as given. A score has none.
+    Its columns are `split`, `text`, `text_pair` for pairs, `label`, and for each model
+    `NAME_label` and `NAME_probability`. The probability is that of the prediction, for multi-label
+    models that of all labels together; regression has none.
     """
     parts = []
     corpus = comparison.corpus
-    kind = task_evaluators.get_task_evaluator(corpus.task)
-    for split, answers in comparison.predictions.items():
+    evaluator = task_evaluators.get_task_evaluator(corpus.task)
+    for split, predictions in comparison.predictions.items():
         rows = corpus.splits[split]
         texts = text_column_names(rows)
         count = len(corpus.label_names)
-        gold = kind.format_predictions(
+        references = evaluator.format_predictions(
             corpus.label_names, corpus.ground_truth_labels(rows, range(count), count)
         )
         columns: dict[str, Any] = {"split": [split] * len(rows)}
         columns |= {name: list(rows[name]) for name in texts}
-        columns |= {"label": gold}
-        for name, said in answers.items():
-            columns[f"{name}_label"] = kind.format_predictions(comparison.labels, said.predicted)
-            confidence = kind.prediction_confidence(said)
+        columns |= {"label": references}
+        for name, prediction in predictions.items():
+            columns[f"{name}_label"] = evaluator.format_predictions(
+                comparison.labels, prediction.predicted
+            )
+            confidence = evaluator.prediction_confidence(prediction)
             if confidence is not None:
                 columns[f"{name}_probability"] = confidence
         parts.append(pa.table(columns))
@@ -51,21 +54,20 @@ def per_example_table(comparison: "ModelComparison") -> pa.Table:
 def find_disagreements(
     comparison: "ModelComparison", model: str, other_model: str, limit: int = 100
 ) -> dict[str, list[dict[str, Any]]]:
-    """By split, the texts that two models label differently.
+    """Find the texts that two models label differently, by split.
 
-    Those come first that `model` is surest of; of scores, those that differ most.
-
-    Each as a row of `table`, without its split; of a long text the beginning.
+    They are sorted by falling confidence of `model`; for regression, by falling difference. Each is
+    a row of `per_example_table` without `split`, and with long texts cut.
     """
     rows = per_example_table(comparison).to_pylist()
     differ = [row for row in rows if row[f"{model}_label"] != row[f"{other_model}_label"]]
 
-    def apartness(row: Mapping[str, Any]) -> float:
+    def sort_key(row: Mapping[str, Any]) -> float:
         if f"{model}_probability" in row:
             return float(row[f"{model}_probability"])
         return abs(float(row[f"{model}_label"]) - float(row[f"{other_model}_label"]))
 
-    differ.sort(key=apartness, reverse=True)
+    differ.sort(key=sort_key, reverse=True)
     return {
         split: [_shorten_row(row) for row in differ if row["split"] == split][:limit]
         for split in comparison.predictions
@@ -93,19 +95,20 @@ _WRITERS: Mapping[str, Callable[[pa.Table, IO[bytes]], Any]] = {
 
 
 def check_per_example_format(path: Path) -> None:
-    """Refuse a file of no known format, before there is anything to write.
+    """Check the extension of a file.
 
     Raises:
-        UsageError: Its ending is unknown.
+        UsageError: The extension is none of a supported format.
     """
     if path.suffix not in _WRITERS:
         raise UsageError(
-            f"--per-example {path}: its ending says no format.", f"Known: {', '.join(_WRITERS)}."
+            f"--per-example {path}: unknown file format {path.suffix!r}.",
+            f"Use one of {', '.join(_WRITERS)}.",
         )
 
 
 def write_per_example_file(comparison: "ModelComparison", path: Path) -> None:
-    """Write the table, in the format that the file's ending names: whole or not at all."""
-    found = per_example_table(comparison)
+    """Write the table atomically, in the format of the file's extension."""
+    table = per_example_table(comparison)
     with open_atomically(path) as out:
-        _WRITERS[path.suffix](found, out)
+        _WRITERS[path.suffix](table, out)
