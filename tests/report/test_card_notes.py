@@ -70,7 +70,5 @@ def test_a_name_that_looks_like_a_mark_is_no_note(tmp_path):
         card_notes.save_card_notes(tmp_path / "README.md", tmp_path / "notes.json")
         card = card_notes.insert_card_notes(NAMED, tmp_path / "notes.json")
         (tmp_path / "README.md").write_text(card)
-    assert (
-        card
-        == f"{NAMED.rstrip()}\n\n{card_notes.NOTE_BEGIN_MARKER}\nMine.\n{card_notes.NOTE_END_MARKER}\n"
-    )
+    note = f"{card_notes.NOTE_BEGIN_MARKER}\nMine.\n{card_notes.NOTE_END_MARKER}\n"
+    assert card == f"{NAMED.rstrip()}\n\n{note}"
