@@ -180,8 +180,8 @@ class _ConfusionTable:
         models = {model["name"]: model["splits"][split] for model in evaluation["models"]}
         names, student = evaluation["labels"], models[STUDENT]
         cells, teachers = (
-            {(names[i], names[j]): texts for i, j, texts in found["confusion"] if i >= 0}
-            for found in (student, models[TEACHER])
+            {(names[i], names[j]): texts for i, j, texts in metrics["confusion"] if i >= 0}
+            for metrics in (student, models[TEACHER])
         )
         errors = sorted(((n, *pair) for pair, n in cells.items() if pair[0] != pair[1]),
                         key=lambda error: (-error[0], error[1:]))  # fmt: skip

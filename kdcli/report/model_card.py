@@ -199,10 +199,10 @@ def _eval_results(
             dataset_split=printable(split_sources.get(split, split)),
             metric_type=kind,
             metric_name=title,
-            metric_value=round(float(figures[figure]), 6),
+            metric_value=round(float(metrics[metric]), 6),
         )
-        for split, figures in student["splits"].items()
-        for figure, (kind, title) in _HUB_METRICS[task.name].items()
+        for split, metrics in student["splits"].items()
+        for metric, (kind, title) in _HUB_METRICS[task.name].items()
     ]
 
 

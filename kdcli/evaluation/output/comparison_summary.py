@@ -122,8 +122,10 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     if "p" not in pair:
         return sentence
     counted = ", where a text is right if all its labels are" if task is MULTI_LABEL else ""
+    # Names of models may be paths, which stay as they are.
+    subject = f"T{subject[1:]}" if subject.startswith("the ") else subject
     return (
-        f"{sentence} {subject[0].upper()}{subject[1:]} is wrong on {pair['broken']:,} texts that "
+        f"{sentence} {subject} is wrong on {pair['broken']:,} texts that "
         f"{_with_article(other)} gets right, and right on {pair['repaired']:,} that "
         f"{_with_article(other)} gets wrong{counted}."
     )
