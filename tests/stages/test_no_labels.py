@@ -111,11 +111,11 @@ def test_no_accuracy_is_claimed(made):
     _, metadata, text = (made.path / "student/README.md").read_text().split("---\n", 2)
     assert "metrics" not in yaml.safe_load(metadata)
     assert "results" not in str(yaml.safe_load(metadata).get("model-index"))
-    said = "The texts have no labels: what the teacher says stands for them"
-    assert said in text
-    assert "- Accuracy by the teacher's labels: " in text
+    remark = "predictions are used as labels"
+    assert remark in text
+    assert "- Accuracy (teacher's predictions as labels): " in text
     assert "- Accuracy: " not in text
-    assert said in (made.path / "report.html").read_text()
+    assert remark in (made.path / "report.html").read_text()
 
 
 def test_it_is_not_measured_again_by_labels_that_are_not_there(made):

@@ -251,5 +251,5 @@ def test_the_card_says_which_epoch_was_kept_and_its_seed(made):
     run, *_ = made
     card = (run.path / "student" / "README.md").read_text()
     chosen = "keep: best" in card
-    assert ("were chosen for that" in card) == chosen
+    assert ("with the best results on the validation split" in card) == chosen
     assert f"- seed: {7 if chosen else 42}\n" in card
