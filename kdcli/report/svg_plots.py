@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -106,22 +106,15 @@ def line_chart_svg(
         if diagonal:
             axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.8, linestyle=":")
         for line in lines:
-            colour = _MODEL_COLOURS[line.model_index % len(_MODEL_COLOURS)]
-            marker = _MARKERS[line.model_index % len(_MARKERS)]
+            style = _model_style(line.model_index)
             xs, ys = zip(*line.points, strict=True)
             axes.plot(
-                xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.5,
+                xs, ys, **style, markersize=4, linewidth=1.5,
                 linestyle="--" if line.dashed else "-",
                 fillstyle="none" if line.dashed else "full",
             )  # fmt: skip
             if line.highlighted_point:
-                axes.plot(
-                    *line.highlighted_point,
-                    marker=marker,
-                    markersize=10,
-                    color=colour,
-                    fillstyle="none",
-                )
+                axes.plot(*line.highlighted_point, **style, markersize=10, fillstyle="none")
         if x_label == "Epoch":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -137,26 +130,10 @@ def trade_off_plot_svg(
 
     def draw(axes: "Axes") -> None:
         for point in model_points:
-            colour = _MODEL_COLOURS[point.model_index % len(_MODEL_COLOURS)]
-            axes.scatter(
-                point.latency_ms,
-                point.metric_value,
-                s=900 * point.megabytes / largest,
-                color=colour,
-                alpha=0.25,
-            )
-            axes.plot(
-                [point.latency_ms] * 2,
-                [point.interval_low, point.interval_high],
-                color=colour,
-                marker="_",
-            )
-            axes.plot(
-                point.latency_ms,
-                point.metric_value,
-                color=colour,
-                marker=_MARKERS[point.model_index % len(_MARKERS)],
-            )
+            style = _draw_disc(axes, point, largest)
+            interval = [point.interval_low, point.interval_high]
+            axes.plot([point.latency_ms] * 2, interval, color=style["color"], marker="_")
+            axes.plot(point.latency_ms, point.metric_value, **style)
         axes.set(
             xlabel="Latency of one text, median (ms)",
             ylabel=y_label,
@@ -201,17 +178,8 @@ def pareto_frontier_svg(
         xs, ys = zip(*line, strict=True)
         axes.plot(xs, ys, color=_MODEL_COLOURS[1], linewidth=1, drawstyle="steps-post")
         for name, point in named_points:
-            colour, marker = _MODEL_COLOURS[point.model_index], _MARKERS[point.model_index]
-            axes.scatter(
-                point.latency_ms,
-                point.metric_value,
-                s=900 * point.megabytes / largest,
-                color=colour,
-                alpha=0.25,
-            )
-            axes.plot(
-                point.latency_ms, point.metric_value, color=colour, marker=marker, markersize=4
-            )
+            style = _draw_disc(axes, point, largest)
+            axes.plot(point.latency_ms, point.metric_value, markersize=4, **style)
             axes.annotate(
                 name,
                 (point.latency_ms, point.metric_value),
@@ -225,6 +193,21 @@ def pareto_frontier_svg(
     for variable, colour in _ON_WHITE.items():
         picture = picture.replace(f"var(--{variable})", colour)
     return picture.replace("<svg ", '<svg style="background: #ffffff" ', 1)
+
+
+def _draw_disc(axes: "Axes", point: ModelPoint, largest_megabytes: float) -> dict[str, Any]:
+    """Draw the disc of a model, and return the style of its marker."""
+    style = _model_style(point.model_index)
+    area = 900 * point.megabytes / largest_megabytes
+    axes.scatter(point.latency_ms, point.metric_value, s=area, color=style["color"], alpha=0.25)
+    return style
+
+
+def _model_style(model_index: int) -> dict[str, Any]:
+    return {
+        "color": _MODEL_COLOURS[model_index % len(_MODEL_COLOURS)],
+        "marker": _MARKERS[model_index % len(_MARKERS)],
+    }
 
 
 def _render_svg(
