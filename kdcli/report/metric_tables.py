@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER, format_metric, is_fraction
+from kdcli.evaluation.metrics.metric_catalog import (
+    HIGHER_IS_BETTER,
+    format_difference,
+    format_metric,
+)
 from kdcli.evaluation.output.evaluation_json import STUDENT, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
@@ -147,12 +151,6 @@ def format_percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
-def format_metric_difference(metric: str, difference: float) -> str:
-    """Format a difference with its sign, that of fractions in percentage points."""
-    shown = f"{100 * difference:+.2f}" if is_fraction(metric) else f"{difference:+.4f}"
-    return shown.replace("-", "\N{MINUS SIGN}")
-
-
 def format_number(value: float) -> str:
     """Format a number with four decimals, or six digits if it is below 0.001."""
     return f"{round(value, 4):g}" if abs(value) >= 1e-3 or not value else f"{value:g}"
@@ -181,6 +179,7 @@ def _difference_cell(
     if gap is None:
         return None
     value, low, high = (
-        format_metric_difference(metric, gap[end]) for end in ("value", "low", "high")
+        format_difference(metric, gap[end]).replace("-", "\N{MINUS SIGN}")
+        for end in ("value", "low", "high")
     )
     return MetricCell(value, f"{low} to {high}", gap["noise"])

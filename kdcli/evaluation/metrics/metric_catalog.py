@@ -87,3 +87,8 @@ def is_fraction(metric: str) -> bool:
 def format_metric(metric: str, value: float) -> str:
     """Format a fraction in percent, and other metrics with four decimals."""
     return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:.4f}"
+
+
+def format_difference(metric: str, value: float) -> str:
+    """Format a difference with its sign, that of fractions in percentage points."""
+    return f"{100 * value:+.2f}" if is_fraction(metric) else f"{value:+.4f}"

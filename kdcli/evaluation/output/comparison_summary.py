@@ -4,7 +4,11 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from kdcli.evaluation.metrics.metric_catalog import format_metric, is_fraction
+from kdcli.evaluation.metrics.metric_catalog import (
+    format_difference,
+    format_metric,
+    is_fraction,
+)
 from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
@@ -106,7 +110,9 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     metric, name, other = task.primary_metric, model["name"], model["reference"]
     pair = model["splits"][split]["against"][other]
     difference = pair["differences"][metric]
-    value, low, high = (_format_signed(metric, difference[key]) for key in ("value", "low", "high"))
+    value, low, high = (
+        format_difference(metric, difference[key]) for key in ("value", "low", "high")
+    )
     subject = _with_article(name)
     amount = value.lstrip("+-") + (" points" if is_fraction(metric) else "")
     direction = "higher" if difference["value"] > 0 else "lower"
@@ -139,7 +145,7 @@ def _warn_if_baseline_beats_student(
     for split, student in product(splits, students):
         gap = _find_difference(student, split, BASELINE, task.primary_metric)
         if gap is not None and gap["value"] < 0 and not gap["noise"]:
-            below = _format_signed(task.primary_metric, -gap["value"]).lstrip("+")
+            below = format_difference(task.primary_metric, -gap["value"]).lstrip("+")
             return [
                 f"{split}: the {task.primary_metric_title} of the student is {below} below that of "
                 "the baseline, which was trained on the labels alone: distillation from this "
@@ -207,7 +213,7 @@ def _format_difference(model: ModelResult, split: str, headline: str) -> str:
     gap = _find_difference(model, split, model["reference"], headline)
     if gap is None:
         return ""
-    return f"{_format_signed(headline, gap['value'])}{', n. s.' if gap['noise'] else ''}"
+    return f"{format_difference(headline, gap['value'])}{', n. s.' if gap['noise'] else ''}"
 
 
 def _find_difference(model: ModelResult, split: str, other_model: str | None, metric: str) -> Any:
@@ -226,7 +232,3 @@ def _format_calibration_error(metrics: Mapping[str, Any]) -> str:
 def _format_speedup(model: ModelResult) -> str:
     ratio = model.get("relative", {}).get("latency_ms_p50")
     return f"{1 / ratio:.2f}" if ratio else ""
-
-
-def _format_signed(metric: str, value: float) -> str:
-    return f"{100 * value:+.2f}" if is_fraction(metric) else f"{value:+.4f}"
