@@ -15,9 +15,7 @@ from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset,
 from kdcli.data.tokenization.windows import average_windows
 from kdcli.errors import ModelError
 from kdcli.evaluation.calibration import inference_config
-from kdcli.evaluation.predict.penultimate_features import (
-    PenultimateFeatureHook,
-)
+from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import align_padding, create_collator, padding_warning
@@ -134,17 +132,16 @@ class ModelGroup:
         entry = self.models[model_name]
         encoded = tokenize_dataset(dataset, entry.tokenizer, entry.max_length, entry.truncation)
         collate = create_collator(entry.model, entry.tokenizer)
+        features = None
         if with_features:
-            with PenultimateFeatureHook(entry.model, len(encoded)) as hook:
-                logits = predict_logits(
-                    entry.model, collate, encoded, batch_size, progress, on_batch=hook
-                )
+            logits, features = predict_logits_and_features(
+                entry.model, collate, encoded, batch_size, progress
+            )
         else:
             logits = predict_logits(entry.model, collate, encoded, batch_size, progress)
         if not np.isfinite(logits).all():
             raise ModelError(f"{model_name}: a logit is NaN or infinite; the weights are damaged.")
         order = [entry.labels.index(label) for label in self.labels]
-        features = hook.features if with_features else None
         return ClassifierOutputs(
             average_windows(logits[:, order], encoded),
             None if features is None else average_windows(features, encoded),

@@ -1,31 +1,41 @@
-"""Inputs of a classifier's last linear layer."""
+"""The inputs of a classifier's last linear layer: its representation of each text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdcli.data.tokenization import collator
+from kdcli.data.tokenization.collator import PaddingCollator
 from kdcli.models.batch_inference import Batch, predict_batches
 from kdcli.models.cls_only import last_layer_cls_only
 
 if TYPE_CHECKING:
-    pass
+    from datasets import Dataset
+    from transformers import PreTrainedModel
 
 
-class PenultimateFeatureHook:
-    """Context manager that records the inputs of the last linear layer.
+def predict_logits_and_features(
+    model: "PreTrainedModel",
+    collator: PaddingCollator,
+    tokenized: "Dataset",
+    batch_size: int,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Compute the logits of every row, and what the last linear layer reads.
 
     Args:
-        model: A classifier.
-        num_texts: The number of texts that will be predicted.
+        model: A classifier; moved to evaluation mode.
+        collator: The model's.
+        tokenized: Rows of token ids.
+        batch_size: Rows in a batch.
+        advance: Called after each batch with the rows done and the number of rows.
 
-    Attributes:
-        features: float32, (texts, width); None if the model has no linear output layer.
+    Returns:
+        Logits (rows, classes) and features (rows, hidden size), both float32. The features are
+        None for a model without a linear last layer.
     """
-
     heads = [
         module
         for module in model.modules()
@@ -51,16 +61,12 @@ class PenultimateFeatureHook:
             hook.remove()
     return logits, features[0] if features else None
 
-    def __call__(self, row_ids: np.ndarray, batch: Mapping[str, torch.Tensor]) -> None:
-        """Store the features of a batch; `row_ids` are the indices of its texts."""
-        inputs = self._head_inputs
-        if inputs is None:
-            return
-        if inputs.ndim == 3:
-            # The head of a decoder reads every token; the last one gives the prediction.
-            mask = batch["attention_mask"].to(inputs.device)
-            last = (mask * torch.arange(mask.shape[1], device=inputs.device)).argmax(-1)
-            inputs = inputs[torch.arange(len(inputs), device=inputs.device), last]
-        if self.features is None:
-            self.features = np.empty((self._num_texts, inputs.shape[-1]), dtype=np.float32)
-        self.features[row_ids] = inputs.float().cpu().numpy()
+
+def _select_token(states: Tensor, batch: Batch) -> Tensor:
+    """The token of each text that the head's output is taken from."""
+    if states.ndim != 3:
+        return states
+    # A decoder's head reads every token; its output is taken at the last one.
+    mask = batch["attention_mask"]
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(-1)
+    return states[torch.arange(len(states), device=states.device), last]
