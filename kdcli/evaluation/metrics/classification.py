@@ -1,8 +1,10 @@
-"""Metrics of one label per text, computed by scikit-learn."""
+"""Metrics of one label per text: scikit-learn's, in the form of the `evaluate` library."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
+import evaluate
 import numpy as np
 from sklearn.metrics import (
     accuracy_score,
@@ -17,25 +19,45 @@ from sklearn.metrics import (
 TOP_K_VALUES = (3, 5)
 
 
-def label_metrics(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """Compute accuracy, balanced accuracy and three averages of F1.
+class LabelMetrics(evaluate.Metric):
+    """Accuracy, balanced accuracy and three averages of F1 of class ids.
 
     Balanced accuracy and macro F1 give every class the same weight. Weighted F1 weighs a class by
     its number of texts. Micro F1 equals accuracy, as each text has one label.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        ids = {name: datasets.Value("int64") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="",
+            inputs_description="predictions and references: class ids, one for each text.",
+            features=datasets.Features(ids),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        recall = recall_score(
+            references, predictions, labels=np.unique(references), average="macro", zero_division=0
+        )
+        f1 = {
+            f"{average}_f1": f1_score(references, predictions, average=average, zero_division=0)
+            for average in ("macro", "micro", "weighted")
+        }
+        accuracy = accuracy_score(references, predictions)
+        return _as_floats({"accuracy": accuracy, "balanced_accuracy": recall, **f1})
+
+
+def label_metrics(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Compute `LabelMetrics` without network and files.
 
     Args:
         predictions: (texts,) class ids.
         references: (texts,) class ids.
     """
-    recall = recall_score(
-        references, predictions, labels=np.unique(references), average="macro", zero_division=0
+    metrics: dict[str, float] = LabelMetrics(keep_in_memory=True).compute(
+        predictions=predictions, references=references
     )
-    f1 = {
-        f"{average}_f1": f1_score(references, predictions, average=average, zero_division=0)
-        for average in ("macro", "micro", "weighted")
-    }
-    accuracy = accuracy_score(references, predictions)
-    return _as_floats({"accuracy": accuracy, "balanced_accuracy": recall, **f1})
+    return metrics
 
 
 def probability_metrics(probabilities: np.ndarray, references: np.ndarray) -> dict[str, float]:
