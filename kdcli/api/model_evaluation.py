@@ -13,6 +13,7 @@ from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
 from kdcli.recipe.loading import Override, config_from_overrides, load_recipe
+from kdcli.recipe.renamed_keys import current_key_path
 from kdcli.recipe.schema import EvaluateCommandConfig
 from kdcli.tasks import TASKS
 
@@ -65,7 +66,7 @@ def evaluate_models(
     labels = {s.operating_point.label for s in carried.values() if s.operating_point}
     if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.label_names}:
         chosen = chosen.model_copy(update={"out_of_scope": labels.pop()})
-    if "evaluate.refuse_at_most" in given:
+    if "evaluate.max_false_rejection_rate" in given:
         carried = {}
     return compare_models(
         folders,
@@ -73,7 +74,7 @@ def evaluate_models(
         chosen,
         spec.data.max_length,
         reporter,
-        truncate=spec.data.truncate,
+        truncate=spec.data.truncation,
         saved_calibrations=carried,
         reference_model=against,
     )
@@ -94,7 +95,7 @@ def _load_evaluation_config(
             "Name them: --data DATASET.",
         )
     if not from_run:
-        for key in ("dataset", "config", "revision", "splits", "unlabelled"):
+        for key in ("dataset", "config", "revision", "splits", "unlabeled"):
             base["data"].pop(key, None)
         base["evaluate"].pop("splits", None)
         if base["data"].get("label", "") is None:  # the run's own texts have none
@@ -103,7 +104,8 @@ def _load_evaluation_config(
 
 
 def _flag_key(flag: Override) -> str:
-    return (flag if isinstance(flag, str) else flag[0]).partition("=")[0]
+    key = (flag if isinstance(flag, str) else flag[0]).partition("=")[0]
+    return ".".join(map(str, current_key_path(tuple(key.split(".")))))
 
 
 def _common_task(folders: Iterable[Path]) -> str | None:

@@ -30,6 +30,7 @@ from kdcli.cli import (
     sweep,
 )
 from kdcli.cli.console import Console, prepare_standard_streams
+from kdcli.cli.renamed_flags import EvaluateCommand, InitStudentCommand
 from kdcli.errors import (
     ELSEWHERE_HINT,
     ExternalError,
@@ -41,6 +42,7 @@ from kdcli.errors import (
     as_resource_error,
     signal_number_of,
 )
+from kdcli.recipe.renamed_keys import RenamedKeyWarning
 
 # What the libraries below would otherwise write between our lines, or do unasked.
 _LIBRARY_ENVIRONMENT = {
@@ -68,7 +70,7 @@ def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         _configure_libraries()
-        warnings.simplefilter("ignore")
+        _show_only_renamed_keys(Console(quiet=bool(options.get("quiet"))))
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             command(*args, **options)
@@ -84,6 +86,19 @@ def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(known.exit_code) from error
 
     return run
+
+
+def _show_only_renamed_keys(console: Console) -> None:
+    """Show old recipe keys and flags as notes; what the libraries warn of stays silent."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # Of several processes the first one speaks.
+        if issubclass(category, RenamedKeyWarning) and distributed.is_main_process():
+            console.info(str(message))
+
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", RenamedKeyWarning)
+    warnings.showwarning = show
 
 
 def _configure_libraries() -> None:
@@ -152,8 +167,8 @@ def _root_callback(
 app.command("distill")(_with_error_handling(distill.distill))
 app.command("fine-tune-teacher")(_with_error_handling(fine_tune_teacher.fine_tune_teacher))
 app.command("sweep")(_with_error_handling(sweep.sweep))
-app.command("init-student")(_with_error_handling(init_student.init_student))
-app.command("evaluate")(_with_error_handling(evaluate.evaluate))
+app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_student.init_student))
+app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
 app.command("card")(_with_error_handling(card.card))
 
 recipe_app = typer.Typer(help="Find, show, copy, check and write recipes.", no_args_is_help=True)

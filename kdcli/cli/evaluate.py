@@ -43,7 +43,7 @@ def evaluate(
     out_of_scope: Annotated[
         str | None, typer.Option(metavar="LABEL", help="The label that is none of the others.")
     ] = None,
-    refuse_at_most: Annotated[
+    max_false_rejection_rate: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
@@ -51,7 +51,7 @@ def evaluate(
             "validation texts. Left out: the model's own, or the recipe's budget.",
         ),
     ] = None,
-    against: Annotated[
+    reference_model: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL", help="What the others are compared with. Left out: the teacher."
@@ -60,7 +60,7 @@ def evaluate(
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE=X",
+            metavar="METRIC=X",
             help="Exit with 1 where a figure is lower: accuracy=0.91, test.macro_f1=0.9, "
             "accuracy.low=0.9 (the interval's lower end). May be repeated.",
         ),
@@ -68,7 +68,7 @@ def evaluate(
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE=X",
+            metavar="METRIC=X",
             help="Exit with 1 where a figure is higher: latency_ms_p50=5, "
             "relative.latency_ms_p50=0.6. May be repeated.",
         ),
@@ -76,7 +76,7 @@ def evaluate(
     max_drop: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FIGURE=X",
+            metavar="METRIC=X",
             help="Exit with 1 where a figure is lower than the teacher's by more: accuracy=0.01. "
             "May be repeated.",
         ),
@@ -134,7 +134,10 @@ def evaluate(
         ("data.label", "--label"): label,
         ("evaluate.splits", "--split"): split or None,
         ("evaluate.out_of_scope", "--out-of-scope"): out_of_scope,
-        ("evaluate.refuse_at_most", "--refuse-at-most"): refuse_at_most,
+        (
+            "evaluate.max_false_rejection_rate",
+            "--max-false-rejection-rate",
+        ): max_false_rejection_rate,
     }
     flags: list[Override] = [
         (f"{key}={json.dumps(value)}", f"{flag} {value}")
@@ -143,7 +146,7 @@ def evaluate(
     ]
     flags += overrides or ()
     found = model_evaluation.evaluate_models(
-        models, flags, console, against, allow_pickle=allow_pickle
+        models, flags, console, reference_model, allow_pickle=allow_pickle
     )
     if output is not None:
         write_text_atomically(output, evaluation_json.format_evaluation_json(found.evaluation))

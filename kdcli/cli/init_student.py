@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from kdcli.recipe.loading import Override
 
 # Ways to say which layers: one that is asked for takes the place of the recipe's own.
-_LAYER_SELECTION_KEYS = ("drop_every", "keep", "layers", "model", "decoder_keep", "decoder_layers")
+_LAYER_SELECTION_KEYS = (
+    "drop_every",
+    "keep_layers",
+    "num_hidden_layers",
+    "model",
+    "keep_decoder_layers",
+    "num_decoder_layers",
+)
 _WIDTH_TITLES = {
     "hidden": "hidden states",
     "heads": "attention heads",
@@ -38,10 +45,10 @@ def init_student(
         int | None,
         typer.Option(metavar="N", help="Leave out every Nth layer: 2 keeps layers 0, 2, 4, …"),
     ] = None,
-    keep: Annotated[
+    keep_layers: Annotated[
         str | None, typer.Option(metavar="0,2,4", help="The layers to keep, counted from 0.")
     ] = None,
-    layers: Annotated[
+    num_hidden_layers: Annotated[
         int | None,
         typer.Option(metavar="N", help="How many layers to keep; --strategy says which."),
     ] = None,
@@ -49,21 +56,21 @@ def init_student(
         str | None,
         typer.Option(help="spaced, first, last, or measured on --data. Left out: spaced."),
     ] = None,
-    decoder_keep: Annotated[
+    keep_decoder_layers: Annotated[
         str | None,
         typer.Option(metavar="0,2", help="The layers to keep of an encoder-decoder's decoder."),
     ] = None,
-    decoder_layers: Annotated[
+    num_decoder_layers: Annotated[
         int | None,
         typer.Option(metavar="N", help="How many to keep of it. Left out: cut as the encoder is."),
     ] = None,
-    heads: Annotated[
+    num_attention_heads: Annotated[
         int | None, typer.Option(metavar="N", help="Attention heads to keep in each layer.")
     ] = None,
-    ffn: Annotated[
+    intermediate_size: Annotated[
         int | None, typer.Option(metavar="N", help="Feed-forward neurons to keep in each layer.")
     ] = None,
-    hidden: Annotated[
+    hidden_size: Annotated[
         int | None,
         typer.Option(metavar="N", help="Hidden states so wide, and all weights drawn at random."),
     ] = None,
@@ -71,7 +78,7 @@ def init_student(
         str | None,
         typer.Option(metavar="DATA", help="Cut the vocabulary to what these texts need, and more."),
     ] = None,
-    pieces: Annotated[
+    vocab_size: Annotated[
         int | None,
         typer.Option(metavar="N", help="How many pieces of it to keep. Left out: 16000."),
     ] = None,
@@ -107,30 +114,30 @@ def init_student(
         raise UsageError(
             "A recipe trims the vocabulary to its own training texts, not to --trim-vocab "
             f"{trim_vocab}.",
-            "Say how many pieces to keep: --pieces N.",
+            "Say how many pieces to keep: --vocab-size N.",
         )
     if trim_vocab is not None and data not in (None, trim_vocab):
         raise UsageError(f"--data {data} and --trim-vocab {trim_vocab} are different texts.")
     given = {
         ("student.drop_every", "--drop-every"): drop_every,
-        ("student.keep", "--keep"): keep,
-        ("student.layers", "--layers"): layers,
+        ("student.keep_layers", "--keep-layers"): keep_layers,
+        ("student.num_hidden_layers", "--num-hidden-layers"): num_hidden_layers,
         ("student.strategy", "--strategy"): strategy,
-        ("student.decoder_keep", "--decoder-keep"): decoder_keep or None,
-        ("student.decoder_layers", "--decoder-layers"): decoder_layers,
-        ("student.heads", "--heads"): heads,
-        ("student.ffn", "--ffn"): ffn,
-        ("student.hidden", "--hidden"): hidden,
+        ("student.keep_decoder_layers", "--keep-decoder-layers"): keep_decoder_layers or None,
+        ("student.num_decoder_layers", "--num-decoder-layers"): num_decoder_layers,
+        ("student.num_attention_heads", "--num-attention-heads"): num_attention_heads,
+        ("student.intermediate_size", "--intermediate-size"): intermediate_size,
+        ("student.hidden_size", "--hidden-size"): hidden_size,
         ("student.trim_vocab", "--trim-vocab"): "true" if trim_vocab is not None else None,
-        ("student.trim_vocab", "--pieces"): pieces,
+        ("student.trim_vocab", "--vocab-size"): vocab_size,
         ("student.architecture", "--architecture"): architecture,
         ("data.dataset", "--trim-vocab"): trim_vocab or None,
         ("data.dataset", "--data"): data,
         ("data.text", "--text"): text,
     }
     as_yaml: dict[str, Callable[[Any], str]] = {
-        "student.keep": "[{}]".format,
-        "student.decoder_keep": "[{}]".format,
+        "student.keep_layers": "[{}]".format,
+        "student.keep_decoder_layers": "[{}]".format,
         "data.dataset": json.dumps,
         "data.text": lambda names: json.dumps(names.split(",") if "," in names else names),
     }

@@ -30,7 +30,7 @@ def augment_texts(
         for row in texts:
             other = (
                 texts[int(random.integers(len(texts)))]
-                if random.random() < augment_config.mix
+                if random.random() < augment_config.crossover
                 else row
             )
             yield tuple(

@@ -59,13 +59,16 @@ def plan_width_and_vocab(
     """
     config, kept = model.config, None
     units: tuple[prunable_units.PrunableUnits, ...] = ()
-    if student_config.hidden is not None:
+    if student_config.hidden_size is not None:
         config = prunable_units.build_scratch_config(
-            config, student_config.hidden, heads=student_config.heads, ffn=student_config.ffn
+            config,
+            student_config.hidden_size,
+            heads=student_config.num_attention_heads,
+            ffn=student_config.intermediate_size,
         )
     else:
         units = prunable_units.plan_width_pruning(
-            model, heads=student_config.heads, ffn=student_config.ffn
+            model, heads=student_config.num_attention_heads, ffn=student_config.intermediate_size
         )
         config = prunable_units.build_narrowed_config(config, units)
     if student_config.requires_texts and vocab_texts is None:
@@ -79,7 +82,11 @@ def plan_width_and_vocab(
         kept = vocab_trimming.select_token_ids(tokenizer, config, vocab_texts or (), size)
         config = vocab_trimming.build_trimmed_config(config, kept)
     return WidthAndVocabPlan(
-        config, units, kept, vocab_texts or (), random_weights=student_config.hidden is not None
+        config,
+        units,
+        kept,
+        vocab_texts or (),
+        random_weights=student_config.hidden_size is not None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdcli.data.readers.split_files import is_inside_dataset_folder
 from kdcli.errors import UsageError
 from kdcli.pipeline.run_folder import RunFolder, stage_cache_key
+from kdcli.recipe import renamed_keys
 from kdcli.recipe.black_box_teachers import (
     EmbeddingTeacherConfig,
     PrecomputedTeacherConfig,
@@ -173,7 +174,7 @@ def _enabled_stages(recipe: Recipe) -> list[Stage]:
 def _key_recipe_parts(
     stage: Stage, recipe: Recipe, source_keys: Mapping[str, str]
 ) -> dict[str, Any]:
-    whole = recipe.model_dump(mode="json")
+    whole = renamed_keys.original_values(recipe.model_dump(mode="json"))
     spec = {part: whole[part] for part in stage.recipe_parts}
     for key in stage.ignored_keys:
         part, _, name = key.partition(".")
@@ -206,7 +207,7 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
     from kdcli.models import model_io as models
 
     found, teacher = {"data": data.dataset_cache_key(recipe.data)}, recipe.teacher
-    if recipe.data.unlabelled is not None:
+    if recipe.data.unlabeled is not None:
         found["unlabelled"] = data.dataset_cache_key(recipe.data.unlabeled_data_config)
     if recipe.augment is not None and recipe.augment.model is not None:
         found["augment"] = models.compute_model_fingerprint(
@@ -221,7 +222,7 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
     ):
         found["teacher"] = models.compute_model_fingerprint(teacher.model, teacher.revision)
     for place, other in enumerate(
-        teacher.also if isinstance(teacher, ClassifierTeacherConfig) else ()
+        teacher.ensemble_with if isinstance(teacher, ClassifierTeacherConfig) else ()
     ):
         found[other_teacher_key(place)] = models.compute_model_fingerprint(
             other.model, other.revision
@@ -279,13 +280,23 @@ def describe_first_difference(old: Any, new: Any, path: str = "") -> str | None:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         keys = range(len(old))
     else:
-        return None if old == new else f"{path[1:]} was {_shorten(old)}, is {_shorten(new)}"
+        return (
+            None
+            if old == new
+            else f"{_current_key(path[1:])} was {_shorten(old)}, is {_shorten(new)}"
+        )
     for key in keys:
         before, after = (_get_item(value, key) for value in (old, new))
         found = describe_first_difference(before, after, f"{path}.{key}")
         if found:
             return found
     return None
+
+
+def _current_key(key: str) -> str:
+    """The recipe's name for a key of a stage's record, which keeps the old names."""
+    parts = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    return ".".join(map(str, renamed_keys.current_key_path(parts)))
 
 
 def _get_item(value: Any, key: Any) -> Any:

@@ -159,13 +159,18 @@ def configure_tokenizer_and_padding(
     """
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     tokenizer.model_max_length = limit
-    if side := tokenize.TRUNCATION_SIDES.get(recipe.data.truncate):
+    if side := tokenize.TRUNCATION_SIDES.get(recipe.data.truncation):
         tokenizer.truncation_side = side
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
     some = column_access.sample_texts(dataset_splits.splits["train"])
     align_padding(
-        model, tokenizer, model_description, some, max_length=limit, truncation=recipe.data.truncate
+        model,
+        tokenizer,
+        model_description,
+        some,
+        max_length=limit,
+        truncation=recipe.data.truncation,
     )
 
 
@@ -189,7 +194,7 @@ def tokenize_splits(
     rows: dict[str, Any] = {}
     for split in splits:
         rows[split] = tokenize.tokenize_dataset(
-            dataset_splits.splits[split], tokenizer, limit, recipe.data.truncate
+            dataset_splits.splits[split], tokenizer, limit, recipe.data.truncation
         )
         cut = tokenize.count_truncated_texts(
             dataset_splits.splits[split], rows[split], tokenizer, limit
@@ -197,7 +202,7 @@ def tokenize_splits(
         if cut:
             reporter.info(
                 f"{cut:,} of {len(dataset_splits.splits[split]):,} {split} texts were "
-                f"{_TRUNCATION_NOTES[recipe.data.truncate].format(limit)}."
+                f"{_TRUNCATION_NOTES[recipe.data.truncation].format(limit)}."
             )
         rows[split] = map_labels_to_model(rows[split], dataset_splits, names)
     return rows

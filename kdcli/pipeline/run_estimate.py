@@ -73,14 +73,16 @@ def estimate_run(
     if large is not None and recipe.white_box_teacher is not None:
         found["teacher"] = {"parameters": large.parameters}
         found["outputs"] = {"seconds": 0.0}
-        teachers = (recipe.white_box_teacher, *recipe.white_box_teacher.also)
+        teachers = (recipe.white_box_teacher, *recipe.white_box_teacher.ensemble_with)
         for teacher, one in zip(
             teachers, [large, *map(count_parameters_and_flops, given.other_teachers)], strict=True
         ):
             found["outputs"]["seconds"] += seconds(told, one.flops_per_token)
             if teacher.fine_tune is not None:
                 # The first is ready by then; of folds each is left out once.
-                more = (teacher is not recipe.white_box_teacher) + (teacher.folds or 1) - 1
+                more = (
+                    (teacher is not recipe.white_box_teacher) + (teacher.cross_fit_folds or 1) - 1
+                )
                 found["outputs"]["seconds"] += more * fitting(teacher.fine_tune, rows["train"], one)
         if recipe.white_box_teacher.fine_tune is not None:
             fits["teacher"] = (recipe.white_box_teacher.fine_tune, large)

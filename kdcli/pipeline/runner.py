@@ -317,7 +317,7 @@ def _run_other_teachers(
     They lie beside the run's own, so that another run with the same teacher finds them.
     """
     found = []
-    also = () if recipe.white_box_teacher is None else recipe.white_box_teacher.also
+    also = () if recipe.white_box_teacher is None else recipe.white_box_teacher.ensemble_with
     for number, spec in enumerate(also, 2):
         reporter.info(f"Teacher {number}, {spec.model}:")
         beside = folder.with_name(f"{folder.name}-teacher{number}")

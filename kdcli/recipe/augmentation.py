@@ -25,7 +25,7 @@ class AugmentationConfig(FrozenConfig):
         "package:NAME/PATH.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
-    mix: float = Field(
+    crossover: float = Field(
         0.0,
         ge=0,
         le=1,
@@ -34,8 +34,10 @@ class AugmentationConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_texts_are_altered(self) -> "AugmentationConfig":
-        if not (self.drop or self.mask or self.mix):
-            raise ValueError("has neither drop nor mask nor mix: the copies would be the texts")
+        if not (self.drop or self.mask or self.crossover):
+            raise ValueError(
+                "has neither drop nor mask nor crossover: the copies would be the texts"
+            )
         if self.drop + self.mask >= 1:
             raise ValueError("has drop and mask that leave no word of a text")
         if (self.mask > 0) != (self.model is not None):

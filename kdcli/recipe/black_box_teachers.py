@@ -43,13 +43,13 @@ class PrecomputedTeacherConfig(BlackBoxTeacherConfig):
     """Scores from a file, whoever gave them: a row for each text, a column for each label."""
 
     source_key = "file"
-    kind: Literal["scores"] = "scores"
+    kind: Literal["precomputed"] = "precomputed"
     file: SourceReference = Field(
         min_length=1,
         description="csv, tsv, jsonl, json, parquet or arrow, with the columns of the text, called "
         "as in the data, and one for each label, called as it is.",
     )
-    gives: TeacherOutputType = Field("probabilities", description="What the columns hold.")
+    output_type: TeacherOutputType = Field("probabilities", description="What the columns hold.")
 
     @property
     def title(self) -> str:
@@ -74,7 +74,7 @@ class ZeroShotTeacherConfig(LabelDescriptionTeacherConfig):
         min_length=1, description="A Hub id, a folder, or package:NAME/PATH, fine-tuned on NLI."
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
-    template: Annotated[str, AfterValidator(_validate_hypothesis_template)] = Field(
+    hypothesis_template: Annotated[str, AfterValidator(_validate_hypothesis_template)] = Field(
         "This text is about {}.", description="The hypothesis; {} is the label's description."
     )
 
@@ -95,16 +95,20 @@ class EmbeddingTeacherConfig(BlackBoxTeacherConfig):
         "of any encoder: the mean of its tokens is taken.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
-    head: Literal["nearest", "logistic"] = Field(
-        "logistic",
-        description="'nearest' compares with the mean of each label's texts; 'logistic' is a "
+    head: Literal["nearest_centroid", "logistic_regression"] = Field(
+        "logistic_regression",
+        description="'nearest_centroid' compares with the mean of each label's texts; 'logistic_regression' is a "
         "logistic regression.",
     )
 
     @property
     def title(self) -> str:
         """See `BlackBoxSpec`."""
-        head = "the nearest label's mean" if self.head == "nearest" else "a logistic regression"
+        head = (
+            "the nearest label's mean"
+            if self.head == "nearest_centroid"
+            else "a logistic regression"
+        )
         return f"embeddings of {self.model}, and {head}"
 
 
@@ -120,7 +124,7 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
     instructions: str = Field(
         "Classify the text.", description="What the model is asked, before the list of labels."
     )
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         "OPENAI_API_KEY",
         description="The environment variable that holds the API's key, never the key itself; null "
         "where the API wants none. Another one than the provider's own has to be allowed: "
@@ -133,7 +137,7 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
         description="How often a text is asked about where the API gives no log-probabilities.",
     )
     concurrency: int = Field(4, ge=1, le=256, description="Requests at a time.")
-    requests_a_minute: int | None = Field(
+    requests_per_minute: int | None = Field(
         None, ge=1, description="At most so many. Left out: as fast as it answers."
     )
     retries: int = Field(
@@ -142,17 +146,17 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
     timeout: float = Field(
         60, gt=0, description="Seconds within which an answer has to be there as a whole."
     )
-    price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="What a million tokens cost, of prompts and of answers."
-    )
-    at_most: float | None = Field(
+    price_per_million_tokens: (
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
+    ) = Field(None, description="What a million tokens cost, of prompts and of answers.")
+    max_cost: float | None = Field(
         None, gt=0, description="What all the answers of a run may cost, in the price's currency."
     )
 
     @model_validator(mode="after")
     def _check_price_for_max_cost(self) -> "EndpointTeacherConfig":
-        if self.at_most is not None and self.price is None:
-            raise ValueError("has at_most, and no price to count with")
+        if self.max_cost is not None and self.price_per_million_tokens is None:
+            raise ValueError("has max_cost, but no price_per_million_tokens to compute the cost")
         return self
 
     @property
@@ -169,7 +173,7 @@ class FunctionTeacherConfig(BlackBoxTeacherConfig):
         description="module:name of a function of a list of texts (or pairs) and the list of "
         "labels, that gives an array of (texts, labels)."
     )
-    gives: TeacherOutputType = Field("probabilities", description="What it gives.")
+    output_type: TeacherOutputType = Field("probabilities", description="What it gives.")
 
     @property
     def title(self) -> str:

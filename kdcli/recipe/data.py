@@ -88,7 +88,7 @@ class DataConfig(FrozenConfig):
         "single_label_classification makes fractions names.",
     )
     splits: SplitsConfig = SplitsConfig()
-    unlabelled: SourceReference | None = Field(
+    unlabeled: SourceReference | None = Field(
         None,
         min_length=1,
         description="Texts without labels, which the student learns from the teacher's outputs "
@@ -101,7 +101,7 @@ class DataConfig(FrozenConfig):
         None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
     )
 
-    truncate: TruncationMode | None = Field(
+    truncation: TruncationMode | None = Field(
         None,
         description="What is kept of a longer text: its 'head', its 'tail', half of each ('both'), "
         "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Left "
@@ -122,7 +122,7 @@ class DataConfig(FrozenConfig):
     def unlabeled_data_config(self) -> "DataConfig":
         """The same of the unlabelled texts: their splits are found by their usual names."""
         own = {
-            "dataset": self.unlabelled,
+            "dataset": self.unlabeled,
             "splits": SplitsConfig(),
             "config": None,
             "revision": None,
@@ -131,8 +131,8 @@ class DataConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_truncation_of_pairs(self) -> "DataConfig":
-        if self.truncate in ("both", "windows") and not isinstance(self.text, str):
-            raise ValueError(f"takes truncate: {self.truncate} for single texts, not for pairs")
+        if self.truncation in ("both", "windows") and not isinstance(self.text, str):
+            raise ValueError(f"takes truncation: {self.truncation} for single texts, not for pairs")
         return self
 
     @model_validator(mode="after")

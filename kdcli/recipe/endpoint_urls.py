@@ -32,7 +32,7 @@ def validate_endpoint_url(url: str) -> str:
         ValueError: It is no address, could hold a secret, or would send texts and key unencrypted.
     """
     if "?" in url or "#" in url:
-        raise ValueError("has a query: kd sends the key in a header (teacher.key_variable)")
+        raise ValueError("has a query: kd sends the key in a header (teacher.api_key_env)")
     found = _URL_PATTERN.fullmatch(url)
     if found is None or int((found["port"] or ":0")[1:]) > 65535:
         raise ValueError("is no address such as https://api.example.com/v1, without a password")

@@ -13,7 +13,7 @@ import kdcli
 from kdcli import paths
 from kdcli.errors import RecipeError, UsageError
 from kdcli.losses import default_losses
-from kdcli.recipe import strict_yaml, validation
+from kdcli.recipe import renamed_keys, strict_yaml, validation
 from kdcli.recipe.base import FrozenConfig
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import MUTUALLY_EXCLUSIVE_KEYS
@@ -27,7 +27,7 @@ Override = str | tuple[str, str]
 
 _SOURCE_KEY_PATHS: tuple[strict_yaml.KeyPath, ...] = (
     ("data", "dataset"),
-    ("data", "unlabelled"),
+    ("data", "unlabeled"),
     ("augment", "model"),
     ("teacher", "model"),
     ("teacher", "file"),
@@ -185,6 +185,7 @@ def _parse_mapping(text: str, path: Path) -> strict_yaml.YamlDocument:
     if not isinstance(document.value, dict):
         what = "is empty" if document.value is None else "holds no keys"
         raise RecipeError(f"{path}: {what}.", "Start from one that works: kd recipe list.")
+    renamed_keys.update_document(document, str(path))
     return document
 
 
@@ -312,9 +313,12 @@ def _apply_override(
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{origin}: is not of the form key=value.")
-    path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
-    if path[0] == "sweep":
-        path = tuple(key.split(".", 1))  # its keys have dots
+    written = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    if written[0] == "sweep":
+        written = tuple(key.split(".", 1))  # its keys have dots
+    path = renamed_keys.current_key_path(written, recipe_values)
+    if path != written:
+        renamed_keys.warn_renamed(key, ".".join(map(str, path)))
     node: Any = recipe_values
     for i, part in enumerate(path[:-1], start=1):
         if isinstance(node, dict) and node.get(part) is None:
@@ -323,6 +327,7 @@ def _apply_override(
         if not isinstance(node, dict | list):
             raise RecipeError(f"{origin}: {part} is a value and has no keys below it.")
     new = strict_yaml.parse_yaml(text, origin).value
+    new = renamed_keys.current_values(new, path, recipe_values)
     if isinstance(node, list):
         _get_item(node, path[-1], origin)
     node[path[-1]] = new

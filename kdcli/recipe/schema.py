@@ -65,17 +65,17 @@ class EvaluateConfig(FrozenConfig):
     out_of_scope: Annotated[str, StringConstraints(strip_whitespace=True)] | None = Field(
         None, description="The label that stands for 'none of the others', reported apart."
     )
-    refuse_at_most: float = Field(
+    max_false_rejection_rate: float = Field(
         0.02,
         ge=0,
         lt=1,
         description="The share of in-scope validation texts that the out-of-scope threshold, "
         "chosen there, may refuse.",
     )
-    thresholds: Literal["one", "each"] = Field(
-        "one",
-        description="Where a text has several labels: 'one' probability from which on they are "
-        "given, or one for 'each' label; chosen on validation for the best F1.",
+    thresholds: Literal["global", "per_label"] = Field(
+        "global",
+        description="Where a text has several labels: one 'global' probability threshold, or "
+        "one 'per_label'; chosen on validation for the best F1.",
     )
     batch_size: int = Field(64, ge=1, description="Texts in a batch of the accuracy measurement.")
     latency_texts: int = Field(
@@ -145,8 +145,9 @@ class Recipe(FrozenConfig):
             return self
         own = self.white_box_teacher
         uses = {
-            "teacher.fine_tune": own and any(o.fine_tune for o in (own, *own.also)),
-            "teacher.calibrated": own and any(o.calibrated for o in (own, *own.also)),
+            "teacher.fine_tune": own and any(o.fine_tune for o in (own, *own.ensemble_with)),
+            "teacher.temperature_scaling": own
+            and any(o.temperature_scaling for o in (own, *own.ensemble_with)),
             "baseline": self.baseline,
         }
         if needed := [key for key, there in uses.items() if there]:
@@ -156,7 +157,7 @@ class Recipe(FrozenConfig):
     @property
     def has_transfer_set(self) -> bool:
         """Whether there are texts that the teacher alone labels."""
-        return self.data.unlabelled is not None or self.augment is not None
+        return self.data.unlabeled is not None or self.augment is not None
 
     @property
     def has_control_student(self) -> bool:

@@ -30,13 +30,13 @@ class TeacherModelConfig(FrozenConfig):
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="Of its fine-tuning. Left out: the recipe's."
     )
-    folds: int | None = Field(
+    cross_fit_folds: int | None = Field(
         None,
         ge=2,
         description="Have each training text answered by a model that was fine-tuned on the other "
         "parts, of so many: a teacher is surer of texts that it has seen. Left out: by itself.",
     )
-    calibrated: bool = Field(
+    temperature_scaling: bool = Field(
         False, description="Divide its logits by the temperature that suits the validation texts."
     )
     weight: float = Field(1.0, gt=0, description="Its share, where there are several teachers.")
@@ -48,8 +48,8 @@ class TeacherModelConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_folds_need_fine_tuning(self) -> "TeacherModelConfig":
-        if self.folds is not None and self.fine_tune is None:
-            raise ValueError("takes folds only where it is fine-tuned")
+        if self.cross_fit_folds is not None and self.fine_tune is None:
+            raise ValueError("takes cross_fit_folds only where it is fine-tuned")
         return self
 
 
@@ -64,7 +64,7 @@ class ClassifierTeacherConfig(TeacherModelConfig):
 
     source_key: ClassVar[str | None] = "model"
     kind: Literal["classifier"] = "classifier"
-    also: tuple[AdditionalTeacherConfig, ...] = Field(
+    ensemble_with: tuple[AdditionalTeacherConfig, ...] = Field(
         (),
         description="More teachers, of other seeds or architectures: the student learns from the "
         "mean of all their probabilities. One that names no model is the first, with another seed.",
@@ -73,14 +73,18 @@ class ClassifierTeacherConfig(TeacherModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_from_first_teacher(cls, raw_values: Any) -> Any:
-        if not isinstance(raw_values, dict) or not isinstance(raw_values.get("also"), list | tuple):
+        if not isinstance(raw_values, dict) or not isinstance(
+            raw_values.get("ensemble_with"), list | tuple
+        ):
             return raw_values
         first = {k: raw_values[k] for k in ("model", "revision", "fine_tune") if k in raw_values}
-        also = [
-            first | one if isinstance(one, dict) and "seed" in one and "model" not in one else one
-            for one in raw_values["also"]
+        others = [
+            first | other
+            if isinstance(other, dict) and "seed" in other and "model" not in other
+            else other
+            for other in raw_values["ensemble_with"]
         ]
-        return {**raw_values, "also": also}
+        return {**raw_values, "ensemble_with": others}
 
 
 TEACHER_CONFIGS: tuple[type[FrozenConfig], ...] = (
@@ -100,7 +104,7 @@ def _get_teacher_kind(teacher: Any) -> Any:
 
 AnyTeacherConfig = Annotated[
     Annotated[ClassifierTeacherConfig, Tag("classifier")]
-    | Annotated[PrecomputedTeacherConfig, Tag("scores")]
+    | Annotated[PrecomputedTeacherConfig, Tag("precomputed")]
     | Annotated[ZeroShotTeacherConfig, Tag("zero_shot")]
     | Annotated[EmbeddingTeacherConfig, Tag("embeddings")]
     | Annotated[EndpointTeacherConfig, Tag("endpoint")]

@@ -14,6 +14,19 @@ from kdcli.recipe.schema import Recipe
 from kdcli.recipe.strict_yaml import KeyPath
 from kdcli.recipe.teacher import TEACHER_CONFIGS, TEACHER_KINDS, ClassifierTeacherConfig
 
+# Names of transformers.TrainingArguments that kd calls something else, and no spelling is close to.
+_TRAINING_ARGUMENTS = {
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "schedule",
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
+    "adam_epsilon": "epsilon",
+    "label_smoothing_factor": "label_smoothing",
+    "warmup_steps": "warmup_ratio",
+    "load_best_model_at_end": "keep_checkpoint",
+}
+
 ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
 
 
@@ -137,7 +150,11 @@ def _format_value(value: Any) -> str:
 
 def _suggest_fix(error: ErrorDetails, path: KeyPath) -> str:
     if error["type"] == "extra_forbidden":
-        return _did_you_mean(str(path[-1]), _known_keys(path[:-1]))
+        key, known = str(path[-1]), _known_keys(path[:-1])
+        translated = _TRAINING_ARGUMENTS.get(key)
+        if translated in known:
+            return f"kd calls it {translated}."
+        return _did_you_mean(key, known)
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         return "Quotes make text of it."
     return ""

@@ -51,7 +51,7 @@ def evaluate_teacher_and_student(context: StageContext) -> dict[str, Any]:
         recipe.evaluate,
         recipe.data.max_length,
         context.reporter,
-        truncate=recipe.data.truncate,
+        truncate=recipe.data.truncation,
         precomputed_logits=told,
     )
     found = {

@@ -17,7 +17,7 @@ def write_inference_config(context: StageContext) -> dict[str, Any]:
     chosen = inference_config.parse_calibration(models["student"]["settings"])
     config = context.artifacts["distill"] / "tokenizer_config.json"
     length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
-    reading = inference_config.InputTruncation(length, context.recipe.data.truncate)
+    reading = inference_config.InputTruncation(length, context.recipe.data.truncation)
     context.output.write_text(
         inference_config.format_inference_config(chosen, reading), encoding="utf-8"
     )

@@ -62,7 +62,7 @@ def time_models(
         [_VALIDATION],
         recipe.data.max_length,
         reporter,
-        truncate=recipe.data.truncate,
+        truncate=recipe.data.truncation,
     )
     accuracies[TEACHER] = _teacher_validation_score(run, group, dataset_splits)
     texts = inference.sample_text_tuples(

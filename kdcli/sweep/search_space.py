@@ -35,7 +35,7 @@ def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
     space |= _loss_weight_ranges(terms)
     if recipe.student.model is None:
         layers = sorted({max(1, round(share * teacher_layers)) for share in _LAYER_FRACTIONS})
-        space["student.layers"] = tuple(layers)
+        space["student.num_hidden_layers"] = tuple(layers)
     return space
 
 

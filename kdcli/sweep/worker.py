@@ -165,7 +165,7 @@ class SweepWorker:
 
 def _validation_score(run: RunFolder, recipe: Recipe, primary_metric: str) -> float:
     epochs = [epoch[primary_metric] for epoch in run.records["distill"].result["history"]]
-    return max(epochs) if recipe.distill.keep == "best" else epochs[-1]
+    return max(epochs) if recipe.distill.keep_checkpoint == "best" else epochs[-1]
 
 
 class _TrialPrunedError(Exception):

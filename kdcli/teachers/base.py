@@ -68,7 +68,7 @@ def convert_to_logits(values: np.ndarray, value_type: TeacherOutputType, task: T
     if wrong := values[(values < 0) | (values > 1)].tolist():
         raise DataError(
             f"{wrong[0]:g} is no probability.",
-            "If these are logits, say so: teacher.gives: logits.",
+            "If these are logits, say so: teacher.output_type: logits.",
         )
     if task is SINGLE_LABEL:
         sums = values.sum(1, keepdims=True)

@@ -57,7 +57,7 @@ def fit_embedding_teacher(config: EmbeddingTeacherConfig, context: BlackBoxConte
     truths = {part: corpus.ground_truth_labels(corpus.splits[part], places, len(corpus.label_names))
               for part in ("train", "validation")}  # fmt: skip
     train, held = (model(corpus.splits[part]) for part in truths)
-    if config.head == "nearest":
+    if config.head == "nearest_centroid":
         weight, bias = _fit_nearest_mean_head(train, truths["train"], len(corpus.label_names))
         weight /= fit_temperature(held @ weight.T + bias, truths["validation"], corpus.task)
     else:

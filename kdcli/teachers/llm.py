@@ -178,7 +178,7 @@ def _cached_cost(
     prompt: _ClassificationPrompt, context: BlackBoxContext, cache: ResponseCache
 ) -> float:
     """What the run's answers have cost so far: those about any of its texts, whenever they came."""
-    if prompt.config.price is None:
+    if prompt.config.price_per_million_tokens is None:
         return 0.0
     texts = {
         text for split in context.dataset_splits.splits.values() for text in get_text_tuples(split)

@@ -184,16 +184,16 @@ class ChatClient:
 
     def _max_request_cost(self, payload: Mapping[str, Any]) -> float:
         """What a request may cost: a token is a byte at the least."""
-        if self.config.price is None:
+        if self.config.price_per_million_tokens is None:
             return 0.0
         size = (
             len(json.dumps(payload["messages"], ensure_ascii=False).encode())
             + _MAX_CHAT_OVERHEAD_TOKENS
         )
-        return _request_cost(self.config.price, size, int(payload["max_tokens"]))
+        return _request_cost(self.config.price_per_million_tokens, size, int(payload["max_tokens"]))
 
     def _reserve_budget(self, max_cost: float) -> None:
-        ceiling = self.config.at_most
+        ceiling = self.config.max_cost
         with self._budget_changed:
             # Others may cost less than they might have.
             while (
@@ -206,8 +206,8 @@ class ChatClient:
             if ceiling is not None and self.total_cost + max_cost > ceiling:
                 raise CostLimitError(
                     f"The answers have cost {self.total_cost:.4f}, and one more may take them over "
-                    f"{ceiling:g} (teacher.at_most).",
-                    "They are kept: raise teacher.at_most and run the same command again to go on.",
+                    f"{ceiling:g} (teacher.max_cost).",
+                    "They are kept: raise teacher.max_cost and run the same command again to go on.",
                 )
             self._reserved_cost += max_cost
             self._requests_in_flight += 1
@@ -292,11 +292,11 @@ class ChatClient:
             return _HttpReply(reply.status_code, str(reply.reason), retry_after, bytes(body))
 
     def _wait_for_rate_limit(self) -> None:
-        if self.config.requests_a_minute is not None:
+        if self.config.requests_per_minute is not None:
             with self._rate_limit_lock:
                 now = time.monotonic()
                 turn = max(now, self._next_request_time)
-                self._next_request_time = turn + 60 / self.config.requests_a_minute
+                self._next_request_time = turn + 60 / self.config.requests_per_minute
             self._stop_event.wait(turn - now)
         if self._stop_event.is_set():
             raise ExternalError("Another request has failed.")
@@ -322,10 +322,10 @@ class ChatClient:
         self, reply: _HttpReply, problem: str, payload: Mapping[str, Any]
     ) -> UserError:
         if reply.status in (401, 403):
-            variable = self.config.key_variable
+            variable = self.config.api_key_env
             return UsageError(
                 f"{self.config.url} refuses the key: {problem}.",
-                "Name the environment variable that holds it: teacher.key_variable."
+                "Name the environment variable that holds it: teacher.api_key_env."
                 if variable is None
                 else f"Set the environment variable {variable}.",
             )
@@ -350,9 +350,14 @@ class ChatClient:
     def _to_response(self, document: _CompletionDocument, max_cost: float) -> ChatResponse:
         choice, cost = document.choices[0], max_cost
         tokens = (choice.logprobs and choice.logprobs.content) or None
-        if self.config.price is not None and (usage := _parse_usage(document)) is not None:
+        if (
+            self.config.price_per_million_tokens is not None
+            and (usage := _parse_usage(document)) is not None
+        ):
             cost = _request_cost(
-                self.config.price, usage.prompt_tokens, usage.completion_tokens or 0
+                self.config.price_per_million_tokens,
+                usage.prompt_tokens,
+                usage.completion_tokens or 0,
             )
         return ChatResponse(
             text=self._mask_api_key(choice.message.content or ""),

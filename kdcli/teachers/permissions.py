@@ -49,7 +49,7 @@ def resolve_api_key(config: EndpointTeacherConfig, allow_endpoints: Iterable[str
         RecipeError: The user didn't allow the host, or the variable.
         UsageError: What is allowed can't be read, or the variable holds no key.
     """
-    host, name = url_host(config.url), config.key_variable
+    host, name = url_host(config.url), config.api_key_env
     allowed = _parse_allowed_hosts((*allow_endpoints, *_hosts_allowed_in_config()))
     here = is_loopback_host(host)
     if not here and host not in allowed:
@@ -63,7 +63,7 @@ def resolve_api_key(config: EndpointTeacherConfig, allow_endpoints: Iterable[str
     own = _LOOPBACK_KEY_VARIABLE if here else API_KEY_VARIABLE_BY_HOST.get(host)
     if name != own and name not in allowed.get(host, ()):
         raise RecipeError(
-            f"teacher.key_variable: the recipe has the value of {name} sent to {host}.",
+            f"teacher.api_key_env: the recipe has the value of {name} sent to {host}.",
             f"Where you mean it: --allow-endpoint {host}={name}; for no key: key_variable: null.",
         )
     if not key.isascii() or not key.isprintable() or " " in key:

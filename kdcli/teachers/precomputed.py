@@ -82,7 +82,7 @@ def _read_logits_by_text(
         for row, cell in enumerate(table[label]):
             values[row, place] = _parse_score(cell, label, path, row)
     try:
-        logits = convert_to_logits(values, config.gives, context.dataset_splits.task)
+        logits = convert_to_logits(values, config.output_type, context.dataset_splits.task)
     except DataError as error:
         raise DataError(f"{path}: {error.message}", error.hint) from error
     found: dict[tuple[str, ...], np.ndarray] = {}

@@ -56,7 +56,7 @@ def load_function_teacher(config: FunctionTeacherConfig, context: BlackBoxContex
                     "numbers."
                 )
             try:
-                told = convert_to_logits(values, config.gives, context.dataset_splits.task)
+                told = convert_to_logits(values, config.output_type, context.dataset_splits.task)
             except DataError as error:
                 raise RecipeError(
                     f"teacher.function: {config.function}: {error.message}", error.hint

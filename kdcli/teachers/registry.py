@@ -42,7 +42,7 @@ def _labels_from_descriptions(
 
 
 TEACHER_BACKENDS = {
-    "scores": TeacherBackend(
+    "precomputed": TeacherBackend(
         precomputed.check_precomputed_teacher,
         precomputed.load_precomputed_teacher,
         label_names=precomputed.label_columns_of_scores_file,

@@ -60,7 +60,7 @@ def load_zero_shot_teacher(
         model_io.get_label_names(model.config), config.model
     )
     labels = context.dataset_splits.label_names
-    hypotheses = [config.template.format(config.descriptions.get(n, n)) for n in labels]
+    hypotheses = [config.hypothesis_template.format(config.descriptions.get(n, n)) for n in labels]
     limit = get_max_length(model, tokenizer, context.data_config.max_length)
     some = sample_texts(context.dataset_splits.splits["train"])[0]
     pairs_tried = [some, hypotheses[:1] * len(some)]

@@ -32,7 +32,7 @@ def build_label_loss_options(
         else:
             texts = torch.bincount(label_tensor, minlength=num_classes)
             weights = len(label_tensor) / (torch.count_nonzero(texts) * texts.clamp_min(1))
-    return LabelLossOptions(config.label_smoothing, config.focal, weights, bool(labelled.all()))
+    return LabelLossOptions(config.label_smoothing, config.focal_gamma, weights, bool(labelled.all()))
 
 
 def check_label_options_for_task(config: TrainingConfig, task: Task, recipe_key: str) -> None:
@@ -49,7 +49,7 @@ def check_label_options_for_task(config: TrainingConfig, task: Task, recipe_key:
     is_set = {
         "label_smoothing": config.label_smoothing > 0,
         "class_weights": config.class_weights == "balanced",
-        "focal": config.focal > 0,
+        "focal": config.focal_gamma > 0,
         "sampling": config.sampling == "balanced",
     }
     unfit = {REGRESSION.name: tuple(is_set), MULTI_LABEL.name: ("sampling",)}.get(task.name, ())

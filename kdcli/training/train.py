@@ -128,7 +128,7 @@ def train_model(
         _compact_embeddings_if_safe(
             models, config, (train_dataset, validation_dataset)
         ) as embedding_rows,
-        freezing.freeze_layers(model, config.freeze),
+        freezing.freeze_layers(model, config.freeze_layers),
         override_dropout(model, config.dropout),
         _last_layer_cls_only_if_safe(models, loss_fn),
         projections_attached(model, loss_fn),
@@ -138,7 +138,7 @@ def train_model(
         collator = PaddingCollator(
             tokenizer, argument_names, embedding_rows, get_pad_token_id(model)
         )
-        weight_averaging = WeightAveragingCallback(model, config.average, checkpoint)
+        weight_averaging = WeightAveragingCallback(model, config.weight_averaging_ratio, checkpoint)
         trainer = DistillationTrainer(
             model=model,
             args=_training_arguments(config, run, primary_metric),
@@ -217,7 +217,7 @@ def library_versions() -> dict[str, str]:
 def _training_arguments(
     config: TrainingConfig, run: TrainingRun, primary_metric: str
 ) -> TrainingArguments:
-    best = config.keep == "best"
+    best = config.keep_checkpoint == "best"
     return TrainingArguments(
         output_dir=str(run.checkpoints_folder),
         run_name=run.run_name,
@@ -225,9 +225,9 @@ def _training_arguments(
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         num_train_epochs=config.epochs,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
         lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
+        warmup_steps=config.warmup_ratio,
         adam_beta1=config.betas[0],
         adam_beta2=config.betas[1],
         adam_epsilon=config.epsilon,

@@ -17,7 +17,7 @@ def keys(monkeypatch, tmp_path):
 
 
 def key(url, variable="OPENAI_API_KEY", allow=()):
-    return resolve_api_key(EndpointTeacherConfig(url=url, model="m", key_variable=variable), allow)
+    return resolve_api_key(EndpointTeacherConfig(url=url, model="m", api_key_env=variable), allow)
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,9 @@ def test_steps_are_counted_as_the_trainer_counts_them():
     assert TrainingConfig(batch_size=48, epochs=5).count_optimizer_steps(15_250) == 1590
     assert TrainingConfig(batch_size=16, epochs=3).count_optimizer_steps(192) == 36
     assert (
-        TrainingConfig(batch_size=5, gradient_accumulation=4, epochs=1).count_optimizer_steps(192)
+        TrainingConfig(batch_size=5, gradient_accumulation_steps=4, epochs=1).count_optimizer_steps(
+            192
+        )
         == 10
     )
 

@@ -1,0 +1,55 @@
+"""Flags that were renamed: the old ones still work, and no help shows them."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from typer.core import TyperCommand
+
+from kdcli.recipe.renamed_keys import warn_renamed
+
+
+class _CommandWithOldFlags(TyperCommand):
+    """A command that reads old flags as their new names.
+
+    Attributes:
+        new_flags: New flags by old ones.
+    """
+
+    new_flags: ClassVar[Mapping[str, str]] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace old flags, with or without `=VALUE`, up to `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        current = [self._current_flag(arg) for arg in args[:end]]
+        return super().parse_args(ctx, [*current, *args[end:]])
+
+    def _current_flag(self, arg: str) -> str:
+        old, equals, value = arg.partition("=")
+        if old not in self.new_flags:
+            return arg
+        warn_renamed(old, self.new_flags[old])
+        return f"{self.new_flags[old]}{equals}{value}"
+
+
+class InitStudentCommand(_CommandWithOldFlags):
+    """`kd init-student`."""
+
+    new_flags = {  # noqa: RUF012
+        "--keep": "--keep-layers",
+        "--layers": "--num-hidden-layers",
+        "--decoder-keep": "--keep-decoder-layers",
+        "--decoder-layers": "--num-decoder-layers",
+        "--heads": "--num-attention-heads",
+        "--ffn": "--intermediate-size",
+        "--hidden": "--hidden-size",
+        "--pieces": "--vocab-size",
+    }
+
+
+class EvaluateCommand(_CommandWithOldFlags):
+    """`kd evaluate`."""
+
+    new_flags = {  # noqa: RUF012
+        "--refuse-at-most": "--max-false-rejection-rate",
+        "--against": "--reference-model",
+    }
