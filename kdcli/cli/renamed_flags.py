@@ -12,7 +12,7 @@ class _CommandWithOldFlags(TyperCommand):
     """A command that reads old flags as their new names.
 
     Attributes:
-        new_flags: New flags by old ones.
+        new_flags: New names by old ones, without the dashes.
     """
 
     new_flags: ClassVar[Mapping[str, str]] = {}
@@ -25,24 +25,25 @@ class _CommandWithOldFlags(TyperCommand):
 
     def _current_flag(self, arg: str) -> str:
         old, equals, value = arg.partition("=")
-        if old not in self.new_flags:
+        new = self.new_flags.get(old.removeprefix("--")) if old.startswith("--") else None
+        if new is None:
             return arg
-        warn_renamed(old, self.new_flags[old])
-        return f"{self.new_flags[old]}{equals}{value}"
+        warn_renamed(old, f"--{new}")
+        return f"--{new}{equals}{value}"
 
 
 class InitStudentCommand(_CommandWithOldFlags):
     """`kd init-student`."""
 
     new_flags = {  # noqa: RUF012
-        "--keep": "--keep-layers",
-        "--layers": "--num-hidden-layers",
-        "--decoder-keep": "--keep-decoder-layers",
-        "--decoder-layers": "--num-decoder-layers",
-        "--heads": "--num-attention-heads",
-        "--ffn": "--intermediate-size",
-        "--hidden": "--hidden-size",
-        "--pieces": "--vocab-size",
+        "keep": "keep-layers",
+        "layers": "num-hidden-layers",
+        "decoder-keep": "keep-decoder-layers",
+        "decoder-layers": "num-decoder-layers",
+        "heads": "num-attention-heads",
+        "ffn": "intermediate-size",
+        "hidden": "hidden-size",
+        "pieces": "vocab-size",
     }
 
 
@@ -50,6 +51,6 @@ class EvaluateCommand(_CommandWithOldFlags):
     """`kd evaluate`."""
 
     new_flags = {  # noqa: RUF012
-        "--refuse-at-most": "--max-false-rejection-rate",
-        "--against": "--reference-model",
+        "refuse-at-most": "max-false-rejection-rate",
+        "against": "reference-model",
     }

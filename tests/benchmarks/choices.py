@@ -39,10 +39,13 @@ def layers(teacher: Any) -> dict[str, list[str]]:
     cleared = [f"student.{key}=null" for key in ("drop_every", "keep", "layers", "hidden")]
     choices = {
         "every second": ["student.drop_every=2"],
-        "the others": [f"student.keep={list(range(1, depth, 2))}"],
-        "spaced": [f"student.layers={(depth + 1) // 2}"],
-        "measured": [f"student.layers={(depth + 1) // 2}", "student.strategy=measured"],
-        "random weights": ["student.drop_every=2", f"student.hidden={teacher.hidden_size}"],
+        "the others": [f"student.keep_layers={list(range(1, depth, 2))}"],
+        "spaced": [f"student.num_hidden_layers={(depth + 1) // 2}"],
+        "measured": [
+            f"student.num_hidden_layers={(depth + 1) // 2}",
+            "student.strategy=importance",
+        ],
+        "random weights": ["student.drop_every=2", f"student.hidden_size={teacher.hidden_size}"],
     }
     return {name: [*cleared, *settings] for name, settings in choices.items()}
 

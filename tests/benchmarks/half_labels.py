@@ -3,7 +3,7 @@
     nohup python tests/benchmarks/half_labels.py --data clinc/clinc_oos --config plus > half.md &
 
 Hides the labels of every second training text of each label, and distils twice: with all labels,
-and with half of them and the other texts as `data.unlabelled`. The teacher of each run knows the
+and with half of them and the other texts as `data.unlabeled`. The teacher of each run knows the
 labels of that run only. `control` is the student without the texts that have no label, `baseline`
 without a teacher too; all three take the same steps. Prints a Markdown table: means and standard
 deviations over the seeds. Goes on from what is done where it is started again.
@@ -57,7 +57,7 @@ def hide(spec: DataConfig, folder: Path) -> dict[str, list[str]]:
         "half the labels": [
             *every,
             "data.splits={train: half.jsonl, validation: validation.jsonl, test: test.jsonl}",
-            f"data.unlabelled={folder / 'others.jsonl'}",
+            f"data.unlabeled={folder / 'others.jsonl'}",
             "baseline=true",
         ],
     }

@@ -31,7 +31,7 @@ from kdcli.recipe.schema import Recipe
 OWN = {
     "kd": [],
     "kd, no dropout": ["distill.dropout=0"],
-    "kd, no dropout, a frozen layer": ["distill.dropout=0", "distill.freeze=1"],
+    "kd, no dropout, a frozen layer": ["distill.dropout=0", "distill.freeze_layers=1"],
 }
 PEERS = {
     "the book's Trainer": ["book_trainer_clinc.py"],
@@ -165,7 +165,7 @@ def work(options: argparse.Namespace) -> float:
 def _settings(options: argparse.Namespace) -> list[str]:
     return [
         f"data.dataset={options.data}", f"teacher.model={options.teacher}",
-        "teacher.fine_tune=null", "student.drop_every=null", f"student.keep={KEEP}",
+        "teacher.fine_tune=null", "student.drop_every=null", f"student.keep_layers={KEEP}",
         "student.architecture=same", f"distill.learning_rate={options.rate}",
         f"distill.epochs={options.epochs}", "report_to=[]",
     ]  # fmt: skip

@@ -32,7 +32,7 @@ def test_so_many_are_to_be_written_anew():
 
 
 def test_of_mixed_ones_the_second_half_is_another_text_s():
-    found = altered(drop=0, mix=1)
+    found = altered(drop=0, crossover=1)
     for (text,), (words,) in zip(ROWS, found, strict=True):
         assert words[:10] == text.split()[:10]
         assert [word[1:] for word in words] == [str(i) for i in range(20)]

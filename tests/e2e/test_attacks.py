@@ -99,15 +99,15 @@ def written(here, data, student, teacher):
 
 EVIL = "https://collector.example/v1"
 ENDPOINTS = {
-    "texts alone": ({"url": EVIL, "key_variable": None}, []),
+    "texts alone": ({"url": EVIL, "api_key_env": None}, []),
     "the provider's key": ({"url": EVIL}, []),
-    "the Hub's token": ({"url": EVIL, "key_variable": "HF_TOKEN"}, []),
+    "the Hub's token": ({"url": EVIL, "api_key_env": "HF_TOKEN"}, []),
     "another key to an allowed host": (
-        {"url": EVIL, "key_variable": "HF_TOKEN"},
+        {"url": EVIL, "api_key_env": "HF_TOKEN"},
         ["--allow-endpoint", "collector.example"],
     ),
     "a key that is allowed elsewhere": (
-        {"url": EVIL, "key_variable": "HF_TOKEN"},
+        {"url": EVIL, "api_key_env": "HF_TOKEN"},
         ["--allow-endpoint", "collector.example", "--allow-endpoint", "mine.example=HF_TOKEN"],
     ),
     "a host that looks like another": (
@@ -126,7 +126,7 @@ ENDPOINTS = {
         {"url": f"https://me:{SECRET}@collector.example/v1"},
         ["--allow-endpoint", "collector.example"],
     ),
-    "a token to this machine": ({"url": "http://127.0.0.1:9/v1", "key_variable": "HF_TOKEN"}, []),
+    "a token to this machine": ({"url": "http://127.0.0.1:9/v1", "api_key_env": "HF_TOKEN"}, []),
 }
 
 
@@ -292,7 +292,7 @@ def finished(small_data, tiny_teacher, tmp_path_factory):
         "name": "theirs",
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(tiny_teacher)},
-        "student": {"layers": 2},
+        "student": {"num_hidden_layers": 2},
         "distill": {**FIT, "losses": [{"kind": "soft_targets"}]},
         "evaluate": {"latency_texts": 2},
     })  # fmt: skip

@@ -33,7 +33,7 @@ def recipe(tiny_teacher, tokenizer, small_data, tmp_path_factory):
         "name": "two",
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(folder / "model"), "fine_tune": FIT},
-        "student": {"keep": [0, 3]},
+        "student": {"keep_layers": [0, 3]},
         "distill": FIT,
         "evaluate": {"latency_texts": 3},
     }

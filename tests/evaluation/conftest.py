@@ -12,7 +12,7 @@ from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import shipped_recipes_folder
 from kdcli.recipe.schema import Recipe
 
-FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup": 0.1}
+FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup_ratio": 0.1}
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def run(backbone, make_once):
         "name": "tiny",
         "data": {"dataset": str(shipped_recipes_folder() / "quickstart"), "label": "intent"},
         "teacher": {"model": str(backbone), "fine_tune": FIT},
-        "student": {"keep": [0]},
+        "student": {"keep_layers": [0]},
         "distill": {**FIT, "epochs": 2},
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     }

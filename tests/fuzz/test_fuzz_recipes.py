@@ -14,11 +14,16 @@ from kdcli.sanitize import printable
 
 VALID = yaml.safe_load(shipped_recipe_paths()["clinc_plus"].read_text())
 VALID["data"] |= {"splits": {"train": "train"}, "validation_fraction": 0.2, "max_length": 64}
-VALID["student"] = {"keep": [0, 2], "architecture": "same", "model": None, "revision": "main"}
+VALID["student"] = {
+    "keep_layers": [0, 2],
+    "architecture": "same",
+    "model": None,
+    "revision": "main",
+}
 VALID["teacher"]["also"] = [{"model": "a/b", "weight": 0.5}]
 ENDPOINT = {
     "kind": "endpoint", "url": "http://localhost/v1", "model": "m", "descriptions": {"a": "b"},
-    "price": [1.0, 2.0], "at_most": 3.0,
+    "price_per_million_tokens": [1.0, 2.0], "max_cost": 3.0,
 }  # fmt: skip
 BLACK_BOX = VALID | {"teacher": ENDPOINT, "student": {"model": "a/b"}}
 

@@ -26,13 +26,13 @@ def one(depth):
         ({"drop_every": 2}, 12, (0, 2, 4, 6, 8, 10)),
         ({"drop_every": 3}, 6, (0, 1, 3, 4)),
         ({}, 4, (0, 2)),
-        ({"keep": (1, 3)}, 4, (1, 3)),
-        ({"layers": 6}, 12, (0, 2, 4, 7, 9, 11)),
-        ({"layers": 3}, 6, (0, 3, 5)),
-        ({"layers": 1}, 6, (0,)),
-        ({"layers": 6}, 6, (0, 1, 2, 3, 4, 5)),
-        ({"layers": 2, "strategy": "first"}, 6, (0, 1)),
-        ({"layers": 2, "strategy": "last"}, 6, (4, 5)),
+        ({"keep_layers": (1, 3)}, 4, (1, 3)),
+        ({"num_hidden_layers": 6}, 12, (0, 2, 4, 7, 9, 11)),
+        ({"num_hidden_layers": 3}, 6, (0, 3, 5)),
+        ({"num_hidden_layers": 1}, 6, (0,)),
+        ({"num_hidden_layers": 6}, 6, (0, 1, 2, 3, 4, 5)),
+        ({"num_hidden_layers": 2, "strategy": "first"}, 6, (0, 1)),
+        ({"num_hidden_layers": 2, "strategy": "last"}, 6, (4, 5)),
     ],
 )
 def test_selected_layers(spec, depth, kept):
@@ -53,11 +53,11 @@ def test_spaced_layers_include_both_ends_evenly(depth):
     ("spec", "kept"),
     [
         ({"drop_every": 3}, ((0, 1, 3, 4), (0, 1, 3))),
-        ({"keep": (0, 1)}, ((0, 1), (0, 1))),
-        ({"layers": 2}, ((0, 5), (0, 3))),
-        ({"layers": 2, "decoder_layers": 1}, ((0, 5), (0,))),
-        ({"layers": 6, "decoder_keep": (3,)}, ((0, 1, 2, 3, 4, 5), (3,))),
-        ({"decoder_layers": 1, "strategy": "last"}, ((0, 2, 4), (3,))),
+        ({"keep_layers": (0, 1)}, ((0, 1), (0, 1))),
+        ({"num_hidden_layers": 2}, ((0, 5), (0, 3))),
+        ({"num_hidden_layers": 2, "num_decoder_layers": 1}, ((0, 5), (0,))),
+        ({"num_hidden_layers": 6, "keep_decoder_layers": (3,)}, ((0, 1, 2, 3, 4, 5), (3,))),
+        ({"num_decoder_layers": 1, "strategy": "last"}, ((0, 2, 4), (3,))),
     ],
 )
 def test_decoder_follows_encoder_unless_it_has_its_own_keys(spec, kept):
@@ -67,11 +67,23 @@ def test_decoder_follows_encoder_unless_it_has_its_own_keys(spec, kept):
 @pytest.mark.parametrize(
     ("spec", "stacks", "says"),
     [
-        ({"keep": (0, 9)}, one(6), "keep names layer 9, and the teacher has 6 layers, 0 to 5"),
-        ({"keep": (0, 5)}, BOTH, "keep names layer 5, and the teacher's decoder has 4 layers"),
-        ({"layers": 9}, one(6), "layers is 9, and the teacher has 6 layers"),
-        ({"decoder_layers": 9}, BOTH, "decoder_layers is 9, and the teacher's decoder has 4"),
-        ({"decoder_keep": (0,)}, one(6), "decoder_keep: the teacher has one stack"),
+        (
+            {"keep_layers": (0, 9)},
+            one(6),
+            "keep_layers names layer 9, and the teacher has 6 layers, 0 to 5",
+        ),
+        (
+            {"keep_layers": (0, 5)},
+            BOTH,
+            "keep_layers names layer 5, and the teacher's decoder has 4 layers",
+        ),
+        ({"num_hidden_layers": 9}, one(6), "num_hidden_layers is 9, and the teacher has 6 layers"),
+        (
+            {"num_decoder_layers": 9},
+            BOTH,
+            "num_decoder_layers is 9, and the teacher's decoder has 4",
+        ),
+        ({"keep_decoder_layers": (0,)}, one(6), "keep_decoder_layers: the teacher has one stack"),
     ],
 )
 def test_missing_layer_is_refused(spec, stacks, says):
@@ -95,11 +107,17 @@ def test_measured_selection_is_called_per_stack():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"keep": (0,), "layers": 2}, "takes one of drop_every, keep, layers and model"),
-        ({"decoder_keep": (0,), "decoder_layers": 2}, "not decoder_keep and decoder_layers"),
+        (
+            {"keep_layers": (0,), "num_hidden_layers": 2},
+            "takes one of drop_every, keep_layers, num_hidden_layers and model",
+        ),
+        (
+            {"keep_decoder_layers": (0,), "num_decoder_layers": 2},
+            "not keep_decoder_layers and num_decoder_layers",
+        ),
         ({"strategy": "last"}, "no number of layers"),
-        ({"keep": (2, 1)}, "rising order"),
-        ({"decoder_keep": (1, 1)}, "rising order"),
+        ({"keep_layers": (2, 1)}, "rising order"),
+        ({"keep_decoder_layers": (1, 1)}, "rising order"),
         ({"model": "x", "architecture": "distilbert"}, "only where it is cut"),
     ],
 )

@@ -219,8 +219,12 @@ def test_heads_without_a_head_dim_key_are_refused(kind):
 @pytest.mark.parametrize(
     ("kind", "wish", "says"),
     [
-        ("bert", {"heads": 5}, "heads is 5, and the teacher's layers have 4 heads"),
-        ("bert", {"ffn": 25}, "ffn is 25, and the teacher's feed-forward layers have 24"),
+        ("bert", {"heads": 5}, "num_attention_heads is 5, and the teacher's layers have 4 heads"),
+        (
+            "bert",
+            {"ffn": 25},
+            "intermediate_size is 25, and the teacher's feed-forward layers have 24",
+        ),
         ("gpt2", {"ffn": 129}, "have 128"),
         ("qwen3", {"heads": 5}, "have 4 heads"),
         ("llama", {"heads": 3}, "2 heads share keys and values.*a multiple of 2"),
@@ -271,8 +275,12 @@ def test_scratch_model_takes_heads_and_ffn():
 @pytest.mark.parametrize(
     ("kind", "wish", "says"),
     [
-        ("bert", {"hidden": 33}, "hidden is 33, and the teacher's hidden states are 32 wide"),
-        ("bert", {"hidden": 20}, "hidden is 20, no multiple of 8.*student.heads"),
+        ("bert", {"hidden": 33}, "hidden_size is 33, and the teacher's hidden states are 32 wide"),
+        (
+            "bert",
+            {"hidden": 20},
+            "hidden_size is 20, no multiple of 8.*student.num_attention_heads",
+        ),
         ("bert", {"hidden": 20, "heads": 3}, "20.*not a multiple"),
         ("llama", {"hidden": 20, "heads": 3}, "20.*not a multiple"),
     ],

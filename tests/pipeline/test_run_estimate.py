@@ -10,7 +10,7 @@ from kdcli.pipeline.run_estimate import estimate_run
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
-FIT = {"epochs": 3, "batch_size": 16, "gradient_accumulation": 2}
+FIT = {"epochs": 3, "batch_size": 16, "gradient_accumulation_steps": 2}
 
 
 @pytest.fixture
@@ -67,7 +67,10 @@ def test_a_baseline_takes_as_long_and_states_of_the_teacher_longer(parts):
 def test_other_teachers_and_folds_are_fine_tuned_too(parts):
     teacher = parts["teacher"]
     alone = estimate_run(Recipe.model_validate(parts), SilentReporter())
-    several = {**parts, "teacher": {**teacher, "folds": 3, "also": [{"seed": 1}, {"seed": 2}]}}
+    several = {
+        **parts,
+        "teacher": {**teacher, "cross_fit_folds": 3, "ensemble_with": [{"seed": 1}, {"seed": 2}]},
+    }
     found = estimate_run(Recipe.model_validate(several), SilentReporter())
     assert found["outputs"]["seconds"] > 2 * alone["teacher"]["seconds"]
     assert found["teacher"]["steps"] == alone["teacher"]["steps"]

@@ -30,7 +30,7 @@ def parts(tiny_backbone, small_data):
         "seed": 3,
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
-        "student": {"keep": [0, 3]},
+        "student": {"keep_layers": [0, 3]},
         "distill": FIT,
         "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
     }
@@ -102,7 +102,7 @@ def test_the_same_again_does_nothing(parts, own):
         ({"distill": {**FIT, "losses": [{"kind": "soft_targets", "temperature": 4}]}}, ALL[3:]),
         ({"evaluate": {"latency_texts": 2}}, ALL[4:]),
         ({"card": {"license": "mit"}}, REPORTS),
-        ({"student": {"keep": [1, 2]}}, ["student", "distill", *ALL[4:]]),
+        ({"student": {"keep_layers": [1, 2]}}, ["student", "distill", *ALL[4:]]),
         ({"teacher": {"model": None, "fine_tune": {**FIT, "learning_rate": 2e-3}}}, ALL),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_spoilt_teacher_is_noticed_and_made_again_with_what_depends_on_it(part
     [
         ({"distill": {**FIT, "betas": [0.8, 0.999]}}, "distill.betas.0 was 0.9, is 0.8"),
         ({"distill": {**FIT, "learning_rate": 2e-3}}, "distill.learning_rate was 0.001, is 0.002"),
-        ({"student": {"keep": [0, 2]}}, "student.keep.1 was 3, is 2"),
+        ({"student": {"keep_layers": [0, 2]}}, "student.keep_layers.1 was 3, is 2"),
         ({"card": {"license": "mit"}}, "card.license was apache-2.0, is mit"),
     ],
 )  # fmt: skip
@@ -245,7 +245,7 @@ def test_a_pretrained_student_gets_the_teachers_labels(parts, tiny_backbone, tmp
 def test_a_run_beside_it_lends_its_teacher(parts, own):
     listener = Listener()
     beside = own.parent / "beside"
-    changed = recipe(parts, distill={**FIT, "learning_rate": 2e-3}, student={"keep": [1, 2]})
+    changed = recipe(parts, distill={**FIT, "learning_rate": 2e-3}, student={"keep_layers": [1, 2]})
     runner.run_pipeline(changed, beside, listener)
     assert listener.started == ["student", "distill", *ALL[4:]]
     assert any("Another run has done stage teacher" in message for message in listener.said)
@@ -253,7 +253,7 @@ def test_a_run_beside_it_lends_its_teacher(parts, own):
     assert reasons == [None] * len(ALL)
     # A copy, not a link: what becomes of one is nothing to the other.
     shutil.rmtree(own)
-    assert again(parts, beside, student={"keep": [1, 2]}) == ALL[3:]
+    assert again(parts, beside, student={"keep_layers": [1, 2]}) == ALL[3:]
 
 
 def test_a_spoilt_teacher_is_not_taken_over(parts, own):
@@ -329,12 +329,12 @@ def test_each_seed_draws_its_own_random_initial_weights_and_no_others(parts, tin
         assert drawn(3, **student) == (one, key), "a seed draws the same again"
         return {name for name in one if one[name] != other[name]}, key != other_key
 
-    assert changed(keep=[0, 3]) == (set(), False)
+    assert changed(keep_layers=[0, 3]) == (set(), False)
     heads, made_again = changed(model=str(tiny_backbone))
     # The backbone has no head; its biases start from 0.
     assert heads == {"classifier.weight"}
     assert made_again
-    all_weights, made_again = changed(hidden=16, heads=2, keep=[0, 3])
+    all_weights, made_again = changed(hidden_size=16, num_attention_heads=2, keep_layers=[0, 3])
     assert any("layer.1" in name for name in all_weights)
     assert any("word_embeddings" in name for name in all_weights)
     assert made_again
@@ -343,7 +343,9 @@ def test_each_seed_draws_its_own_random_initial_weights_and_no_others(parts, tin
 def test_the_seed_alone_decides_on_projections(parts, own):
     losses = [{"kind": "hidden_mse"}]
     one = recipe(
-        parts, student={"hidden": 16, "heads": 2, "keep": [0, 3]}, distill={**FIT, "losses": losses}
+        parts,
+        student={"hidden_size": 16, "num_attention_heads": 2, "keep_layers": [0, 3]},
+        distill={**FIT, "losses": losses},
     )
     found = []
     for earlier in (1, 2):
@@ -363,7 +365,7 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
     card.write_text(card.read_text().replace("## Results", f"{mine}\n## Results", 1))
     runner.rewrite_reports(own, SilentReporter())
     assert card.read_text().count("Ask *us* before use.") == 1
-    again(parts, own, student={"keep": [1, 2]})
+    again(parts, own, student={"keep_layers": [1, 2]})
     section = card.read_text().partition("## How to use it")[2].partition("## Results")[0]
     assert "Ask *us* before use." in section
 

@@ -64,10 +64,10 @@ def test_little_has_to_be_said(written):
 def test_overrides_reach_lists_and_take_yaml(written):
     recipe = load_recipe(
         "clinc_plus",
-        ["distill.losses.0.temperature=4", "student.drop_every=null", "student.keep=[0, 5]"],
+        ["distill.losses.0.temperature=4", "student.drop_every=null", "student.keep_layers=[0, 5]"],
     )
     assert recipe.distill.losses[0].temperature == 4
-    assert recipe.student.keep == (0, 5)
+    assert recipe.student.keep_layers == (0, 5)
 
 
 def test_overrides_reach_lists_that_the_recipe_leaves_out(written):
@@ -158,7 +158,9 @@ def test_the_schema_is_for_editors_and_as_strict_as_the_loader():
 
 
 def test_another_teacher_without_a_model_is_the_first_with_another_seed(written):
-    teacher = "  revision: v1\n  fine_tune: {epochs: 3}\n  folds: 2\n  also: [%s]\n"
+    teacher = (
+        "  revision: v1\n  fine_tune: {epochs: 3}\n  cross_fit_folds: 2\n  ensemble_with: [%s]\n"
+    )
     several = "{seed: 7}, {seed: 8, fine_tune: {epochs: 4}}, {model: a/b, seed: 9}"
     first = load_recipe(written(MINIMAL + teacher % several)).teacher
     same, longer, other = first.also
@@ -169,7 +171,7 @@ def test_another_teacher_without_a_model_is_the_first_with_another_seed(written)
     )
     assert (same.seed, same.folds, longer.fine_tune.epochs) == (7, None, 4)
     assert (other.model, other.revision, other.fine_tune) == ("a/b", None, None)
-    with pytest.raises(RecipeError, match=r"teacher\.also\.0\.model is missing"):
+    with pytest.raises(RecipeError, match=r"teacher\.ensemble_with\.0\.model is missing"):
         load_recipe(written(MINIMAL + teacher % "{weight: 2}"))
     another = Recipe.model_json_schema()["$defs"]["AdditionalTeacherConfig"]
     assert "model" not in another.get("required", ())
@@ -178,7 +180,7 @@ def test_another_teacher_without_a_model_is_the_first_with_another_seed(written)
 def test_a_pair_has_no_two_ends_and_no_windows():
     data = {"dataset": "x", "text": ["premise", "hypothesis"]}
     for keep in ("head", "tail", None):
-        assert DataConfig.model_validate({**data, "truncate": keep}).truncate == keep
+        assert DataConfig.model_validate({**data, "truncation": keep}).truncation == keep
     for keep in ("both", "windows"):
         with pytest.raises(ValueError, match="single texts, not for pairs"):
-            DataConfig.model_validate({**data, "truncate": keep})
+            DataConfig.model_validate({**data, "truncation": keep})

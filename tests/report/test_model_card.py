@@ -174,8 +174,8 @@ def test_a_teacher_from_a_package_gets_no_link(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "line"),
-    [("distill.gradient_accumulation=2", "- gradient_accumulation_steps: 2"),
-     ("distill.warmup=0.25", "- lr_scheduler_warmup_ratio: 0.25"),
+    [("distill.gradient_accumulation_steps=2", "- gradient_accumulation_steps: 2"),
+     ("distill.warmup_ratio=0.25", "- lr_scheduler_warmup_ratio: 0.25"),
      ("distill.weight_decay=0.01", "- weight_decay: 0.01"),
      ("distill.schedule=cosine", "- lr_scheduler_type: cosine")],
 )  # fmt: skip

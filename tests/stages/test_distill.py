@@ -25,7 +25,7 @@ def recipe(tiny_teacher, small_data):
                 "name": "tiny",
                 "data": {"dataset": str(small_data), "label": "intent"},
                 "teacher": {"model": str(tiny_teacher)},
-                "student": student or {"keep": [1, 3]},
+                "student": student or {"keep_layers": [1, 3]},
                 "distill": {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "losses": losses},
             }
         )

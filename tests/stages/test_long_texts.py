@@ -34,9 +34,9 @@ def distilled(where, keep, data, tiny_backbone, place, until):
     fit = {"batch_size": 16, "learning_rate": 3e-3, "epochs": 8}
     recipe = Recipe.model_validate({
         "name": "long",
-        "data": {"dataset": str(data / where), "max_length": 16, "truncate": keep},
+        "data": {"dataset": str(data / where), "max_length": 16, "truncation": keep},
         "teacher": {"model": str(tiny_backbone), "fine_tune": fit},
-        "student": {"keep": [0, 2]},
+        "student": {"keep_layers": [0, 2]},
         "distill": fit,
         "evaluate": {"latency_texts": 2},
     })  # fmt: skip

@@ -46,7 +46,7 @@ def test_a_classifier_that_loses_pieces_answers_as_before(tiny_teacher, cut, tmp
 
 
 def test_what_a_dry_run_tells_is_what_comes(tiny_teacher, cut, tmp_path):
-    student = {"keep": (0, 3), "ffn": 20, "trim_vocab": 520}
+    student = {"keep_layers": (0, 3), "intermediate_size": 20, "trim_vocab": 520}
     plan = cut(tiny_teacher, student, dry_run=True)
     assert not (tmp_path / "s").exists()
     real = cut(tiny_teacher, student)
@@ -66,7 +66,7 @@ def test_pieces_are_those_of_the_guide_where_no_number_is_given(tiny_teacher, cu
 
 
 def test_a_backbone_is_narrowed_by_its_hidden_states(tiny_backbone, cut, tmp_path):
-    result = cut(tiny_backbone, {"ffn": 32})
+    result = cut(tiny_backbone, {"intermediate_size": 32})
     assert result["ffn"] == 32
     assert "agreement" not in result
     whole = load_file(tiny_backbone / "model.safetensors")
@@ -79,7 +79,7 @@ def test_a_backbone_is_narrowed_by_its_hidden_states(tiny_backbone, cut, tmp_pat
 def test_fresh_weights_are_said_to_be_and_the_same_each_time(tiny_teacher, cut, tmp_path):
     heads = []
     for _ in range(2):
-        result = cut(tiny_teacher, {"hidden": 16, "layers": 2}, texts=False)
+        result = cut(tiny_teacher, {"hidden_size": 16, "num_hidden_layers": 2}, texts=False)
         heads.append(load_file(tmp_path / "s/model.safetensors")["classifier.weight"])
     assert torch.equal(*heads)
     assert result["origin"].startswith("It starts from nothing: a distilbert of 2 layers, 16 wide")
@@ -87,7 +87,14 @@ def test_fresh_weights_are_said_to_be_and_the_same_each_time(tiny_teacher, cut, 
     assert json.loads((tmp_path / "s/config.json").read_text())["kd"]["weights"] == "random"
 
 
-@pytest.mark.parametrize("student", [{"ffn": 32}, {"trim_vocab": True}, {"ffn": 8, "layers": 1}])
+@pytest.mark.parametrize(
+    "student",
+    [
+        {"intermediate_size": 32},
+        {"trim_vocab": True},
+        {"intermediate_size": 8, "num_hidden_layers": 1},
+    ],
+)
 def test_what_is_measured_needs_texts(tiny_teacher, cut, student):
     with pytest.raises(UsageError, match=r"needs texts.*--data"):
         cut(tiny_teacher, student, texts=False)
@@ -110,7 +117,7 @@ def recipe(tiny_teacher, tiny_backbone, small_data):
 @pytest.mark.parametrize("other", [False, True], ids=["the teacher", "another model"])
 def test_a_recipe_s_own_texts_decide_and_the_student_learns(recipe, other, tiny_backbone, tmp_path):
     layers = {"model": str(tiny_backbone)} if other else {"drop_every": 2}
-    made = recipe(**layers, ffn=40, trim_vocab=540)
+    made = recipe(**layers, intermediate_size=40, trim_vocab=540)
     run = run_pipeline(made, tmp_path / "run", SilentReporter(), until="distill")
     folder = tmp_path / "run/student"
     model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
@@ -123,7 +130,7 @@ def test_a_recipe_s_own_texts_decide_and_the_student_learns(recipe, other, tiny_
 
 
 def test_a_student_cut_before_tells_of_its_teacher_still(recipe, cut, tiny_backbone, tmp_path):
-    cut(tiny_backbone, {"keep": (0, 2)}, texts=False)
+    cut(tiny_backbone, {"keep_layers": (0, 2)}, texts=False)
     made = recipe(model=str(tmp_path / "s"))
     run = run_pipeline(made, tmp_path / "run", SilentReporter(), until="student")
     told = f"That was cut out of {tiny_backbone.name}: layers 0, 2 of 4 (counted from 0)."

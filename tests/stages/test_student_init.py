@@ -27,7 +27,7 @@ def cut_out(model, student, folder, reporter, *, replace=False, data=None, **opt
 
 def test_a_student_of_a_classifier_keeps_its_head_and_labels(tiny_teacher, labels, tmp_path):
     result = cut_out(
-        str(tiny_teacher), {"keep": (0, 3)}, tmp_path / "s", SilentReporter(), replace=False
+        str(tiny_teacher), {"keep_layers": (0, 3)}, tmp_path / "s", SilentReporter(), replace=False
     )
     student, report = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "s", output_loading_info=True
@@ -66,14 +66,14 @@ def test_a_cut_that_fails_leaves_what_was_there(tiny_teacher, tmp_path):
     cut_out(str(tiny_teacher), {}, folder, SilentReporter())
     before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(ModelError, match="names layer 9"):
-        cut_out(str(tiny_teacher), {"keep": (9,)}, folder, SilentReporter(), replace=True)
+        cut_out(str(tiny_teacher), {"keep_layers": (9,)}, folder, SilentReporter(), replace=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_a_student_may_replace_its_own_teacher(tiny_teacher, tmp_path):
     folder = shutil.copytree(tiny_teacher, tmp_path / "model")
-    cut_out(str(folder), {"keep": (1,)}, folder, SilentReporter(), replace=True)
+    cut_out(str(folder), {"keep_layers": (1,)}, folder, SilentReporter(), replace=True)
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.n_layers == 1
 
 
@@ -88,23 +88,30 @@ def test_a_dry_run_writes_nothing_and_needs_no_weights(tiny_teacher, tmp_path):
     whole = (model / "model.safetensors").stat().st_size
     shown = []
     plan = cut_out(
-        str(model), {"layers": 2}, tmp_path / "s", SilentReporter(), dry_run=True, show=shown.append
+        str(model),
+        {"num_hidden_layers": 2},
+        tmp_path / "s",
+        SilentReporter(),
+        dry_run=True,
+        show=shown.append,
     )
     (model / "model.safetensors").unlink()
-    again = cut_out(str(model), {"layers": 2}, tmp_path / "s", SilentReporter(), dry_run=True)
+    again = cut_out(
+        str(model), {"num_hidden_layers": 2}, tmp_path / "s", SilentReporter(), dry_run=True
+    )
     assert shown == [plan]
     assert not (tmp_path / "s").exists()
     assert plan["layers"] == again["layers"] == [0, 3]
     assert plan["teacher"]["megabytes"] == whole / 1e6
     assert 1.9 < plan["speedup"] < 2.1
-    real = cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", SilentReporter())
+    real = cut_out(str(tiny_teacher), {"num_hidden_layers": 2}, tmp_path / "s", SilentReporter())
     assert real == plan
     weights = (tmp_path / "s/model.safetensors").stat().st_size / 1e6
     assert abs(real["megabytes"] - weights) < 0.01
 
 
 def test_a_student_knows_where_it_comes_from(tiny_teacher, tmp_path):
-    cut_out(str(tiny_teacher), {"layers": 2}, tmp_path / "s", SilentReporter())
+    cut_out(str(tiny_teacher), {"num_hidden_layers": 2}, tmp_path / "s", SilentReporter())
     assert json.loads((tmp_path / "s/config.json").read_text())["kd"] == {
         "teacher": tiny_teacher.name,
         "layers": [0, 3],
@@ -153,7 +160,7 @@ def test_layers_that_are_missed_least_are_left_out(kind, request, small_data, tm
             weights[name].zero_()
     save_file(weights, model / "model.safetensors", {"format": "pt"})
     listener = Listener()
-    student = {"layers": 2, "strategy": "measured"}
+    student = {"num_hidden_layers": 2, "strategy": "importance"}
     data = {"dataset": str(small_data)}
     result = cut_out(str(model), student, tmp_path / "s", listener, data=data)
     assert result["layers"] == [1, 3]
@@ -163,7 +170,7 @@ def test_layers_that_are_missed_least_are_left_out(kind, request, small_data, tm
 
 
 def test_measuring_takes_texts(tiny_teacher, tmp_path):
-    student = {"layers": 2, "strategy": "measured"}
+    student = {"num_hidden_layers": 2, "strategy": "importance"}
     with pytest.raises(UsageError, match=r"needs texts.*--data"):
         cut_out(str(tiny_teacher), student, tmp_path / "s", SilentReporter())
 

@@ -54,7 +54,7 @@ def run(kind, texts, backbone, place, until):
         "name": "student",
         "data": {"dataset": str(texts / kind / "noisy")},
         "teacher": {"model": str(place / "teacher/teacher")},
-        "student": {"keep": [0, 2]},
+        "student": {"keep_layers": [0, 2]},
         "distill": {**FIT, "epochs": 6},
         "baseline": True,
         "evaluate": {"latency_texts": 2, "thresholds": "each"},

@@ -96,10 +96,10 @@ def test_several_teachers_are_averaged_by_the_names_of_their_classes(
     other = turned(tiny_teacher, tmp_path / "turned", labels)
     alone, _ = outputs("alone")
     # The reversed one says the same as the first, and the trained one something else.
-    both, _ = outputs("both", also=[{"model": str(other)}])
+    both, _ = outputs("both", ensemble_with=[{"model": str(other)}])
     np.testing.assert_allclose(probabilities(both["train"]), probabilities(alone["train"]), 1e-4)
     trained = {"model": str(tiny_teacher), "fine_tune": fit, "weight": 3.0}
-    three, run = outputs("three", also=[{"model": str(other), "weight": 2.0}, trained])
+    three, run = outputs("three", ensemble_with=[{"model": str(other), "weight": 2.0}, trained])
     theirs = teacher_logits.load_teacher_logits(tmp_path / "three-teacher3" / "teacher-outputs")
     expected = 0.5 * probabilities(alone["validation"]) + 0.5 * probabilities(
         np.array(theirs["validation"]["teacher_logits"])
@@ -121,7 +121,7 @@ def test_another_teacher_needn_t_be_one_that_the_student_can_be_cut_from(
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(tiny_teacher).save_pretrained(tmp_path / "other")
     student = {"keep": [0, 2], "architecture": "distilbert"}
-    both, _ = outputs("both", student=student, also=[{"model": str(tmp_path / "other")}])
+    both, _ = outputs("both", student=student, ensemble_with=[{"model": str(tmp_path / "other")}])
     alone, _ = outputs("alone", student=student)
     assert not np.allclose(both["train"], alone["train"])
     assert not (tmp_path / "both-teacher2/student-init").exists()
@@ -130,10 +130,10 @@ def test_another_teacher_needn_t_be_one_that_the_student_can_be_cut_from(
 def test_seeds_are_teachers_too_and_nothing_is_done_twice(outputs, tiny_backbone, tmp_path):
     fit = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-2}
     spec = {"model": str(tiny_backbone), "fine_tune": fit}
-    first, _ = outputs(**spec, also=[{**spec, "seed": 7}])
-    again, _ = outputs(**spec, also=[{**spec, "seed": 7}])
+    first, _ = outputs(**spec, ensemble_with=[{**spec, "seed": 7}])
+    again, _ = outputs(**spec, ensemble_with=[{**spec, "seed": 7}])
     np.testing.assert_array_equal(first["train"], again["train"])
-    other, run = outputs(**spec, also=[{**spec, "seed": 8}])
+    other, run = outputs(**spec, ensemble_with=[{**spec, "seed": 8}])
     assert not np.allclose(first["train"], other["train"])
     assert run.records["teacher"].seconds > 0
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run-teacher2"]
@@ -157,9 +157,9 @@ def test_out_of_fold_each_text_is_answered_by_a_model_that_trained_on_the_others
     spec = {"model": str(tiny_backbone), "fine_tune": fit}
     seen, _ = outputs("seen", **spec)
     with pytest.raises(RunInterruptedError):
-        outputs("apart", Breaks("Part 3 of 3"), **spec, folds=3)
+        outputs("apart", Breaks("Part 3 of 3"), **spec, cross_fit_folds=3)
     listener = Listener()
-    apart, run = outputs("apart", listener, **spec, folds=3)
+    apart, run = outputs("apart", listener, **spec, cross_fit_folds=3)
     assert [text for text in listener.said if text.startswith("Part")] == [
         "Part 3 of 3 is left out of fine-tuning."
     ]
@@ -196,7 +196,7 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
             {
                 "name": "folds",
                 "data": {"dataset": str(tmp_path / "data"), **data},
-                "teacher": {"model": str(tiny_backbone), "fine_tune": {}, "folds": folds},
+                "teacher": {"model": str(tiny_backbone), "fine_tune": {}, "cross_fit_folds": folds},
             }
         )
         runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), "outputs")
@@ -211,7 +211,7 @@ def test_no_window_of_a_text_is_in_the_fold_that_answers_it(folded, tokenizer):
     words = [w for w in tokenizer.vocab if len(w) > 3 and w.isalpha()]
     texts = [" ".join(random.choice(words, random.integers(5, 40))) for _ in range(24)]
     found = folded([(text, i % 2) for i, text in enumerate(texts)], 3, max_length=12,
-                   truncate="windows")  # fmt: skip
+                   truncation="windows")  # fmt: skip
 
     def windows(some):
         plain = tokenizer(
@@ -245,14 +245,14 @@ def test_folds_keep_repeats_together_and_have_every_label(folded, tokenizer):
 
 
 def test_fewer_different_texts_than_folds_are_refused_before_anything_is_written(folded, tmp_path):
-    with pytest.raises(DataError, match=r"teacher\.folds: train has 2 different texts"):
+    with pytest.raises(DataError, match=r"teacher\.cross_fit_folds: train has 2 different texts"):
         folded([("stop", "a"), ("Stop!", "a"), ("go", "b"), ("go.", "b")], 3)
     assert not (tmp_path / "run").exists()
 
 
 def test_calibrated_only_the_scale_is_another(outputs):
     plain, _ = outputs("plain")
-    calibrated, _ = outputs("calibrated", calibrated=True)
+    calibrated, _ = outputs("calibrated", temperature_scaling=True)
     ratio = plain["train"] / calibrated["train"]
     assert ratio.std() < 1e-3 * abs(ratio.mean())
     assert abs(ratio.mean() - 1) > 1e-3
@@ -262,5 +262,5 @@ def test_another_teacher_that_does_not_fit_is_met_before_anything_is_trained(
     outputs, tiny_teacher, tmp_path
 ):
     with pytest.raises(ModelError, match="nowhere"):
-        outputs(also=[{"model": str(tmp_path / "nowhere")}])
+        outputs(ensemble_with=[{"model": str(tmp_path / "nowhere")}])
     assert not (tmp_path / "run").exists()

@@ -62,9 +62,9 @@ def teacher(data, tiny_backbone, tmp_path_factory):
 def recipe(data, teacher):
     return Recipe.model_validate({
         "name": "transfer",
-        "data": {"dataset": str(data / "few"), "unlabelled": str(data / "texts.jsonl")},
+        "data": {"dataset": str(data / "few"), "unlabeled": str(data / "texts.jsonl")},
         "teacher": {"model": str(teacher)},
-        "student": {"keep": [0, 2], "hidden": 32},
+        "student": {"keep_layers": [0, 2], "hidden_size": 32},
         "distill": {"batch_size": 16, "learning_rate": 3e-3, "epochs": 8},
         "baseline": True,
         "evaluate": {"latency_texts": 2},
@@ -119,7 +119,7 @@ def test_other_texts_ask_the_teacher_anew_and_train_none(run, recipe, data, tmp_
     other = tmp_path / "others.jsonl"
     lines(other, np.random.default_rng(9), 30, labelled=False)
     planned = plan_stages(
-        recipe_for_trial(recipe, {"data.unlabelled": str(other)}), RunFolder.open(run.path)
+        recipe_for_trial(recipe, {"data.unlabeled": str(other)}), RunFolder.open(run.path)
     )
     redone = [item.stage.name for item in planned if item.reason]
     assert redone[:3] == ["transfer", "outputs", "distill"]
@@ -131,7 +131,7 @@ def test_altered_texts_are_labelled_by_the_teacher(recipe, data, tokenizer, conf
     BertForMaskedLM(config).save_pretrained(tmp_path / "language")
     tokenizer.save_pretrained(tmp_path / "language")
     settings = {
-        "data.unlabelled": None,
+        "data.unlabeled": None,
         "augment": {"copies": 30, "drop": 0.2, "mask": 0.2, "model": str(tmp_path / "language")},
         "baseline": False,
     }
@@ -156,7 +156,7 @@ def test_altered_texts_are_labelled_by_the_teacher(recipe, data, tokenizer, conf
     [
         ({"distill.losses": [{"kind": "cross_entropy"}]}, "no loss of distill.losses"),
         ({"distill.sampling": "balanced"}, "sampling: balanced draws texts by their labels"),
-        ({"data.unlabelled": "nowhere.csv"}, "nowhere.csv"),
+        ({"data.unlabeled": "nowhere.csv"}, "nowhere.csv"),
         ({"augment": {"mask": 0.1, "model": "{teacher}"}}, "holds no masked language model"),
     ],
 )
@@ -183,7 +183,11 @@ def test_a_file_of_scores_has_some_for_unlabelled_texts_too(recipe, data, tmp_pa
             f"{t},{','.join(str(int(w in t)) for w in WORDS)}" for t in dict.fromkeys(texts)
         )
         (tmp_path / "scores.csv").write_text(f"text,{','.join(WORDS)}\n{scores}\n")
-        return {"kind": "scores", "file": str(tmp_path / "scores.csv"), "gives": "logits"}
+        return {
+            "kind": "precomputed",
+            "file": str(tmp_path / "scores.csv"),
+            "output_type": "logits",
+        }
 
     base = recipe.model_dump(mode="json")
     base["student"] = {"model": base["teacher"]["model"]}

@@ -38,7 +38,7 @@ def place(tiny_backbone, small_data, tmp_path_factory):
         "distill": FIT,
         "evaluate": {"latency_texts": 5},
         "report_to": [],
-        "sweep": {"distill.learning_rate": RATES, "student.layers": [1, 2]},
+        "sweep": {"distill.learning_rate": RATES, "student.num_hidden_layers": [1, 2]},
     }
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     return folder
@@ -110,7 +110,7 @@ def test_the_chosen_recipe_runs_without_training_again(finished):
     chosen = document["chosen"]
     recipe = load_recipe(str(folder / "best.yaml"))
     assert recipe.distill.learning_rate == chosen["settings"]["distill.learning_rate"]
-    assert recipe.student.layers == chosen["settings"]["student.layers"]
+    assert recipe.student.num_hidden_layers == chosen["settings"]["student.num_hidden_layers"]
     planned = planning.plan_stages(
         recipe, RunFolder.open(folder / chosen["name"].replace(" ", "-"))
     )
@@ -211,8 +211,8 @@ MISTAKES = {
     "sweep.distill.learning_rate={low: 0.0, high: 0.1, log: true}": "doesn't begin above 0",
     "sweep.distill.epochs={low: 1.0, high: 4.0}": "must be a valid integer, not 2.854",
     "sweep.distill.losses.7.weight=[1.0]": "there are 2 items, counted from 0, not 7",
-    "sweep.student.layers=[]": "must have at least 1 item",
-    "sweep.student.keep=[[0, 1]]": "takes one of drop_every, keep, layers and model",
+    "sweep.student.num_hidden_layers=[]": "must have at least 1 item",
+    "sweep.student.keep_layers=[[0, 1]]": "takes one of drop_every, keep_layers, num_hidden_layers and model",
     "sweep.teacher.model=[a, b]": "teacher.model can't vary",
     "sweep=[]": "must be keys and their values",
 }
@@ -227,7 +227,7 @@ def test_invalid_search_space_is_refused(place, wrong):
 
 def test_impossible_student_is_refused_before_any_work(place, refuses):
     said = refuses(
-        "sweep", place / "recipe.yaml", "--set", "sweep.student.layers=[2, 9]", "-o", "x"
+        "sweep", place / "recipe.yaml", "--set", "sweep.student.num_hidden_layers=[2, 9]", "-o", "x"
     )
     assert "9" in said
     assert "4 layers" in said
@@ -261,10 +261,10 @@ def test_missing_optuna_names_the_extra(place, refuses, monkeypatch):
 def test_default_space_follows_losses_and_teacher_depth(place):
     recipe = load_recipe(str(place / "recipe.yaml")).model_copy(update={"sweep": None})
     usual = search_space.default_or_stated_space(recipe.with_default_losses(SINGLE_LABEL), 12)
-    assert usual["student.layers"] == (3, 4, 6, 8)
+    assert usual["student.num_hidden_layers"] == (3, 4, 6, 8)
     assert list(usual) == [
         "distill.learning_rate", "distill.losses.0.temperature", "distill.losses.0.weight",
-        "student.layers",
+        "student.num_hidden_layers",
     ]  # fmt: skip
     for key, values in usual.items():
         for value in (values.low, values.high) if key.startswith("distill") else values:

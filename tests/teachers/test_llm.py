@@ -173,7 +173,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(corpus):
 def test_the_pace_is_kept(corpus):
     server = ChatServer(LABELS)
     with server.running() as url:
-        ask(corpus, url, requests_a_minute=60 * 100)
+        ask(corpus, url, requests_per_minute=60 * 100)
     gaps = np.diff(sorted(server.at))
     assert len(server.at) == distinct(corpus)
     assert gaps.sum() > 0.8 * 0.01 * (len(server.at) - 1)
@@ -183,18 +183,18 @@ def test_the_ceiling_holds_over_runs(corpus):
     ceiling = 10.5 * EACH
     server = ChatServer(LABELS)
     with server.running() as url:
-        settings = {"price": PRICE, "concurrency": 4}
+        settings = {"price_per_million_tokens": PRICE, "concurrency": 4}
         for _ in range(2):
-            with pytest.raises(UserError, match=r"teacher\.at_most.*run the same"):
-                ask(corpus, url, at_most=ceiling, **settings)
+            with pytest.raises(UserError, match=r"teacher\.max_cost.*run the same"):
+                ask(corpus, url, max_cost=ceiling, **settings)
             assert server.answered * EACH <= ceiling
         few = server.answered
         assert few >= 1
         # Those of another split are of the same run.
-        with pytest.raises(UserError, match=r"teacher\.at_most"):
-            ask(corpus, url, "test", at_most=few * EACH, **settings)
+        with pytest.raises(UserError, match=r"teacher\.max_cost"):
+            ask(corpus, url, "test", max_cost=few * EACH, **settings)
         assert server.answered == few
-        assert right(corpus, ask(corpus, url, at_most=1000 * EACH, **settings))
+        assert right(corpus, ask(corpus, url, max_cost=1000 * EACH, **settings))
     assert set(server.asked.values()) == {1}
 
 
@@ -217,7 +217,7 @@ def test_what_the_user_can_mend(corpus, monkeypatch, server, path, says):
 def test_the_key_is_shown_to_the_server_and_written_nowhere(corpus, distilled, monkeypatch):
     monkeypatch.setenv("MY_KEY", "s3cret")
     with ChatServer(LABELS, key="s3cret").running() as url:
-        teacher = {"kind": "endpoint", "url": url, "model": "m", "key_variable": "MY_KEY"}
+        teacher = {"kind": "endpoint", "url": url, "model": "m", "api_key_env": "MY_KEY"}
         made, figures = distilled(teacher, allow_endpoints=["127.0.0.1=MY_KEY"])
     assert figures["teacher"]["accuracy"] == 1
     places = [*made.path.parent.rglob("*")]
@@ -402,7 +402,7 @@ def test_a_bad_reply_that_was_kept_is_asked_for_again(corpus, kept):
         with sqlite3.connect(default_cache_file()) as db:
             db.execute("UPDATE answers SET answer = ?", (kept,))
         db.close()
-        logits = ask(corpus, url, price=PRICE, at_most=1000 * EACH)
+        logits = ask(corpus, url, price_per_million_tokens=PRICE, max_cost=1000 * EACH)
     assert right(corpus, logits)
     assert np.isfinite(logits).all()
     assert set(server.asked.values()) == {2}
@@ -450,8 +450,8 @@ def test_usage_that_can_t_be_true_counts_as_the_most(corpus, usage):
     server = ChatServer(LABELS, seconds=0.005)
     whole = server.completion
     server.completion = lambda body: whole(body) | {"usage": usage}
-    with server.running() as url, pytest.raises(UserError, match=r"teacher\.at_most"):
-        ask(corpus, url, price=PRICE, at_most=10 * EACH)
+    with server.running() as url, pytest.raises(UserError, match=r"teacher\.max_cost"):
+        ask(corpus, url, price_per_million_tokens=PRICE, max_cost=10 * EACH)
     assert server.answered <= 10
 
 

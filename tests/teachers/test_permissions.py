@@ -42,10 +42,10 @@ def test_a_key_goes_where_the_user_says(url, variable, allow):
     [
         ("https://api.openai.com/v1", "OPENAI_API_KEY", [], "teacher.url"),
         ("https://api.openai.com.evil.example/v1", "OPENAI_API_KEY", ["api.openai.com"], "url"),
-        ("https://api.openai.com/v1", "HF_TOKEN", ["api.openai.com"], "key_variable"),
-        ("https://llm.example/v1", "OPENAI_API_KEY", ["llm.example"], "key_variable"),
-        ("https://llm.example/v1", "HF_TOKEN", ["llm.example=MINE"], "key_variable"),
-        ("http://localhost:8000/v1", "HF_TOKEN", [], "key_variable"),
+        ("https://api.openai.com/v1", "HF_TOKEN", ["api.openai.com"], "api_key_env"),
+        ("https://llm.example/v1", "OPENAI_API_KEY", ["llm.example"], "api_key_env"),
+        ("https://llm.example/v1", "HF_TOKEN", ["llm.example=MINE"], "api_key_env"),
+        ("http://localhost:8000/v1", "HF_TOKEN", [], "api_key_env"),
         ("https://localhost.evil.example/v1", None, [], "teacher.url"),
         ("https://127.0.0.1.evil.example/v1", None, [], "teacher.url"),
         ("https://llm.example/v1", None, [], "teacher.url"),
@@ -70,7 +70,7 @@ def test_the_user_s_configuration_allows(tmp_path, monkeypatch, variable):
     file.write_text("allow_endpoints: [llm.example, other.example=MINE]\n")
     monkeypatch.setenv(variable, str(file if variable == "KD_CONFIG" else tmp_path))
     assert key("https://other.example/v1", "MINE") == "value-of-MINE"
-    with pytest.raises(RecipeError, match="key_variable"):
+    with pytest.raises(RecipeError, match="api_key_env"):
         key("https://llm.example/v1", "MINE")
 
 

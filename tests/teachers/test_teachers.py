@@ -34,7 +34,7 @@ def write_scores(path, planted, give=scores, names=WORDS):
         writer = csv.writer(file)
         writer.writerow(["text", *names])
         writer.writerows([text, *give(text)] for text in texts_of(planted))
-    return {"kind": "scores", "file": str(path)}
+    return {"kind": "precomputed", "file": str(path)}
 
 
 def test_scores_from_a_file(planted, distilled, tmp_path):
@@ -53,7 +53,7 @@ def test_scores_as_logits_of_parquet(planted, distilled, tmp_path):
     columns = {w: [5.0 * (label_of(t) == w) for t in told] for w in WORDS}
     Dataset.from_dict({"text": told, **columns}).to_parquet(tmp_path / "scores.parquet")
     file = str(tmp_path / "scores.parquet")
-    assert learnt(distilled({"kind": "scores", "file": file, "gives": "logits"})[1])
+    assert learnt(distilled({"kind": "precomputed", "file": file, "output_type": "logits"})[1])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_without_a_model_to_start_from_there_is_no_student(planted):
     with pytest.raises(ValueError, match=r"no student\.model"):
         Recipe.model_validate({
             "name": "x", "data": {"dataset": str(planted)},
-            "teacher": {"kind": "scores", "file": "x.csv"},
+            "teacher": {"kind": "precomputed", "file": "x.csv"},
         })  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_killed_again_and_again(fit):
 
 @pytest.mark.parametrize("accumulation", [2])
 def test_in_the_middle_of_accumulated_batches_too(fit, accumulation):
-    changes = {"gradient_accumulation": accumulation, "batch_size": 8}
+    changes = {"gradient_accumulation_steps": accumulation, "batch_size": 8}
     whole = fit(scratch="whole", **changes)
     with pytest.raises(Killed):
         fit(Breaks(13, kill), **changes)
@@ -146,10 +146,10 @@ def test_what_a_loss_learns_for_itself_goes_on_as_well(fit):
 
 
 def test_the_best_epoch_survives_a_kill(fit):
-    whole = fit(scratch="whole", keep="best")
+    whole = fit(scratch="whole", keep_checkpoint="best")
     with pytest.raises(Killed):
-        fit(Breaks(20, kill), keep="best")
-    assert_same(fit(keep="best"), whole)
+        fit(Breaks(20, kill), keep_checkpoint="best")
+    assert_same(fit(keep_checkpoint="best"), whole)
 
 
 @pytest.mark.parametrize("step", [5, STEPS_AN_EPOCH])
@@ -230,7 +230,7 @@ def test_a_disk_without_room_is_said_before_the_first_step(fit, monkeypatch):
 
 @pytest.mark.parametrize("step", [11, 17, 22])
 def test_averaged_weights_go_on_as_well(fit, step):
-    whole = fit(scratch="whole", average=0.5)
+    whole = fit(scratch="whole", weight_averaging_ratio=0.5)
     with pytest.raises(Killed):
-        fit(Breaks(step, kill), average=0.5)
-    assert_same(fit(average=0.5), whole)
+        fit(Breaks(step, kill), weight_averaging_ratio=0.5)
+    assert_same(fit(weight_averaging_ratio=0.5), whole)

@@ -91,7 +91,12 @@ def test_it_learns_and_its_last_validation_loss_is_the_models(model, tokenizer, 
 
 @pytest.mark.parametrize(
     ("count", "batches"),
-    [(192, {}), (100, {}), (100, {"gradient_accumulation": 2}), (90, {"gradient_accumulation": 4})],
+    [
+        (192, {}),
+        (100, {}),
+        (100, {"gradient_accumulation_steps": 2}),
+        (90, {"gradient_accumulation_steps": 4}),
+    ],
 )
 def test_terms_add_up_and_validation_is_a_mean_over_texts(
     still, tokenizer, rows, tmp_path, count, batches
@@ -143,7 +148,7 @@ def test_accumulation_doesn_t_change_the_loss(still, tokenizer, rows, tmp_path, 
     still.load_state_dict(start)
     parts = fit(
         still, tokenizer, rows, tmp_path,
-        batch_size=16 // accumulation, gradient_accumulation=accumulation,
+        batch_size=16 // accumulation, gradient_accumulation_steps=accumulation,
     )  # fmt: skip
     for one, other in zip(whole, parts, strict=True):
         assert other.step == one.step
@@ -184,7 +189,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(
 
 
 def test_the_best_epoch_is_kept_where_that_is_asked(model, tokenizer, rows, tmp_path):
-    history = fit(model, tokenizer, rows, tmp_path, keep="best", epochs=6, learning_rate=3e-2)
+    history = fit(
+        model, tokenizer, rows, tmp_path, keep_checkpoint="best", epochs=6, learning_rate=3e-2
+    )
     found = predict_logits(
         model, create_collator(model, tokenizer), rows.select(range(64)), 16
     ).argmax(-1)
@@ -233,8 +240,8 @@ def test_steps_are_counted_as_the_trainer_counts_them():
     "spec",
     [
         {"batch_size": 16},
-        {"batch_size": 7, "gradient_accumulation": 3},
-        {"batch_size": 64, "gradient_accumulation": 8},
+        {"batch_size": 7, "gradient_accumulation_steps": 3},
+        {"batch_size": 64, "gradient_accumulation_steps": 8},
     ],
 )
 def test_the_forecast_of_steps_is_what_the_trainer_takes(model, tokenizer, rows, tmp_path, spec):
@@ -248,7 +255,12 @@ def test_best_is_the_epoch_that_a_shorter_run_ends_with(tiny_backbone, tokenizer
         torch.manual_seed(0)
         fresh = model_io.load_classifier(tiny_backbone, ("late", "early"), allow_new_head=True)
         # Rates that don't fall, so that the shorter run is a part of the longer one.
-        spec = {"epochs": epochs, "keep": keep, "schedule": "constant", "learning_rate": 1e-2}
+        spec = {
+            "epochs": epochs,
+            "keep_checkpoint": keep,
+            "schedule": "constant",
+            "learning_rate": 1e-2,
+        }
         return fresh, fit(fresh, tokenizer, rows, tmp_path / folder, **spec)
 
     best, history = trained(5, "best", "long")
@@ -277,7 +289,7 @@ def test_a_loss_that_no_weight_bears_on_is_told(model, tokenizer, rows, tmp_path
 
 def test_frozen_layers_stay_as_they_are(model, tokenizer, rows, tmp_path):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    fit(model, tokenizer, rows, tmp_path, freeze=1, dropout=0.0, epochs=1)
+    fit(model, tokenizer, rows, tmp_path, freeze_layers=1, dropout=0.0, epochs=1)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert not [name for name in moved if "embeddings" in name or ".layer.0." in name]
     assert [name for name in moved if ".layer.1." in name]
@@ -295,7 +307,7 @@ def test_each_row_counts_alike_in_a_step_and_in_the_logged_loss(
     still.classifier.weight.register_hook(gradients.append)
     (row,) = fit(
         still, tokenizer, rows, tmp_path,
-        epochs=1, batch_size=100, gradient_accumulation=accumulation, learning_rate=1e-12,
+        epochs=1, batch_size=100, gradient_accumulation_steps=accumulation, learning_rate=1e-12,
     )  # fmt: skip
     assert len(gradients) == 3
     assert row.training_loss == pytest.approx(loss.item(), rel=1e-5)
@@ -345,7 +357,7 @@ def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
     seen = Weights(model)
     history = fit(
         model, tokenizer, rows, tmp_path,
-        reporter=seen, average=average, epochs=epochs, batch_size=20,
+        reporter=seen, weight_averaging_ratio=average, epochs=epochs, batch_size=20,
     )  # fmt: skip
     assert len(seen.steps) == 10 * epochs
     taken = seen.steps[-last:][::-1][::every]
