@@ -129,9 +129,10 @@ def update_document(document: YamlDocument, display_name: str) -> None:
     except _BothKeysError as error:
         line = document.line_number(error.key_path)
         raise RecipeError(f"{display_name}:{line}: {error.message}", error.hint) from error
-    for positions in (document.line_numbers, document.value_spans):
-        current = {current_key_path(path, written): at for path, at in positions.items()}
-        positions.update(current)
+    for path, line in [*document.line_numbers.items()]:
+        document.line_numbers[current_key_path(path, written)] = line
+    for path, span in [*document.value_spans.items()]:
+        document.value_spans[current_key_path(path, written)] = span
 
 
 def original_values(dumped: Any, key_path: KeyPath = (), recipe_values: Any = None) -> Any:

