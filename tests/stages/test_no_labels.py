@@ -90,7 +90,7 @@ def figures_of(made):
 @pytest.fixture(scope="module")
 def made(teachers, recipe_of, tmp_path_factory):
     teacher = {"model": str(teachers["single_label_classification"])}
-    recipe = recipe_of(teacher, student={"keep": [0, 2]})
+    recipe = recipe_of(teacher, student={"keep_layers": [0, 2]})
     return runs.run_pipeline(recipe, tmp_path_factory.mktemp("bare") / "run", SilentReporter())
 
 
@@ -125,7 +125,7 @@ def test_it_is_not_measured_again_by_labels_that_are_not_there(made):
 
 @pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
 def test_of_several_labels_and_of_scores_likewise(texts, teachers, recipe_of, tmp_path, task):
-    recipe = recipe_of({"model": str(teachers[task])}, student={"keep": [0, 2]})
+    recipe = recipe_of({"model": str(teachers[task])}, student={"keep_layers": [0, 2]})
     figures = figures_of(measured(recipe, tmp_path))["student"]
     agreement = figures["agreement" if task.startswith("multi") else "fidelity_pearson"]
     assert agreement > 0.9
@@ -145,7 +145,7 @@ def test_scores_from_a_file_name_the_labels(texts, recipe_of, tmp_path):
     told = [{"text": text, **{w: 0.9 if w in text else 0.05 for w in WORDS}} for text in {*every}]
     (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, told)))
     learns = {**FIT, "epochs": 8, "losses": [{"kind": "soft_targets", "temperature": 1}]}
-    scores = {"kind": "scores", "file": str(tmp_path / "scores.jsonl")}
+    scores = {"kind": "precomputed", "file": str(tmp_path / "scores.jsonl")}
     recipe = recipe_of(scores, distill=learns)
     figures = figures_of(measured(recipe, tmp_path))
     assert figures["student"]["agreement"] > 0.9
@@ -156,7 +156,7 @@ def test_scores_from_a_file_name_the_labels(texts, recipe_of, tmp_path):
     ("teacher", "more", "says"),
     [
         ({"model": "x", "fine_tune": {}}, {}, "teacher.fine_tune, which needs labels"),
-        ({"model": "x", "calibrated": True}, {}, "teacher.calibrated, which needs labels"),
+        ({"model": "x", "temperature_scaling": True}, {}, "teacher.temperature_scaling, which needs labels"),
         ({"model": "x"}, {"baseline": True}, "baseline, which needs labels"),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_needs_labels_is_refused(recipe_of, teacher, more, says):
     [
         ({"kind": "embeddings", "model": "x"}, "kind embeddings has its labels from the data"),
         ({"kind": "zero_shot", "model": "x"}, "it names fewer than two"),
-        ({"kind": "scores", "file": "nowhere.csv"}, "there is no file nowhere.csv of scores"),
+        ({"kind": "precomputed", "file": "nowhere.csv"}, "there is no file nowhere.csv of scores"),
     ],
 )
 def test_a_teacher_without_labels_of_its_own_is_refused(recipe_of, tmp_path, teacher, says):
