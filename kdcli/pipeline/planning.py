@@ -9,11 +9,6 @@ from kdcli.data.readers.split_files import is_inside_dataset_folder
 from kdcli.errors import UsageError
 from kdcli.pipeline.run_folder import RunFolder, stage_cache_key
 from kdcli.recipe import renamed_keys
-from kdcli.recipe.black_box_teachers import (
-    EmbeddingTeacherConfig,
-    PrecomputedTeacherConfig,
-    ZeroShotTeacherConfig,
-)
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 
@@ -213,14 +208,14 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
         found["augment"] = models.compute_model_fingerprint(
             recipe.augment.model, recipe.augment.revision
         )
-    if isinstance(teacher, PrecomputedTeacherConfig):
+    source = None if teacher.source_key is None else getattr(teacher, teacher.source_key)
+    if teacher.source_key == "file":
         found["teacher"] = data.dataset_cache_key(
-            recipe.data.model_copy(update={"dataset": teacher.file})
+            recipe.data.model_copy(update={"dataset": source})
         )
-    elif isinstance(
-        teacher, ClassifierTeacherConfig | ZeroShotTeacherConfig | EmbeddingTeacherConfig
-    ):
-        found["teacher"] = models.compute_model_fingerprint(teacher.model, teacher.revision)
+    elif source is not None:
+        revision = getattr(teacher, "revision", None)
+        found["teacher"] = models.compute_model_fingerprint(source, revision)
     for place, other in enumerate(
         teacher.ensemble_with if isinstance(teacher, ClassifierTeacherConfig) else ()
     ):

@@ -1,18 +1,22 @@
-"""The part `teacher`, where only its answers are to be had: a black box.
+"""The part `teacher` of black boxes: teachers of which only the answers are known.
 
-Its student starts from a pretrained model (`student.model`), since there is nothing to cut.
+Their student starts from a pretrained model (`student.model`), since there is none to cut.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from kdcli.recipe import endpoint_urls
 from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
+from kdcli.recipe.data import DataConfig
 
 TeacherOutputType = Literal["probabilities", "logits"]
+# Of a split and a progress callback: its logits, (texts, labels).
+Predictor = Callable[[Any, Callable[[int, int], None]], Any]
 
 
 def _validate_function_reference(reference: str) -> str:
@@ -27,21 +31,87 @@ def _validate_hypothesis_template(template: str) -> str:
     return template
 
 
-class BlackBoxTeacherConfig(FrozenConfig):
-    """What all of them have."""
+class BlackBoxTeacher(FrozenConfig):
+    """A teacher that gives answers alone: its keys in a recipe, and how it answers.
 
-    # The key that names a model or a file, if one does.
-    source_key: ClassVar[str | None] = None
+    A subclass declares its `kind` (a `Literal` with a default), its keys as fields, and the methods
+    below. Packages offer such classes as entry points of the group `kdcli.teachers`;
+    `kind: package.module:Name` names a class of the user's own.
+
+    A method's `context` is a `kdcli.teachers.base.BlackBoxContext`.
+
+    Attributes:
+        source_key: The key that names a model ("model") or a file of data ("file"), if one does:
+            a changed model or file is noticed, and local paths stay off the model card.
+    """
+
+    source_key: ClassVar[Literal["model", "file"] | None] = None
+
+    if TYPE_CHECKING:
+        kind: str
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """The teacher in a few words, for the model card and notes."""
+        return self.kind
+
+    def check(self, context: Any) -> None:
+        """Check before the run that the teacher can answer.
+
+        Raises:
+            KdError: It can't.
+        """
+
+    def fit(self, context: Any) -> None:
+        """Fit to the training texts, and write the result to `context.teacher_folder`."""
+
+    def load_predictor(self, context: Any) -> Predictor:
+        """Load what answering needs: a model, a file, a connection.
+
+        Returns:
+            A function of a split (a `datasets.Dataset` with the column `text`, and `text_pair` for
+            pairs) and a progress callback `(done, total)`. It returns the logits, float32,
+            (texts, labels), in the order of `context.dataset_splits.label_names`; see
+            `kdcli.teachers.base.convert_to_logits` for probabilities.
+        """
         raise NotImplementedError
 
+    def label_names(self, data_config: DataConfig) -> tuple[str, ...] | None:
+        """Return the labels for data that has none; None where the teacher needs them given."""
+        return None
 
-class PrecomputedTeacherConfig(BlackBoxTeacherConfig):
+
+class _BuiltInTeacher(BlackBoxTeacher):
+    """A teacher whose methods are functions of a module in `kdcli.teachers`.
+
+    The module is imported when it is needed: reading a recipe imports none of its libraries.
+    """
+
+    module: ClassVar[str]
+    has_fit: ClassVar[bool] = False
+
+    def check(self, context: Any) -> None:
+        """See `BlackBoxTeacher.check`."""
+        self._call("check_teacher", context)
+
+    def fit(self, context: Any) -> None:
+        """See `BlackBoxTeacher.fit`."""
+        if self.has_fit:
+            self._call("fit_teacher", context)
+
+    def load_predictor(self, context: Any) -> Predictor:
+        """See `BlackBoxTeacher.load_predictor`."""
+        predictor: Predictor = self._call("load_predictor", context)
+        return predictor
+
+    def _call(self, function: str, argument: Any) -> Any:
+        return resolve_name(f"kdcli.teachers.{self.module}:{function}")(self, argument)
+
+
+class PrecomputedTeacherConfig(_BuiltInTeacher):
     """Scores from a file, whoever gave them: a row for each text, a column for each label."""
 
+    module = "precomputed"
     source_key = "file"
     kind: Literal["precomputed"] = "precomputed"
     file: SourceReference = Field(
@@ -53,21 +123,31 @@ class PrecomputedTeacherConfig(BlackBoxTeacherConfig):
 
     @property
     def title(self) -> str:
-        """See `BlackBoxSpec`."""
+        """See `BlackBoxTeacher.title`."""
         return f"scores from {self.file}"
 
+    def label_names(self, data_config: DataConfig) -> tuple[str, ...]:
+        """Return the file's columns that are not texts."""
+        names: tuple[str, ...] = self._call("label_columns_of_scores_file", data_config)
+        return names
 
-class LabelDescriptionTeacherConfig(BlackBoxTeacherConfig):
+
+class LabelDescriptionTeacherConfig(_BuiltInTeacher):
     """A teacher that is told what the labels mean."""
 
     descriptions: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
         {}, description="What labels mean, by label, in words. Left out: the label itself."
     )
 
+    def label_names(self, data_config: DataConfig) -> tuple[str, ...]:
+        """Return the labels that have a description."""
+        return tuple(self.descriptions)
+
 
 class ZeroShotTeacherConfig(LabelDescriptionTeacherConfig):
     """A model of natural language inference: does the text entail that it is about the label?"""
 
+    module = "zero_shot"
     source_key = "model"
     kind: Literal["zero_shot"] = "zero_shot"
     model: SourceReference = Field(
@@ -80,13 +160,15 @@ class ZeroShotTeacherConfig(LabelDescriptionTeacherConfig):
 
     @property
     def title(self) -> str:
-        """See `BlackBoxSpec`."""
+        """See `BlackBoxTeacher.title`."""
         return f"{self.model}, asked what a text entails"
 
 
-class EmbeddingTeacherConfig(BlackBoxTeacherConfig):
+class EmbeddingTeacherConfig(_BuiltInTeacher):
     """Embeddings of texts, and a simple classifier of them that is fitted to the training texts."""
 
+    module = "embedding_classifier"
+    has_fit = True
     source_key = "model"
     kind: Literal["embeddings"] = "embeddings"
     model: SourceReference = Field(
@@ -103,7 +185,7 @@ class EmbeddingTeacherConfig(BlackBoxTeacherConfig):
 
     @property
     def title(self) -> str:
-        """See `BlackBoxSpec`."""
+        """See `BlackBoxTeacher.title`."""
         head = (
             "the nearest label's mean"
             if self.head == "nearest_centroid"
@@ -115,6 +197,7 @@ class EmbeddingTeacherConfig(BlackBoxTeacherConfig):
 class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
     """A language model behind an API that speaks OpenAI's chat completions."""
 
+    module = "llm"
     kind: Literal["endpoint"] = "endpoint"
     url: Annotated[str, AfterValidator(endpoint_urls.validate_endpoint_url)] = Field(
         description="The API's address up to its version: https://api.example.com/v1. Unless it is "
@@ -161,13 +244,14 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
 
     @property
     def title(self) -> str:
-        """See `BlackBoxSpec`."""
+        """See `BlackBoxTeacher.title`."""
         return f"{self.model} behind an API"
 
 
-class FunctionTeacherConfig(BlackBoxTeacherConfig):
+class FunctionTeacherConfig(_BuiltInTeacher):
     """A Python function; it is imported only where the command says --allow-code."""
 
+    module = "python_function"
     kind: Literal["function"] = "function"
     function: Annotated[str, AfterValidator(_validate_function_reference)] = Field(
         description="module:name of a function of a list of texts (or pairs) and the list of "
@@ -177,18 +261,11 @@ class FunctionTeacherConfig(BlackBoxTeacherConfig):
 
     @property
     def title(self) -> str:
-        """See `BlackBoxSpec`."""
+        """See `BlackBoxTeacher.title`."""
         return f"the function {self.function}"
 
 
-AnyBlackBoxTeacherConfig = (
-    PrecomputedTeacherConfig
-    | ZeroShotTeacherConfig
-    | EmbeddingTeacherConfig
-    | EndpointTeacherConfig
-    | FunctionTeacherConfig
-)
-BLACK_BOX_TEACHER_CONFIGS: tuple[type[BlackBoxTeacherConfig], ...] = (
+BLACK_BOX_TEACHERS: tuple[type[BlackBoxTeacher], ...] = (
     PrecomputedTeacherConfig,
     ZeroShotTeacherConfig,
     EmbeddingTeacherConfig,

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from kdcli.losses import AnyLoss, default_losses
 from kdcli.recipe.augmentation import AugmentationConfig
 from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.student import StudentConfig
 from kdcli.recipe.sweep import SearchSpace
-from kdcli.recipe.teacher import AnyTeacherConfig, ClassifierTeacherConfig
+from kdcli.recipe.teacher import AnyTeacher, ClassifierTeacherConfig
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
 
@@ -108,7 +108,7 @@ class Recipe(FrozenConfig):
         description="Altered copies of the training texts, which the student learns from the "
         "teacher's outputs alone.",
     )
-    teacher: AnyTeacherConfig
+    teacher: AnyTeacher
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
     baseline: bool = Field(
@@ -175,7 +175,7 @@ class Recipe(FrozenConfig):
         return self.teacher if isinstance(self.teacher, ClassifierTeacherConfig) else None
 
     @property
-    def black_box_teacher(self) -> AnyBlackBoxTeacherConfig | None:
+    def black_box_teacher(self) -> BlackBoxTeacher | None:
         """The teacher, where it gives answers alone."""
         return None if isinstance(self.teacher, ClassifierTeacherConfig) else self.teacher
 

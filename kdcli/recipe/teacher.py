@@ -1,18 +1,21 @@
 """The part `teacher`: the model to learn from, or several, or only its answers."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
-
-from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
-from kdcli.recipe.black_box_teachers import (
-    BLACK_BOX_TEACHER_CONFIGS,
-    EmbeddingTeacherConfig,
-    EndpointTeacherConfig,
-    FunctionTeacherConfig,
-    PrecomputedTeacherConfig,
-    ZeroShotTeacherConfig,
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
 )
+
+from kdcli import plugins
+from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
+from kdcli.recipe.black_box_teachers import BLACK_BOX_TEACHERS, BlackBoxTeacher
 from kdcli.recipe.training import TrainingConfig
 
 
@@ -87,27 +90,48 @@ class ClassifierTeacherConfig(TeacherModelConfig):
         return {**raw_values, "ensemble_with": others}
 
 
-TEACHER_CONFIGS: tuple[type[FrozenConfig], ...] = (
-    ClassifierTeacherConfig,
-    *BLACK_BOX_TEACHER_CONFIGS,
-)
-TEACHER_KINDS: tuple[str, ...] = tuple(
-    spec.model_fields["kind"].default for spec in TEACHER_CONFIGS
-)
+TEACHER_CONFIGS: dict[str, type[FrozenConfig]] = {
+    config.model_fields["kind"].default: config
+    for config in (ClassifierTeacherConfig, *BLACK_BOX_TEACHERS)
+}
+_PLUGIN_GROUP = "kdcli.teachers"
+
+
+def teacher_kinds() -> tuple[str, ...]:
+    """List the kinds of teachers: the built-in ones, then those of installed packages."""
+    return (*TEACHER_CONFIGS, *plugins.plugin_names(_PLUGIN_GROUP))
 
 
 def _get_teacher_kind(teacher: Any) -> Any:
     if isinstance(teacher, dict):
-        return teacher.get("kind", TEACHER_KINDS[0])
-    return getattr(teacher, "kind", TEACHER_KINDS[0])
+        return teacher.get("kind", "classifier")
+    return getattr(teacher, "kind", "classifier")
 
 
-AnyTeacherConfig = Annotated[
-    Annotated[ClassifierTeacherConfig, Tag("classifier")]
-    | Annotated[PrecomputedTeacherConfig, Tag("precomputed")]
-    | Annotated[ZeroShotTeacherConfig, Tag("zero_shot")]
-    | Annotated[EmbeddingTeacherConfig, Tag("embeddings")]
-    | Annotated[EndpointTeacherConfig, Tag("endpoint")]
-    | Annotated[FunctionTeacherConfig, Tag("function")],
-    Discriminator(_get_teacher_kind),
-]
+def _validate_teacher(value: Any, validate_built_in: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a teacher whose class is found by its kind, built-in or not."""
+    if isinstance(value, BlackBoxTeacher):
+        return value
+    kind = _get_teacher_kind(value)
+    if not isinstance(kind, str) or kind in TEACHER_CONFIGS:
+        return validate_built_in(value)
+    if plugins.is_object_reference(kind):
+        teacher = plugins.import_object(kind, base_class=BlackBoxTeacher)
+        own_kind = teacher.model_fields["kind"].default
+        # The recipe keeps the reference, so that the dumped recipe finds the class again.
+        return teacher.model_validate({**value, "kind": own_kind}).model_copy(update={"kind": kind})
+    plugin = plugins.load_plugin(_PLUGIN_GROUP, kind, BlackBoxTeacher)
+    return validate_built_in(value) if plugin is None else plugin.model_validate(value)
+
+
+if TYPE_CHECKING:
+    AnyTeacher = ClassifierTeacherConfig | BlackBoxTeacher
+else:
+    AnyTeacher = Annotated[
+        Union[  # noqa: UP007
+            tuple(Annotated[config, Tag(kind)] for kind, config in TEACHER_CONFIGS.items())
+        ],
+        Discriminator(_get_teacher_kind),
+        WrapValidator(_validate_teacher),
+        SerializeAsAny(),
+    ]

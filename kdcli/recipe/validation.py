@@ -12,7 +12,7 @@ from kdcli.losses import AnyLoss, loss_kinds
 from kdcli.recipe.base import FrozenConfig
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.strict_yaml import KeyPath
-from kdcli.recipe.teacher import TEACHER_CONFIGS, TEACHER_KINDS, ClassifierTeacherConfig
+from kdcli.recipe.teacher import TEACHER_CONFIGS, ClassifierTeacherConfig, teacher_kinds
 
 # Names of transformers.TrainingArguments that kd calls something else, and no spelling is close to.
 _TRAINING_ARGUMENTS = {
@@ -121,7 +121,7 @@ def _describe_error(error: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = TEACHER_KINDS if error["loc"] == ("teacher",) else loss_kinds()
+        kinds = teacher_kinds() if error["loc"] == ("teacher",) else loss_kinds()
         return f"must have a kind: one of {', '.join(kinds)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, '.', '_' and '-', and begin with one, not {_format_value(given)}"
@@ -163,7 +163,7 @@ def _suggest_fix(error: ErrorDetails, path: KeyPath) -> str:
 def _known_keys(path: KeyPath) -> list[str]:
     """The keys that a recipe may have at `path`."""
     if path == ("teacher",):
-        return sorted({key for spec in TEACHER_CONFIGS for key in spec.model_fields})
+        return sorted({key for config in TEACHER_CONFIGS.values() for key in config.model_fields})
     inside = path[:1] == ("teacher",)
     model: type[BaseModel] | None = ClassifierTeacherConfig if inside else Recipe
     for part in (part for part in path[inside:] if isinstance(part, str)):

@@ -17,7 +17,7 @@ from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
-from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.teachers import registry
 from kdcli.training.label_loss import build_label_loss_options
@@ -107,7 +107,7 @@ def fine_tune_teacher(
 
 
 def _prepare_black_box_teacher(
-    black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
+    black_box: BlackBoxTeacher, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
     about = {"teacher": black_box.title, "labels": dataset_splits.label_names}
 

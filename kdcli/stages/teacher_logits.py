@@ -19,7 +19,7 @@ from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import StageContext
 from kdcli.progress import ProgressCounter
-from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.safe_files import open_atomically
 from kdcli.stages.teacher import fine_tune_teacher
@@ -81,7 +81,7 @@ def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
 
 
 def _compute_black_box_logits(
-    black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
+    black_box: BlackBoxTeacher, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
     """The same of a black box."""
     _require_disk_for_logits(dataset_splits, len(dataset_splits.label_names), context)

@@ -34,7 +34,7 @@ _HEAD_FILE = "head.npz"
 _INVERSE_REGULARIZATIONS = (1.0, 10.0, 100.0)
 
 
-def check_embedding_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
     """See that the model is there, and that each text has one label.
 
     Raises:
@@ -50,7 +50,7 @@ def check_embedding_teacher(config: EmbeddingTeacherConfig, context: BlackBoxCon
     model_io.load_tokenizer(folder)
 
 
-def fit_embedding_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
+def fit_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
     """Fit the classifier to the training texts, and write it into the teacher's folder."""
     corpus, model = context.dataset_splits, _TextEmbedder(config, context)
     places = range(len(corpus.label_names))
@@ -72,9 +72,7 @@ def fit_embedding_teacher(config: EmbeddingTeacherConfig, context: BlackBoxConte
         np.savez(file, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
-def load_embedding_teacher(
-    config: EmbeddingTeacherConfig, context: BlackBoxContext
-) -> PredictLogits:
+def load_predictor(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Load the encoder: what the classifier makes of each text's embedding, (texts, labels)."""
     with np.load(context.teacher_folder / _HEAD_FILE) as head:
         weight, bias = head["weight"], head["bias"]

@@ -34,7 +34,7 @@ _MIN_LABEL_PROBABILITY_MASS = 0.5
 _NUMBER = re.compile(r"(?<!\d)\d{1,9}(?!\d)")
 
 
-def check_llm_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
     """See that the user allows it, and that the task is one that it can be asked about.
 
     Raises:
@@ -46,7 +46,7 @@ def check_llm_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -
         raise DataError("teacher: an endpoint gives labels, and the data has scores.")
 
 
-def load_llm_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def load_predictor(config: EndpointTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """See how the server answers: what the model says of each text as logits, (texts, labels).
 
     Nothing is paid twice.

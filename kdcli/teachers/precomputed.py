@@ -35,20 +35,18 @@ def label_columns_of_scores_file(
     return tuple(column for column in columns if column not in texts)
 
 
-def check_precomputed_teacher(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> None:
     """See that the file has sound scores for every text that the student learns from.
 
     Raises:
         DataError: It hasn't.
     """
-    logits = load_precomputed_teacher(config, context)
+    logits = load_predictor(config, context)
     for part in {"train", "validation", "transfer"} & context.dataset_splits.splits.keys():
         logits(context.dataset_splits.splits[part], lambda done, total: None)
 
 
-def load_precomputed_teacher(
-    config: PrecomputedTeacherConfig, context: BlackBoxContext
-) -> PredictLogits:
+def load_predictor(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Read the file: each text's scores as logits.
 
     Raises:

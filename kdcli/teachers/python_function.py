@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BATCH = 256
 
 
-def check_function_teacher(config: FunctionTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: FunctionTeacherConfig, context: BlackBoxContext) -> None:
     """See that the function is there.
 
     Raises:
@@ -29,7 +29,7 @@ def check_function_teacher(config: FunctionTeacherConfig, context: BlackBoxConte
     _import_function(config.function)
 
 
-def load_function_teacher(config: FunctionTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def load_predictor(config: FunctionTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Import the function: what it gives for the texts, 256 at a time, as logits, (texts, labels).
 
     Raises:

@@ -26,7 +26,7 @@ _BATCH = 64
 _MAX_PAIRS_IN_MEMORY = 20_000  # held in memory at a time
 
 
-def check_zero_shot_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> None:
     """See that the model says what a text entails, and that texts are single ones.
 
     Raises:
@@ -44,9 +44,7 @@ def check_zero_shot_teacher(config: ZeroShotTeacherConfig, context: BlackBoxCont
     model_io.load_tokenizer(folder)
 
 
-def load_zero_shot_teacher(
-    config: ZeroShotTeacherConfig, context: BlackBoxContext
-) -> PredictLogits:
+def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Load the model: how much each text entails each label's hypothesis, (texts, labels).
 
     Of one label a text it is the logit of entailment: their softmax weighs labels against one

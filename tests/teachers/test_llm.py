@@ -50,7 +50,7 @@ def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
         reporter or SilentReporter(),
         allow_endpoints=allow,
     )
-    return llm.load_llm_teacher(spec, place)(corpus.splits[split], lambda done, total: None)
+    return llm.load_predictor(spec, place)(corpus.splits[split], lambda done, total: None)
 
 
 def right(corpus, logits, split="validation"):
