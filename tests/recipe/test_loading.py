@@ -163,13 +163,13 @@ def test_another_teacher_without_a_model_is_the_first_with_another_seed(written)
     )
     several = "{seed: 7}, {seed: 8, fine_tune: {epochs: 4}}, {model: a/b, seed: 9}"
     first = load_recipe(written(MINIMAL + teacher % several)).teacher
-    same, longer, other = first.also
+    same, longer, other = first.ensemble_with
     assert (same.model, same.revision, same.fine_tune) == (
         first.model,
         first.revision,
         first.fine_tune,
     )
-    assert (same.seed, same.folds, longer.fine_tune.epochs) == (7, None, 4)
+    assert (same.seed, same.cross_fit_folds, longer.fine_tune.epochs) == (7, None, 4)
     assert (other.model, other.revision, other.fine_tune) == ("a/b", None, None)
     with pytest.raises(RecipeError, match=r"teacher\.ensemble_with\.0\.model is missing"):
         load_recipe(written(MINIMAL + teacher % "{weight: 2}"))

@@ -154,7 +154,7 @@ def test_error_of_an_old_key_names_its_line(load):
 
 def test_sweep_reads_old_keys_and_values(load):
     sweep = "sweep: {student.strategy: [spaced, measured], student.layers: [2, 3]}\n"
-    recipe = load(CLASSIFIER + sweep)
+    recipe = load(CLASSIFIER + "student: {num_hidden_layers: 2}\n" + sweep)
     assert recipe.sweep == {
         "student.strategy": ("spaced", "importance"),
         "student.num_hidden_layers": (2, 3),

@@ -80,7 +80,7 @@ WRONG = {
     "no data set": (GOOD.replace("owner/texts", "''"), ":3: data.dataset must have at least 1"),
     "layers out of order": (GOOD + "student: {keep_layers: [2, 1]}\n", ":6: student .*rising order"),
     "two ways to cut": (GOOD + "student: {keep_layers: [0], drop_every: 2}\n",
-                        ":6: student takes one of drop_every, keep, layers and model"),
+                        ":6: student takes one of drop_every, keep_layers, num_hidden_layers"),
     "an unknown teacher": (TEACHER % "kind: scorse", ":4: teacher must have a kind: one of class"),
     "an unknown key of one": (TEACHER % "kind: scores, fiel: x.csv",
                               ":4: teacher.fiel is not a key .* Did you mean file?"),
