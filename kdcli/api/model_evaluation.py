@@ -12,7 +12,8 @@ from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
-from kdcli.recipe.loading import Override, config_from_overrides, load_recipe
+from kdcli.recipe.loading import config_from_overrides, load_recipe
+from kdcli.recipe.overrides import Override
 from kdcli.recipe.renamed_keys import current_key_path
 from kdcli.recipe.schema import EvaluateCommandConfig
 from kdcli.tasks import TASKS

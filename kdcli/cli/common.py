@@ -8,7 +8,7 @@ from kdcli.cli.console import Console, format_duration
 
 if TYPE_CHECKING:
     from kdcli.pipeline.run_folder import CheckpointInterval, RunFolder
-    from kdcli.recipe.loading import Override
+    from kdcli.recipe.overrides import Override
     from kdcli.recipe.schema import Recipe
 
 

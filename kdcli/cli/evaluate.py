@@ -12,7 +12,7 @@ from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOpt
 
 if TYPE_CHECKING:
     from kdcli.evaluation.ci.quality_gates import GateResult
-    from kdcli.recipe.loading import Override
+    from kdcli.recipe.overrides import Override
 
 
 def evaluate(

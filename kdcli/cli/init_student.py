@@ -17,7 +17,7 @@ from kdcli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kdcli.recipe.loading import Override
+    from kdcli.recipe.overrides import Override
 
 # Ways to say which layers: one that is asked for takes the place of the recipe's own.
 _LAYER_SELECTION_KEYS = (
@@ -107,7 +107,7 @@ def init_student(
     import json
 
     from kdcli.errors import UsageError
-    from kdcli.recipe.loading import is_recipe_reference
+    from kdcli.recipe.shipped_recipes import is_recipe_reference
 
     console = Console(json_output=json_output, quiet=quiet)
     if trim_vocab is not None and is_recipe_reference(model):

@@ -11,7 +11,7 @@ from kdcli.cli.options import JsonOption, RecipeArgument, SetOption
 
 def list_recipes(json_output: JsonOption = False) -> None:
     """The recipes that ship with kd."""
-    from kdcli.recipe.loading import recipe_summary, shipped_recipe_paths
+    from kdcli.recipe.shipped_recipes import recipe_summary, shipped_recipe_paths
 
     rows = [(name, recipe_summary(path)) for name, path in shipped_recipe_paths().items()]
     document = [{"name": name, "about": about} for name, about in rows]

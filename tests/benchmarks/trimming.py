@@ -24,7 +24,7 @@ from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.loading import shipped_recipes_folder
+from kdcli.recipe.shipped_recipes import shipped_recipes_folder
 
 ROOT = Path(__file__).parents[2]
 

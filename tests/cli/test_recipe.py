@@ -5,7 +5,8 @@ import json
 import helpers
 import pytest
 
-from kdcli.recipe.loading import load_recipe, shipped_recipe_paths
+from kdcli.recipe.loading import load_recipe
+from kdcli.recipe.shipped_recipes import shipped_recipe_paths
 
 
 def kd(*arguments):

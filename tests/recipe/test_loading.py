@@ -7,14 +7,9 @@ from pydantic import ValidationError
 
 from kdcli.errors import RecipeError
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.loading import (
-    copy_recipe_file,
-    dump_recipe,
-    load_recipe,
-    shipped_recipe_paths,
-    shipped_recipes_folder,
-)
+from kdcli.recipe.loading import copy_recipe_file, dump_recipe, load_recipe
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.shipped_recipes import shipped_recipe_paths, shipped_recipes_folder
 
 MINIMAL = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
 
