@@ -1,1 +1,1 @@
-"""What a person writes: the recipe, its schema and its loader."""
+"""Recipes: their schema, and loading and validating them."""

@@ -1,4 +1,4 @@
-"""The part `augment`: more texts for the teacher to speak of, made from those of train."""
+"""The part `augment`: altered copies of the training texts, which the teacher labels."""
 
 from pydantic import Field, model_validator
 
@@ -6,17 +6,15 @@ from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
 
 
 class AugmentationConfig(FrozenConfig):
-    """How copies of the training texts are altered."""
+    """How the training texts are altered."""
 
-    copies: int = Field(1, ge=1, description="How many altered copies of each training text.")
-    drop: float = Field(
-        0.1, ge=0, lt=1, description="The share of a copy's words that is left out."
-    )
+    copies: int = Field(1, ge=1, description="Altered copies of each training text.")
+    drop: float = Field(0.1, ge=0, lt=1, description="Share of a copy's words that are dropped.")
     mask: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="The share of its words that a masked language model writes anew.",
+        description="Share of its words that a masked language model replaces.",
     )
     model: SourceReference | None = Field(
         None,
@@ -29,17 +27,17 @@ class AugmentationConfig(FrozenConfig):
         0.0,
         ge=0,
         le=1,
-        description="The share of the copies whose second half is that of another text.",
+        description="Share of the copies whose second half comes from another text.",
     )
 
     @model_validator(mode="after")
     def _check_texts_are_altered(self) -> "AugmentationConfig":
         if not (self.drop or self.mask or self.crossover):
             raise ValueError(
-                "has neither drop nor mask nor crossover: the copies would be the texts"
+                "has neither drop nor mask nor crossover: the copies would equal the texts"
             )
         if self.drop + self.mask >= 1:
-            raise ValueError("has drop and mask that leave no word of a text")
+            raise ValueError("has drop and mask that together leave no word of a text")
         if (self.mask > 0) != (self.model is not None):
-            raise ValueError("takes mask together with model, the masked language model")
+            raise ValueError("needs both mask and model (the masked language model), or neither")
         return self

@@ -21,13 +21,13 @@ Predictor = Callable[[Any, Callable[[int, int], None]], Any]
 
 def _validate_function_reference(reference: str) -> str:
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", reference):
-        raise ValueError("is no module:function")
+        raise ValueError("is not of the form module:function")
     return reference
 
 
 def _validate_hypothesis_template(template: str) -> str:
     if template.count("{}") != 1:
-        raise ValueError("has no place for the label, or several: write {} where it goes")
+        raise ValueError("must have one place for the label: write {} where it goes")
     return template
 
 
@@ -109,17 +109,19 @@ class _BuiltInTeacher(BlackBoxTeacher):
 
 
 class PrecomputedTeacherConfig(_BuiltInTeacher):
-    """Scores from a file, whoever gave them: a row for each text, a column for each label."""
+    """Outputs of any model, read from a file: a row per text, a column per label."""
 
     module = "precomputed"
     source_key = "file"
     kind: Literal["precomputed"] = "precomputed"
     file: SourceReference = Field(
         min_length=1,
-        description="csv, tsv, jsonl, json, parquet or arrow, with the columns of the text, called "
-        "as in the data, and one for each label, called as it is.",
+        description="A csv, tsv, jsonl, json, parquet or arrow file. Its columns are the text's, "
+        "named as in the data, and one per label, named after the label.",
     )
-    output_type: TeacherOutputType = Field("probabilities", description="What the columns hold.")
+    output_type: TeacherOutputType = Field(
+        "probabilities", description="Values in the label columns."
+    )
 
     @property
     def title(self) -> str:
@@ -133,10 +135,10 @@ class PrecomputedTeacherConfig(_BuiltInTeacher):
 
 
 class LabelDescriptionTeacherConfig(_BuiltInTeacher):
-    """A teacher that is told what the labels mean."""
+    """A teacher that is given descriptions of the labels."""
 
     descriptions: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
-        {}, description="What labels mean, by label, in words. Left out: the label itself."
+        {}, description="Description of each label, by label. Default: the label itself."
     )
 
     def label_names(self, data_config: DataConfig) -> tuple[str, ...]:
@@ -145,13 +147,14 @@ class LabelDescriptionTeacherConfig(_BuiltInTeacher):
 
 
 class ZeroShotTeacherConfig(LabelDescriptionTeacherConfig):
-    """A model of natural language inference: does the text entail that it is about the label?"""
+    """A natural language inference model: does the text entail that it is about the label?"""
 
     module = "zero_shot"
     source_key = "model"
     kind: Literal["zero_shot"] = "zero_shot"
     model: SourceReference = Field(
-        min_length=1, description="A Hub id, a folder, or package:NAME/PATH, fine-tuned on NLI."
+        min_length=1,
+        description="A model fine-tuned on NLI: a Hub id, a folder, or package:NAME/PATH.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
     hypothesis_template: Annotated[str, AfterValidator(_validate_hypothesis_template)] = Field(
@@ -161,11 +164,11 @@ class ZeroShotTeacherConfig(LabelDescriptionTeacherConfig):
     @property
     def title(self) -> str:
         """See `BlackBoxTeacher.title`."""
-        return f"{self.model}, asked what a text entails"
+        return f"zero-shot classification by {self.model}"
 
 
 class EmbeddingTeacherConfig(_BuiltInTeacher):
-    """Embeddings of texts, and a simple classifier of them that is fitted to the training texts."""
+    """Text embeddings, and a simple classifier of them that is fitted to the training texts."""
 
     module = "embedding_classifier"
     has_fit = True
@@ -173,14 +176,14 @@ class EmbeddingTeacherConfig(_BuiltInTeacher):
     kind: Literal["embeddings"] = "embeddings"
     model: SourceReference = Field(
         min_length=1,
-        description="A Hub id, a folder, or package:NAME/PATH of a sentence-transformers model, or "
-        "of any encoder: the mean of its tokens is taken.",
+        description="A sentence-transformers model, or any encoder, whose tokens are averaged: a "
+        "Hub id, a folder, or package:NAME/PATH.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
     head: Literal["nearest_centroid", "logistic_regression"] = Field(
         "logistic_regression",
-        description="'nearest_centroid' compares with the mean of each label's texts; 'logistic_regression' is a "
-        "logistic regression.",
+        description="'nearest_centroid' compares with the mean of each label's texts; "
+        "'logistic_regression' is scikit-learn's.",
     )
 
     @property
@@ -195,45 +198,43 @@ class EmbeddingTeacherConfig(_BuiltInTeacher):
 
 
 class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
-    """A language model behind an API that speaks OpenAI's chat completions."""
+    """A large language model behind an API for OpenAI's chat completions."""
 
     module = "llm"
     kind: Literal["endpoint"] = "endpoint"
     url: Annotated[str, AfterValidator(endpoint_urls.validate_endpoint_url)] = Field(
-        description="The API's address up to its version: https://api.example.com/v1. Unless it is "
-        "on this machine, its host has to be allowed: --allow-endpoint HOST."
+        description="The API's address up to its version: https://api.example.com/v1. A host other "
+        "than this machine has to be allowed: --allow-endpoint HOST."
     )
-    model: str = Field(min_length=1, description="What the API calls the model.")
+    model: str = Field(min_length=1, description="The model's name in the API.")
     instructions: str = Field(
-        "Classify the text.", description="What the model is asked, before the list of labels."
+        "Classify the text.", description="Instructions that precede the list of labels."
     )
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         "OPENAI_API_KEY",
-        description="The environment variable that holds the API's key, never the key itself; null "
-        "where the API wants none. Another one than the provider's own has to be allowed: "
+        description="The environment variable that holds the API key, never the key itself; null "
+        "if the API needs none. A variable other than the provider's own has to be allowed: "
         "--allow-endpoint HOST=VARIABLE.",
     )
     votes: int = Field(
         5,
         ge=1,
         le=100,
-        description="How often a text is asked about where the API gives no log-probabilities.",
+        description="Requests per text if the API returns no log-probabilities.",
     )
-    concurrency: int = Field(4, ge=1, le=256, description="Requests at a time.")
-    requests_per_minute: int | None = Field(
-        None, ge=1, description="At most so many. Left out: as fast as it answers."
-    )
-    retries: int = Field(
-        6, ge=0, description="How often a request is tried again: 429, 5xx, no answer."
-    )
+    concurrency: int = Field(4, ge=1, le=256, description="Requests in flight at a time.")
+    requests_per_minute: int | None = Field(None, ge=1, description="Rate limit. Default: none.")
+    retries: int = Field(6, ge=0, description="Retries of a request after 429, 5xx or no response.")
     timeout: float = Field(
-        60, gt=0, description="Seconds within which an answer has to be there as a whole."
+        60, gt=0, description="Seconds until the complete response has to be there."
     )
     price_per_million_tokens: (
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
-    ) = Field(None, description="What a million tokens cost, of prompts and of answers.")
+    ) = Field(
+        None, description="Prices of a million prompt tokens and a million completion tokens."
+    )
     max_cost: float | None = Field(
-        None, gt=0, description="What all the answers of a run may cost, in the price's currency."
+        None, gt=0, description="Budget of a run for all responses, in the prices' currency."
     )
 
     @model_validator(mode="after")
@@ -249,15 +250,17 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
 
 
 class FunctionTeacherConfig(_BuiltInTeacher):
-    """A Python function; it is imported only where the command says --allow-code."""
+    """A Python function; kd imports it only with --allow-code."""
 
     module = "python_function"
     kind: Literal["function"] = "function"
     function: Annotated[str, AfterValidator(_validate_function_reference)] = Field(
-        description="module:name of a function of a list of texts (or pairs) and the list of "
-        "labels, that gives an array of (texts, labels)."
+        description="module:name of a function that takes a list of texts (or pairs) and the list "
+        "of labels, and returns an array, (texts, labels)."
     )
-    output_type: TeacherOutputType = Field("probabilities", description="What it gives.")
+    output_type: TeacherOutputType = Field(
+        "probabilities", description="Values that the function returns."
+    )
 
     @property
     def title(self) -> str:

@@ -13,28 +13,28 @@ _FilePatterns = Annotated[tuple[_SplitName, ...], Field(min_length=1)]
 
 
 class SplitsConfig(FrozenConfig):
-    """Which split of the data set plays which part; in a folder, which files do."""
+    """The splits to use as train, validation and test; in a folder, their files."""
 
     train: _SplitName | _FilePatterns = Field(
         "train",
         description="The split to train on. In a folder also a file, a pattern such as "
-        "'part-*.csv', or a list of them.",
+        "'part-*.csv', or a list of files and patterns.",
     )
     validation: _SplitName | _FilePatterns | None = Field(
         None,
-        description="The split to validate on. Left out: 'validation', 'valid', 'dev' or 'eval' "
-        "where there is one, otherwise a part of train is set aside. null: a part of train is set "
-        "aside in any case.",
+        description="The split to validate on. Default: 'validation', 'valid', 'dev' or 'eval', "
+        "whichever exists; otherwise a part of train is held out. null: always hold out a part of "
+        "train.",
     )
     test: _SplitName | _FilePatterns | None = Field(
         None,
-        description="The split to test on. Left out: 'test', where there is one with labels. "
-        "null: none.",
+        description="The split to test on. Default: 'test', if it exists and has labels. null: "
+        "none.",
     )
 
     @property
     def explicit_splits(self) -> dict[str, str | tuple[str, ...] | None]:
-        """By part, what the recipe says of it; null differs from nothing."""
+        """The splits that the recipe names, by part; null differs from a key left out."""
         return {part: getattr(self, part) for part in ("train", "validation", "test")
                 if part in self.model_fields_set}  # fmt: skip
 
@@ -51,14 +51,14 @@ class SplitsConfig(FrozenConfig):
             for name in (split,) if isinstance(split, str) else split or ():
                 if (other := owners.setdefault(name, part)) != part:
                     raise ValueError(
-                        f"has {name} as {other} and as {part}: figures of one would be called "
-                        f"those of the other; write {part}: null where there are no other texts"
+                        f"uses {name} as {other} and as {part}, so that the metrics of one would "
+                        f"be those of the other; write {part}: null if there are no other texts"
                     )
         return self
 
 
 class DataConfig(FrozenConfig):
-    """Where the texts and labels come from."""
+    """Source of the texts and labels."""
 
     dataset: SourceReference = Field(
         min_length=1,
@@ -70,42 +70,41 @@ class DataConfig(FrozenConfig):
         None, description="The Hub data set's revision: pin a commit."
     )
     text: str | tuple[str, str] = Field(
-        "text", description="The column of the text, or the two columns of a pair."
+        "text", description="The text column, or the two columns of a pair."
     )
     label: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         "label",
-        description="The column of the label, of lists of labels, or of a score; or several "
-        "columns of 0 and 1, one a label. null: there are no labels, and what the teacher says "
-        "stands for them.",
+        description="The column of labels, lists of labels or scores; or several columns of 0 and "
+        "1, one per label. null: the data has no labels, and the teacher's predictions are used.",
     )
     label_separator: str | None = Field(
-        None, min_length=1, description="What stands between a text's labels, where it has several."
+        None, min_length=1, description="Separator of the labels in a cell, for several per text."
     )
     task: tasks.TaskName | None = Field(
         None,
-        description="What the labels are, as transformers' problem_type. Left out: as the column "
-        "has it: names and whole numbers are one label each, lists are several, fractions scores. "
-        "single_label_classification makes fractions names.",
+        description="The task, as transformers' problem_type. Default: inferred from the column: "
+        "names and integers are one label per text, lists several, fractions scores. "
+        "single_label_classification reads fractions as names.",
     )
     splits: SplitsConfig = SplitsConfig()
     unlabeled: SourceReference | None = Field(
         None,
         min_length=1,
         description="Texts without labels, which the student learns from the teacher's outputs "
-        "alone: named as dataset is, with the same text columns.",
+        "alone: a source like dataset, with the same text columns.",
     )
     validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="How much of train to set aside where validation is missing."
+        0.1, gt=0, lt=1, description="Share of train to hold out if there is no validation split."
     )
     max_length: int | None = Field(
-        None, ge=2, description="Tokens to keep of a text. Left out: as many as the model takes."
+        None, ge=2, description="Tokens to keep of a text. Default: the model's maximum."
     )
 
     truncation: TruncationMode | None = Field(
         None,
-        description="What is kept of a longer text: its 'head', its 'tail', half of each ('both'), "
-        "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Left "
-        "out: what the model's tokenizer keeps, mostly the head.",
+        description="The part to keep of a longer text: its 'head', its 'tail', half of each "
+        "('both'), or all of it in 'windows' that overlap by a quarter and whose logits are "
+        "averaged. Default: the tokenizer's, mostly the head.",
     )
 
     @property
@@ -120,7 +119,7 @@ class DataConfig(FrozenConfig):
 
     @property
     def unlabeled_data_config(self) -> "DataConfig":
-        """The same of the unlabelled texts: their splits are found by their usual names."""
+        """The configuration of the unlabeled texts, with the usual names of splits."""
         own = {
             "dataset": self.unlabeled,
             "splits": SplitsConfig(),
@@ -132,20 +131,23 @@ class DataConfig(FrozenConfig):
     @model_validator(mode="after")
     def _check_truncation_of_pairs(self) -> "DataConfig":
         if self.truncation in ("both", "windows") and not isinstance(self.text, str):
-            raise ValueError(f"takes truncation: {self.truncation} for single texts, not for pairs")
+            raise ValueError(
+                f"has truncation: {self.truncation}, which is for single texts, not for pairs"
+            )
         return self
 
     @model_validator(mode="after")
     def _check_multilabel_format(self) -> "DataConfig":
         several = [key for key, there in (
-            ("label_separator", self.label_separator), ("one column a label", len(self.label_columns) > 1)
+            ("label_separator", self.label_separator),
+            ("one column a label", len(self.label_columns) > 1),
         ) if there]  # fmt: skip
         if self.label_separator is not None and self.label is None:
-            raise ValueError("has label_separator, and no labels: label is null")
+            raise ValueError("has label_separator, but no labels: label is null")
         if len(several) > 1:
-            raise ValueError("takes label_separator with one column of labels only")
-        if several and self.task not in (None, tasks.MULTI_LABEL.name):
             raise ValueError(
-                f"has task: {self.task} and {several[0]}, which is for {tasks.MULTI_LABEL}"
+                "has label_separator, which is for one label column, and several label columns"
             )
+        if several and self.task not in (None, tasks.MULTI_LABEL.name):
+            raise ValueError(f"has task: {self.task}, but {several[0]} is for {tasks.MULTI_LABEL}")
         return self

@@ -1,4 +1,4 @@
-"""Addresses of APIs: which are sound, which stay on this machine, and whose keys go where."""
+"""API URLs: validation, loopback hosts, and the providers' key variables."""
 
 import ipaddress
 import re
@@ -22,35 +22,35 @@ API_KEY_VARIABLE_BY_HOST = {
     "generativelanguage.googleapis.com": "GEMINI_API_KEY",
     "openrouter.ai": "OPENROUTER_API_KEY",
 }
-"""Public APIs, and the environment variable in which each one's own documentation keeps its key."""
+"""Public APIs, and the environment variable that each provider documents for its key."""
 
 
 def validate_endpoint_url(url: str) -> str:
-    """The address without a last slash.
+    """Return the URL without its trailing slash.
 
     Raises:
-        ValueError: It is no address, could hold a secret, or would send texts and key unencrypted.
+        ValueError: It is malformed, may hold a secret, or would send texts and key unencrypted.
     """
     if "?" in url or "#" in url:
         raise ValueError("has a query: kd sends the key in a header (teacher.api_key_env)")
-    found = _URL_PATTERN.fullmatch(url)
-    if found is None or int((found["port"] or ":0")[1:]) > 65535:
-        raise ValueError("is no address such as https://api.example.com/v1, without a password")
-    if found["scheme"].lower() == "http" and not is_loopback_host(url_host(url)):
-        raise ValueError("is not encrypted: only a server on this machine may have http://")
+    match = _URL_PATTERN.fullmatch(url)
+    if match is None or int((match["port"] or ":0")[1:]) > 65535:
+        raise ValueError("is not a URL such as https://api.example.com/v1, without a password")
+    if match["scheme"].lower() == "http" and not is_loopback_host(url_host(url)):
+        raise ValueError("is not encrypted: http:// is for servers on this machine only")
     return url.rstrip("/")
 
 
 def url_host(url: str) -> str:
-    """The host of an address that `checked` let pass, in small letters and without brackets."""
-    found = _URL_PATTERN.fullmatch(url)
-    if found is None:
-        raise ValueError("is no address")
-    return found["host"].lower().strip("[]")
+    """Return the host of a valid URL, in lower case and without brackets."""
+    match = _URL_PATTERN.fullmatch(url)
+    if match is None:
+        raise ValueError("is not a URL")
+    return match["host"].lower().strip("[]")
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether what is sent to a host stays on this machine, by its name alone."""
+    """Return whether a host is this machine, by its name alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -58,6 +58,6 @@ def is_loopback_host(host: str) -> bool:
 
 
 def redact_endpoint_url(url: str) -> str:
-    """What may be published of an address: a known provider's host, and nothing of any other."""
+    """Return the publishable part of a URL: a known provider's host, nothing of any other."""
     host = url_host(url)
     return host if host in API_KEY_VARIABLE_BY_HOST else "a private endpoint"

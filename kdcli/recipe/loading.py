@@ -1,4 +1,4 @@
-"""From a path or a name, and --set overrides, to a checked `Recipe`."""
+"""Load a recipe from a path or name, apply overrides, and validate it."""
 
 import copy
 import json
@@ -42,12 +42,12 @@ def config_from_overrides(
     overrides: Sequence[Override],
     defaults: dict[str, Any] | None = None,
 ) -> ConfigT:
-    """A part of a recipe that was given by flags, checked as a recipe is.
+    """Build and validate a part of a recipe from flags.
 
     Args:
-        config_class: What to make: its keys are those that the overrides begin with.
-        overrides: `key=value`, each with the flag it came from.
-        defaults: What holds where no flag says otherwise.
+        config_class: The config to build: the overrides' keys begin with its keys.
+        overrides: `key=value`, each with the flag that it came from.
+        defaults: Values of keys that no flag sets.
 
     Raises:
         RecipeError: Naming the flag.
@@ -60,16 +60,16 @@ def config_from_overrides(
 def recipe_for_trial(
     recipe: Recipe, trial_values: Mapping[str, Any], error_prefix: str = "sweep"
 ) -> Recipe:
-    """The recipe of one trial of a sweep.
+    """Build the recipe of one trial of a sweep.
 
     Args:
-        recipe: What holds for all trials.
-        trial_values: Values by their dotted keys; one that says which layers the student has takes
-            the place of what the recipe says of that.
-        error_prefix: What to call the settings in an error.
+        recipe: The recipe of the sweep.
+        trial_values: Values by dotted key. A key that selects the student's layers replaces the
+            recipe's own selection.
+        error_prefix: Name of the values in an error.
 
     Raises:
-        RecipeError: The recipe doesn't take them.
+        RecipeError: A value is invalid.
     """
     base = recipe.model_dump(mode="json") | {"sweep": None}
     for ways in MUTUALLY_EXCLUSIVE_KEYS:
@@ -82,17 +82,17 @@ def recipe_for_trial(
 
 
 def copy_recipe_file(reference: str, destination: Path | None) -> Path:
-    """Copy a recipe as it stands, its relative paths made absolute.
+    """Copy a recipe file, with its relative paths made absolute.
 
     Args:
         reference: A path, or the name of a recipe that ships with kd.
-        destination: A file that doesn't exist yet, or a folder; None is the working folder.
+        destination: A new file, or a folder. None is the working folder.
 
     Returns:
-        The file written.
+        The written file.
 
     Raises:
-        RecipeError: The file exists, or its folder doesn't, or there is no recipe to copy.
+        RecipeError: The file exists, its folder doesn't, or there is no such recipe.
     """
     path = find_recipe_file(reference)
     target = destination or Path()
@@ -107,7 +107,7 @@ def copy_recipe_file(reference: str, destination: Path | None) -> Path:
         (document.value_spans[s], absolute)
         for s, absolute in make_paths_absolute(document, path).items()
     ]
-    # From the last to the first: a replacement shifts only what follows it.
+    # From last to first: a replacement shifts only the text after it.
     for (start, end), absolute in sorted(moved, reverse=True):
         text = text[:start] + json.dumps(absolute, ensure_ascii=False) + text[end:]
     write_text_atomically(target, text)
@@ -115,7 +115,7 @@ def copy_recipe_file(reference: str, destination: Path | None) -> Path:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with every default written out."""
+    """Return the recipe as YAML, with every default written out."""
     return strict_yaml.dump_yaml(recipe.model_dump(mode="json"))
 
 
@@ -132,7 +132,7 @@ def _read_recipe_file(path: Path) -> str:
     try:
         if path.stat().st_size > strict_yaml.MAX_BYTES:
             raise RecipeError(
-                f"{path}: is larger than {strict_yaml.MAX_BYTES:,} bytes; no recipe is."
+                f"{path}: is larger than {strict_yaml.MAX_BYTES:,} bytes, the limit for a recipe."
             )
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -159,7 +159,7 @@ def _apply_overrides_and_validate(
             _check_sweep_values(found, document, display_name, origins)
         return found
     where = find_override_origin(found.key_path, origins)
-    # What is wrong without the overrides as well is the file's own mistake.
+    # A mistake that is there without the overrides too is the file's.
     if where is None or validation.validate_config(written, config_class) == found:
         where = f"{display_name}:{document.line_number(found.key_path)}"
     key = ".".join(map(str, found.key_path)) or "the recipe"
@@ -172,15 +172,16 @@ def _check_sweep_values(
     display_name: str,
     origins: Mapping[strict_yaml.KeyPath, str],
 ) -> None:
-    """Whether the recipe takes each value that a sweep may try: alone, and beside the others."""
+    """Check that each value of the sweep is valid, alone and with the others."""
     space = recipe.sweep or {}
     for key, values in space.items():
         path = ("sweep", key)
-        where = f"{find_override_origin(path, origins) or f'{display_name}:{document.line_number(path)}'}: sweep"
+        written_at = f"{display_name}:{document.line_number(path)}"
+        where = f"{find_override_origin(path, origins) or written_at}: sweep"
         if key.partition(".")[0] not in SWEEPABLE_SECTIONS:
             raise RecipeError(
                 f"{where}: {key} can't vary.",
-                f"What can begins with {' or '.join(SWEEPABLE_SECTIONS)}.",
+                f"Keys that can vary begin with {' or '.join(SWEEPABLE_SECTIONS)}.",
             )
         for value in values_to_validate(values):
             recipe_for_trial(recipe, {key: value}, where)

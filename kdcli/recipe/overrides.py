@@ -24,6 +24,18 @@ def apply_override(
     origins: dict[strict_yaml.KeyPath, str],
     config_class: type[FrozenConfig],
 ) -> None:
+    """Set one key of a recipe's raw values.
+
+    Args:
+        recipe_values: The recipe, which is changed.
+        override: `key=value`, with a dotted key and a YAML value.
+        origin: What the user typed.
+        origins: What the user typed, by key path; the override's is added.
+        config_class: The config that the values are for.
+
+    Raises:
+        RecipeError: The override is malformed, or the recipe has no place for it.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{origin}: is not of the form key=value.")
@@ -65,7 +77,7 @@ def _default_list_items(
     key_path: strict_yaml.KeyPath,
     recipe_values: Mapping[str, Any],
 ) -> list[Any]:
-    """The list at `key_path` where a recipe doesn't write it: its items can be overridden as well."""
+    """Return the default of a list that the recipe leaves out, so that items can be overridden."""
     if key_path == ("distill", "losses"):
         data = recipe_values.get("data")
         task = data.get("task") if isinstance(data, dict) else None
@@ -81,11 +93,11 @@ def _default_list_items(
 def find_override_origin(
     key_path: strict_yaml.KeyPath, origins: Mapping[strict_yaml.KeyPath, str]
 ) -> str | None:
-    """What the user typed that a key's value comes from; None where that is the file."""
-    # The last one: a flag comes after what it makes void.
+    """Return what the user typed to set a key; None if its value comes from the file."""
+    # The last one: a flag comes after the overrides that it replaces.
     return next((origins[p] for p in reversed([*origins]) if _is_same_branch(p, key_path)), None)
 
 
-def _is_same_branch(one: strict_yaml.KeyPath, other: strict_yaml.KeyPath) -> bool:
-    shared = min(len(one), len(other))
-    return one[:shared] == other[:shared]
+def _is_same_branch(first: strict_yaml.KeyPath, second: strict_yaml.KeyPath) -> bool:
+    shared = min(len(first), len(second))
+    return first[:shared] == second[:shared]

@@ -20,7 +20,7 @@ SOURCE_KEY_PATHS: tuple[strict_yaml.KeyPath, ...] = (
 def make_paths_absolute(
     document: strict_yaml.YamlDocument, path: Path
 ) -> dict[strict_yaml.KeyPath, str]:
-    """Make the paths that a file names absolute; those that were, by source."""
+    """Make a recipe file's relative paths absolute, and return the changed ones by key path."""
     moved = {}
     for source in (*SOURCE_KEY_PATHS, *swept_model_key_paths(document.value)):
         where = f"{path}:{document.line_number(source)}: {'.'.join(map(str, source))}"
@@ -32,13 +32,13 @@ def make_paths_absolute(
 def make_path_absolute(
     recipe_values: Any, key_path: strict_yaml.KeyPath, base_folder: Path, location: str
 ) -> str | None:
-    """Make a source's path absolute; a Hub id has no file of its name below `base_folder`.
+    """Make a source's path absolute; a name without a file below `base_folder` is a Hub id.
 
     Returns:
-        The absolute path, None where the source is no path.
+        The absolute path, or None if the source is not a path.
 
     Raises:
-        RecipeError: No path can be like that; the message begins with `location`.
+        RecipeError: The path is malformed; the message begins with `location`.
     """
     part, key = recipe_values, key_path[-1]
     for name in key_path[:-1]:
@@ -61,7 +61,7 @@ def make_path_absolute(
 
 
 def swept_model_key_paths(recipe_values: dict[str, Any]) -> list[strict_yaml.KeyPath]:
-    """Where a sweep names models to choose from."""
+    """List the key paths of the models that a sweep chooses from."""
     key = "student.model"
     space = recipe_values.get("sweep")
     choices = space.get(key) if isinstance(space, dict) else None

@@ -1,4 +1,4 @@
-"""The recipe, whole: every key with a default or a reason to be required.
+"""The recipe: every key, with its default and description.
 
 `kd recipe schema` prints this as JSON Schema; the descriptions are what an editor
 shows.
@@ -34,43 +34,43 @@ class DistillConfig(TrainingConfig):
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] | None = Field(
         None,
-        description="The terms of the loss; their weighted sum is what is minimised. Left out: "
-        "soft_targets and cross_entropy, half each; of scores, logits_mse and labels_mse.",
+        description="The terms of the loss, whose weighted sum is minimised. Default: "
+        "soft_targets and cross_entropy, half each; for scores, logits_mse and labels_mse.",
     )
     seed: int | None = Field(
         None,
         ge=0,
         lt=2**32,
-        description="Of the student's training, and of those of its initial weights that are drawn "
-        "at random. Left out: the recipe's.",
+        description="Seed of the student's training and of its random initial weights. Default: "
+        "the recipe's.",
     )
 
     @model_validator(mode="after")
     def _check_some_loss_is_active(self) -> "DistillConfig":
         if self.losses is not None and not any(loss.is_active for loss in self.losses):
-            raise ValueError("has losses whose weights are all 0: nothing would be learnt")
+            raise ValueError("has losses whose weights are all 0: the student would learn nothing")
         return self
 
     def losses_for_task(self, task: Task) -> tuple[AnyLoss, ...]:
-        """The terms of the loss, for a task."""
+        """Return the terms of the loss, or the task's default terms."""
         return default_losses(task) if self.losses is None else self.losses
 
 
 class EvaluateConfig(FrozenConfig):
-    """What is measured."""
+    """How teacher and student are evaluated."""
 
     splits: tuple[Literal["train", "validation", "test"], ...] = Field(
         ("validation", "test"), min_length=1, description="The splits to measure on."
     )
     out_of_scope: Annotated[str, StringConstraints(strip_whitespace=True)] | None = Field(
-        None, description="The label that stands for 'none of the others', reported apart."
+        None, description="The label that means 'none of the others', reported separately."
     )
     max_false_rejection_rate: float = Field(
         0.02,
         ge=0,
         lt=1,
-        description="The share of in-scope validation texts that the out-of-scope threshold, "
-        "chosen there, may refuse.",
+        description="Share of in-scope validation texts that the out-of-scope threshold, chosen "
+        "there, may reject.",
     )
     thresholds: Literal["global", "per_label"] = Field(
         "global",
@@ -78,30 +78,28 @@ class EvaluateConfig(FrozenConfig):
         "one 'per_label'; chosen on validation for the best F1.",
     )
     batch_size: int = Field(64, ge=1, description="Texts in a batch of the accuracy measurement.")
-    latency_texts: int = Field(
-        100, ge=1, description="Texts to time one at a time, after a warm-up."
-    )
+    latency_texts: int = Field(100, ge=1, description="Texts to time one by one, after a warm-up.")
 
 
 class ModelCardConfig(FrozenConfig):
-    """What the model card says beside the figures."""
+    """Entries of the model card beside the metrics."""
 
     license: str = Field("apache-2.0", description="The student's licence, a Hub identifier.")
     language: str | tuple[str, ...] = Field("en", description="Language code, or several.")
     dataset_name: str | None = Field(
-        None, description="The data set's name on the card. Left out: its id or folder name."
+        None, description="The data set's name on the card. Default: its id or folder name."
     )
 
 
 class Recipe(FrozenConfig):
-    """A distillation, whole: data, teacher, student, training, evaluation, card."""
+    """A complete distillation: data, teacher, student, training, evaluation, card."""
 
     name: Annotated[str, AfterValidator(_validate_portable_name)] = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=96,
-        description="The run's name, and its folder's: letters, digits, '.', '_' and '-'.",
+        description="Name of the run and its folder: letters, digits, '.', '_' and '-'.",
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="Seeds everything that is random.")
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything random.")
     data: DataConfig
     augment: AugmentationConfig | None = Field(
         None,
@@ -113,29 +111,29 @@ class Recipe(FrozenConfig):
     distill: DistillConfig = DistillConfig()
     baseline: bool = Field(
         False,
-        description="Whether to train the same student on the labels alone as well, with the same "
-        "budget: is distilling better than plain fine-tuning? With unlabelled or altered texts, "
-        "also once without them.",
+        description="Also train the same student on the labels alone, with the same budget, to "
+        "compare distillation with plain fine-tuning. With unlabeled or altered texts, also train "
+        "it once without them.",
     )
     evaluate: EvaluateConfig = EvaluateConfig()
     card: ModelCardConfig = ModelCardConfig()
     sweep: Annotated[SearchSpace, Field(min_length=1)] | None = Field(
         None,
-        description="What `kd sweep` varies: keys of student and distill, dotted, each with a list "
-        "of values or a range. Left out: learning rate, temperatures, weights and layers.",
+        description="Search space of `kd sweep`: dotted keys of student and distill, each with a "
+        "list of values or a range. Default: learning rate, temperatures, weights and layers.",
     )
     report_to: tuple[str, ...] = Field(
         ("tensorboard",),
-        description="Where training is shown live, as transformers calls it: tensorboard (in the "
-        "run's logs), wandb, mlflow, … [] is nowhere.",
+        description="Experiment trackers, by their names in transformers: tensorboard (in the "
+        "run's logs), wandb, mlflow, … [] turns tracking off.",
     )
 
     @model_validator(mode="after")
     def _check_student_has_source(self) -> "Recipe":
         if self.white_box_teacher is None and self.student.model is None:
             raise ValueError(
-                f"has a teacher of kind {self.teacher.kind} and no student.model: there is nothing "
-                "to cut a student out of"
+                f"has a teacher of kind {self.teacher.kind} and no student.model: there is no "
+                "model to cut a student from"
             )
         return self
 
@@ -151,17 +149,17 @@ class Recipe(FrozenConfig):
             "baseline": self.baseline,
         }
         if needed := [key for key, there in uses.items() if there]:
-            raise ValueError(f"has {needed[0]}, which needs labels, and none: data.label is null")
+            raise ValueError(f"has {needed[0]}, which needs labels, but data.label is null")
         return self
 
     @property
     def has_transfer_set(self) -> bool:
-        """Whether there are texts that the teacher alone labels."""
+        """Return whether there are texts that only the teacher labels."""
         return self.data.unlabeled is not None or self.augment is not None
 
     @property
     def has_control_student(self) -> bool:
-        """Whether to show what these texts bring."""
+        """Return whether to train a control student without these texts."""
         return self.baseline and self.has_transfer_set
 
     @property
@@ -171,29 +169,30 @@ class Recipe(FrozenConfig):
 
     @property
     def white_box_teacher(self) -> ClassifierTeacherConfig | None:
-        """The teacher, where it is a model that a student can be cut out of."""
+        """The teacher if it is a model that a student can be cut from, else None."""
         return self.teacher if isinstance(self.teacher, ClassifierTeacherConfig) else None
 
     @property
     def black_box_teacher(self) -> BlackBoxTeacher | None:
-        """The teacher, where it gives answers alone."""
+        """The teacher if it gives answers alone, else None."""
         return None if isinstance(self.teacher, ClassifierTeacherConfig) else self.teacher
 
     def with_default_losses(self, task: Task) -> "Recipe":
-        """The recipe with the losses that it leaves to its task."""
-        own = self.distill.model_copy(update={"losses": self.distill.losses_for_task(task)})
-        return self.model_copy(update={"distill": own})
+        """Return the recipe with the task's default losses filled in."""
+        losses = self.distill.losses_for_task(task)
+        distill = self.distill.model_copy(update={"losses": losses})
+        return self.model_copy(update={"distill": distill})
 
 
 class InitStudentCommandConfig(FrozenConfig):
-    """What `kd init-student` needs of a recipe."""
+    """The part of a recipe that `kd init-student` reads."""
 
     student: StudentConfig = StudentConfig()
     data: DataConfig | None = None
 
 
 class EvaluateCommandConfig(FrozenConfig):
-    """What `kd evaluate` needs of a recipe."""
+    """The part of a recipe that `kd evaluate` reads."""
 
     seed: int = Field(42, ge=0, lt=2**32)
     data: DataConfig

@@ -9,22 +9,22 @@ from kdcli.errors import RecipeError
 
 
 def shipped_recipes_folder() -> Path:
-    """The folder of the recipes that come with kd, in a wheel or in a checkout."""
+    """Return the folder of the recipes that ship with kd, in a wheel or a checkout."""
     package = Path(kdcli.__file__).parent
     in_wheel = package / "recipes"
     return in_wheel if in_wheel.is_dir() else package.parent / "recipes"
 
 
 def shipped_recipe_paths() -> dict[str, Path]:
-    """The recipes that come with kd, by name."""
+    """List the recipes that ship with kd, by name."""
     return {path.stem: path for path in sorted(shipped_recipes_folder().glob("*.yaml"))}
 
 
 def find_recipe_file(reference: str) -> Path:
-    """The file of a recipe given by path, or by the name of one that ships with kd.
+    """Find a recipe's file by its path, or by the name of one that ships with kd.
 
     Raises:
-        RecipeError: There is none.
+        RecipeError: There is no such recipe.
     """
     path = paths.expand_local_path(reference)
     if path.is_file():
@@ -42,11 +42,11 @@ def find_recipe_file(reference: str) -> Path:
 
 
 def is_recipe_reference(reference: str) -> bool:
-    """Whether a reference means a recipe rather than a model."""
+    """Return whether a reference means a recipe rather than a model."""
     return Path(reference).suffix in (".yaml", ".yml") or reference in shipped_recipe_paths()
 
 
 def recipe_summary(path: Path) -> str:
-    """What a recipe's first comment says it is for."""
+    """Return the recipe's purpose, the first line of its opening comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

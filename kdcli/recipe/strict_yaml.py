@@ -1,8 +1,8 @@
-"""YAML as data: plain scalars, lists and mappings, each remembering its line.
+"""Strict YAML: plain scalars, lists and mappings, with the line of each.
 
-PyYAML reads YAML 1.1, in which `1e-5` is text, `off` is False, `12:30` is 750 and a repeated key
-wins in silence. Here scalars follow the YAML 1.2 core schema, repeated keys and tags are refused,
-and depth, aliases and size have limits.
+PyYAML reads YAML 1.1: `1e-5` is text, `off` is False, `12:30` is 750, and the last of repeated keys
+wins silently. Here scalars follow the YAML 1.2 core schema, repeated keys and tags are errors, and
+depth, aliases and size have limits.
 """
 
 import re
@@ -21,7 +21,7 @@ KeyPath = tuple[str | int, ...]
 
 _INT_PATTERN = re.compile(r"[-+]?[0-9]+")
 _FLOAT_PATTERN = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half of a UTF-16 pair
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may be half of a UTF-16 pair
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -31,12 +31,12 @@ _CONSTANTS: dict[str, Any] = {
 
 @dataclass
 class YamlDocument:
-    """A parsed document: its value, and where in the text each key or item stands.
+    """A parsed document: its value, and the position of each key or item.
 
     Attributes:
         value: Scalars, lists and mappings.
         line_numbers: The line of each key or item.
-        value_spans: Where the value of each begins and ends, in characters.
+        value_spans: Start and end of each value, in characters.
     """
 
     value: Any
@@ -44,7 +44,7 @@ class YamlDocument:
     value_spans: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
 
     def line_number(self, path: KeyPath) -> int:
-        """The line of `path`, or of the nearest part of it that is written down."""
+        """Return the line of `path`, or of its nearest parent that the document has."""
         while path and path not in self.line_numbers:
             path = path[:-1]
         return self.line_numbers.get(path, 1)
@@ -55,13 +55,15 @@ def parse_yaml(text: str, display_name: str) -> YamlDocument:
 
     Args:
         text: The document.
-        display_name: What to call it in an error: a file's path, mostly.
+        display_name: Its name in errors, such as the file's path.
 
     Raises:
-        RecipeError: It isn't YAML, repeats a key, carries a tag, or is beyond the limits.
+        RecipeError: It isn't YAML, repeats a key, has a tag, or exceeds a limit.
     """
     if len(text) > MAX_BYTES:
-        raise RecipeError(f"{display_name}: is larger than {MAX_BYTES:,} characters; no recipe is.")
+        raise RecipeError(
+            f"{display_name}: is larger than {MAX_BYTES:,} characters, the limit for a recipe."
+        )
     try:
         _check_limits_and_tags(text, display_name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -83,7 +85,7 @@ def parse_yaml(text: str, display_name: str) -> YamlDocument:
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of a plain (unquoted) scalar under the YAML 1.2 core schema."""
+    """Return the value of a plain (unquoted) scalar under the YAML 1.2 core schema."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT_PATTERN.fullmatch(text):
@@ -94,21 +96,21 @@ def parse_scalar(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """YAML that `parse` reads as the same value."""
+    """Return YAML that `parse_yaml` reads as the same value."""
     return yaml.dump(value, Dumper=_YamlDumper, sort_keys=False, allow_unicode=True)
 
 
 def _check_limits_and_tags(text: str, display_name: str) -> None:
-    # Composing recurses and takes its time, and this doesn't: depth and number have to be known
-    # before. It also gives every value a tag, and here only those have one that are written down.
+    # Composing recurses and is slow, parsing events isn't: so check depth and count first. Events
+    # also carry explicit tags only, whereas composing gives every value a tag.
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         where = f"{display_name}:{event.start_mark.line + 1 if event.start_mark else 1}"
         if tag := getattr(event, "tag", None):
             shown = tag.replace("tag:yaml.org,2002:", "!!")
             raise RecipeError(
-                f"{where}: has the tag {shown}, and a recipe has none.",
-                "Delete it; quotes make text of anything.",
+                f"{where}: has the tag {shown}; recipes have no tags.",
+                "Delete it; quotes make a value text.",
             )
         if isinstance(event, yaml.ScalarEvent) and _LONE_SURROGATE.search(event.value):
             raise RecipeError(f"{where}: holds half a character.", "Delete the escape \\ud….")
@@ -117,7 +119,7 @@ def _check_limits_and_tags(text: str, display_name: str) -> None:
         if depth > MAX_DEPTH:
             raise RecipeError(f"{where}: is nested more than {MAX_DEPTH} levels deep.")
         if count > MAX_NODES:
-            raise RecipeError(f"{where}: more than {MAX_NODES:,} values; no recipe has as many.")
+            raise RecipeError(f"{where}: more than {MAX_NODES:,} values, the limit for a recipe.")
 
 
 class _DocumentBuilder:
@@ -128,11 +130,11 @@ class _DocumentBuilder:
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         line = node.start_mark.line + 1
         self.node_count += 1
-        # A chain of aliases can unfold to billions of nodes, and one to itself never ends.
+        # Nested aliases can unfold to billions of nodes, and a recursive one never ends.
         if self.node_count > MAX_NODES or len(path) > MAX_DEPTH:
             raise RecipeError(
-                f"{self.display_name}:{line}: has aliases that unfold beyond reason.",
-                "Write out what they stand for.",
+                f"{self.display_name}:{line}: has aliases that unfold to too many values.",
+                "Write the values out instead.",
             )
         self.line_numbers.setdefault(path, line)
         self.value_spans[path] = node.start_mark.index, node.end_mark.index
@@ -152,7 +154,7 @@ class _DocumentBuilder:
             if key in mapping:
                 before = self.line_numbers[(*path, key)]
                 raise RecipeError(
-                    f"{self.display_name}:{line}: {key} is there twice, in line {before} as well.",
+                    f"{self.display_name}:{line}: {key} is given twice, in line {before} too.",
                     "Keep one of them.",
                 )
             self.line_numbers[(*path, key)] = line
@@ -161,11 +163,11 @@ class _DocumentBuilder:
 
 
 class _YamlDumper(yaml.SafeDumper):
-    """Also quotes what is text to PyYAML and a number to `scalar`, such as 1e5."""
+    """Quotes text that `parse_scalar` reads as a number, such as 1e5."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         style = None if isinstance(parse_scalar(text), str) else "'"
-        # Where it is shown with escapes, those are the quotes that give them their meaning.
+        # Escapes need double quotes.
         style = style if text.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

@@ -1,4 +1,4 @@
-"""The part `sweep`: what `kd sweep` varies, each key between two numbers or over a list."""
+"""The part `sweep`: the search space of `kd sweep`, a range or a list for each key."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -7,35 +7,33 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from kdcli.recipe.base import FrozenConfig
 
-# Data and teacher are the same for all trials, which share what is made of them.
+# Data and teacher are the same for all trials, which share their artifacts.
 SWEEPABLE_SECTIONS = ("distill", "student")
 
 
 class RangeConfig(FrozenConfig):
-    """The numbers from one to another; whole ones where both are written so."""
+    """A range of numbers; of integers if both bounds are integers."""
 
-    low: int | float = Field(description="The least of them.")
-    high: int | float = Field(description="The largest of them.")
-    log: bool = Field(
-        False, description="Whether each tenfold step is tried as often as any other."
-    )
+    low: int | float = Field(description="The smallest value.")
+    high: int | float = Field(description="The largest value.")
+    log: bool = Field(False, description="Sample on a logarithmic scale.")
 
     @model_validator(mode="after")
     def _check_bounds(self) -> "RangeConfig":
         if self.low >= self.high:
             raise ValueError(f"has low: {self.low:g}, which is not below high: {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError("has log: true, and doesn't begin above 0")
+            raise ValueError("has log: true, but low is not above 0")
         return self
 
     @property
     def is_integer(self) -> bool:
-        """Whether its numbers are integers."""
+        """Return whether the values are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def values_to_validate(self) -> tuple[float, ...]:
-        """Some of its numbers, to try whether a key takes them: both ends, and between."""
+        """Three values to validate a key with: both bounds, and one between."""
         between = self.low + (self.high - self.low) * 0.618
         return self.low, self.high, int(between) if self.is_integer else between
 
@@ -54,5 +52,5 @@ SearchSpace = Mapping[str, SweepValues]
 
 
 def values_to_validate(values: RangeConfig | tuple[Any, ...]) -> tuple[Any, ...]:
-    """What of the values a recipe has to take, for it to take all of them."""
+    """Return the values that stand for all when a recipe is validated."""
     return values.values_to_validate if isinstance(values, RangeConfig) else values

@@ -1,4 +1,4 @@
-"""The part `teacher`: the model to learn from, or several, or only its answers."""
+"""The part `teacher`: one model or several to learn from, or a black box."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
@@ -28,31 +28,32 @@ class TeacherModelConfig(FrozenConfig):
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
     fine_tune: TrainingConfig | None = Field(
-        None, description="How to fine-tune it first. Left out: it is a finished classifier."
+        None, description="How to fine-tune it first. Default: it is fine-tuned already."
     )
     seed: int | None = Field(
-        None, ge=0, lt=2**32, description="Of its fine-tuning. Left out: the recipe's."
+        None, ge=0, lt=2**32, description="Seed of its fine-tuning. Default: the recipe's."
     )
     cross_fit_folds: int | None = Field(
         None,
         ge=2,
-        description="Have each training text answered by a model that was fine-tuned on the other "
-        "parts, of so many: a teacher is surer of texts that it has seen. Left out: by itself.",
+        description="Number of folds for cross-fitting: a model fine-tuned on the other folds "
+        "predicts each training text, since a teacher is overconfident on texts it has seen. "
+        "Default: no cross-fitting.",
     )
     temperature_scaling: bool = Field(
-        False, description="Divide its logits by the temperature that suits the validation texts."
+        False, description="Divide its logits by the temperature that fits the validation texts."
     )
-    weight: float = Field(1.0, gt=0, description="Its share, where there are several teachers.")
+    weight: float = Field(1.0, gt=0, description="Its share in the mean of several teachers.")
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """The teacher in a few words, for the model card and notes."""
         return self.model
 
     @model_validator(mode="after")
     def _check_folds_need_fine_tuning(self) -> "TeacherModelConfig":
         if self.cross_fit_folds is not None and self.fine_tune is None:
-            raise ValueError("takes cross_fit_folds only where it is fine-tuned")
+            raise ValueError("has cross_fit_folds, which needs fine_tune")
         return self
 
 
@@ -69,8 +70,8 @@ class ClassifierTeacherConfig(TeacherModelConfig):
     kind: Literal["classifier"] = "classifier"
     ensemble_with: tuple[AdditionalTeacherConfig, ...] = Field(
         (),
-        description="More teachers, of other seeds or architectures: the student learns from the "
-        "mean of all their probabilities. One that names no model is the first, with another seed.",
+        description="More teachers, with other seeds or architectures: the student learns from the "
+        "mean of all probabilities. An entry without a model is the first with another seed.",
     )
 
     @model_validator(mode="before")

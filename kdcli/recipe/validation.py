@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: one mistake, in a person's words."""
+"""Validate configs, and describe the most telling mistake in plain words."""
 
 import difflib
 import re
@@ -32,7 +32,13 @@ ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
 
 @dataclass(frozen=True)
 class ValidationMistake:
-    """What is wrong, where: the rest of a sentence that the key begins, and the way out."""
+    """A mistake in a config.
+
+    Attributes:
+        key_path: The key that is wrong.
+        message: The rest of a sentence that begins with the key.
+        hint: A way to fix it, if one is known.
+    """
 
     key_path: KeyPath
     message: str
@@ -40,60 +46,60 @@ class ValidationMistake:
 
 
 def validate_config(raw_values: Any, config_class: type[ConfigT]) -> ConfigT | ValidationMistake:
-    """What was written as a spec, or the mistake that says most.
+    """Validate raw values, and return the config or its most telling mistake.
 
     Args:
         raw_values: Scalars, lists and mappings.
-        config_class: The spec that it should be.
+        config_class: The config that they should be.
     """
     try:
-        spec = config_class.model_validate(raw_values)
+        config = config_class.model_validate(raw_values)
     except ValidationError as error:
         return _most_telling_mistake(error, raw_values)
-    truth = _find_bool_used_as_number(raw_values, spec.model_dump())
-    return spec if truth is None else ValidationMistake(truth, "can't be true or false")
+    misused = _find_bool_used_as_number(raw_values, config.model_dump())
+    return config if misused is None else ValidationMistake(misused, "can't be true or false")
 
 
 def _find_bool_used_as_number(
     raw_value: Any, parsed_value: Any, path: KeyPath = ()
 ) -> KeyPath | None:
-    """Where a yes or a no was taken for a number: to pydantic, true is 1."""
+    """Return the first key whose boolean was read as a number: to pydantic, true is 1."""
     if isinstance(raw_value, bool):
         return None if isinstance(parsed_value, bool) else path
     items: Any = raw_value.items() if isinstance(raw_value, dict) else ()
     items = enumerate(raw_value) if isinstance(raw_value, list) else items
-    found = (
+    misused = (
         _find_bool_used_as_number(value, parsed_value[key], (*path, key)) for key, value in items
     )
-    return next((place for place in found if place is not None), None)
+    return next((key_path for key_path in misused if key_path is not None), None)
 
 
 def _most_telling_mistake(error: ValidationError, raw_values: Any) -> ValidationMistake:
     problems = error.errors(include_url=False)
-    places = [(_error_key_path(raw_values, problem), problem) for problem in problems]
-    # Pydantic leaves a faulty item out, and then finds the list too short: not a second mistake.
-    places = [p for p in places if not any(_is_nested_below(other[0], p[0]) for other in places)]
-    path, problem = min(places, key=lambda place: _error_priority(place[1]))
-    others = len({path for path, _ in places}) - 1
+    mistakes = [(_error_key_path(raw_values, problem), problem) for problem in problems]
+    # Pydantic leaves a faulty item out and then finds the list too short: no second mistake.
+    mistakes = [m for m in mistakes if not any(_is_nested_below(o[0], m[0]) for o in mistakes)]
+    path, problem = min(mistakes, key=lambda mistake: _error_priority(mistake[1]))
+    others = len({path for path, _ in mistakes}) - 1
     more = f" (and {others} more)" if others else ""
     return ValidationMistake(path, f"{_describe_error(problem)}{more}", _suggest_fix(problem, path))
 
 
 def _error_priority(error: ErrorDetails) -> int:
-    """What says most comes first."""
-    # A misspelt key mostly shows as a missing one as well.
+    """Return the rank of an error: the most telling is 0."""
+    # A misspelt key is often reported as a missing one too.
     if error["type"] == "extra_forbidden":
         return 0
-    # Where a key takes text or a list, one of the two is always of the wrong kind.
+    # If a key takes text or a list, pydantic always reports a wrong type for one of them.
     return 2 if error["type"].endswith("_type") else 1
 
 
-def _is_nested_below(one: KeyPath, other: KeyPath) -> bool:
-    return len(one) > len(other) and one[: len(other)] == other
+def _is_nested_below(key_path: KeyPath, parent: KeyPath) -> bool:
+    return len(key_path) > len(parent) and key_path[: len(parent)] == parent
 
 
 def _error_key_path(raw_values: Any, error: ErrorDetails) -> KeyPath:
-    """The problem's place without what pydantic puts in of its own: a union's tag, or its arm."""
+    """Return the error's key path, without the union tags that pydantic inserts."""
     path: list[str | int] = []
     loc = error["loc"]
     for i, part in enumerate(loc):
@@ -124,7 +130,10 @@ def _describe_error(error: ErrorDetails) -> str:
         kinds = teacher_kinds() if error["loc"] == ("teacher",) else loss_kinds()
         return f"must have a kind: one of {', '.join(kinds)}"
     if kind == "string_pattern_mismatch":
-        return f"must be letters, digits, '.', '_' and '-', and begin with one, not {_format_value(given)}"
+        return (
+            "must begin with a letter or digit and hold only letters, digits, '.', '_' and '-', "
+            f"not {_format_value(given)}"
+        )
     return f"must {_describe_expectation(error)}, not {_format_value(given)}"
 
 
@@ -140,7 +149,7 @@ def _describe_expectation(error: ErrorDetails) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """A value as it is written in YAML, more or less, and not at length."""
+    """Return a value roughly as YAML writes it, shortened."""
     if isinstance(value, dict):
         return "a mapping"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
@@ -156,12 +165,12 @@ def _suggest_fix(error: ErrorDetails, path: KeyPath) -> str:
             return f"kd calls it {translated}."
         return _did_you_mean(key, known)
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
-        return "Quotes make text of it."
+        return "Quote it to make it text."
     return ""
 
 
 def _known_keys(path: KeyPath) -> list[str]:
-    """The keys that a recipe may have at `path`."""
+    """List the keys that a recipe may have at `path`."""
     if path == ("teacher",):
         return sorted({key for config in TEACHER_CONFIGS.values() for key in config.model_fields})
     inside = path[:1] == ("teacher",)

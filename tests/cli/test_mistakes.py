@@ -25,7 +25,7 @@ MISTAKES = {
     "no such split": (["distill", "quickstart", "--set", "data.splits.test=x"], "x"),
     "a cut": (
         ["init-student", "quickstart", "--keep-layers", "2,1"],
-        "--keep-layers 2,1: student keeps",
+        "--keep-layers 2,1: student",
     ),
     "drop every layer": (["init-student", MINILM, "--drop-every", "1"], "--drop-every 1"),
     "a layer beyond": (["init-student", MINILM, "--keep-layers", "9"], "6 layers"),

@@ -60,7 +60,7 @@ def test_both_texts_of_a_pair_are_altered():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"drop": 0}, "neither drop nor mask nor mix"),
+        ({"drop": 0}, "neither drop nor mask nor crossover"),
         ({"drop": 0.5, "mask": 0.5, "model": "x"}, "leave no word"),
         ({"mask": 0.1}, "mask together with model"),
         ({"model": "x"}, "mask together with model"),

@@ -283,7 +283,7 @@ def test_no_test_split_and_none_that_is_stated_are_two_things(tmp_path):
     ],
 )
 def test_one_split_can_t_play_two_parts(splits):
-    with pytest.raises(ValidationError, match="figures of one would be called"):
+    with pytest.raises(ValidationError, match="metrics of one would"):
         SplitsConfig.model_validate(splits)
 
 

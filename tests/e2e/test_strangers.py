@@ -223,7 +223,7 @@ def test_a_run_s_name_stays_in_its_place(place, name):
 @pytest.mark.parametrize("key", ["data.revision", "teacher.revision", "student.revision"])
 @pytest.mark.parametrize("revision", ["../../x", "/x", "a/.."])
 def test_a_revision_is_no_path(place, key, revision):
-    with pytest.raises(RecipeError, match=f"{key} is no branch, tag or commit"):
+    with pytest.raises(RecipeError, match=f"{key} is not a branch, tag or commit"):
         load_recipe(str(place / "recipe.yaml"), [f"{key}={revision}"])
 
 

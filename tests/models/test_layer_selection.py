@@ -109,7 +109,7 @@ def test_measured_selection_is_called_per_stack():
     [
         (
             {"keep_layers": (0,), "num_hidden_layers": 2},
-            "takes one of drop_every, keep_layers, num_hidden_layers and model",
+            "takes one of drop_every, keep_layers, num_hidden_layers, model",
         ),
         (
             {"keep_decoder_layers": (0,), "num_decoder_layers": 2},

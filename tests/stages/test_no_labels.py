@@ -198,7 +198,7 @@ def test_a_recipe_is_read_as_it_was_written(teachers, recipe_of, tmp_path):
     recipe = recipe_of({"model": str(teachers["regression"])})
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
-    with pytest.raises(RecipeError, match="label_separator, and no labels"):
+    with pytest.raises(RecipeError, match="label_separator, but no labels"):
         recipe_for_trial(recipe, {"data.label_separator": ";"})
 
 
