@@ -91,10 +91,8 @@ class ClassifierTeacherConfig(TeacherModelConfig):
         return {**raw_values, "ensemble_with": others}
 
 
-TEACHER_CONFIGS: dict[str, type[FrozenConfig]] = {
-    config.model_fields["kind"].default: config
-    for config in (ClassifierTeacherConfig, *BLACK_BOX_TEACHERS)
-}
+_BUILT_IN: tuple[type[FrozenConfig], ...] = (ClassifierTeacherConfig, *BLACK_BOX_TEACHERS)
+TEACHER_CONFIGS = {config.model_fields["kind"].default: config for config in _BUILT_IN}
 _PLUGIN_GROUP = "kdcli.teachers"
 
 

@@ -1,1 +1,1 @@
-"""Teachers that are black boxes: what they say of a text is all that is to be had of them."""
+"""Black box teachers, of which only the predictions are known."""

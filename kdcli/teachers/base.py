@@ -1,4 +1,4 @@
-"""What a black box is asked, and its answers as logits."""
+"""The context that black box teachers get, and conversion of their predictions to logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ProgressCallback = Callable[[int, int], None]
-# Given a split and whom to tell of progress: its logits, (texts, labels) in the order of the data's
-# labels. What answering needs, a model or a file, is loaded when it is opened, once for all splits.
+# Takes a split and a progress callback; returns logits, (texts, labels), in the order of the data's
+# labels. The model or file is loaded once, before the first split.
 PredictLogits = Callable[["Dataset", ProgressCallback], np.ndarray]
-# What a label that is never given still has: log 0 is no number.
+# Lower bound of probabilities, since log 0 is not finite.
 MIN_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
 class BlackBoxContext:
-    """What a black box is given beside the texts.
+    """Everything that a black box teacher gets beside the texts to label.
 
     Attributes:
-        dataset_splits: Names the labels, and holds the texts that it may be fitted to.
-        data_config: Where they come from.
-        teacher_folder: The teacher's own folder: what fitting leaves there, answering finds.
-        reporter: Told what the user should know.
+        dataset_splits: The label names, and the texts that the teacher may be fitted to.
+        data_config: Source of the texts.
+        teacher_folder: The teacher's own folder: fitting writes to it, predicting reads from it.
+        reporter: Shows notes and progress to the user.
         allow_pickle: Whether weights may be a pickle.
         allow_code: Whether the recipe's function may be imported and run.
-        allow_endpoints: Where the texts may be sent to; see `kdcli.teachers.consent.key_for`.
+        allow_endpoints: Hosts that texts may be sent to; see `permissions.resolve_api_key`.
     """
 
     dataset_splits: DatasetSplits
@@ -49,16 +49,16 @@ class BlackBoxContext:
 
 
 def convert_to_logits(values: np.ndarray, value_type: TeacherOutputType, task: Task) -> np.ndarray:
-    """Probabilities or logits as logits: softmax or sigmoid gives back the probabilities.
+    """Convert probabilities to logits whose softmax or sigmoid gives the probabilities back.
 
     Args:
         values: (texts, labels), finite.
-        value_type: What they are; a score is taken as it is.
-        task: What they are of.
+        value_type: Logits, and scores of a regression, are returned as they are.
+        task: Decides between softmax and sigmoid.
 
     Returns:
-        float32, (texts, labels). Of one label a text the probabilities are brought to a sum of 1,
-        and none is under a millionth.
+        float32, (texts, labels). With one label per text, probabilities are first normalized to a
+        sum of 1. None is below 1e-6.
 
     Raises:
         DataError: A probability is below 0 or above 1, or all of a text's are 0.
@@ -67,15 +67,15 @@ def convert_to_logits(values: np.ndarray, value_type: TeacherOutputType, task: T
         return values.astype(np.float32)
     if wrong := values[(values < 0) | (values > 1)].tolist():
         raise DataError(
-            f"{wrong[0]:g} is no probability.",
-            "If these are logits, say so: teacher.output_type: logits.",
+            f"{wrong[0]:g} is not a probability.",
+            "If these are logits, set teacher.output_type: logits.",
         )
     if task is SINGLE_LABEL:
         sums = values.sum(1, keepdims=True)
         if not sums.all():
             raise DataError("A text's probabilities are all 0.")
-        found = np.log(np.clip(values / sums, MIN_PROBABILITY, 1))
+        logits = np.log(np.clip(values / sums, MIN_PROBABILITY, 1))
     else:
-        held = np.clip(values, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        found = np.log(held) - np.log1p(-held)
-    return found.astype(np.float32)
+        clipped = np.clip(values, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        logits = np.log(clipped) - np.log1p(-clipped)
+    return logits.astype(np.float32)

@@ -1,6 +1,6 @@
-"""A teacher of embeddings and a simple classifier of them.
+"""Text embeddings with a simple classifier on top, fitted to the training texts.
 
-Where each label has few texts, it learns more from them than a fine-tuned model may.
+With few texts per label it can be more accurate than a fine-tuned model.
 """
 
 import json
@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kdcli.data.column_access import sample_texts
-from kdcli.data.tokenization.tokenize import tokenize_dataset
+from kdcli.data.tokenization.tokenize import (
+    length_sorted_batches,
+    sample_texts,
+    token_lengths,
+    tokenize_dataset,
+)
 from kdcli.errors import DataError
-from kdcli.evaluation.calibration.temperature import fit_temperature
+from kdcli.evaluation.calibration.calibration_error import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
-from kdcli.models.batch_inference import Batch, predict_batches
-from kdcli.models.padding import align_padding, create_collator
+from kdcli.models.padding import align_padding, create_collator, needs_equal_lengths
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
@@ -30,20 +33,20 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _HEAD_FILE = "head.npz"
-# How little the logistic regression is held back; what suits the validation texts is taken.
+# Values of C to try; the one with the lowest validation loss is kept.
 _INVERSE_REGULARIZATIONS = (1.0, 10.0, 100.0)
 
 
 def check_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
-    """See that the model is there, and that each text has one label.
+    """Check that the model exists, and that each text has one label.
 
     Raises:
-        ModelError: It isn't.
-        DataError: A text has several labels, or a score.
+        ModelError: It doesn't.
+        DataError: The texts have several labels, or scores.
     """
     if context.dataset_splits.task is not SINGLE_LABEL:
         raise DataError(
-            f"A teacher of embeddings is for {SINGLE_LABEL}, not {context.dataset_splits.task}."
+            f"An embeddings teacher is for {SINGLE_LABEL}, not {context.dataset_splits.task}."
         )
     folder = model_io.locate_model(config.model, config.revision, allow_pickle=context.allow_pickle)
     model_io.load_config(folder)
@@ -51,7 +54,7 @@ def check_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> N
 
 
 def fit_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
-    """Fit the classifier to the training texts, and write it into the teacher's folder."""
+    """Fit the classifier to the training texts, and write it to the teacher's folder."""
     corpus, model = context.dataset_splits, _TextEmbedder(config, context)
     places = range(len(corpus.label_names))
     truths = {part: corpus.ground_truth_labels(corpus.splits[part], places, len(corpus.label_names))
@@ -73,16 +76,16 @@ def fit_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> Non
 
 
 def load_predictor(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> PredictLogits:
-    """Load the encoder: what the classifier makes of each text's embedding, (texts, labels)."""
+    """Load encoder and classifier, and return their predictor."""
     with np.load(context.teacher_folder / _HEAD_FILE) as head:
         weight, bias = head["weight"], head["bias"]
     embed = _TextEmbedder(config, context)
 
-    def logits(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
-        found: np.ndarray = embed(split, advance) @ weight.T + bias
-        return found.astype(np.float32)
+    def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
+        logits: np.ndarray = embed(split, advance) @ weight.T + bias
+        return logits.astype(np.float32)
 
-    return logits
+    return predict
 
 
 def _fit_nearest_mean_head(
@@ -90,8 +93,8 @@ def _fit_nearest_mean_head(
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((num_labels, embeddings.shape[1])), np.zeros(num_labels)
     for label in range(num_labels):
-        if (own := embeddings[label_ids == label]).size:
-            weight[label] = F.normalize(torch.from_numpy(own.mean(0)), dim=0).numpy()
+        if (members := embeddings[label_ids == label]).size:
+            weight[label] = F.normalize(torch.from_numpy(members.mean(0)), dim=0).numpy()
         else:
             bias[label] = np.log(MIN_PROBABILITY)
     return weight, bias
@@ -100,7 +103,7 @@ def _fit_nearest_mean_head(
 def _fit_logistic_head(
     embeddings: np.ndarray, label_ids: np.ndarray, num_labels: int, inverse_regularization: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    # Every plan looks at the kinds of teachers, and this takes a second to import.
+    # Takes a second to import.
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=inverse_regularization, max_iter=1000).fit(embeddings, label_ids)
@@ -111,14 +114,14 @@ def _fit_logistic_head(
     if len(fitted.classes_) > 2:
         weight[fitted.classes_], bias[fitted.classes_] = fitted.coef_, fitted.intercept_
     else:
-        one, other = fitted.classes_
-        bias[one] = 0.0
-        weight[other], bias[other] = fitted.coef_[0], fitted.intercept_[0]
+        first, second = fitted.classes_
+        bias[first] = 0.0
+        weight[second], bias[second] = fitted.coef_[0], fitted.intercept_[0]
     return weight, bias
 
 
 class _TextEmbedder:
-    """Embeddings of length 1, as sentence-transformers makes them: first token, or mean."""
+    """Unit-length embeddings, as in sentence-transformers: of the first token, or the mean."""
 
     def __init__(self, config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
         folder = model_io.locate_model(
@@ -135,16 +138,24 @@ class _TextEmbedder:
     def __call__(
         self, dataset: "Dataset", advance: ProgressCallback = lambda done, total: None
     ) -> np.ndarray:
-        """(texts, width), float32."""
+        """Return the embeddings, float32, (texts, width)."""
         rows = tokenize_dataset(dataset, self.tokenizer, self.max_length)
-        collator = create_collator(self.model, self.tokenizer)
-        (embeddings,) = predict_batches(
-            self.model, collator, rows, _BATCH, forward=self._embed, advance=advance
+        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
+        collate = create_collator(self.model, self.tokenizer)
+        equal = needs_equal_lengths(self.model)
+        batches = length_sorted_batches(
+            token_lengths(rows), _BATCH, longest_first=True, equal_length=equal
         )
+        done = 0
+        embeddings = np.empty((len(rows), self.model.config.hidden_size), dtype=np.float32)
+        with torch.inference_mode():
+            for indices in batches:
+                batch = collate(rows.__getitems__(indices.tolist()))
+                states = self.model(**batch).last_hidden_state
+                embeddings[indices] = self._pool(states, batch["attention_mask"]).numpy()
+                done += len(indices)
+                advance(done, len(rows))
         return embeddings
-
-    def _embed(self, batch: Batch) -> "list[Tensor]":
-        return [self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])]
 
     def _pool(self, hidden_states: "Tensor", attention_mask: "Tensor") -> "Tensor":
         return F.normalize(
@@ -153,9 +164,9 @@ class _TextEmbedder:
 
 
 def _uses_cls_pooling(folder: Path) -> bool:
-    """Whether a sentence-transformers folder says that its first token stands for the text."""
+    """Return whether a sentence-transformers folder pools by its first token."""
     try:
-        told = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+        pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(told, dict) and bool(told.get("pooling_mode_cls_token"))
+    return isinstance(pooling, dict) and bool(pooling.get("pooling_mode_cls_token"))

@@ -1,7 +1,8 @@
-"""A teacher that is a language model behind an API.
+"""A large language model behind an API as a teacher.
 
-It is asked for a label's number. Where the server tells the log-probabilities of the first token's
-alternatives, they are the labels' probabilities; where it doesn't, the model votes several times.
+The prompt asks for a label's number. If the server returns log-probabilities of the first token,
+they give the labels' probabilities; otherwise the model is sampled several times, and each sample
+votes.
 """
 
 import hashlib
@@ -27,44 +28,44 @@ from kdcli.teachers.response_cache import ResponseCache, default_cache_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_MAX_TOP_LOGPROBS = 20  # the most that the protocol gives
-# Of the first token's probability, what has to be labels' for it to be taken.
+_MAX_TOP_LOGPROBS = 20  # the protocol's maximum
+# Probability of the first token that labels must share for it to be used.
 _MIN_LABEL_PROBABILITY_MASS = 0.5
-# No label has a longer one, and Python refuses to read one of 5,000 digits.
+# No label's number is longer, and Python refuses to parse 5,000 digits.
 _NUMBER = re.compile(r"(?<!\d)\d{1,9}(?!\d)")
 
 
 def check_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
-    """See that the user allows it, and that the task is one that it can be asked about.
+    """Check that the user allows the endpoint, and that the labels are no scores.
 
     Raises:
-        RecipeError: The user didn't allow the host, or its key.
-        DataError: The labels are scores, or a description is of no label.
+        RecipeError: The user doesn't allow the host, or its key.
+        DataError: The labels are scores.
     """
     resolve_api_key(config, context.allow_endpoints)
     if context.dataset_splits.task is REGRESSION:
-        raise DataError("teacher: an endpoint gives labels, and the data has scores.")
+        raise DataError("teacher: an endpoint predicts labels, but the data has scores.")
 
 
 def load_predictor(config: EndpointTeacherConfig, context: BlackBoxContext) -> PredictLogits:
-    """See how the server answers: what the model says of each text as logits, (texts, labels).
+    """Find out whether the server returns log-probabilities, and return a predictor.
 
-    Nothing is paid twice.
+    Responses are cached: nothing is paid twice.
 
     Raises:
-        MendableError: The host or the key isn't allowed, the key, the address or the model is
-            wrong, or the ceiling is reached.
-        WorldError: The server doesn't answer.
+        UserError: The host or the key isn't allowed, the key, the URL or the model is wrong, or
+            the budget is spent.
+        ExternalError: The server doesn't respond.
     """
     key = resolve_api_key(config, context.allow_endpoints)
     prompt = _ClassificationPrompt(config, context)
     with ResponseCache(default_cache_file()) as kept:
         chat = ChatClient(config, key, _cached_cost(prompt, context, kept))
-        # One text of the run, whichever splits are asked for: its answer is paid once.
+        # The same text whichever splits are predicted: its response is paid once.
         first = get_text_tuples(next(iter(context.dataset_splits.splits.values())).select([0]))[0]
         votes = _choose_votes(chat, prompt, first, kept)
 
-    def logits(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
+    def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
         texts = get_text_tuples(split)
         bodies = {
             text: [prompt.request_body(text, vote) for vote in votes]
@@ -82,18 +83,18 @@ def load_predictor(config: EndpointTeacherConfig, context: BlackBoxContext) -> P
         }
         if silent := sum(not probabilities.any() for probabilities in found.values()):
             context.reporter.info(
-                f"The teacher named no label for {silent:,} of {len(found):,} texts."
+                f"The teacher's responses match no label for {silent:,} of {len(found):,} texts."
             )
         values = np.stack([found[text] for text in texts])
         if context.dataset_splits.task is SINGLE_LABEL:
             values[~values.any(1)] = 1 / values.shape[1]
         return convert_to_logits(values, "probabilities", context.dataset_splits.task)
 
-    return logits
+    return predict
 
 
 class _ClassificationPrompt:
-    """The question, and what an answer means."""
+    """The prompt, and the parsing of responses."""
 
     def __init__(self, config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
         labels = context.dataset_splits.label_names
@@ -116,7 +117,7 @@ class _ClassificationPrompt:
         self.max_tokens = (4 * min(self.num_labels, 50) if self.is_multi_label else 0) + 8
 
     def request_body(self, text_parts: tuple[str, ...], vote_seed: int | None) -> dict[str, Any]:
-        """The request about a text: for log-probabilities, or for a vote of that number."""
+        """Build the request about a text: for log-probabilities, or for one vote."""
         shown = text_parts[0]
         if len(text_parts) > 1:
             shown = "\n\n".join(f"Text {i}: {part}" for i, part in enumerate(text_parts, 1))
@@ -130,9 +131,9 @@ class _ClassificationPrompt:
         return found | {"temperature": 1, "seed": vote_seed}
 
     def label_probabilities(self, responses: Sequence[ChatResponse]) -> np.ndarray:
-        """The labels', (labels,), from one answer with log-probabilities or several votes.
+        """Return probabilities, (labels,), from one response with log-probabilities or from votes.
 
-        All 0 where the answers name no label.
+        All are 0 if no response names a label.
         """
         if len(responses) == 1 and responses[0].certainty is not None:
             return self._probabilities_from_logprobs(responses[0])
@@ -151,7 +152,7 @@ class _ClassificationPrompt:
             if 1 <= number <= self.num_labels:
                 found[number - 1] += np.exp(logarithm)
         named = self._parse_label_ids(response.text)
-        # A number of several tokens begins as another one does: its first token says too little.
+        # A number of several tokens shares its first token with others, which is then ambiguous.
         whole = len(named) == 1 and found[named[0]] == found.max()
         if found.sum() >= _MIN_LABEL_PROBABILITY_MASS and (whole or not named):
             return found / found.sum()
@@ -163,21 +164,21 @@ class _ClassificationPrompt:
         return found
 
     def _parse_label_ids(self, text: str) -> list[int]:
-        """The labels that an answer names, by their ids; of one label a text, one at the most."""
+        """Return the ids of the labels that a response names; at most one for a single label."""
         numbers = dict.fromkeys(int(number) for number in _NUMBER.findall(text)[: self.num_labels])
         found = [number - 1 for number in numbers if 1 <= number <= self.num_labels]
         return found if self.is_multi_label else found[:1]
 
 
 def _to_single_line(label: str) -> str:
-    """A label as the list can hold it: a line end in it would begin another label's line."""
+    """Return a label without line ends, which would start another label's line in the prompt."""
     return printable(" ".join(label.split()))
 
 
 def _cached_cost(
     prompt: _ClassificationPrompt, context: BlackBoxContext, cache: ResponseCache
 ) -> float:
-    """What the run's answers have cost so far: those about any of its texts, whenever they came."""
+    """Return the cost of all cached responses about the run's texts, from any run."""
     if prompt.config.price_per_million_tokens is None:
         return 0.0
     texts = {
@@ -193,7 +194,7 @@ def _cached_cost(
 
 
 def _cached_responses(cache: ResponseCache, keys: Iterable[str]) -> dict[str, ChatResponse]:
-    """The answers that are kept; what can't be used counts as none, and is asked for again."""
+    """Return the cached responses; unusable ones are left out, and requested again."""
     found = {
         question: ChatResponse.from_json_or_none(text) for question, text in cache.get(keys).items()
     }
@@ -206,7 +207,7 @@ def _choose_votes(
     text_parts: tuple[str, ...],
     cache: ResponseCache,
 ) -> Sequence[int | None]:
-    """The votes to ask each text for; None alone is one request for log-probabilities."""
+    """Return the vote seeds for each text; a single None requests log-probabilities instead."""
     votes = range(client.config.votes)
     if prompt.is_multi_label:
         return votes
@@ -227,7 +228,7 @@ def _request_all(
     cache: ResponseCache,
     advance: ProgressCallback,
 ) -> dict[str, ChatResponse]:
-    """The answer to each request, by its digest: those that are kept, and the others' now."""
+    """Return the response to each request by digest, from the cache or the server."""
     asked = {_request_digest(client.config, body): body for body in request_bodies}
     found = _cached_responses(cache, asked)
     missing = ((key, body) for key, body in asked.items() if key not in found)
@@ -250,7 +251,7 @@ def _request_all(
                 advance(len(found), len(asked))
         except BaseException:
             client.stop()
-            # Answers that are under way are paid for.
+            # Requests in flight are paid for.
             for future, key in running.items():
                 if future.exception() is None:
                     cache.put(key, future.result().to_json())

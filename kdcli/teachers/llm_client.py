@@ -1,4 +1,4 @@
-"""Asking a server that speaks OpenAI's chat completions: retries, pace, and what it costs."""
+"""A client for OpenAI's chat completions: retries, rate limit and budget."""
 
 import json
 import math
@@ -31,32 +31,31 @@ from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
 from kdcli.recipe.endpoint_urls import is_loopback_host, url_host
 
 _MAX_RETRY_DELAY = 60.0
-_MAX_REPLY_BYTES = (
-    8 << 20
-)  # bytes of a reply, unpacked: log-probabilities of 200 tokens take a twentieth
+# Unpacked; log-probabilities of 200 tokens take a twentieth of it.
+_MAX_REPLY_BYTES = 8 << 20
 _RETRYABLE_STATUSES = (408, 409, 429)
-# What may go well another time.
+# Errors that a retry may solve.
 _RETRYABLE_ERRORS = (
     exceptions.ConnectionError,
     exceptions.ChunkedEncodingError,
     exceptions.ContentDecodingError,
 )
-_MAX_CHAT_OVERHEAD_TOKENS = 50  # what a chat adds to a request's own bytes, at the most
+_MAX_CHAT_OVERHEAD_TOKENS = 50  # upper bound of what a chat template adds
 
 
-# A logarithm of float32 may lie a little above 0.
+# In float32 a log-probability may lie slightly above 0.
 LogProbability = Annotated[float, Field(le=0.01), AfterValidator(lambda value: min(value, 0.0))]
 _TokenCount = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class ChatResponse(BaseModel):
-    """What the server said, checked.
+    """A validated response.
 
     Attributes:
         text: The message.
-        alternatives: Of its first token, by token: log-probabilities; None where none are given.
-        certainty: The message's own log-probability; None likewise.
-        cost: In the price's currency.
+        alternatives: Log-probabilities of the first token's alternatives; None if not returned.
+        certainty: Log-probability of the whole message; None if not returned.
+        cost: In the currency of the prices.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -67,12 +66,12 @@ class ChatResponse(BaseModel):
     cost: float = Field(ge=0)
 
     def to_json(self) -> str:
-        """As JSON."""
+        """Return the response as JSON."""
         return self.model_dump_json()
 
     @classmethod
     def from_json_or_none(cls, text: str) -> "ChatResponse | None":
-        """What `written` gave; None where it is no answer that can be used."""
+        """Parse the JSON of `to_json`; None if it is unusable."""
         try:
             return cls.model_validate_json(text)
         except ValidationError:
@@ -81,7 +80,7 @@ class ChatResponse(BaseModel):
 
 class _Alternative(BaseModel):
     token: str
-    logprob: LogProbability  # minus infinity is what some servers say of a probability of 0
+    logprob: LogProbability  # some servers send minus infinity for a probability of 0
 
 
 class _Token(BaseModel):
@@ -108,7 +107,7 @@ class _Usage(BaseModel):
 
 
 class _CompletionDocument(BaseModel):
-    """The parts of a reply that are used."""
+    """The fields of a reply that kd reads."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: Any = None
@@ -116,7 +115,7 @@ class _CompletionDocument(BaseModel):
 
 @dataclass(frozen=True)
 class _HttpReply:
-    """What came over the wire, in whole."""
+    """A complete HTTP reply."""
 
     status: int
     reason: str
@@ -125,12 +124,12 @@ class _HttpReply:
 
 
 class ChatClient:
-    """A server; its `request_completion` may be called by several threads at a time.
+    """A client of one server; several threads may call `request_completion` at a time.
 
     Args:
-        config: Where it is, and how it may be used.
-        key: What it is shown; None where it wants none.
-        total_cost: What the answers that are there have cost.
+        config: URL, rate limit, prices and budget.
+        api_key: Sent as a bearer token, unless it is None.
+        total_cost: Cost of the responses so far.
     """
 
     def __init__(
@@ -144,22 +143,22 @@ class ChatClient:
         self._thread_local = threading.local()
 
     def stop(self) -> None:
-        """No request is begun any more, and none is tried again."""
+        """Stop starting and retrying requests."""
         self._stop_event.set()
         with self._budget_changed:
             self._budget_changed.notify_all()
 
     def request_completion(self, request_body: Mapping[str, Any]) -> ChatResponse:
-        """Ask, and wait for the answer.
+        """Send a request, and wait for the response.
 
         Args:
-            request_body: The request, but for the model.
+            request_body: The request without the model.
 
         Raises:
-            CeilingError: It might cost more than what is left.
-            NoSuchParameterError: The server refuses the parameter `logprobs`.
-            UsageError: The key or the address is wrong, or the server refuses the request.
-            WorldError: There is no answer, however often it is asked.
+            CostLimitError: It could exceed the budget.
+            LogprobsUnsupportedError: The server refuses the parameter `logprobs`.
+            UsageError: The key or the URL is wrong, or the server refuses the request.
+            HubError: There is no response, after all retries.
         """
         content = {"model": self.config.model, **request_body}
         most = self._max_request_cost(content)
@@ -174,7 +173,7 @@ class ChatClient:
         finally:
             with self._budget_changed:
                 self._requests_in_flight -= 1
-                # What is left of sums and differences isn't always 0.
+                # Rounding errors of sums and differences would remain.
                 self._reserved_cost = (
                     self._reserved_cost - most if self._requests_in_flight else 0.0
                 )
@@ -183,7 +182,7 @@ class ChatClient:
         return answer
 
     def _max_request_cost(self, payload: Mapping[str, Any]) -> float:
-        """What a request may cost: a token is a byte at the least."""
+        """Return the maximum cost of a request: a token has at least one byte."""
         if self.config.price_per_million_tokens is None:
             return 0.0
         size = (
@@ -195,7 +194,7 @@ class ChatClient:
     def _reserve_budget(self, max_cost: float) -> None:
         ceiling = self.config.max_cost
         with self._budget_changed:
-            # Others may cost less than they might have.
+            # Requests in flight may cost less than their maximum.
             while (
                 ceiling is not None
                 and self.total_cost + self._reserved_cost + max_cost > ceiling
@@ -205,9 +204,9 @@ class ChatClient:
                 self._budget_changed.wait()
             if ceiling is not None and self.total_cost + max_cost > ceiling:
                 raise CostLimitError(
-                    f"The answers have cost {self.total_cost:.4f}, and one more may take them over "
+                    f"The responses have cost {self.total_cost:.4f}, and one more may exceed "
                     f"{ceiling:g} (teacher.max_cost).",
-                    "They are kept: raise teacher.max_cost and run the same command again to go on.",
+                    "They are cached: raise teacher.max_cost and run the same command again.",
                 )
             self._reserved_cost += max_cost
             self._requests_in_flight += 1
@@ -220,12 +219,12 @@ class ChatClient:
             try:
                 reply = self._send_within_timeout(payload)
             except requests.Timeout:
-                trouble = f"no answer within {self.config.timeout:g} s"
+                trouble = f"no response within {self.config.timeout:g} s"
             except _RETRYABLE_ERRORS as error:
-                trouble = f"no answer ({type(error).__name__})"
+                trouble = f"no response ({type(error).__name__})"
             except requests.RequestException as error:
                 why = self._mask_api_key(str(error))
-                raise UsageError(f"{self.config.url} can't be asked: {why}") from None
+                raise UsageError(f"{self.config.url} can't be reached: {why}") from None
             if reply is not None:
                 if reply.status == requests.codes.ok:
                     return self._parse_completion(reply)
@@ -237,19 +236,19 @@ class ChatClient:
             ):
                 break
         raise HubError(
-            f"{self.config.url} doesn't answer: {trouble}, {self.config.retries + 1} times.",
-            "The answers that came are kept: run the same command again to go on.",
+            f"{self.config.url} doesn't respond: {trouble}, {self.config.retries + 1} times.",
+            "Responses so far are cached: run the same command again to continue.",
         )
 
     def _send_within_timeout(self, payload: Mapping[str, Any]) -> _HttpReply:
-        """The reply, if it is there as a whole in time.
+        """Send a request, and return the reply if it is complete in time.
 
-        A time given to a socket is that of each read: a server that sends a byte now and then,
-        or a name that isn't resolved, would hold the caller for ever. So another thread waits.
+        A socket's timeout is that of each read: a server that sends a byte now and then, or a name
+        that doesn't resolve, would block the caller forever. So another thread waits.
 
         Raises:
-            requests.RequestException: There is none.
-            UsageError: It is too large.
+            requests.RequestException: There is no reply in time.
+            UsageError: The reply is too large.
         """
         session, coming, given_up = self._thread_session(), Future[_HttpReply](), threading.Event()
 
@@ -284,7 +283,7 @@ class ChatClient:
                 if len(body) > _MAX_REPLY_BYTES:
                     raise UsageError(
                         f"{self.config.url} answers with more than {_MAX_REPLY_BYTES >> 20} MiB.",
-                        "Look at teacher.url: no chat completion is so long.",
+                        "Check teacher.url: no chat completion is so long.",
                     )
                 if given_up.is_set():
                     break
@@ -304,7 +303,7 @@ class ChatClient:
     def _thread_session(self) -> requests.Session:
         if not hasattr(self._thread_local, "session"):
             session = requests.Session()
-            # By itself it would put what ~/.netrc has for the host in the key's place.
+            # Otherwise requests would replace the key by the host's entry in ~/.netrc.
             session.trust_env = False
             bundles = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
             session.verify = next(filter(None, bundles), True)
@@ -315,7 +314,7 @@ class ChatClient:
         return found
 
     def _mask_api_key(self, text: str) -> str:
-        """The text without the key, which a server may repeat."""
+        """Return the text without the key, which a server may echo."""
         return text.replace(self._api_key, "…") if self._api_key else text
 
     def _refusal_error(
@@ -330,10 +329,10 @@ class ChatClient:
                 else f"Set the environment variable {variable}.",
             )
         if "logprobs" in payload and b"logprob" in reply.body.lower():
-            return LogprobsUnsupportedError(f"{self.config.url} gives no log-probabilities.")
+            return LogprobsUnsupportedError(f"{self.config.url} returns no log-probabilities.")
         return UsageError(
             f"{self.config.url} refuses a request for the model {self.config.model}: {problem}.",
-            "Look at teacher.url and teacher.model.",
+            "Check teacher.url and teacher.model.",
         )
 
     def _parse_completion(self, reply: _HttpReply) -> _CompletionDocument:
@@ -342,9 +341,9 @@ class ChatClient:
         except ValidationError as error:
             part = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
             raise UsageError(
-                f"{self.config.url} answers with something else than a chat completion: "
-                f"{f'{part} is wrong' if part else 'it is no JSON'}.",
-                "Look at teacher.url: it ends where /chat/completions begins.",
+                f"{self.config.url} answers with something other than a chat completion: "
+                f"{f'{part} is wrong' if part else 'it is not JSON'}.",
+                "Check teacher.url: it ends before /chat/completions.",
             ) from None
 
     def _to_response(self, document: _CompletionDocument, max_cost: float) -> ChatResponse:
@@ -367,22 +366,22 @@ class ChatClient:
                 for top in tokens[0].top_logprobs or ()
                 if math.isfinite(top.logprob)
             },
-            # What many servers say of a probability of 0 is -9999.
+            # Many servers send -9999 for a probability of 0.
             certainty=tokens and max(sum(token.logprob for token in tokens), -1e9),
             cost=cost,
         )
 
     def _server_error_message(self, reply: _HttpReply) -> str:
         try:
-            told = from_json(reply.body)["error"]
-            told = str(told["message"] if isinstance(told, dict) else told)
+            error = from_json(reply.body)["error"]
+            message = str(error["message"] if isinstance(error, dict) else error)
         except (ValueError, LookupError, TypeError):
-            told = reply.reason
-        return self._mask_api_key(told)[:200].rstrip(".")
+            message = reply.reason
+        return self._mask_api_key(message)[:200].rstrip(".")
 
 
 def _parse_usage(document: _CompletionDocument) -> _Usage | None:
-    """The tokens that the server counted; None where it says nothing that can be true."""
+    """Return the server's token counts; None if they are missing or implausible."""
     try:
         return _Usage.model_validate(document.usage)
     except ValidationError:
@@ -396,8 +395,8 @@ def _request_cost(
 
 
 def _retry_delay(attempt: int, reply: _HttpReply | None) -> float:
-    """Seconds to wait: what the server says, or twice as long each time, and a bit of chance."""
-    told = "" if reply is None else reply.retry_after
-    if re.fullmatch(r"\d{1,9}(\.\d{0,9})?", told, re.ASCII):
-        return min(float(told), _MAX_RETRY_DELAY)
+    """Return the seconds to wait: Retry-After, or exponential backoff with jitter."""
+    retry_after = "" if reply is None else reply.retry_after
+    if re.fullmatch(r"\d{1,9}(\.\d{0,9})?", retry_after, re.ASCII):
+        return min(float(retry_after), _MAX_RETRY_DELAY)
     return min(2.0**attempt, _MAX_RETRY_DELAY) * random.uniform(0.5, 1.0)

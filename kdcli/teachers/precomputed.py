@@ -1,13 +1,13 @@
-"""A teacher whose scores lie in a file."""
+"""A teacher whose outputs were computed beforehand and lie in a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.column_access import get_text_tuples
-from kdcli.data.readers import data_files, registry
+from kdcli.data.readers import data_files
 from kdcli.errors import DataError
+from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
@@ -21,12 +21,12 @@ _MAX_SHOWN_CHARACTERS = 60
 def label_columns_of_scores_file(
     config: PrecomputedTeacherConfig, data_config: DataConfig
 ) -> tuple[str, ...]:
-    """The file's columns that aren't texts.
+    """Return the file's columns that are not texts.
 
     Raises:
         DataError: The file can't be read.
     """
-    texts = data_config.text_columns
+    texts = (data_config.text,) if isinstance(data_config.text, str) else data_config.text
     columns = [
         column
         for row in data_files.read_first_rows([_require_scores_file(config)], 1)
@@ -36,10 +36,10 @@ def label_columns_of_scores_file(
 
 
 def check_teacher(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> None:
-    """See that the file has sound scores for every text that the student learns from.
+    """Check that the file has valid scores for every text that the student learns from.
 
     Raises:
-        DataError: It hasn't.
+        DataError: It doesn't.
     """
     logits = load_predictor(config, context)
     for part in {"train", "validation", "transfer"} & context.dataset_splits.splits.keys():
@@ -47,7 +47,7 @@ def check_teacher(config: PrecomputedTeacherConfig, context: BlackBoxContext) ->
 
 
 def load_predictor(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> PredictLogits:
-    """Read the file: each text's scores as logits.
+    """Read the file, and return a predictor that looks up each text's logits.
 
     Raises:
         DataError: The file can't be used, or has no scores for a text.
@@ -60,7 +60,7 @@ def load_predictor(config: PrecomputedTeacherConfig, context: BlackBoxContext) -
             if text not in scores:
                 raise DataError(
                     f"{config.file} has no scores for the text {_abbreviate_text(text)}.",
-                    "Add a row for it: every text of train, validation and test needs one.",
+                    "Add a row: every text of train, validation and test needs one.",
                 )
             found[row] = scores[text]
         advance(len(split), len(split))
@@ -73,34 +73,38 @@ def _read_logits_by_text(
     config: PrecomputedTeacherConfig, context: BlackBoxContext
 ) -> dict[tuple[str, ...], np.ndarray]:
     path, labels = _require_scores_file(config), context.dataset_splits.label_names
-    texts = context.data_config.text_columns
+    texts = (
+        (context.data_config.text,)
+        if isinstance(context.data_config.text, str)
+        else context.data_config.text
+    )
     table = data_files.read_text_and_label_columns([path], texts, labels)
     values = np.empty((len(table), len(labels)))
-    for place, label in enumerate(labels):
+    for column, label in enumerate(labels):
         for row, cell in enumerate(table[label]):
-            values[row, place] = _parse_score(cell, label, path, row)
+            values[row, column] = _parse_score(cell, label, path, row)
     try:
         logits = convert_to_logits(values, config.output_type, context.dataset_splits.task)
     except DataError as error:
         raise DataError(f"{path}: {error.message}", error.hint) from error
-    found: dict[tuple[str, ...], np.ndarray] = {}
+    logits_by_text: dict[tuple[str, ...], np.ndarray] = {}
     for row, text in enumerate(zip(*(table[name] for name in texts), strict=True)):
-        before = found.setdefault(text, logits[row])
+        before = logits_by_text.setdefault(text, logits[row])
         if not np.array_equal(before, logits[row]):
             raise DataError(
-                f"{data_files.describe_row_location([path], row)}: the text {_abbreviate_text(text)} was there before, with other "
-                "scores.",
-                "Leave one of the rows.",
+                f"{data_files.describe_row_location([path], row)}: the text "
+                f"{_abbreviate_text(text)} has other scores in an earlier row.",
+                "Keep one of the rows.",
             )
-    return found
+    return logits_by_text
 
 
 def _require_scores_file(config: PrecomputedTeacherConfig) -> Path:
     path = Path(config.file)
-    if not path.is_file() or registry.file_format(path) is None:
+    if not path.is_file() or data_files.file_format(path) is None:
         raise DataError(
             f"teacher.file: there is no file {path} of scores.",
-            f"Known: {registry.describe_supported_formats()}",
+            f"Supported formats: {data_files.SUPPORTED_FORMATS_TEXT}",
         )
     return path
 
@@ -112,7 +116,8 @@ def _parse_score(cell: object, label_name: str, path: Path, row: int) -> float:
         value = np.nan
     if not np.isfinite(value):
         raise DataError(
-            f"{data_files.describe_row_location([path], row)}: {label_name} is {cell!r}, not a number."
+            f"{data_files.describe_row_location([path], row)}: {label_name} is {cell!r}, "
+            "not a number."
         )
     return value
 

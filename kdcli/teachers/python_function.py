@@ -20,58 +20,60 @@ _BATCH = 256
 
 
 def check_teacher(config: FunctionTeacherConfig, context: BlackBoxContext) -> None:
-    """See that the function is there.
+    """Check that the function exists.
 
     Raises:
-        RecipeError: It isn't, or the user doesn't allow code.
+        RecipeError: It doesn't, or the user doesn't allow code.
     """
     require_code_allowed(config, allow_code=context.allow_code)
     _import_function(config.function)
 
 
 def load_predictor(config: FunctionTeacherConfig, context: BlackBoxContext) -> PredictLogits:
-    """Import the function: what it gives for the texts, 256 at a time, as logits, (texts, labels).
+    """Import the function, and return a predictor that calls it with 256 texts at a time.
 
     Raises:
-        RecipeError: It isn't allowed, can't be imported, fails, or gives something else.
+        RecipeError: It isn't allowed, fails, or returns an array of the wrong shape.
     """
     require_code_allowed(config, allow_code=context.allow_code)
     function, labels = _import_function(config.function), list(context.dataset_splits.label_names)
 
-    def logits(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
+    def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
         texts = get_text_tuples(split)
-        found = np.empty((len(texts), len(labels)), dtype=np.float32)
+        logits = np.empty((len(texts), len(labels)), dtype=np.float32)
         for start in range(0, len(texts), _BATCH):
-            asked = [text if len(text) > 1 else text[0] for text in texts[start : start + _BATCH]]
+            batch = [text if len(text) > 1 else text[0] for text in texts[start : start + _BATCH]]
             try:
-                values = np.asarray(function(asked, labels), dtype=np.float64)
+                values = np.asarray(function(batch, labels), dtype=np.float64)
             except Exception as error:
                 raise RecipeError(
                     f"teacher.function: {config.function} failed: {type(error).__name__}: {error}"
                 ) from error
-            if values.shape != (len(asked), len(labels)) or not np.isfinite(values).all():
+            if values.shape != (len(batch), len(labels)) or not np.isfinite(values).all():
                 raise RecipeError(
-                    f"teacher.function: {config.function} gave an array of the shape {values.shape}, "
-                    f"not {len(asked)} texts by {len(labels)} labels, or values that are no "
-                    "numbers."
+                    f"teacher.function: {config.function} returned an array of shape "
+                    f"{values.shape} with {np.isfinite(values).sum()} finite values, not "
+                    f"({len(batch)}, {len(labels)}): texts by labels, all finite."
                 )
             try:
-                told = convert_to_logits(values, config.output_type, context.dataset_splits.task)
+                batch_logits = convert_to_logits(
+                    values, config.output_type, context.dataset_splits.task
+                )
             except DataError as error:
                 raise RecipeError(
                     f"teacher.function: {config.function}: {error.message}", error.hint
                 ) from error
-            found[start : start + len(asked)] = told
-            advance(start + len(asked), len(texts))
-        return found
+            logits[start : start + len(batch)] = batch_logits
+            advance(start + len(batch), len(texts))
+        return logits
 
-    return logits
+    return predict
 
 
 def _import_function(reference: str) -> Any:
-    # The command lies elsewhere: modules of the working folder are found as by `python -m`.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    # The kd script lies elsewhere: find modules of the working folder as `python -m` does.
+    if (working_folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, working_folder)
     try:
         function = resolve_name(reference)
     except Exception as error:
@@ -79,5 +81,5 @@ def _import_function(reference: str) -> Any:
             f"teacher.function: {reference} can't be imported: {type(error).__name__}: {error}"
         ) from error
     if not callable(function):
-        raise RecipeError(f"teacher.function: {reference} is no function.")
+        raise RecipeError(f"teacher.function: {reference} is not a function.")
     return function

@@ -1,4 +1,4 @@
-"""Answers that were paid for, kept on this disk for every later run."""
+"""A cache of paid responses on disk, shared by all runs."""
 
 import os
 import sqlite3
@@ -13,15 +13,15 @@ _MAX_KEYS_PER_QUERY = 500
 
 
 def default_cache_file() -> Path:
-    """The user's own: a new run, or the same one from its start, pays for no answer again."""
+    """Return the user's cache file, so that no run pays for a response again."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "kd" / "answers.sqlite"
 
 
 class ResponseCache:
-    """Answers by their questions' digests; each is on the disk when `put` returns.
+    """Responses by request digest; each is on disk when `put` returns.
 
-    Used by one thread at a time; several processes may share the file.
+    One thread at a time may use it; several processes may share the file.
     """
 
     def __init__(self, cache_file: Path) -> None:
@@ -47,19 +47,19 @@ class ResponseCache:
         self._db.close()
 
     def get(self, keys: Iterable[str]) -> dict[str, str]:
-        """The answers that are there, by question."""
-        asked = [*dict.fromkeys(keys)]
+        """Return the cached responses, by request digest."""
+        unique = [*dict.fromkeys(keys)]
         found: dict[str, str] = {}
         with self._database_errors_as_machine_errors():
-            for start in range(0, len(asked), _MAX_KEYS_PER_QUERY):
-                some = asked[start : start + _MAX_KEYS_PER_QUERY]
+            for start in range(0, len(unique), _MAX_KEYS_PER_QUERY):
+                some = unique[start : start + _MAX_KEYS_PER_QUERY]
                 marks = ", ".join("?" * len(some))
                 query = f"SELECT question, answer FROM answers WHERE question IN ({marks})"
                 found |= dict(self._db.execute(query, some))
         return found
 
     def put(self, key: str, response: str) -> None:
-        """Keep an answer."""
+        """Store a response."""
         with self._database_errors_as_machine_errors(), self._db:
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, response))
 
@@ -69,6 +69,6 @@ class ResponseCache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise ResourceError(
-                f"{self.cache_file}: answers can't be kept: {error}.",
-                "Mend or delete the file, or name another folder: XDG_CACHE_HOME.",
+                f"{self.cache_file}: responses can't be cached: {error}.",
+                "Delete the file, or set XDG_CACHE_HOME to another folder.",
             ) from error

@@ -1,6 +1,7 @@
-"""A teacher that says whether a text entails a hypothesis about it.
+"""Zero-shot classification by a natural language inference model.
 
-Yin, Hay and Roth 2019 (Benchmarking Zero-shot Text Classification): each label makes a hypothesis.
+Each label becomes a hypothesis, such as "This text is about sports."; see Yin, Hay and Roth 2019,
+Benchmarking Zero-shot Text Classification.
 """
 
 import re
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _BATCH = 64
-_MAX_PAIRS_IN_MEMORY = 20_000  # held in memory at a time
+_MAX_PAIRS_IN_MEMORY = 20_000
 
 
 def check_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> None:
-    """See that the model says what a text entails, and that texts are single ones.
+    """Check that the model is an entailment model, and that the data has single texts.
 
     Raises:
-        ModelError: The model isn't there, or says something else.
+        ModelError: The model is missing, or has other labels.
         DataError: The texts are pairs.
     """
     if "text_pair" in text_column_names(context.dataset_splits.splits["train"]):
         raise DataError(
-            "A zero-shot teacher pairs each text with a hypothesis: it takes no pairs of texts."
+            "A zero-shot teacher pairs each text with a hypothesis, so the data can't have pairs."
         )
     folder = model_io.locate_model(config.model, config.revision, allow_pickle=context.allow_pickle)
     _entailment_and_contradiction_indices(
@@ -45,10 +46,10 @@ def check_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> No
 
 
 def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> PredictLogits:
-    """Load the model: how much each text entails each label's hypothesis, (texts, labels).
+    """Load the model, and return a predictor of each label's entailment.
 
-    Of one label a text it is the logit of entailment: their softmax weighs labels against one
-    another. Of several it is entailment's above contradiction's, each label for itself.
+    With one label per text, a label's logit is that of entailment. With several, it is the logit of
+    entailment minus that of contradiction, so that each label is decided on its own.
     """
     from datasets import Dataset
 
@@ -65,8 +66,8 @@ def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> P
     align_padding(model, tokenizer, config.model, pairs_tried, max_length=limit)
     collate = create_collator(model, tokenizer)
 
-    def logits(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
-        found = np.empty((len(split), len(labels)), dtype=np.float32)
+    def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:
+        logits = np.empty((len(split), len(labels)), dtype=np.float32)
         step = max(1, _MAX_PAIRS_IN_MEMORY // len(labels))
         for start in range(0, len(split), step):
             texts = split[start : start + step]["text"]
@@ -80,29 +81,29 @@ def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> P
             def advance_all(done: int, total: int, start: int = start) -> None:
                 advance(start + done // len(labels), len(split))
 
-            told = logits_of(
+            pair_logits = logits_of(
                 model, collate, tokenize_dataset(pairs, tokenizer, limit), _BATCH, advance_all
             )
-            scores = told[:, entailed]
+            scores = pair_logits[:, entailed]
             if context.dataset_splits.task is MULTI_LABEL:
-                scores = scores - told[:, contradicted]
-            found[start : start + len(texts)] = scores.reshape(len(texts), len(labels))
-        return found
+                scores = scores - pair_logits[:, contradicted]
+            logits[start : start + len(texts)] = scores.reshape(len(texts), len(labels))
+        return logits
 
-    return logits
+    return predict
 
 
 def _entailment_and_contradiction_indices(
     label_names: tuple[str, ...], model_reference: str
 ) -> tuple[int, int]:
-    """Which of the model's outputs are entailment and its opposite."""
+    """Return the indices of the model's entailment and contradiction outputs."""
     denied = re.compile(r"contradict|not[_ -]?entail", re.IGNORECASE)
     against = [i for i, label in enumerate(label_names) if denied.search(label)]
     entailed = [i for i, n in enumerate(label_names) if "entail" in n.lower() and i not in against]
     if len(entailed) != 1 or len(against) != 1:
         raise ModelError(
-            f"teacher.model: {model_reference} has the labels {', '.join(label_names[:8])}: it doesn't say what a "
-            "text entails.",
-            "Take one that was fine-tuned on natural language inference, such as MNLI.",
+            f"teacher.model: {model_reference} has the labels {', '.join(label_names[:8])}, "
+            "which are not entailment and contradiction.",
+            "Choose a model that was fine-tuned on natural language inference, such as MNLI.",
         )
     return entailed[0], against[0]

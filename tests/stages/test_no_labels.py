@@ -168,8 +168,8 @@ def test_what_needs_labels_is_refused(recipe_of, teacher, more, says):
 @pytest.mark.parametrize(
     ("teacher", "says"),
     [
-        ({"kind": "embeddings", "model": "x"}, "kind embeddings has its labels from the data"),
-        ({"kind": "zero_shot", "model": "x"}, "it names fewer than two"),
+        ({"kind": "embeddings", "model": "x"}, "kind embeddings needs the data"),
+        ({"kind": "zero_shot", "model": "x"}, "fewer than two labels"),
         ({"kind": "precomputed", "file": "nowhere.csv"}, "there is no file nowhere.csv of scores"),
     ],
 )

@@ -109,7 +109,8 @@ def test_an_answer_that_is_no_label(corpus, logprobs):
         logits = ask(corpus, url, reporter=heard)
     assert np.ptp(logits, axis=1).max() < 1e-6, "no label is preferred"
     texts = distinct(corpus)
-    assert heard.said == [f"The teacher named no label for {texts} of {texts} texts."]
+    assert len(heard.said) == 1
+    assert f"no label for {texts} of {texts} texts" in heard.said[0]
 
 
 def strange(document):
@@ -132,7 +133,7 @@ def test_a_server_that_stays_down_is_given_up_and_paid_answers_stay(corpus):
     server = ChatServer(LABELS)
     with server.running() as url:
         server.faults = [*[None] * 10, *[500] * 10_000]
-        with pytest.raises(HubError, match="doesn't answer: status 500: try again, 3 times"):
+        with pytest.raises(HubError, match="status 500: try again, 3 times"):
             ask(corpus, url, retries=2)
         answered, server.faults = server.answered, []
         assert 1 <= answered <= 10
@@ -142,7 +143,7 @@ def test_a_server_that_stays_down_is_given_up_and_paid_answers_stay(corpus):
 
 
 def test_nobody_there(corpus):
-    with pytest.raises(HubError, match="no answer"):
+    with pytest.raises(HubError, match="no response"):
         ask(corpus, "http://127.0.0.1:9/v1", retries=1)
 
 
@@ -358,7 +359,7 @@ def test_a_bad_reply_is_refused_and_not_kept(corpus, change):
     whole = server.completion
     with server.running() as url:
         server.completion = lambda body: changed(whole(body), change)
-        with pytest.raises(UsageError, match="something else than a chat completion"):
+        with pytest.raises(UsageError, match="chat completion"):
             ask(corpus, url)
         server.completion = whole
         assert right(corpus, ask(corpus, url))

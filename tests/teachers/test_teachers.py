@@ -59,7 +59,7 @@ def test_scores_as_logits_of_parquet(planted, distilled, tmp_path):
 @pytest.mark.parametrize(
     ("give", "names", "says"),
     [
-        (lambda text: [1.5, 0, 0], WORDS, "1.5 is no probability"),
+        (lambda text: [1.5, 0, 0], WORDS, "1.5 is not a probability"),
         (lambda text: [0, 0, 0], WORDS, "probabilities are all 0"),
         (lambda text: ["much", 0, 0], WORDS, r"scores\.csv:2: parcel is 'much', not a number"),
         (scores, ("parcel", "refund", "passport"), "no column password"),
@@ -79,7 +79,7 @@ def test_a_text_without_scores_and_one_with_two(planted, distilled, tmp_path):
         distilled(teacher)
     again = f"{lines[1].split(',')[0]},0.2,0.4,0.4"
     (tmp_path / "scores.csv").write_text("\n".join([*lines, again]))
-    with pytest.raises(DataError, match="was there before, with other scores"):
+    with pytest.raises(DataError, match="has other scores"):
         distilled(teacher)
 
 
@@ -122,8 +122,8 @@ def test_a_function_of_a_stranger_is_not_imported(distilled, module):
     ("name", "says"),
     [
         ("answering:broken", "broken failed: OSError: no such service"),
-        ("answering:short", "shape .1, 2., not 240 texts by 3 labels"),
-        ("answering:WORDS", "is no function"),
+        ("answering:short", "shape .1, 2..*240, 3"),
+        ("answering:WORDS", "is not a function"),
         ("answering:none", "can't be imported"),
         ("nowhere:none", "can't be imported"),
     ],
@@ -160,17 +160,18 @@ def entailing(planted, tokenizer, tmp_path_factory):
 
 
 def test_a_model_of_what_a_text_entails(distilled, entailing):
-    teacher = {"kind": "zero_shot", "model": str(entailing), "hypothesis_template": "it is about {}"}
-    assert learnt(distilled(teacher)[1])
+    teacher = {"kind": "zero_shot", "model": str(entailing)}
+    template = {"hypothesis_template": "it is about {}"}
+    assert learnt(distilled(teacher | template)[1])
 
 
 def test_a_description_of_no_label_and_a_model_that_says_something_else(
     distilled, entailing, tiny_teacher
 ):
     teacher = {"kind": "zero_shot", "model": str(entailing), "descriptions": {"parcels": "x"}}
-    with pytest.raises(RecipeError, match="no label 'parcels': it has parcel, password, refund"):
+    with pytest.raises(RecipeError, match="no label 'parcels'.*parcel, password, refund"):
         distilled(teacher)
-    with pytest.raises(ModelError, match="doesn't say what a text entails"):
+    with pytest.raises(ModelError, match="not entailment"):
         distilled({"kind": "zero_shot", "model": str(tiny_teacher)})
 
 
