@@ -277,7 +277,7 @@ def refuses(tmp_path, monkeypatch):
         said = done.stderr.removesuffix("\n")
         assert said.startswith("Error: ")
         assert printable(said) == said, "more than one line"
-        assert "This is a bug" not in said
+        assert "Internal error in kd" not in said
         assert sorted(tmp_path.rglob("*")) == before
         return said.removeprefix("Error: ")
 

@@ -1,4 +1,4 @@
-"""The command `kd`: its table of subcommands, and the one place where errors become exit codes."""
+"""The command `kd`: its subcommands, and the conversion of errors to exit codes."""
 
 import atexit
 import errno
@@ -44,7 +44,7 @@ from kdcli.errors import (
 )
 from kdcli.recipe.renamed_keys import RenamedKeyWarning
 
-# What the libraries below would otherwise write between our lines, or do unasked.
+# Silence the libraries, and turn off what they would do unasked.
 _LIBRARY_ENVIRONMENT = {
     "DATASETS_VERBOSITY": "critical",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
@@ -65,7 +65,7 @@ app = typer.Typer(
 
 
 def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with every error turned into a sentence and an exit code."""
+    """Wrap a command: every error becomes a message and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -78,9 +78,9 @@ def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(error, typer.Exit | typer.TyperException):
                 raise
             known = _to_kd_error(error)
-            # A missed gate comes after the result: that is the document.
+            # A missed gate follows the result, which is the JSON document.
             as_json = bool(options.get("json_output")) and not isinstance(known, GateFailedError)
-            # Of several processes each meets what is wrong with the recipe: the first one tells.
+            # Every process finds the recipe's mistakes: only the first reports them.
             if distributed.is_main_process() or isinstance(known, ExternalError):
                 Console(json_output=as_json).print_error(known)
             raise typer.Exit(known.exit_code) from error
@@ -106,7 +106,7 @@ def _configure_libraries() -> None:
         os.environ.setdefault(name, value)
     if _is_hf_cache_writable():
         return
-    # Local data and models need no cache that lasts; a download says that it has no place to go.
+    # Local data and models need no lasting cache; a download reports that it has none.
     with suppress(OSError):
         scratch = tempfile.mkdtemp(prefix="kd-")
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -120,20 +120,20 @@ def _is_hf_cache_writable() -> bool:
         home = Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser()
     except RuntimeError:  # the user has no home
         return False
-    there = next(place for place in (home, *home.parents) if os.access(place, os.F_OK))
-    return os.access(there, os.W_OK | os.X_OK)
+    existing = next(path for path in (home, *home.parents) if os.access(path, os.F_OK))
+    return os.access(existing, os.W_OK | os.X_OK)
 
 
 def _to_kd_error(error: BaseException) -> KdError:
     if isinstance(error, KdError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        hint = "Run the same command again to go on."
+        hint = "Run the same command again to continue."
         return RunInterruptedError("Stopped.", hint, signal_number_of(error))
     if shortage := as_resource_error(error):
         return shortage
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return UsageError(f"{str(error.filename)[:40]}… is too long for a name.")
+        return UsageError(f"{str(error.filename)[:40]}… is too long for a file name.")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return ResourceError(f"{where}{error.strerror}.", ELSEWHERE_HINT)
@@ -141,8 +141,8 @@ def _to_kd_error(error: BaseException) -> KdError:
         traceback.print_exception(error)
     summary = str(error).strip().partition("\n")[0].rstrip(".")
     return ResourceError(
-        f"kd met something that it doesn't know: {type(error).__name__}: {summary}.",
-        "This is a bug: please report it with what KD_TRACEBACK=1 prints.",
+        f"Internal error in kd: {type(error).__name__}: {summary}.",
+        "Please report this bug with the traceback that KD_TRACEBACK=1 prints.",
     )
 
 
@@ -171,7 +171,7 @@ app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_st
 app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
 app.command("card")(_with_error_handling(card.card))
 
-recipe_app = typer.Typer(help="Find, show, copy, check and write recipes.", no_args_is_help=True)
+recipe_app = typer.Typer(help="List, show, copy, check and create recipes.", no_args_is_help=True)
 recipe_app.command("list")(_with_error_handling(recipe.list_recipes))
 recipe_app.command("show")(_with_error_handling(recipe.show_recipe))
 recipe_app.command("copy")(_with_error_handling(recipe.copy_recipe))
@@ -180,22 +180,22 @@ recipe_app.command("check")(_with_error_handling(recipe.check_recipe))
 recipe_app.command("schema")(_with_error_handling(recipe.print_recipe_schema))
 app.add_typer(recipe_app, name="recipe")
 
-data_app = typer.Typer(help="Look at the texts and labels of a recipe.", no_args_is_help=True)
+data_app = typer.Typer(help="Check the texts and labels of a recipe.", no_args_is_help=True)
 data_app.command("check")(_with_error_handling(data.check_data))
 app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line; what the console script `kd` calls."""
+    """Run the command line: the entry point of `kd`."""
     prepare_standard_streams()
     try:
         with signals.handle_stop_signals():
             distributed.exit_process(app(prog_name="kd", standalone_mode=False))
     except typer.TyperException as error:
         message = error.format_message()
-        if message:  # without arguments it is the help, which is shown already
-            place = getattr(getattr(error, "ctx", None), "command_path", "kd")
+        if message:  # without arguments, the help is already shown
+            command = getattr(getattr(error, "ctx", None), "command_path", "kd")
             sentence = message if message.endswith((".", "?")) else f"{message}."
-            mistake = UsageError(sentence, f"See {place} --help.")
+            mistake = UsageError(sentence, f"See {command} --help.")
             Console(json_output="--json" in sys.argv).print_error(mistake)
         sys.exit(UsageError.exit_code)

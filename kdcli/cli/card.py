@@ -1,4 +1,4 @@
-"""`kd card`: write a run's card again, and publish student and card."""
+"""`kd card`: write a run's model card, and publish it with the student."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,38 +12,38 @@ from kdcli.cli.options import JsonOption, QuietOption
 def card(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="The run's folder. Left out: the latest in runs/."),
+        typer.Argument(metavar="RUN", help="The run's folder. Default: the latest in runs/."),
     ] = None,
     push: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Publish student and card there on the Hub."),
+        typer.Option(metavar="OWNER/NAME", help="Hub repository to publish student and card to."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private where it is created.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Publish to this branch. Left out: main.")
+        str | None, typer.Option(metavar="BRANCH", help="Branch to publish to. Default: main.")
     ] = None,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
     ] = False,
     message: Annotated[
-        str, typer.Option("--message", "-m", help="The commit's message.")
+        str, typer.Option("--message", "-m", help="The commit message.")
     ] = "Publish student and card",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show card and files; publish nothing.")
+        bool, typer.Option("--dry-run", help="Show card and files without publishing.")
     ] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write the card of a run, and publish it with the student in one commit."""
+    """Write the model card of a run, and publish it with the student in one commit."""
     from kdcli import hub
     from kdcli.errors import UsageError
     from kdcli.pipeline import runner
 
     if push is None and (dry_run or revision or create_pr or private):
         raise UsageError(
-            "--private, --revision, --create-pr and --dry-run go with --push.",
+            "--private, --revision, --create-pr and --dry-run need --push.",
             "Name where to publish: --push OWNER/NAME.",
         )
     console = Console(json_output=json_output, quiet=quiet)
@@ -58,14 +58,12 @@ def card(
             shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
             card_text = (student / "README.md").read_text(encoding="utf-8")
             document = {**document, "repository": push, "files": sizes, "text": card_text}
-            console.print_result(
-                document, f"{card_text}\nTo {push} would go (bytes, file):\n{shown}"
-            )
+            console.print_result(document, f"{card_text}\nFiles for {push} (bytes, name):\n{shown}")
             return
         published = hub.push_to_hub(
             push, files, message, private=private or None, revision=revision, create_pr=create_pr
         )
         document |= {"url": published.url, "commit": published.commit}
-        done = "Published" if published.commit else "Nothing has changed at"
+        done = "Published" if published.commit else "No changes at"
         text += f"\n{done}: {published.url}"
     console.print_result(document, text)

@@ -1,4 +1,4 @@
-"""What the commands that run a recipe share: from flags to the pipeline and back."""
+"""Functions that several commands share."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ def run_recipe(
     checkpoint_every: str | None = None,
     seeds: int = 1,
 ) -> "RunFolder | None":
-    """Run a recipe up to a stage, and the whole of it again where there is more than one seed.
+    """Run a recipe up to a stage, and repeat it for further seeds.
 
     Returns:
-        The run's folder; None where nothing is left to show: after a dry run, which has shown its
-        plan, and in all processes of a run but the first.
+        The run's folder; None after a dry run, which shows its plan itself, and in all processes
+        but the first.
     """
     from kdcli import distributed, plugins
     from kdcli.pipeline import planning, runner
@@ -79,7 +79,7 @@ def run_recipe(
 
 
 def parse_checkpoint_interval(interval: str | None) -> "CheckpointInterval":
-    """How often to write a checkpoint, from what the user typed."""
+    """Parse the value of --checkpoint-every."""
     from kdcli.errors import UsageError
     from kdcli.pipeline.run_folder import CheckpointInterval
 
@@ -90,8 +90,8 @@ def parse_checkpoint_interval(interval: str | None) -> "CheckpointInterval":
     )
     if not number.isdigit() or not int(number):
         raise UsageError(
-            f"--checkpoint-every {interval} is neither steps nor time.",
-            "Such as 500, 90s, 10m or 2h.",
+            f"--checkpoint-every {interval} is neither steps nor a time.",
+            "Write 500, 90s, 10m or 2h, for example.",
         )
     if not unit:
         return CheckpointInterval(steps=int(number), seconds=None)
@@ -101,7 +101,7 @@ def parse_checkpoint_interval(interval: str | None) -> "CheckpointInterval":
 def show_evaluation_table(
     evaluation: Mapping[str, Any], document: Any, title: str, console: Console, footer: str = ""
 ) -> None:
-    """The models of an evaluation side by side, and in words what is more than noise."""
+    """Show the models of an evaluation side by side, with remarks on significant differences."""
     from kdcli.evaluation.output import comparison_summary
 
     header = ["", *(model["name"] for model in evaluation["models"])]

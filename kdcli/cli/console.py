@@ -1,7 +1,6 @@
-"""The only writer to the terminal.
+"""Terminal output: progress, notes and errors on standard error, results on standard output.
 
-Progress, notes and errors go to standard error; results go to standard output. Each stream is
-looked at by itself: live and coloured where it is a terminal, plain lines where it is not.
+Each stream is live and coloured if it is a terminal, and plain lines otherwise.
 """
 
 import json
@@ -22,21 +21,20 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_PROGRESS_LINES = 15.0
 _PLAIN_WIDTH = 120
-# The other figures come at an epoch's end; a live line of 80 columns has no room for both losses.
+# A live line of 80 columns has no room for both losses; the other metrics come per epoch.
 _LOSS_METRIC, _VALIDATION_LOSS_METRIC = "loss", "validation loss"
 
 
 class Console:
-    """Shows progress, notes, results and errors; it is a `kdcli.progress.Reporter`.
+    """Shows progress, notes, results and errors; a `kdcli.progress.Reporter`.
 
     Args:
         json_output: Results and errors as one JSON document on standard output.
         quiet: No progress and no notes.
     """
 
-    _active_console: "ClassVar[Console | None]" = (
-        None  # the one whose line has to end before an error
-    )
+    # The console whose progress line has to end before an error.
+    _active_console: "ClassVar[Console | None]" = None
 
     def __init__(self, *, json_output: bool = False, quiet: bool = False) -> None:
         self.json_output, self.quiet = json_output, quiet
@@ -47,7 +45,7 @@ class Console:
         self._metrics: dict[str, float] = {}
 
     def start(self, stage: str, description: str) -> None:
-        """Begin a stage's line."""
+        """Start a stage's progress line."""
         self._stage, self._description, self._metrics = stage, printable(description), {}
         self._started_at = self._last_line_at = time.monotonic()
         if self.quiet:
@@ -63,7 +61,7 @@ class Console:
         Console._active_console = self
 
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Move the stage's line on."""
+        """Update the stage's progress line."""
         self._metrics |= metrics or {}
         if self.quiet:
             return
@@ -82,11 +80,12 @@ class Console:
             left = (now - self._started_at) / max(done, 1) * (total - done)
             self._print_line(
                 f"{self._stage}: {done:,} of {total:,} ({100 * done // total} %)"
-                f"{_with_leading_comma(_format_metrics(self._metrics))}, {format_duration(left)} left"
+                f"{_with_leading_comma(_format_metrics(self._metrics))}, "
+                f"{format_duration(left)} left"
             )
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
-        """End a stage's line."""
+        """Finish the stage's progress line."""
         self._close_progress()
         if self.quiet:
             return
@@ -96,14 +95,14 @@ class Console:
         self._metrics = {}
 
     def info(self, message: str) -> None:
-        """A note, once however often it comes up."""
+        """Show a note, once however often it comes up."""
         if self.quiet or message in self._shown_notes:
             return
         self._shown_notes.add(message)
         self._print_line(message, prefix="·")
 
     def print_error(self, error: KdError) -> None:
-        """An error: a sentence, and the way out."""
+        """Show an error with its hint."""
         if Console._active_console is not None:
             Console._active_console._close_progress()
         if self.json_output:
@@ -115,10 +114,10 @@ class Console:
             self._print_to_stderr("", line)
 
     def print_result(self, document: Any, plain_text: str = "") -> None:
-        """The command's result: the document with --json, the text otherwise."""
+        """Print the command's result: the document with --json, else the text."""
         self._close_progress()
         if self.json_output:
-            # All that is not ASCII as \u…: any stream takes that, and none is steered by it.
+            # Non-ASCII as \u…: safe for any encoding and any terminal.
             _write_to_stdout(json.dumps(document, indent=2))
         elif plain_text:
             _write_to_stdout(printable(plain_text, keep="\n\t"))
@@ -131,7 +130,7 @@ class Console:
         rows: Sequence[Sequence[str]],
         footer: str = "",
     ) -> None:
-        """A result that is a table: its first column is text, the others are figures."""
+        """Print a table as the result: its first column is text, the others are numbers."""
         self._close_progress()
         if self.json_output:
             self.print_result(document)
@@ -139,7 +138,7 @@ class Console:
         from rich import box
         from rich.table import Table
 
-        # As Text: none of it is markup.
+        # As Text, so that rich parses no markup.
         table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
         table.title = _to_rich_text(title) if title else None
         for i, name in enumerate(header):
@@ -170,18 +169,18 @@ class Console:
                 words = _to_rich_text(prefix, style), _to_rich_text(f" {line}" if prefix else line)
                 console.print(*words, sep="", soft_wrap=True)
             else:
-                # Without rich: an error may be that there is no memory to import it.
+                # Without rich: there may be no memory left to import it.
                 _write_and_flush(sys.stderr, f"{prefix} {line}".lstrip())
         except OSError:
-            # That nobody listens is no reason to stop.
+            # A closed standard error is no reason to stop.
             _redirect_to_devnull(sys.stderr)
 
 
 def prepare_standard_streams() -> None:
-    """Give the process standard streams that take whatever is written to them.
+    """Make the standard streams safe to write to.
 
-    A closed one is opened on nothing, so that no other file gets its place; and what a stream's
-    encoding lacks is written out.
+    A closed stream is opened on the null device, so that no other file gets its descriptor.
+    Characters that a stream's encoding lacks are escaped.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -192,13 +191,13 @@ def prepare_standard_streams() -> None:
 
 
 def _redirect_to_devnull(stream: Any) -> None:
-    """Lead a stream that can't be written into nothing; so goes what is still in its buffer."""
+    """Redirect a broken stream, and the rest of its buffer, to the null device."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Format seconds as `0.4 s`, `12 s`, `3 min 20 s` or `2 h 5 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -272,7 +271,7 @@ def _to_rich_text(text: str, style: str = "") -> "Text":
 
 
 def _write_to_stdout(text: str) -> None:
-    """Write a result, whose loss is an error; but for a reader who has gone."""
+    """Write a result; failing is an error, unless the reader has closed the pipe."""
     try:
         _write_and_flush(sys.stdout, text)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""`kd data`: look at the texts and labels of a recipe."""
+"""`kd data`: check the texts and labels of a recipe."""
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import JsonOption, QuietOption, RecipeArgument, SetOption
@@ -10,9 +10,9 @@ def check_data(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """What the data is like: balance, repeats, leaks, lengths, and what deserves a look.
+    """Check the data: class balance, duplicates, leaks between splits, text lengths.
 
-    It informs, and writes nothing: where the data can be read, the exit code is 0.
+    The check only reports: if the data can be read, the exit code is 0.
     """
     import textwrap
 

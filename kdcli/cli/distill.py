@@ -1,4 +1,4 @@
-"""`kd distill`: the whole way, from a recipe to a card."""
+"""`kd distill`: run a recipe from data to model card."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def distill(
     seeds: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Train the student with so many seeds: mean and deviation."
+            min=1, metavar="N", help="Train the student with N seeds: mean and deviation."
         ),
     ] = 1,
     allow_pickle: AllowPickleOption = False,
@@ -39,9 +39,9 @@ def distill(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Distil: teacher, student, training, evaluation and card, as a recipe says.
+    """Distil a student: teacher, training, evaluation and model card of a recipe.
 
-    Stages that are done already for the same inputs are reused.
+    Stages that have run with the same inputs are reused.
     """
     import json
 
@@ -69,7 +69,7 @@ def distill(
     evaluation = run.records["evaluate"].result
     document = {"run": str(run.path), "student": str(run.path / "student"), **evaluation}
     after = (
-        f"Student and card: {run.path / 'student'}\nPage to look at: {run.path / 'report.html'}\n"
+        f"Student and card: {run.path / 'student'}\nReport: {run.path / 'report.html'}\n"
         f"Next: kd card {run.path} --push OWNER/NAME"
     )
     if seeds > 1:

@@ -1,4 +1,4 @@
-"""`kd evaluate`: measure classifiers side by side, and hold them to thresholds."""
+"""`kd evaluate`: compare classifiers, and check metrics against gates."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,82 +20,83 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders (their teacher and student), folders, Hub ids, package:NAME/PATH.",
+            help="Run folders (for teacher and student), folders, Hub ids, package:NAME/PATH.",
         ),
     ],
     data: Annotated[
         str | None,
         typer.Option(
-            help="A Hub id, a file or a folder, read as the run's own data is: columns, task, "
-            "length. Left out: the run's own data."
+            help="A Hub id, a file or a folder, read with the run's columns, task and length. "
+            "Default: the run's own data."
         ),
     ] = None,
-    config: Annotated[str | None, typer.Option(help="The Hub data set's configuration.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="The text's column, or two for pairs: a,b.")
+        str | None, typer.Option(help="The text column, or two for pairs: a,b.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label's column.")] = None,
+    label: Annotated[str | None, typer.Option(help="The label column.")] = None,
     overrides: SetOption = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="train, validation or test; may be repeated. Left out: the run's."),
+        typer.Option(help="train, validation or test. Repeatable. Default: the run's."),
     ] = None,
     out_of_scope: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="The label that is none of the others.")
+        str | None, typer.Option(metavar="LABEL", help="The label that means none of the others.")
     ] = None,
     max_false_rejection_rate: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Choose the out-of-scope threshold anew, at this budget of refused in-scope "
-            "validation texts. Left out: the model's own, or the recipe's budget.",
+            help="Choose a new out-of-scope threshold that rejects this share of in-scope "
+            "validation texts. Default: the model's threshold, or the recipe's share.",
         ),
     ] = None,
     reference_model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="What the others are compared with. Left out: the teacher."
+            metavar="MODEL", help="The model to compare the others with. Default: the teacher."
         ),
     ] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=X",
-            help="Exit with 1 where a figure is lower: accuracy=0.91, test.macro_f1=0.9, "
-            "accuracy.low=0.9 (the interval's lower end). May be repeated.",
+            help="Exit with 1 if a metric is lower: accuracy=0.91, test.macro_f1=0.9, "
+            "accuracy.low=0.9 (lower end of the interval). Repeatable.",
         ),
     ] = None,
     fail_over: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=X",
-            help="Exit with 1 where a figure is higher: latency_ms_p50=5, "
-            "relative.latency_ms_p50=0.6. May be repeated.",
+            help="Exit with 1 if a metric is higher: latency_ms_p50=5, "
+            "relative.latency_ms_p50=0.6. Repeatable.",
         ),
     ] = None,
     max_drop: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=X",
-            help="Exit with 1 where a figure is lower than the teacher's by more: accuracy=0.01. "
-            "May be repeated.",
+            help="Exit with 1 if a metric is below the teacher's by more: accuracy=0.01. "
+            "Repeatable.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JSON here.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON."),
     ] = None,
     per_example: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write each text with each model's label here: .parquet, .csv or .jsonl.",
+            help="Write each text with each model's label: .parquet, .csv or .jsonl.",
         ),
     ] = None,
     output_format: Annotated[
         Literal["table", "github", "junit"],
         typer.Option(
             "--format",
-            help="github: the table, annotations and a step summary; junit: a test case a gate.",
+            help="github: table, annotations and step summary; junit: a test case per gate.",
         ),
     ] = "table",
     allow_pickle: AllowPickleOption = False,
@@ -119,7 +120,7 @@ def evaluate(
     if output is not None:
         _check_output_file("--output", output)
 
-    # After the gates: what they say of a mistake needs none of the seconds that these take.
+    # These take seconds to import: report mistakes in the gates first.
     from kdcli.api import model_evaluation
     from kdcli.evaluation.output import evaluation_json, per_example_export
     from kdcli.safe_files import write_text_atomically
@@ -160,7 +161,7 @@ def evaluate(
 
 
 def _check_output_file(flag: str, path: Path) -> None:
-    """A file that can't be written is said before there is anything to write."""
+    """Report an output file that can't be written before measuring."""
     from kdcli.errors import UsageError
 
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""`kd fine-tune-teacher`: the pipeline up to the teacher."""
+"""`kd fine-tune-teacher`: run the pipeline up to the teacher."""
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
@@ -29,7 +29,7 @@ def fine_tune_teacher(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
+    """Fine-tune the teacher of a recipe and stop; kd distill continues from there."""
     from kdcli.cli.common import run_recipe
     from kdcli.evaluation.metrics.metric_catalog import format_metric
     from kdcli.tasks import TASKS

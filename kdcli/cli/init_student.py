@@ -1,4 +1,4 @@
-"""`kd init-student`: cut an untrained student out of a model, or out of a recipe's teacher."""
+"""`kd init-student`: cut an untrained student from a model, or from a recipe's teacher."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from kdcli.cli.options import (
 if TYPE_CHECKING:
     from kdcli.recipe.overrides import Override
 
-# Ways to say which layers: one that is asked for takes the place of the recipe's own.
+# Keys that select layers: a flag for one of them replaces the recipe's selection.
 _LAYER_SELECTION_KEYS = (
     "drop_every",
     "keep_layers",
@@ -43,26 +43,28 @@ def init_student(
     ],
     drop_every: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Leave out every Nth layer: 2 keeps layers 0, 2, 4, …"),
+        typer.Option(metavar="N", help="Drop every Nth layer: 2 keeps layers 0, 2, 4, …"),
     ] = None,
     keep_layers: Annotated[
         str | None, typer.Option(metavar="0,2,4", help="The layers to keep, counted from 0.")
     ] = None,
     num_hidden_layers: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How many layers to keep; --strategy says which."),
+        typer.Option(metavar="N", help="Number of layers to keep; --strategy chooses them."),
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(help="spaced, first, last, or measured on --data. Left out: spaced."),
+        typer.Option(help="spaced, first, last, or importance on --data. Default: spaced."),
     ] = None,
     keep_decoder_layers: Annotated[
         str | None,
-        typer.Option(metavar="0,2", help="The layers to keep of an encoder-decoder's decoder."),
+        typer.Option(metavar="0,2", help="The decoder's layers to keep."),
     ] = None,
     num_decoder_layers: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How many to keep of it. Left out: cut as the encoder is."),
+        typer.Option(
+            metavar="N", help="Number of decoder layers to keep. Default: as the encoder."
+        ),
     ] = None,
     num_attention_heads: Annotated[
         int | None, typer.Option(metavar="N", help="Attention heads to keep in each layer.")
@@ -72,25 +74,25 @@ def init_student(
     ] = None,
     hidden_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Hidden states so wide, and all weights drawn at random."),
+        typer.Option(metavar="N", help="Width of the hidden states; all weights are then random."),
     ] = None,
     trim_vocab: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Cut the vocabulary to what these texts need, and more."),
+        typer.Option(metavar="DATA", help="Trim the vocabulary to these texts."),
     ] = None,
     vocab_size: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How many pieces of it to keep. Left out: 16000."),
+        typer.Option(metavar="N", help="Vocabulary entries to keep. Default: 16000."),
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="auto, same or distilbert. Left out: auto.")
+        str | None, typer.Option(help="auto, same or distilbert. Default: auto.")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Texts to measure on, without labels: a Hub id, a file or a folder."),
+        typer.Option(help="Texts, without labels, to measure on: a Hub id, a file or a folder."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The text's column, or two for pairs: a,b.")
+        str | None, typer.Option(help="The text column, or two for pairs: a,b.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -103,7 +105,10 @@ def init_student(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Cut a student out of a model: fewer layers, narrower ones, fewer pieces; and prove it."""
+    """Cut a student from a model: fewer layers, narrower layers, a smaller vocabulary.
+
+    kd verifies that the cut computes what the teacher without those parts computes.
+    """
     import json
 
     from kdcli.errors import UsageError
@@ -112,9 +117,9 @@ def init_student(
     console = Console(json_output=json_output, quiet=quiet)
     if trim_vocab is not None and is_recipe_reference(model):
         raise UsageError(
-            "A recipe trims the vocabulary to its own training texts, not to --trim-vocab "
-            f"{trim_vocab}.",
-            "Say how many pieces to keep: --vocab-size N.",
+            "A recipe trims the vocabulary to its own training texts: --trim-vocab "
+            f"{trim_vocab} can't be used with it.",
+            "Set the number of vocabulary entries instead: --vocab-size N.",
         )
     if trim_vocab is not None and data not in (None, trim_vocab):
         raise UsageError(f"--data {data} and --trim-vocab {trim_vocab} are different texts.")
@@ -223,7 +228,7 @@ def _init_student_from_model(
 def _show_size_comparison(
     comparison: Mapping[str, Any], teacher_name: str, console: Console
 ) -> None:
-    """Model and student side by side."""
+    """Show teacher and student side by side."""
     models = (comparison["teacher"], comparison)
     rows = [
         [
@@ -252,8 +257,8 @@ def _show_created_student(folder: Path, result: Mapping[str, Any], console: Cons
     lines = [result["origin"]]
     if "agreement" in result:
         lines.append(
-            f"Untrained, it labels {100 * result['agreement']:.1f} % of {result['texts']} texts as "
-            "its teacher does."
+            f"Untrained, it agrees with its teacher on {100 * result['agreement']:.1f} % of "
+            f"{result['texts']} texts."
         )
     lines.append(f"{result['parameters'] / 1e6:.2f} M parameters: {folder}")
     console.print_result({"student": str(folder), **result}, "\n".join(lines))

@@ -8,7 +8,7 @@ import typer
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="A recipe's file, or the name of one that ships with kd."
+        metavar="RECIPE", help="A recipe file, or the name of a recipe that ships with kd."
     ),
 ]
 SetOption = Annotated[
@@ -16,14 +16,12 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the recipe, such as distill.epochs=3. May be repeated.",
+        help="Override a recipe key, such as distill.epochs=3. Repeatable.",
     ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", metavar="DIR", help="The run's folder; runs/NAME where it is left out."
-    ),
+    typer.Option("--output", "-o", metavar="DIR", help="The run's folder. Default: runs/NAME."),
 ]
 SweepOutputOption = Annotated[
     Path | None,
@@ -31,32 +29,32 @@ SweepOutputOption = Annotated[
         "--output",
         "-o",
         metavar="DIR",
-        help="The sweep's folder; runs/NAME-sweep where it is left out.",
+        help="The sweep's folder. Default: runs/NAME-sweep.",
     ),
 ]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Start over: reuse nothing of an earlier run.")
+    bool, typer.Option("--fresh", help="Start over and reuse nothing of an earlier run.")
 ]
 CheckpointEveryOption = Annotated[
     str | None,
     typer.Option(
         "--checkpoint-every",
         metavar="STEPS|TIME",
-        help="How often training writes a checkpoint: 500 (steps), 90s, 10m. Left out: 5m.",
+        help="Checkpoint interval: 500 (steps), 90s, 10m. Default: 5m.",
     ),
 ]
 AllowPickleOption = Annotated[
     bool,
     typer.Option(
         "--allow-pickle",
-        help="Also read weights that are a pickle (pytorch_model.bin), which you trust.",
+        help="Also load pickled weights (pytorch_model.bin), if you trust them.",
     ),
 ]
 AllowCodeOption = Annotated[
     bool,
     typer.Option(
         "--allow-code",
-        help="Also run the Python function that the recipe names as its teacher, which you trust.",
+        help="Also run Python code that the recipe names, if you trust it.",
     ),
 ]
 AllowEndpointOption = Annotated[
@@ -64,17 +62,15 @@ AllowEndpointOption = Annotated[
     typer.Option(
         "--allow-endpoint",
         metavar="HOST[=VARIABLE]",
-        help="A host that the recipe's texts may be sent to, with its provider's key, or with that "
-        "environment variable. May be repeated.",
+        help="Allow sending the recipe's texts to this host, with its provider's API key or the "
+        "value of VARIABLE. Repeatable.",
     ),
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and don't do it.")
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan without running it.")]
 JsonOption = Annotated[
     bool,
     typer.Option(
-        "--json", help="One JSON document on standard output; all else on standard error."
+        "--json", help="Print one JSON document to standard output, all else to standard error."
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]

@@ -1,4 +1,4 @@
-"""`kd recipe`: find, show, copy, check and write recipes."""
+"""`kd recipe`: list, show, copy, check and create recipes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from kdcli.cli.options import JsonOption, RecipeArgument, SetOption
 
 
 def list_recipes(json_output: JsonOption = False) -> None:
-    """The recipes that ship with kd."""
+    """List the recipes that ship with kd."""
     from kdcli.recipe.shipped_recipes import recipe_summary, shipped_recipe_paths
 
     rows = [(name, recipe_summary(path)) for name, path in shipped_recipe_paths().items()]
@@ -22,7 +22,7 @@ def list_recipes(json_output: JsonOption = False) -> None:
 def show_recipe(
     recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False
 ) -> None:
-    """A recipe as kd understands it, every default written out."""
+    """Show a recipe with every default written out."""
     from kdcli.recipe.loading import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
@@ -34,10 +34,11 @@ def show_recipe(
 def copy_recipe(
     recipe: RecipeArgument,
     destination: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Where to, here by default.")
+        Path | None,
+        typer.Argument(metavar="FILE", help="A new file or a folder. Default: the working folder."),
     ] = None,
 ) -> None:
-    """Copy a recipe, to change it."""
+    """Copy a recipe to edit it."""
     from kdcli.recipe.loading import copy_recipe_file
 
     written = copy_recipe_file(recipe, destination)
@@ -53,19 +54,19 @@ def create_recipe(
     ] = Path("recipe.yaml"),
     text: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="The texts' column; twice for a pair. Or guessed."),
+        typer.Option(metavar="COLUMN", help="Text column; twice for pairs. Default: guessed."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The labels' column. Or guessed.")
+        str | None, typer.Option(metavar="COLUMN", help="Label column. Default: guessed.")
     ] = None,
     config: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The Hub data set's configuration.")
+        str | None, typer.Option(metavar="NAME", help="Configuration of a Hub data set.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The teacher. Left out: BERT-base.")
+        str | None, typer.Option(metavar="MODEL", help="The teacher. Default: BERT-base.")
     ] = None,
 ) -> None:
-    """Look at data, and write a recipe for it with every guess explained."""
+    """Inspect data and write a recipe for it, with comments on each guess."""
     from kdcli.api.recipe_generator import DEFAULT_TEACHER, RecipeRequest, generate_recipe
     from kdcli.errors import RecipeError, UsageError
     from kdcli.recipe.loading import load_recipe
@@ -73,7 +74,7 @@ def create_recipe(
 
     columns = tuple(text or ())
     if len(columns) > 2:
-        raise UsageError("--text: a text is one column, and a pair is two.")
+        raise UsageError("--text: give one column, or two for pairs.")
     if not output.parent.is_dir():
         raise RecipeError(f"There is no folder {output.parent}.")
     written = generate_recipe(
@@ -90,18 +91,18 @@ def create_recipe(
 def check_recipe(
     recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False
 ) -> None:
-    """Whether a recipe is right: exit code 2, and why, where it isn't."""
+    """Validate a recipe; exit with 2 and the first mistake if it is invalid."""
     from kdcli.recipe.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     document = {"recipe": recipe, "name": loaded.name, "valid": True}
     Console(json_output=json_output).print_result(
-        document, f"{recipe}: a sound recipe for {loaded.name}."
+        document, f"{recipe}: valid recipe for {loaded.name}."
     )
 
 
 def print_recipe_schema() -> None:
-    """The JSON Schema of recipes, for editors."""
+    """Print the JSON Schema of recipes, for editors."""
     import json
 
     from kdcli.recipe.schema import Recipe

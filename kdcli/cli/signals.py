@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM is heard as Ctrl-C is, and neither is lost."""
+"""Stop signals: SIGTERM acts like Ctrl-C, and neither gets lost."""
 
 import os
 import signal
@@ -14,29 +14,29 @@ from kdcli.errors import SigtermInterrupt, signal_number_of
 
 @contextmanager
 def handle_stop_signals() -> Iterator[None]:
-    """Within it a wish to stop is raised as KeyboardInterrupt, even if it falls into a `__del__`.
+    """Raise stop signals as KeyboardInterrupt, even if they arrive during a `__del__`.
 
-    Python drops what a `__del__` raises, so the wish is then made once more.
+    Python drops exceptions of a `__del__`, so the signal is then sent again.
     """
-    again: list[threading.Timer] = []
+    timers: list[threading.Timer] = []
 
-    def dropped(what: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(what.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(what)
+    def resend_dropped_signal(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(dropped)
             return
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal_number_of(what.exc_value)))
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal_number_of(dropped.exc_value)))
         timer.start()
-        again.append(timer)
+        timers.append(timer)
 
-    # Of several processes the launcher ends each, and one that waits for another can't answer.
+    # With several processes the launcher ends them: one that waits for another can't respond.
     if distributed.world_size() == 1:
         signal.signal(signal.SIGTERM, _raise_terminated)
-    sys.unraisablehook = dropped
+    sys.unraisablehook = resend_dropped_signal
     try:
         yield
     finally:
         sys.unraisablehook = sys.__unraisablehook__
-        for timer in again:
+        for timer in timers:
             timer.cancel()
 
 

@@ -1,4 +1,4 @@
-"""`kd sweep`: many students of one teacher, and the best of them."""
+"""`kd sweep`: search for the best student of a teacher."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,22 +24,18 @@ if TYPE_CHECKING:
 
 def sweep(
     recipe: RecipeArgument,
-    trials: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How many there are to be in all.")
-    ] = 20,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Total number of trials.")] = 20,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, metavar="M", help="Begin no trial later than so long after the start."),
+        typer.Option(min=0, metavar="M", help="Start no trial after M minutes."),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes that work side by side.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Parallel processes.")] = 1,
     target: Annotated[
         str | None,
         typer.Option(
             metavar="accuracy=X",
-            help="Choose the smallest and fastest student that holds it on validation; exit code 1 "
-            "where none does. Left out: the most accurate.",
+            help="Choose the smallest and fastest student that reaches X on validation; exit with "
+            "1 if none does. Default: choose the most accurate.",
         ),
     ] = None,
     overrides: SetOption = None,
@@ -53,8 +49,8 @@ def sweep(
 ) -> None:
     """Search for the best student: learning rate, temperature, weights, layers.
 
-    Validation accuracy against latency and size. The same command goes on where it was stopped,
-    and may be started several times at once.
+    Optimizes validation accuracy against latency and size. The same command resumes a stopped
+    sweep, and may run several times at once.
     """
     from kdcli import distributed
     from kdcli.cli.common import parse_checkpoint_interval
@@ -65,26 +61,26 @@ def sweep(
     from kdcli.sweep.worker import SweepConfig
 
     console = Console(json_output=json_output, quiet=quiet)
-    held = pareto.parse_target(target)
+    gate = pareto.parse_target(target)
     every = parse_checkpoint_interval(checkpoint_every)
     if distributed.world_size() > 1:
-        raise UsageError("kd sweep isn't started by a launcher.", "Use --workers N.")
-    read = load_recipe(recipe, overrides or ())
-    folder = search.sweep_folder_path(read, output)
-    space = search.load_search_space(read, console, allow_pickle=allow_pickle) if dry_run else {}
+        raise UsageError("kd sweep can't be started by a launcher.", "Use --workers N.")
+    loaded = load_recipe(recipe, overrides or ())
+    folder = search.sweep_folder_path(loaded, output)
+    space = search.load_search_space(loaded, console, allow_pickle=allow_pickle) if dry_run else {}
     if dry_run:
         _show_search_space(str(folder), space_to_json(space), console)
         return
-    order = SweepConfig(read, space, folder, trials, None, allow_pickle, every)
-    found = search.run_sweep(
-        order, console, max_minutes=minutes, workers=workers, target=held, fresh=fresh
+    config = SweepConfig(loaded, space, folder, trials, None, allow_pickle, every)
+    result = search.run_sweep(
+        config, console, max_minutes=minutes, workers=workers, target=gate, fresh=fresh
     )
-    _show_sweep_result(found, read, console)
-    if held is not None and found["chosen"] is None:
-        best = found["frontier"][0]
-        reached = f"{best['name']}: validation {held.metric} is {best['accuracy']:.4f}"
-        figure = f"{reached}, under {held.limit:g}"
-        raise GateFailedError(f"No student holds --target {target}; the best:", [figure])
+    _show_sweep_result(result, loaded, console)
+    if gate is not None and result["chosen"] is None:
+        best = result["frontier"][0]
+        reached = f"{best['name']}: validation {gate.metric} is {best['accuracy']:.4f}"
+        figure = f"{reached}, under {gate.limit:g}"
+        raise GateFailedError(f"No student reaches --target {target}; the best:", [figure])
 
 
 def _show_search_space(folder: str, space: Mapping[str, Any], console: Console) -> None:

@@ -38,7 +38,7 @@ def test_what_is_shown_has_the_overrides_in_it():
 def test_a_copy_can_be_changed_and_checked(tmp_path):
     said = kd("copy", "quickstart", tmp_path / "mine.yaml")
     assert said.startswith(str(tmp_path / "mine.yaml"))
-    assert "a sound recipe for kd-quickstart" in kd("check", tmp_path / "mine.yaml")
+    assert "valid recipe for kd-quickstart" in kd("check", tmp_path / "mine.yaml")
     assert json.loads(kd("check", tmp_path / "mine.yaml", "--json"))["valid"] is True
 
 

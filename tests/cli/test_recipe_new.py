@@ -23,7 +23,7 @@ def new(tmp_path, monkeypatch):
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         kd_stdout("recipe", "new", "--data", name, *flags)
-        assert "a sound recipe" in kd_stdout("recipe", "check", "recipe.yaml")
+        assert "valid recipe" in kd_stdout("recipe", "check", "recipe.yaml")
         return load_recipe("recipe.yaml"), (tmp_path / "recipe.yaml").read_text()
 
     return run

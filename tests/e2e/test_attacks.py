@@ -53,7 +53,7 @@ def refused(here, *arguments):
     done = kd(*arguments)
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("Error: ")
-    assert "This is a bug" not in done.stderr
+    assert "Internal error in kd" not in done.stderr
     assert SECRET not in done.output
     assert [*map(contents, places)] == before
     return done.stderr

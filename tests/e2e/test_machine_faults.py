@@ -72,7 +72,7 @@ def after(code, *arguments):
 def check_error(done, code, *says):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert "This is a bug" not in done.stderr
+    assert "Internal error in kd" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("Error: ")
     assert done.stderr.count("Error: ") == 1
