@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from typer.core import TyperCommand
 
-from kdcli.recipe.renamed_keys import warn_renamed
+from kdcli.cli.console import Console
 
 
 class _CommandWithOldFlags(TyperCommand):
@@ -20,15 +20,16 @@ class _CommandWithOldFlags(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replace old flags, with or without `=VALUE`, up to `--`."""
         end = args.index("--") if "--" in args else len(args)
-        current = [self._current_flag(arg) for arg in args[:end]]
+        console = Console(quiet="--quiet" in args or "-q" in args)
+        current = [self._current_flag(arg, console) for arg in args[:end]]
         return super().parse_args(ctx, [*current, *args[end:]])
 
-    def _current_flag(self, arg: str) -> str:
+    def _current_flag(self, arg: str, console: Console) -> str:
         old, equals, value = arg.partition("=")
         new = self.new_flags.get(old.removeprefix("--")) if old.startswith("--") else None
         if new is None:
             return arg
-        warn_renamed(old, f"--{new}")
+        console.info(f"{old} is now --{new}.")
         return f"--{new}{equals}{value}"
 
 

@@ -36,12 +36,12 @@ class KeywordTeacher(BlackBoxTeacher):
         return predict
 """
 TEACHER = {"kind": "keywords", "certainty": 0.9, "template": "its own key"}
-RECIPE = {
-    "name": "x",
-    "data": {"dataset": "some/data"},
-    "teacher": TEACHER,
-    "student": {"model": "a/b"},
-}
+
+
+def recipe_of(*overrides):
+    values = {"name": "x", "data": {"dataset": "some/data"}, "teacher": dict(TEACHER),
+              "student": {"model": "a/b"}}  # fmt: skip
+    return config_from_overrides(Recipe, overrides, values)
 
 
 @pytest.fixture
@@ -73,24 +73,24 @@ def test_student_learns_from_a_teacher_of_an_installed_package(distilled, keywor
 
 
 def test_keys_of_a_plugin_are_checked_and_keep_their_names(keyword_package):
-    recipe = config_from_overrides(Recipe, (), RECIPE)
+    recipe = recipe_of()
     assert recipe.teacher.template == "its own key"
     assert "certainty: 0.9" in dump_recipe(recipe)
     with pytest.raises(RecipeError, match=r"teacher\.certainty"):
-        config_from_overrides(Recipe, ("teacher.certainty=high",), RECIPE)
+        recipe_of("teacher.certainty=high")
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_of_plugins(keyword_package):
     with pytest.raises(RecipeError) as refused:
-        config_from_overrides(Recipe, ("teacher.kind=nothing",), RECIPE)
+        recipe_of("teacher.kind=nothing")
     assert all(kind in str(refused.value) for kind in ("zero_shot", "keywords"))
 
 
 def test_a_class_by_reference_needs_permission(keyword_module):
-    reference = {"teacher.kind=keyword_teacher:KeywordTeacher"}
+    reference = "teacher.kind=keyword_teacher:KeywordTeacher"
     with pytest.raises(UsageError, match="--allow-code"):
-        config_from_overrides(Recipe, reference, RECIPE)
+        recipe_of(reference)
     plugins.set_code_allowed(True)
-    recipe = config_from_overrides(Recipe, reference, RECIPE)
+    recipe = recipe_of(reference)
     assert recipe.teacher.kind == "keyword_teacher:KeywordTeacher"
     assert recipe.black_box_teacher is recipe.teacher

@@ -169,7 +169,7 @@ def test_a_description_of_no_label_and_a_model_that_says_something_else(
     distilled, entailing, tiny_teacher
 ):
     teacher = {"kind": "zero_shot", "model": str(entailing), "descriptions": {"parcels": "x"}}
-    with pytest.raises(RecipeError, match="no label 'parcels'.*parcel, password, refund"):
+    with pytest.raises(RecipeError, match=r"no label 'parcels'.*parcel, password, refund"):
         distilled(teacher)
     with pytest.raises(ModelError, match="not entailment"):
         distilled({"kind": "zero_shot", "model": str(tiny_teacher)})
