@@ -28,11 +28,13 @@ def freeze_layers(model: "PreTrainedModel", num_layers: int | None) -> Iterator[
     stacks = find_layer_stacks(model)
     if len(stacks) > 1 or stacks[0].shared:
         raise RecipeError(
-            f"freeze: a {model.config.model_type} has several stacks of layers, or shared layers.",
+            f"freeze_layers: a {model.config.model_type} has several stacks of layers, or shared layers.",
             "Leave freeze out.",
         )
     if num_layers > stacks[0].depth:
-        raise RecipeError(f"freeze is {num_layers}, and the model has {stacks[0].depth} layers.")
+        raise RecipeError(
+            f"freeze_layers is {num_layers}, and the model has {stacks[0].depth} layers."
+        )
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     prefix = f"{stacks[0].path}."
     # Embeddings come before the layers, heads and what the layers share after them.

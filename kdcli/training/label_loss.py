@@ -49,7 +49,7 @@ def check_label_options_for_task(config: TrainingConfig, task: Task, recipe_key:
     is_set = {
         "label_smoothing": config.label_smoothing > 0,
         "class_weights": config.class_weights == "balanced",
-        "focal": config.focal_gamma > 0,
+        "focal_gamma": config.focal_gamma > 0,
         "sampling": config.sampling == "balanced",
     }
     unfit = {REGRESSION.name: tuple(is_set), MULTI_LABEL.name: ("sampling",)}.get(task.name, ())

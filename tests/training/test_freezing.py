@@ -62,6 +62,6 @@ def test_frozen_layers_get_no_gradient_and_the_others_do(model, layers):
 
 
 def test_more_layers_than_there_are():
-    said = "freeze is 4, and the model has 3 layers"
+    said = "freeze_layers is 4, and the model has 3 layers"
     with pytest.raises(RecipeError, match=said), freeze_layers(MODELS[0], 4):
         pass
