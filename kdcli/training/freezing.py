@@ -28,8 +28,9 @@ def freeze_layers(model: "PreTrainedModel", num_layers: int | None) -> Iterator[
     stacks = find_layer_stacks(model)
     if len(stacks) > 1 or stacks[0].shared:
         raise RecipeError(
-            f"freeze_layers: a {model.config.model_type} has several stacks of layers, or shared layers.",
-            "Leave freeze out.",
+            f"freeze_layers: a {model.config.model_type} has several stacks of layers, or shared "
+            "layers.",
+            "Leave freeze_layers out.",
         )
     if num_layers > stacks[0].depth:
         raise RecipeError(
