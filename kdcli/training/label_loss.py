@@ -32,7 +32,9 @@ def build_label_loss_options(
         else:
             texts = torch.bincount(label_tensor, minlength=num_classes)
             weights = len(label_tensor) / (torch.count_nonzero(texts) * texts.clamp_min(1))
-    return LabelLossOptions(config.label_smoothing, config.focal_gamma, weights, bool(labelled.all()))
+    return LabelLossOptions(
+        config.label_smoothing, config.focal_gamma, weights, bool(labelled.all())
+    )
 
 
 def check_label_options_for_task(config: TrainingConfig, task: Task, recipe_key: str) -> None:
