@@ -1,1 +1,1 @@
-"""What a person types: flags are parsed here, one function is called, its result is shown."""
+"""The command line: each command parses flags, calls one function and shows its result."""

@@ -6,7 +6,7 @@ from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
 
 
 class AugmentationConfig(FrozenConfig):
-    """How the training texts are altered."""
+    """Alterations of the training texts."""
 
     copies: int = Field(1, ge=1, description="Altered copies of each training text.")
     drop: float = Field(0.1, ge=0, lt=1, description="Share of a copy's words that are dropped.")

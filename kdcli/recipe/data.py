@@ -120,13 +120,13 @@ class DataConfig(FrozenConfig):
     @property
     def unlabeled_data_config(self) -> "DataConfig":
         """The configuration of the unlabeled texts, with the usual names of splits."""
-        own = {
+        changes = {
             "dataset": self.unlabeled,
             "splits": SplitsConfig(),
             "config": None,
             "revision": None,
         }
-        return self.model_copy(update=own)
+        return self.model_copy(update=changes)
 
     @model_validator(mode="after")
     def _check_truncation_of_pairs(self) -> "DataConfig":

@@ -30,7 +30,7 @@ def _validate_portable_name(name: str) -> str:
 
 
 class DistillConfig(TrainingConfig):
-    """How the student learns from the teacher."""
+    """The student's training: hyperparameters, losses and seed."""
 
     losses: Annotated[tuple[AnyLoss, ...], Field(min_length=1)] | None = Field(
         None,
@@ -57,7 +57,7 @@ class DistillConfig(TrainingConfig):
 
 
 class EvaluateConfig(FrozenConfig):
-    """How teacher and student are evaluated."""
+    """The evaluation: splits, thresholds and measurements."""
 
     splits: tuple[Literal["train", "validation", "test"], ...] = Field(
         ("validation", "test"), min_length=1, description="The splits to measure on."
@@ -141,11 +141,11 @@ class Recipe(FrozenConfig):
     def _check_labels_where_needed(self) -> "Recipe":
         if self.data.label is not None:
             return self
-        own = self.white_box_teacher
+        first = self.white_box_teacher
+        teachers = () if first is None else (first, *first.ensemble_with)
         uses = {
-            "teacher.fine_tune": own and any(o.fine_tune for o in (own, *own.ensemble_with)),
-            "teacher.temperature_scaling": own
-            and any(o.temperature_scaling for o in (own, *own.ensemble_with)),
+            "teacher.fine_tune": any(teacher.fine_tune for teacher in teachers),
+            "teacher.temperature_scaling": any(t.temperature_scaling for t in teachers),
             "baseline": self.baseline,
         }
         if needed := [key for key, there in uses.items() if there]:

@@ -17,7 +17,7 @@ LayerIndices = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class StudentConfig(FrozenConfig):
-    """How the student is built: cut from the teacher, or a smaller pretrained model."""
+    """The student: cut from the teacher, or a smaller pretrained model."""
 
     drop_every: int | None = Field(
         None,

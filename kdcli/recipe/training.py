@@ -8,7 +8,7 @@ from kdcli.recipe.base import FrozenConfig
 
 
 class TrainingConfig(FrozenConfig):
-    """How a model is trained.
+    """Training hyperparameters.
 
     Keys follow `transformers.TrainingArguments`, except `batch_size` (over all processes),
     `epochs`, `schedule`, `betas`, `epsilon`, `label_smoothing` and `keep_checkpoint`. Defaults are

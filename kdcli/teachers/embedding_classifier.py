@@ -56,16 +56,18 @@ def check_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> N
 def fit_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> None:
     """Fit the classifier to the training texts, and write it to the teacher's folder."""
     corpus, model = context.dataset_splits, _TextEmbedder(config, context)
-    places = range(len(corpus.label_names))
-    truths = {part: corpus.ground_truth_labels(corpus.splits[part], places, len(corpus.label_names))
-              for part in ("train", "validation")}  # fmt: skip
+    num_labels = len(corpus.label_names)
+    truths = {
+        part: corpus.ground_truth_labels(corpus.splits[part], range(num_labels), num_labels)
+        for part in ("train", "validation")
+    }
     train, held = (model(corpus.splits[part]) for part in truths)
     if config.head == "nearest_centroid":
-        weight, bias = _fit_nearest_mean_head(train, truths["train"], len(corpus.label_names))
+        weight, bias = _fit_nearest_mean_head(train, truths["train"], num_labels)
         weight /= fit_temperature(held @ weight.T + bias, truths["validation"], corpus.task)
     else:
         heads = [
-            _fit_logistic_head(train, truths["train"], len(places), c)
+            _fit_logistic_head(train, truths["train"], num_labels, c)
             for c in _INVERSE_REGULARIZATIONS
         ]
         assert SINGLE_LABEL.log_loss is not None

@@ -153,8 +153,8 @@ class _ClassificationPrompt:
                 found[number - 1] += np.exp(logarithm)
         named = self._parse_label_ids(response.text)
         # A number of several tokens shares its first token with others, which is then ambiguous.
-        whole = len(named) == 1 and found[named[0]] == found.max()
-        if found.sum() >= _MIN_LABEL_PROBABILITY_MASS and (whole or not named):
+        unambiguous = len(named) == 1 and found[named[0]] == found.max()
+        if found.sum() >= _MIN_LABEL_PROBABILITY_MASS and (unambiguous or not named):
             return found / found.sum()
         found[:] = 0
         if named:
@@ -185,12 +185,12 @@ def _cached_cost(
         text for split in context.dataset_splits.splits.values() for text in get_text_tuples(split)
     }
     ways: list[int | None] = [None, *range(prompt.config.votes)]
-    asked = [
+    keys = [
         _request_digest(prompt.config, prompt.request_body(text, way))
         for text in texts
         for way in ways
     ]
-    return sum(answer.cost for answer in _cached_responses(cache, asked).values())
+    return sum(answer.cost for answer in _cached_responses(cache, keys).values())
 
 
 def _cached_responses(cache: ResponseCache, keys: Iterable[str]) -> dict[str, ChatResponse]:
@@ -229,9 +229,9 @@ def _request_all(
     advance: ProgressCallback,
 ) -> dict[str, ChatResponse]:
     """Return the response to each request by digest, from the cache or the server."""
-    asked = {_request_digest(client.config, body): body for body in request_bodies}
-    found = _cached_responses(cache, asked)
-    missing = ((key, body) for key, body in asked.items() if key not in found)
+    bodies = {_request_digest(client.config, body): body for body in request_bodies}
+    found = _cached_responses(cache, bodies)
+    missing = ((key, body) for key, body in bodies.items() if key not in found)
     running: dict[Future[ChatResponse], str] = {}
     with ThreadPoolExecutor(client.config.concurrency) as pool:
         try:
@@ -248,7 +248,7 @@ def _request_all(
                         cache.put(key, found[key].to_json())
                 for future in done:
                     future.result()
-                advance(len(found), len(asked))
+                advance(len(found), len(bodies))
         except BaseException:
             client.stop()
             # Requests in flight are paid for.
@@ -259,5 +259,5 @@ def _request_all(
 
 
 def _request_digest(config: EndpointTeacherConfig, request_body: Mapping[str, Any]) -> str:
-    whole = json.dumps([config.url, config.model, request_body], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    request = json.dumps([config.url, config.model, request_body], sort_keys=True)
+    return hashlib.sha256(request.encode()).hexdigest()

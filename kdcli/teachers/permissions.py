@@ -59,8 +59,8 @@ def resolve_api_key(config: EndpointTeacherConfig, allow_endpoints: Iterable[str
     key = "" if name is None else os.environ.get(name, "").strip()
     if not key:
         return None
-    own = _LOOPBACK_KEY_VARIABLE if is_local else API_KEY_VARIABLE_BY_HOST.get(host)
-    if name != own and name not in allowed.get(host, ()):
+    default_variable = _LOOPBACK_KEY_VARIABLE if is_local else API_KEY_VARIABLE_BY_HOST.get(host)
+    if name != default_variable and name not in allowed.get(host, ()):
         raise RecipeError(
             f"teacher.api_key_env: the recipe would send the value of {name} to {host}.",
             f"If you want that, add --allow-endpoint {host}={name}; for no key: api_key_env: null.",

@@ -123,7 +123,7 @@ def _parse_score(cell: object, label_name: str, path: Path, row: int) -> float:
 
 
 def _abbreviate_text(text: tuple[str, ...]) -> str:
-    whole = " / ".join(text)
+    joined = " / ".join(text)
     return repr(
-        whole if len(whole) <= _MAX_SHOWN_CHARACTERS else f"{whole[:_MAX_SHOWN_CHARACTERS]}…"
+        joined if len(joined) <= _MAX_SHOWN_CHARACTERS else f"{joined[:_MAX_SHOWN_CHARACTERS]}…"
     )
