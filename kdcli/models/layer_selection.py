@@ -27,8 +27,10 @@ def select_layers(
     Raises:
         ModelError: The teacher has fewer layers.
     """
-    if len(stacks) == 1 and (student_config.decoder_keep or student_config.decoder_layers):
-        key = "decoder_keep" if student_config.decoder_keep else "decoder_layers"
+    if len(stacks) == 1 and (
+        student_config.keep_decoder_layers or student_config.num_decoder_layers
+    ):
+        key = "keep_decoder_layers" if student_config.keep_decoder_layers else "num_decoder_layers"
         raise ModelError(f"student.{key}: the teacher has one stack of layers, and no decoder.")
     return tuple(_select_stack_layers(student_config, stack, select_measured) for stack in stacks)
 
@@ -39,24 +41,28 @@ def _select_stack_layers(
     select_measured: Callable[[LayerStack, int], LayerIndices] | None,
 ) -> LayerIndices:
     has_decoder_keys = stack.part == "decoder" and (
-        student_config.decoder_keep or student_config.decoder_layers
+        student_config.keep_decoder_layers or student_config.num_decoder_layers
     )
-    prefix = "decoder_" if has_decoder_keys else ""
-    keep, count = (getattr(student_config, f"{prefix}{key}") for key in ("keep", "layers"))
+    keep_key, count_key = (
+        ("keep_decoder_layers", "num_decoder_layers")
+        if has_decoder_keys
+        else ("keep_layers", "num_hidden_layers")
+    )
+    keep, count = getattr(student_config, keep_key), getattr(student_config, count_key)
     where = f"the teacher{chr(39) + 's ' + stack.part if stack.part else ''} has {stack.depth}"
     if keep is not None:
         if keep[-1] >= stack.depth:
             beyond = next(layer for layer in keep if layer >= stack.depth)
             raise ModelError(
-                f"student.{prefix}keep names layer {beyond}, and {where} layers, "
+                f"student.{keep_key} names layer {beyond}, and {where} layers, "
                 f"0 to {stack.depth - 1}."
             )
         return tuple(keep)
     if count is not None:
         if count > stack.depth:
-            raise ModelError(f"student.{prefix}layers is {count}, and {where} layers.")
+            raise ModelError(f"student.{count_key} is {count}, and {where} layers.")
         if (
-            student_config.strategy == "measured"
+            student_config.strategy == "importance"
             and select_measured is not None
             and not stack.shared
         ):

@@ -164,7 +164,7 @@ def build_scratch_config(
     text = get_text_config(config)
     if hidden > text.hidden_size:
         raise ModelError(
-            f"student.hidden is {hidden}, and the teacher's hidden states are {text.hidden_size} "
+            f"student.hidden_size is {hidden}, and the teacher's hidden states are {text.hidden_size} "
             "wide."
         )
     before, groups, width = _attention_geometry(text)
@@ -174,9 +174,9 @@ def build_scratch_config(
     )
     if head_dim_key is None and heads is None and hidden % width:
         raise ModelError(
-            f"student.hidden is {hidden}, no multiple of {width}, the size of a head of a model of "
+            f"student.hidden_size is {hidden}, no multiple of {width}, the size of a head of a model of "
             f"type {text.model_type}.",
-            "Set the number of heads: student.heads.",
+            "Set the number of heads: student.num_attention_heads.",
         )
     count = heads or max(1, int(groups * share)) * size
     values = {"hidden_size": hidden, "num_attention_heads": count}
@@ -196,22 +196,22 @@ def _plan_heads(model: "PreTrainedModel", num_kept: int) -> PrunableUnits | None
     before, groups, width = _attention_geometry(config)
     if num_kept > before:
         raise ModelError(
-            f"student.heads is {num_kept}, and the teacher's layers have {before} heads."
+            f"student.num_attention_heads is {num_kept}, and the teacher's layers have {before} heads."
         )
     if num_kept == before:
         return None
     head_dim_key = _find_head_dim_key(model, width)
     if head_dim_key is None:
         raise ModelError(
-            f"student.heads: {num_kept} of {before} heads can't be saved, because a configuration "
+            f"student.num_attention_heads: {num_kept} of {before} heads can't be saved, because a configuration "
             f"of type {config.model_type} has no key for the size of a head, which is hidden_size "
             "/ num_attention_heads.",
-            "Prune feed-forward neurons or layers, or train from scratch: student.hidden.",
+            "Prune feed-forward neurons or layers, or train from scratch: student.hidden_size.",
         )
     size = before // groups
     if num_kept % size and num_kept % groups:
         raise ModelError(
-            f"student.heads is {num_kept}, but {size} heads share keys and values: keep whole "
+            f"student.num_attention_heads is {num_kept}, but {size} heads share keys and values: keep whole "
             f"groups (a multiple of {size}) or as many of each group (a multiple of {groups})."
         )
     values = {"num_attention_heads": num_kept, head_dim_key: width}
@@ -221,7 +221,7 @@ def _plan_heads(model: "PreTrainedModel", num_kept: int) -> PrunableUnits | None
         model, tensor_slicing.copy_config_with(model.config, values)
     )
     return PrunableUnits(
-        "heads",
+        "num_attention_heads",
         before,
         num_kept,
         groups,
@@ -244,17 +244,19 @@ def _plan_ffn_neurons(model: "PreTrainedModel", num_kept: int) -> PrunableUnits 
         return None
     if len(sizes) != 1:
         raise ModelError(
-            f"student.ffn: a model of type {config.model_type} has no feed-forward layers of one "
+            f"student.intermediate_size: a model of type {config.model_type} has no feed-forward layers of one "
             "width that its configuration names.",
             "Prune layers instead.",
         )
     (before,) = sizes
     if num_kept > before:
         raise ModelError(
-            f"student.ffn is {num_kept:,}, and the teacher's feed-forward layers have {before:,} "
+            f"student.intermediate_size is {num_kept:,}, and the teacher's feed-forward layers have {before:,} "
             "neurons."
         )
-    return PrunableUnits("ffn", before, num_kept, before, 1, values, resized, projections)
+    return PrunableUnits(
+        "intermediate_size", before, num_kept, before, 1, values, resized, projections
+    )
 
 
 def _attention_geometry(config: "PretrainedConfig") -> tuple[int, int, int]:

@@ -17,7 +17,10 @@ DEFAULT_VOCAB_SIZE = 16_000
 MakeBatches: TypeAlias = (
     "Callable[[PreTrainedModel, PreTrainedTokenizerBase], Iterable[Mapping[str, Tensor]]]"
 )
-_UNIT_NAMES = {"heads": "attention heads", "ffn": "feed-forward neurons"}
+_UNIT_NAMES = {
+    "num_attention_heads": "attention heads",
+    "intermediate_size": "feed-forward neurons",
+}
 
 
 @dataclass(frozen=True)

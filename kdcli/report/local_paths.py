@@ -21,13 +21,15 @@ def remove_local_paths(recipe: Recipe) -> Recipe:
     if teacher.source_key is not None:
         teacher_update = {teacher.source_key: public_name(getattr(teacher, teacher.source_key))}
     if isinstance(teacher, ClassifierTeacherConfig):
-        also = tuple(o.model_copy(update={"model": public_name(o.model)}) for o in teacher.also)
-        teacher_update["also"] = also
+        also = tuple(
+            o.model_copy(update={"model": public_name(o.model)}) for o in teacher.ensemble_with
+        )
+        teacher_update["ensemble_with"] = also
     if isinstance(teacher, EndpointTeacherConfig):
         teacher_update = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
     parts: dict[str, FrozenConfig] = {
         "data": recipe.data.model_copy(update={
-            key: public_name(source) for key in ("dataset", "unlabelled")
+            key: public_name(source) for key in ("dataset", "unlabeled")
             if (source := getattr(recipe.data, key)) is not None
         }),
         "teacher": teacher.model_copy(update=teacher_update),
@@ -44,7 +46,11 @@ def remove_local_paths(recipe: Recipe) -> Recipe:
 def remove_local_paths_from_text(recipe: Recipe, text: str) -> str:
     """Replace each local path of a recipe that occurs in a text by its last part."""
     teacher = recipe.teacher
-    others = [o.model for o in teacher.also] if isinstance(teacher, ClassifierTeacherConfig) else []
+    others = (
+        [o.model for o in teacher.ensemble_with]
+        if isinstance(teacher, ClassifierTeacherConfig)
+        else []
+    )
     main = [] if teacher.source_key is None else [getattr(teacher, teacher.source_key)]
     for source in filter(None, (*main, recipe.student.model, *others)):
         text = text.replace(source, public_name(source))

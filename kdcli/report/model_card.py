@@ -131,7 +131,7 @@ def _kept_epoch(
     recipe: Recipe, history: Sequence[Mapping[str, Any]], task: Task
 ) -> Mapping[str, Any]:
     """Return the epoch whose weights were kept: the last one, or the first of the best ones."""
-    if recipe.distill.keep == "last":
+    if recipe.distill.keep_checkpoint == "last":
         return history[-1]
     return max(history, key=lambda epoch: epoch[task.primary_metric])
 

@@ -11,17 +11,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kdcli.data.tokenization.tokenize import (
-    length_sorted_batches,
-    sample_texts,
-    token_lengths,
-    tokenize_dataset,
-)
+from kdcli.data.column_access import sample_texts
+from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError
-from kdcli.evaluation.calibration.calibration_error import fit_temperature
+from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
-from kdcli.models.padding import align_padding, create_collator, needs_equal_lengths
+from kdcli.models.batch_inference import Batch, predict_batches
+from kdcli.models.padding import align_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
@@ -142,22 +139,14 @@ class _TextEmbedder:
     ) -> np.ndarray:
         """Return the embeddings, float32, (texts, width)."""
         rows = tokenize_dataset(dataset, self.tokenizer, self.max_length)
-        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
-        collate = create_collator(self.model, self.tokenizer)
-        equal = needs_equal_lengths(self.model)
-        batches = length_sorted_batches(
-            token_lengths(rows), _BATCH, longest_first=True, equal_length=equal
+        collator = create_collator(self.model, self.tokenizer)
+        (embeddings,) = predict_batches(
+            self.model, collator, rows, _BATCH, forward=self._embed, advance=advance
         )
-        done = 0
-        embeddings = np.empty((len(rows), self.model.config.hidden_size), dtype=np.float32)
-        with torch.inference_mode():
-            for indices in batches:
-                batch = collate(rows.__getitems__(indices.tolist()))
-                states = self.model(**batch).last_hidden_state
-                embeddings[indices] = self._pool(states, batch["attention_mask"]).numpy()
-                done += len(indices)
-                advance(done, len(rows))
         return embeddings
+
+    def _embed(self, batch: Batch) -> "list[Tensor]":
+        return [self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])]
 
     def _pool(self, hidden_states: "Tensor", attention_mask: "Tensor") -> "Tensor":
         return F.normalize(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdcli.data.readers import data_files
+from kdcli.data.column_access import get_text_tuples
+from kdcli.data.readers import data_files, registry
 from kdcli.errors import DataError
-from kdcli.evaluation.predict.inference import get_text_tuples
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
@@ -26,7 +26,7 @@ def label_columns_of_scores_file(
     Raises:
         DataError: The file can't be read.
     """
-    texts = (data_config.text,) if isinstance(data_config.text, str) else data_config.text
+    texts = data_config.text_columns
     columns = [
         column
         for row in data_files.read_first_rows([_require_scores_file(config)], 1)
@@ -73,11 +73,7 @@ def _read_logits_by_text(
     config: PrecomputedTeacherConfig, context: BlackBoxContext
 ) -> dict[tuple[str, ...], np.ndarray]:
     path, labels = _require_scores_file(config), context.dataset_splits.label_names
-    texts = (
-        (context.data_config.text,)
-        if isinstance(context.data_config.text, str)
-        else context.data_config.text
-    )
+    texts = context.data_config.text_columns
     table = data_files.read_text_and_label_columns([path], texts, labels)
     values = np.empty((len(table), len(labels)))
     for column, label in enumerate(labels):
@@ -101,10 +97,10 @@ def _read_logits_by_text(
 
 def _require_scores_file(config: PrecomputedTeacherConfig) -> Path:
     path = Path(config.file)
-    if not path.is_file() or data_files.file_format(path) is None:
+    if not path.is_file() or registry.file_format(path) is None:
         raise DataError(
             f"teacher.file: there is no file {path} of scores.",
-            f"Supported formats: {data_files.SUPPORTED_FORMATS_TEXT}",
+            f"Supported formats: {registry.describe_supported_formats()}",
         )
     return path
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kdcli.data.labels.class_labels import abbreviate_names
 from kdcli.errors import RecipeError
 from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, required_teacher_outputs
 from kdcli.progress import ProgressCounter
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher, LabelDescriptionTeacherConfig
 from kdcli.recipe.data import DataConfig
+from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION
 from kdcli.teachers.base import BlackBoxContext
 
@@ -52,7 +52,7 @@ def check_teacher(
     if unknown := [label for label in described if label not in labels]:
         raise RecipeError(
             f"teacher.descriptions: the data has no label {unknown[0]!r}.",
-            f"Its labels: {abbreviate_names(labels)}.",
+            f"Its labels: {abbreviate_list(labels)}.",
         )
     config.check(context)
 

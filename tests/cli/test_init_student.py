@@ -50,8 +50,8 @@ def test_old_keys_of_overrides_are_reported():
 def test_json_is_one_document(tmp_path):
     data = tmp_path / "texts.csv"
     data.write_text("said\nwhere is my parcel\nthe code fails\n")
-    done = kd(MINILM, "--layers", 2, "--strategy", "last", "--data", data, "--text", "said",
-              "-o", "small", "--json")  # fmt: skip
+    done = kd(MINILM, "--layers", 2, "--strategy", "last", "--data", data,
+              "--text", "said", "-o", "small", "--json")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["layers"] == [4, 5]
@@ -88,19 +88,6 @@ def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, arguments, says):
     assert len(done.stderr.splitlines()) <= 2
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_old_flags_work_and_are_reported():
-    current = kd(MINILM, "--num-hidden-layers", 3, "--dry-run")
-    old = kd(MINILM, "--layers=3", "--dry-run")
-    assert old.stdout == current.stdout
-    assert "--layers is now --num-hidden-layers" in old.stderr
-    assert "--layers " not in kd("--help").stdout
-
-
-def test_old_keys_of_overrides_are_reported():
-    done = kd("quickstart", "--set", "student.keep=[0, 2]", "--dry-run")
-    assert "student.keep is now student.keep_layers" in done.stderr
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ def kd(tiny_teacher, monkeypatch, tmp_path):
 
 
 def test_the_table_shows_what_gets_narrower(kd, tmp_path):
-    done = kd("--ffn", 32, "--trim-vocab", "texts.csv", "--text", "said", "--pieces", 400,
-              "-o", "small")  # fmt: skip
+    done = kd("--intermediate-size", 32, "--trim-vocab", "texts.csv", "--text", "said",
+              "--vocab-size", 400, "-o", "small")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     rows = {line[:23].strip(): line.split()[-2:] for line in done.stdout.splitlines()}
     assert rows["feed-forward neurons"] == ["64", "32"]
@@ -31,7 +31,17 @@ def test_the_table_shows_what_gets_narrower(kd, tmp_path):
 
 
 def test_a_fresh_model_needs_no_texts(kd):
-    done = kd("--hidden", 16, "--heads", 4, "--ffn", 20, "-o", "small", "--json")
+    done = kd(
+        "--hidden-size",
+        16,
+        "--num-attention-heads",
+        4,
+        "--intermediate-size",
+        20,
+        "-o",
+        "small",
+        "--json",
+    )
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["hidden"], result["heads"], result["ffn"]) == (16, 4, 20)
@@ -40,19 +50,28 @@ def test_a_fresh_model_needs_no_texts(kd):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--heads", 3], "student.heads is 3, and the teacher's layers have 2 heads"),
-        (["--heads", 1], "of type bert has no key"),
-        (["--heads", 0], "--heads 0: student.heads must be greater than or equal to 1"),
-        (["--ffn", 65], "student.ffn is 65, and the teacher's feed-forward layers have 64"),
-        (["--ffn", 32], "needs texts. Give them: --data"),
-        (["--pieces", 300], "needs texts. Give them: --data"),
+        (
+            ["--num-attention-heads", 3],
+            "student.num_attention_heads is 3, and the teacher's layers have 2 heads",
+        ),
+        (["--num-attention-heads", 1], "of type bert has no key"),
+        (
+            ["--num-attention-heads", 0],
+            "--num-attention-heads 0: student.num_attention_heads must be greater",
+        ),
+        (
+            ["--intermediate-size", 65],
+            "student.intermediate_size is 65, and the teacher's feed-forward layers have 64",
+        ),
+        (["--intermediate-size", 32], "needs texts. Give them: --data"),
+        (["--vocab-size", 300], "needs texts. Give them: --data"),
         (["--trim-vocab", "nowhere.csv"], "nowhere.csv"),
         (["--trim-vocab", "empty.csv", "--text", "said"], "empty.csv is empty"),
         (["--trim-vocab", "texts.csv"], "there is no column text"),
         (["--trim-vocab", "texts.csv", "--data", "empty.csv"], "are different texts"),
-        (["--trim-vocab", "texts.csv", "--text", "said", "--pieces", 700], "tokenizer has 600"),
-        (["--hidden", 33], "student.hidden is 33"),
-        (["--hidden", 24], "no multiple of 16"),
+        (["--trim-vocab", "texts.csv", "--text", "said", "--vocab-size", 700], "tokenizer has 600"),
+        (["--hidden-size", 33], "student.hidden_size is 33"),
+        (["--hidden-size", 24], "no multiple of 16"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(kd, tmp_path, arguments, says):
@@ -68,6 +87,6 @@ def test_a_recipe_trims_to_its_own_texts(kd):
     done = kd("--trim-vocab", "texts.csv", model="quickstart")
     assert done.exit_code == 2
     assert "its own training texts" in done.stderr
-    done = kd("--pieces", 12000, "--dry-run", "--json", model="quickstart")
+    done = kd("--vocab-size", 12000, "--dry-run", "--json", model="quickstart")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["stages"][1]["parameters"] < 12e6

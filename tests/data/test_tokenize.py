@@ -219,7 +219,7 @@ def test_a_slow_tokenizer_gives_pairs_no_windows(bertweet):
     pairs = Dataset.from_dict({"text": ["a b"], "text_pair": ["c"]})
     with pytest.raises(ModelError) as refused:
         tokenize_dataset(pairs, bertweet, 8, "windows")
-    assert "data.truncate" in refused.value.message
+    assert "data.truncation" in refused.value.message
 
 
 def padding_fraction(lengths, order, batch_size):

@@ -68,8 +68,8 @@ def test_the_process_itself_ends_with_1(run):
         (["--output", "."], "is a folder"),
         (["--per-example", "nowhere/x.csv"], "there is no folder nowhere"),
         (["--per-example", "x.xlsx"], ".parquet, .csv, .jsonl"),
-        (["--refuse-at-most", "1.5"], "--refuse-at-most"),
-        (["--against", "./nothing"], "no model folder ./nothing"),
+        (["--max-false-rejection-rate", "1.5"], "--max-false-rejection-rate"),
+        (["--reference-model", "./nothing"], "no model folder ./nothing"),
         (["--json", "--format", "junit"], "both want standard output"),
     ],
 )
@@ -190,7 +190,7 @@ def test_the_students_own_threshold_is_the_runs(run, measured):
 
 
 def test_another_budget_is_chosen_anew_on_validation(run):
-    done = kd(run / "student", *SPLIT, "--refuse-at-most", "0.3", "--json")
+    done = kd(run / "student", *SPLIT, "--max-false-rejection-rate", "0.3", "--json")
     (found,) = json.loads(done.stdout)["models"]
     assert found["settings"]["from"] == "validation"
     assert found["settings"]["operating_point"]["refuse_at_most"] == 0.3
@@ -201,7 +201,7 @@ def test_another_budget_is_chosen_anew_on_validation(run):
 def test_a_model_that_is_not_the_students_teacher_can_be_the_yardstick(run, tmp_path):
     older = tmp_path / "older"
     older.symlink_to(run / "student")
-    done = kd(run, *SPLIT, "--against", older, "--max-drop", "accuracy=0", "--json")
+    done = kd(run, *SPLIT, "--reference-model", older, "--max-drop", "accuracy=0", "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     # It is the student itself, wherever it is named from.
@@ -211,6 +211,6 @@ def test_a_model_that_is_not_the_students_teacher_can_be_the_yardstick(run, tmp_
 
 
 def test_remarks_compare_with_the_named_model(run):
-    done = kd(run, *SPLIT, "--against", "student")
+    done = kd(run, *SPLIT, "--reference-model", "student")
     assert re.search(r"accuracy of the teacher is [\d.]+ points \w+ than", done.stdout)
     assert re.search(r"teacher is wrong on \d+ texts", " ".join(done.stdout.split()))

@@ -212,7 +212,7 @@ def test_heads_with_a_shared_position_bias_match_in_all_layers():
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in WITH_HEADS])
 def test_heads_without_a_head_dim_key_are_refused(kind):
     model = make(CONFIGS[kind])
-    with pytest.raises(ModelError, match=f"student.heads: .*type {kind} "):
+    with pytest.raises(ModelError, match=f"student.num_attention_heads: .*type {kind} "):
         prunable_units.plan_width_pruning(model, heads=2)
 
 

@@ -36,8 +36,8 @@ def score(words):
 # What differs by kind of recipe: how a text is labelled, and what the recipe says.
 KINDS = {
     "short": (first, {"data": {"max_length": 5}}),
-    "chosen": (first, {"distill": {"keep": "best", "seed": 7, "epochs": 4, "learning_rate": 0.02}}),
-    "out-of-scope": (first, {"evaluate": {"out_of_scope": "other"}, "data": {"truncate": "tail"}}),
+    "chosen": (first, {"distill": {"keep_checkpoint": "best", "seed": 7, "epochs": 4, "learning_rate": 0.02}}),
+    "out-of-scope": (first, {"evaluate": {"out_of_scope": "other"}, "data": {"truncation": "tail"}}),
     "several": (several, {"evaluate": {"thresholds": "each"}}),
     "score": (score, {}),
     "pairs": (first, {"data": {"text": ["text", "more"], "max_length": 7}}),
@@ -67,7 +67,7 @@ def made(request, tiny_backbone, tmp_path_factory):
         "name": request.param,
         "data": {"dataset": str(place / "data"), "text": "text"},
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
-        "student": {"keep": [0, 2]},
+        "student": {"keep_layers": [0, 2]},
         "distill": FIT,
         "evaluate": {"latency_texts": 2, "splits": ["validation", "test"]},
     }
@@ -250,6 +250,6 @@ def test_the_folder_itself_says_how_texts_are_read(made):
 def test_the_card_says_which_epoch_was_kept_and_its_seed(made):
     run, *_ = made
     card = (run.path / "student" / "README.md").read_text()
-    chosen = "keep: best" in card
+    chosen = "keep_checkpoint: best" in card
     assert ("with the best results on the validation split" in card) == chosen
     assert f"- seed: {7 if chosen else 42}\n" in card

@@ -34,7 +34,7 @@ def tokenize_windows_with_slow_tokenizer(
     """
     if len(text_columns) > 1:
         raise ModelError(
-            "data.truncate: windows of pairs need a fast tokenizer (tokenizer.json); "
+            "data.truncation: windows of pairs need a fast tokenizer (tokenizer.json); "
             f"{type(tokenizer).__name__} is none.",
             "Use head, tail or both.",
         )

@@ -31,7 +31,7 @@ def calibrate_on_validation(
     """Fit temperature and label thresholds on validation texts; see `TaskEvaluator`."""
     probabilities = Predictions(logits, None, task=MULTI_LABEL).probabilities
     thresholds = multilabel_thresholds.choose_multilabel_thresholds(
-        probabilities, references, labels, per_label=config.thresholds == "each"
+        probabilities, references, labels, per_label=config.thresholds == "per_label"
     )
     temperature = fit_temperature(logits, references, MULTI_LABEL)
     return CalibrationResult(Calibration(temperature, thresholds=thresholds))

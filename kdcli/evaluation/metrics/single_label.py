@@ -37,7 +37,7 @@ def calibrate_on_validation(
     temperature = fit_temperature(logits, references)
     if out_of_scope_id is None:
         return CalibrationResult(Calibration(temperature))
-    budgets = (config.refuse_at_most, *_REFUSAL_BUDGETS)
+    budgets = (config.max_false_rejection_rate, *_REFUSAL_BUDGETS)
     thresholds = choose_out_of_scope_thresholds(
         logits, references, out_of_scope_id, labels[out_of_scope_id], budgets
     )
