@@ -1,18 +1,70 @@
-"""kd: distil any text classifier into a smaller, faster one."""
+"""kd: distil any text classifier into a smaller, faster one.
+
+The names below are loaded when they are first used: `import kdcli` itself is quick.
+"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdcli.api.evaluation import EvaluationReport, evaluate
+    from kdcli.api.runs import (
+        Run,
+        distill,
+        fine_tune_teacher,
+        open_run,
+        push_to_hub,
+        write_card,
+    )
+    from kdcli.api.student import init_student
+    from kdcli.errors import KdError
+    from kdcli.pipeline.stage import Stage, StageContext
+    from kdcli.recipe.schema import Recipe
+    from kdcli.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
+__all__ = [
+    "DistillationTrainer",
+    "EvaluationReport",
+    "KdError",
+    "Recipe",
+    "Run",
+    "Stage",
+    "StageContext",
+    "distill",
+    "evaluate",
+    "fine_tune_teacher",
+    "init_student",
+    "open_run",
+    "push_to_hub",
+    "write_card",
+]
 
-# The public API is imported on first use: `kd --help` loads neither torch nor transformers.
-_MODULES = {"DistillationTrainer": "kdcli.training.trainer"}
-_SUBMODULES = ("losses",)
+_MODULES = {
+    "DistillationTrainer": "kdcli.training.trainer",
+    "EvaluationReport": "kdcli.api.evaluation",
+    "KdError": "kdcli.errors",
+    "Recipe": "kdcli.recipe.schema",
+    "Run": "kdcli.api.runs",
+    "Stage": "kdcli.pipeline.stage",
+    "StageContext": "kdcli.pipeline.stage",
+    "distill": "kdcli.api.runs",
+    "evaluate": "kdcli.api.evaluation",
+    "fine_tune_teacher": "kdcli.api.runs",
+    "init_student": "kdcli.api.student",
+    "open_run": "kdcli.api.runs",
+    "push_to_hub": "kdcli.api.runs",
+    "write_card": "kdcli.api.runs",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
+    if name == "losses":
+        return import_module("kdcli.losses")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,7 +39,7 @@ def card(
     """Write the model card of a run, and publish it with the student in one commit."""
     from kdcli import hub
     from kdcli.errors import UsageError
-    from kdcli.pipeline import runner
+    from kdcli.pipeline import finished_run
 
     if push is None and (dry_run or revision or create_pr or private):
         raise UsageError(
@@ -47,12 +47,12 @@ def card(
             "Name where to publish: --push OWNER/NAME.",
         )
     console = Console(json_output=json_output, quiet=quiet)
-    folder = run if run is not None else runner.find_latest_run(Path("runs"))
-    student = runner.rewrite_reports(folder, console)
+    folder = run if run is not None else finished_run.find_latest_run(Path("runs"))
+    student = finished_run.rewrite_reports(folder, console)
     document: dict[str, Any] = {"run": str(folder), "card": str(student / "README.md")}
     text = f"Card: {student / 'README.md'}"
     if push is not None:
-        files = runner.files_to_publish(folder)
+        files = finished_run.files_to_publish(folder)
         if dry_run:
             sizes = {name: path.stat().st_size for name, path in files.items()}
             shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())

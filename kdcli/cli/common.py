@@ -7,75 +7,9 @@ from typing import TYPE_CHECKING, Any
 from kdcli.cli.console import Console, format_duration
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.run_folder import CheckpointInterval, RunFolder
+    from kdcli.pipeline.options import RunOptions
+    from kdcli.pipeline.run_folder import CheckpointInterval
     from kdcli.recipe.overrides import Override
-    from kdcli.recipe.schema import Recipe
-
-
-def run_recipe(
-    reference: str,
-    overrides: "Sequence[Override] | None",
-    output: Path | None,
-    console: Console,
-    *,
-    until: str,
-    fresh: bool,
-    allow_pickle: bool = False,
-    allow_code: bool = False,
-    allow_endpoints: Sequence[str] = (),
-    dry_run: bool = False,
-    checkpoint_every: str | None = None,
-    seeds: int = 1,
-) -> "RunFolder | None":
-    """Run a recipe up to a stage, and repeat it for further seeds.
-
-    Returns:
-        The run's folder; None after a dry run, which shows its plan itself, and in all processes
-        but the first.
-    """
-    from kdcli import distributed, plugins
-    from kdcli.pipeline import planning, runner
-    from kdcli.progress import SilentReporter
-    from kdcli.recipe.loading import load_recipe
-
-    plugins.set_code_allowed(allow_code)
-    every = parse_checkpoint_interval(checkpoint_every)
-    recipe = load_recipe(reference, overrides or ())
-    folder = planning.run_folder_path(recipe, output)
-    first = distributed.is_main_process()
-    if dry_run:
-        if first:
-            allowed = {
-                "allow_pickle": allow_pickle,
-                "allow_code": allow_code,
-                "allow_endpoints": allow_endpoints,
-            }
-            _show_pipeline_plan(recipe, folder, until, console, allowed, fresh=fresh)
-        return None
-    reporter = console if first else SilentReporter()
-    run = runner.run_pipeline(
-        recipe,
-        folder,
-        reporter,
-        until,
-        fresh=fresh,
-        allow_pickle=allow_pickle,
-        allow_code=allow_code,
-        allow_endpoints=allow_endpoints,
-        checkpoint_every=every,
-    )
-    if seeds > 1:
-        runner.repeat_with_seeds(
-            recipe,
-            folder,
-            reporter,
-            seeds,
-            allow_pickle=allow_pickle,
-            allow_code=allow_code,
-            allow_endpoints=allow_endpoints,
-            checkpoint_every=every,
-        )
-    return run if first else None
 
 
 def parse_checkpoint_interval(interval: str | None) -> "CheckpointInterval":
@@ -113,22 +47,29 @@ def show_evaluation_table(
     )
 
 
-def _show_pipeline_plan(
-    recipe: "Recipe",
-    folder: Path,
-    until: str,
+def show_run_plan(
+    reference: str,
+    overrides: "Sequence[Override] | None",
+    output: Path | None,
     console: Console,
-    permissions: Mapping[str, Any],
-    *,
-    fresh: bool,
+    until: str | None,
+    options: "RunOptions",
 ) -> None:
+    """Show which stages of a recipe would run, why, and about how long they would take."""
+    from kdcli import distributed, plugins
     from kdcli.pipeline import planning
     from kdcli.pipeline.run_estimate import estimate_run
     from kdcli.pipeline.run_folder import RunFolder
+    from kdcli.recipe.loading import load_recipe
 
+    plugins.set_code_allowed(options.allow_code)
+    recipe = load_recipe(reference, overrides or ())
+    if not distributed.is_main_process():
+        return
+    folder = planning.run_folder_path(recipe, output)
     planning.refuse_run_folder_in_data(recipe, folder)
-    planned = planning.plan_stages(recipe, RunFolder.open(folder), until, fresh=fresh)
-    expected = estimate_run(recipe, console, **permissions)
+    planned = planning.plan_stages(recipe, RunFolder.open(folder), until, fresh=options.fresh)
+    expected = estimate_run(recipe, console, options)
     stages = [
         {
             "stage": item.stage.name,

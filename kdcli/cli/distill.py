@@ -43,37 +43,40 @@ def distill(
 
     Stages that have run with the same inputs are reused.
     """
-    import json
-
-    from kdcli.cli.common import run_recipe, show_evaluation_table
+    from kdcli import distributed
+    from kdcli.api import runs
+    from kdcli.cli.common import parse_checkpoint_interval, show_evaluation_table, show_run_plan
     from kdcli.evaluation.uncertainty.seed_variance import seed_table_rows as spread_rows
-    from kdcli.pipeline.run_folder import SEEDS_FILE
+    from kdcli.pipeline.options import RunOptions
 
     console = Console(json_output=json_output, quiet=quiet)
-    run = run_recipe(
+    interval, endpoints = parse_checkpoint_interval(checkpoint_every), tuple(allow_endpoint or ())
+    if dry_run:
+        options = RunOptions(fresh, allow_pickle, allow_code, endpoints, interval)
+        show_run_plan(recipe, overrides, output, console, None, options)
+        return
+    run = runs.distill(
         recipe,
-        overrides,
-        output,
-        console,
-        until="card",
+        overrides=overrides or (),
+        output=output,
+        seeds=seeds,
         fresh=fresh,
-        checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
         allow_code=allow_code,
-        allow_endpoints=allow_endpoint or (),
-        dry_run=dry_run,
-        seeds=seeds,
+        allow_endpoints=endpoints,
+        checkpoint_interval=interval,
+        reporter=console,
     )
-    if run is None:
+    if not distributed.is_main_process():
         return
-    evaluation = run.records["evaluate"].result
-    document = {"run": str(run.path), "student": str(run.path / "student"), **evaluation}
+    evaluation = run.evaluation
+    document = {"run": str(run.path), "student": str(run.student), **evaluation}
     after = (
         f"Student and card: {run.path / 'student'}\nReport: {run.path / 'report.html'}\n"
         f"Next: kd card {run.path} --push OWNER/NAME"
     )
     if seeds > 1:
-        spread = json.loads((run.path / SEEDS_FILE).read_text(encoding="utf-8"))
+        spread = run.seeds or {}
         document["over_seeds"] = spread
         if not json_output:
             header = [f"mean ± deviation, {seeds} seeds", *spread["models"]]

@@ -29,29 +29,34 @@ def fine_tune_teacher(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fine-tune the teacher of a recipe and stop; kd distill continues from there."""
-    from kdcli.cli.common import run_recipe
+    """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
+    from kdcli import distributed
+    from kdcli.api import runs
+    from kdcli.cli.common import parse_checkpoint_interval, show_run_plan
     from kdcli.evaluation.metrics.metric_catalog import format_metric
+    from kdcli.pipeline.options import RunOptions
     from kdcli.tasks import TASKS
 
     console = Console(json_output=json_output, quiet=quiet)
-    run = run_recipe(
+    interval, endpoints = parse_checkpoint_interval(checkpoint_every), tuple(allow_endpoint or ())
+    if dry_run:
+        options = RunOptions(fresh, allow_pickle, allow_code, endpoints, interval)
+        show_run_plan(recipe, overrides, output, console, "teacher", options)
+        return
+    run = runs.fine_tune_teacher(
         recipe,
-        overrides,
-        output,
-        console,
-        until="teacher",
+        overrides=overrides or (),
+        output=output,
         fresh=fresh,
-        checkpoint_every=checkpoint_every,
         allow_pickle=allow_pickle,
         allow_code=allow_code,
-        allow_endpoints=allow_endpoint or (),
-        dry_run=dry_run,
+        allow_endpoints=endpoints,
+        checkpoint_interval=interval,
+        reporter=console,
     )
-    if run is None:
+    if not distributed.is_main_process():
         return
-    result = run.records["teacher"].result
-    folder = run.path / "teacher"
+    result, folder = run.results["teacher"], run.teacher
     task = TASKS[result["task"]]
     rows = [
         [str(e["epoch"]), str(e["step"]), f"{e['training_loss']:.4f}",

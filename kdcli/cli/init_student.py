@@ -166,7 +166,10 @@ def _init_student_from_recipe(
     dry_run: bool,
     allow_pickle: bool,
 ) -> None:
-    from kdcli.cli.common import run_recipe
+    from kdcli import distributed
+    from kdcli.api import runs
+    from kdcli.cli.common import show_run_plan
+    from kdcli.pipeline.options import RunOptions
 
     named = {c[0].partition("=")[0] for c in overrides if isinstance(c, tuple)}
     cleared = []
@@ -174,18 +177,22 @@ def _init_student_from_recipe(
         cleared = [f"student.{key}=null" for key in _LAYER_SELECTION_KEYS] + [
             "student.strategy=spaced"
         ]
-    run = run_recipe(
+    changes = [*cleared, *overrides]
+    if dry_run:
+        options = RunOptions(fresh, allow_pickle)
+        show_run_plan(recipe, changes, output, console, "student", options)
+        return
+    run = runs.fine_tune_teacher(
         recipe,
-        [*cleared, *overrides],
-        output,
-        console,
+        overrides=changes,
+        output=output,
         until="student",
         fresh=fresh,
-        dry_run=dry_run,
         allow_pickle=allow_pickle,
+        reporter=console,
     )
-    if run is not None:
-        result = dict(run.records["student"].result)
+    if distributed.is_main_process():
+        result = dict(run.results["student"])
         if "speedup" in result and not console.json_output:
             _show_size_comparison(result, recipe, console)
         _show_created_student(run.path / "student-init", result, console)
@@ -201,9 +208,9 @@ def _init_student_from_model(
     dry_run: bool,
     allow_pickle: bool,
 ) -> None:
+    from kdcli.pipeline.student_creation import create_untrained_student
     from kdcli.recipe.loading import config_from_overrides
     from kdcli.recipe.schema import InitStudentCommandConfig
-    from kdcli.stages.student_init import create_untrained_student
 
     def show(plan: dict[str, Any]) -> None:
         if dry_run or not console.json_output:

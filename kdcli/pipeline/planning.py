@@ -1,93 +1,17 @@
-"""The stages in order, and what of them is done already: planning without doing."""
+"""Plan a run: which of its stages are done already, and why the others have to run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdcli.data.readers.split_files import is_inside_dataset_folder
 from kdcli.errors import UsageError
 from kdcli.pipeline.run_folder import RunFolder, stage_cache_key
+from kdcli.pipeline.stage import Stage, StagePlan
 from kdcli.recipe import renamed_keys
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the pipeline.
-
-    Attributes:
-        name: What a person calls it.
-        description: What it does, in a few words.
-        artifact: Path in the run folder of what it makes.
-        depends_on: The stages whose artifacts it reads.
-        recipe_parts: The parts of the recipe that its outcome depends on.
-        ignored_keys: Keys of these parts, dotted, that it doesn't depend on.
-        enabled_by: The part of the recipe that asks for it; None where every recipe does.
-        entry_point: Where its function is, as `module:function`; imported when it is needed.
-        version: Counted up when the same inputs come to give another outcome.
-        all_processes: Whether all processes of a run work at it; otherwise the first one does.
-        reusable_across_runs: Whether another run's outcome is worth taking over, or waiting for.
-    """
-
-    name: str
-    description: str
-    artifact: str
-    depends_on: tuple[str, ...]
-    recipe_parts: tuple[str, ...]
-    entry_point: str
-    version: int = 1
-    ignored_keys: tuple[str, ...] = ()
-    enabled_by: str | None = None
-    all_processes: bool = False
-    reusable_across_runs: bool = False
-
-
-_TEACHER_OUTPUT_KEYS = tuple(f"teacher.{key}" for key in ("also", "calibrated", "folds", "weight"))
-_UNLABELLED = "data.unlabelled"
-STAGES = (
-    Stage("teacher", "make the teacher ready", "teacher", (), ("data", "teacher", "seed"),
-          "kdcli.stages.teacher:prepare_teacher", version=4, ignored_keys=(*_TEACHER_OUTPUT_KEYS, _UNLABELLED),
-          all_processes=True, reusable_across_runs=True),
-    Stage("student", "cut out the student", "student-init", ("teacher",),
-          ("data", "student", "seed"), "kdcli.stages.student_init:build_initial_student", version=3,
-          ignored_keys=(_UNLABELLED,)),
-    Stage("transfer", "gather texts without labels", "transfer-set", (),
-          ("data", "augment", "seed"), "kdcli.stages.transfer_set:build_transfer_set", version=2, enabled_by="has_transfer_set"),
-    Stage("outputs", "ask the teacher", "teacher-outputs", ("teacher", "transfer"),
-          ("data", "teacher"), "kdcli.stages.teacher_logits:compute_teacher_logits", version=5, ignored_keys=(_UNLABELLED,),
-          all_processes=True, reusable_across_runs=True),
-    Stage("distill", "train the student", "student", ("student", "transfer", "outputs"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:distill_student", version=3,
-          ignored_keys=(_UNLABELLED,), all_processes=True),
-    Stage("control", "train the student without these texts", "control",
-          ("student", "transfer", "outputs"), ("data", "distill", "seed"),
-          "kdcli.stages.distill:train_control_without_transfer_set", version=3, ignored_keys=(_UNLABELLED,), enabled_by="has_control_student",
-          all_processes=True),
-    Stage("baseline", "train the student on labels alone", "baseline", ("student", "transfer"),
-          ("data", "distill", "seed"), "kdcli.stages.distill:train_baseline_on_labels", version=3,
-          ignored_keys=("distill.losses", _UNLABELLED), enabled_by="baseline", all_processes=True),
-    Stage("evaluate", "measure them", "evaluation.json",
-          ("teacher", "outputs", "distill", "control", "baseline"), ("data", "evaluate"),
-          "kdcli.stages.evaluate:evaluate_teacher_and_student", version=6, ignored_keys=(_UNLABELLED,)),
-    Stage("settings", "note temperature and threshold", "student/kd.json",
-          ("distill", "evaluate"), ("data",), "kdcli.stages.inference_config:write_inference_config"),
-    Stage("page", "draw the page", "report.html", ("evaluate",),
-          ("name", "card"), "kdcli.stages.html_report:write_html_report", version=2),
-    Stage("card", "write the card", "student/README.md", ("evaluate",),
-          ("name", "card"), "kdcli.stages.model_card:write_model_card", version=3),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """A stage and what becomes of it: `reason` is why it runs, None where it is reused."""
-
-    stage: Stage
-    key: str
-    spec: Mapping[str, Any]
-    reason: str | None
+from kdcli.stages import enabled_stages
 
 
 def run_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
@@ -112,7 +36,7 @@ def refuse_run_folder_in_data(recipe: Recipe, folder: Path) -> None:
 def plan_stages(
     recipe: Recipe,
     run: RunFolder,
-    until: str = "card",
+    until: str | None = None,
     *,
     fresh: bool = False,
     source_keys: Mapping[str, str] | None = None,
@@ -122,7 +46,7 @@ def plan_stages(
     Args:
         recipe: The validated recipe.
         run: Its folder, with what is done already.
-        until: The last stage to plan for.
+        until: The last stage to plan for; None plans all of them.
         fresh: Whether to do everything anew.
         source_keys: What the recipe's sources hold, see `identities_of`; looked up where left out.
 
@@ -133,7 +57,7 @@ def plan_stages(
     planned: dict[str, StagePlan] = {}
     for stage in stages_until(until, recipe):
         spec = _key_recipe_parts(stage, recipe, sources)
-        needs = [name for name in stage.depends_on if name in planned]
+        needs = [name for name in stage.needs if name in planned]
         key = stage_cache_key(stage.name, stage.version, spec, [planned[n].key for n in needs])
         redone = next((n for n in needs if planned[n].reason), None)
         reason = "asked for: --fresh" if fresh else _rerun_reason(stage, spec, key, run, redone)
@@ -143,27 +67,21 @@ def plan_stages(
 
 def upstream_stages(stage: Stage, recipe: Recipe) -> list[str]:
     """The stages that one builds on, at first or second hand, in their order."""
-    stages, names = _enabled_stages(recipe), set(stage.depends_on)
+    stages, names = enabled_stages(recipe), set(stage.needs)
     for other in reversed(stages):
         if other.name in names:
-            names |= set(other.depends_on)
+            names |= set(other.needs)
     return [other.name for other in stages if other.name in names]
 
 
-def stages_until(name: str, recipe: Recipe) -> Sequence[Stage]:
-    """The stages that lead to one of them, and itself; the last has all that a recipe asks for."""
-    stages = _enabled_stages(recipe)
-    if name == stages[-1].name:
+def stages_until(name: str | None, recipe: Recipe) -> Sequence[Stage]:
+    """Return a stage and those it builds on, in order; all that a recipe has for None."""
+    stages = enabled_stages(recipe)
+    if name is None:
         return stages
-    goal = next(stage for stage in stages if stage.name == name)
-    leading = upstream_stages(goal, recipe)
-    return [stage for stage in stages if stage.name in (*leading, name)]
-
-
-def _enabled_stages(recipe: Recipe) -> list[Stage]:
-    return [
-        stage for stage in STAGES if stage.enabled_by is None or getattr(recipe, stage.enabled_by)
-    ]
+    last = next(stage for stage in stages if stage.name == name)
+    names = {*upstream_stages(last, recipe), name}
+    return [stage for stage in stages if stage.name in names]
 
 
 def _key_recipe_parts(
@@ -174,8 +92,7 @@ def _key_recipe_parts(
     for key in stage.ignored_keys:
         part, _, name = key.partition(".")
         spec[part].pop(name, None)  # a teacher that is a black box has other keys
-    if stage.name == "student" and recipe.student.has_random_weights:
-        spec["distill"] = {"seed": recipe.student_seed}
+    spec |= stage.extra_cache_key_parts(recipe)
     # Where a source lies is of no consequence: what it holds is.
     if "data" in spec:
         spec["data"]["dataset"] = source_keys["data"]

@@ -1,6 +1,5 @@
 """What a run is given: looked at as a whole before anything is written or trained."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,12 @@ from kdcli.models import (
     width_and_vocab_pruning,
 )
 from kdcli.models.padding import padding_warning
-from kdcli.pipeline import run_datasets
+from kdcli.pipeline import run_datasets, transfer_texts
+from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
+from kdcli.pipeline.student_creation import student_architecture
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig, TeacherModelConfig
-from kdcli.stages import transfer_set
-from kdcli.stages.student_init import student_architecture
 from kdcli.teachers import registry
 from kdcli.teachers.base import BlackBoxContext
 from kdcli.training import experiment_trackers, label_loss
@@ -75,10 +74,8 @@ class ValidatedInputs:
 def validate_inputs(
     recipe: Recipe,
     reporter: Reporter,
+    options: RunOptions = DEFAULT_OPTIONS,
     *,
-    allow_pickle: bool = False,
-    allow_code: bool = False,
-    allow_endpoints: Sequence[str] = (),
     load_weights: bool = True,
 ) -> ValidatedInputs:
     """Everything that a run needs of data and models, as far as it can be known beforehand.
@@ -86,9 +83,7 @@ def validate_inputs(
     Args:
         recipe: Names them.
         reporter: Told what the user should know of them.
-        allow_pickle: Whether the models' weights may be a pickle.
-        allow_code: Whether the recipe's function may be imported.
-        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
+        options: What the recipe's models, function and endpoints may do.
         load_weights: Whether to load the weights too, to see that they are sound.
 
     Raises:
@@ -99,8 +94,8 @@ def validate_inputs(
     corpus = run_datasets.load_recipe_dataset(recipe, reporter)
     check_losses_for_task(recipe.distill.losses_for_task(corpus.task), corpus.task)
     label_loss.check_label_options_for_task(recipe.distill, corpus.task, "distill")
-    whole, beyond = transfer_set.validate_transfer_set(
-        recipe, corpus, reporter, allow_pickle=allow_pickle, load_weights=load_weights
+    whole, beyond = transfer_texts.validate_transfer_set(
+        recipe, corpus, reporter, allow_pickle=options.allow_pickle, load_weights=load_weights
     )
     teacher, tokenizer, others, loaded = None, None, [], None
     if not isinstance(recipe.teacher, ClassifierTeacherConfig):
@@ -109,9 +104,9 @@ def validate_inputs(
             recipe.data,
             Path(),
             reporter,
-            allow_pickle,
-            allow_code,
-            tuple(allow_endpoints),
+            options.allow_pickle,
+            options.allow_code,
+            options.allow_endpoints,
         )
         registry.check_teacher(recipe.teacher, setting, recipe.distill.losses_for_task(corpus.task))
         _require_memory_for_logits(corpus, len(corpus.label_names))
@@ -120,7 +115,7 @@ def validate_inputs(
             _validate_teacher,
             recipe=recipe,
             dataset_splits=corpus,
-            allow_pickle=allow_pickle,
+            allow_pickle=options.allow_pickle,
             load_weights=load_weights,
         )
         config, tokenizer, loaded = seen(recipe.teacher)
@@ -140,7 +135,7 @@ def validate_inputs(
         loaded or teacher,
         tokenizer,
         corpus,
-        allow_pickle=allow_pickle,
+        allow_pickle=options.allow_pickle,
         load_weights=load_weights,
     )
     if teacher is None:

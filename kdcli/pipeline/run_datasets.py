@@ -17,7 +17,7 @@ from kdcli.errors import DataError
 from kdcli.models import model_io as models
 from kdcli.models.padding import align_padding
 from kdcli.models.sequence_length import get_max_length
-from kdcli.pipeline.run_folder import StageContext
+from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import EvaluateCommandConfig, Recipe
@@ -93,6 +93,19 @@ def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig"
     )
 
 
+def load_stage_dataset(context: StageContext, *, with_transfer: bool = True) -> DatasetSplits:
+    """Load the data of a stage after `outputs`: the teacher's labels where it has none.
+
+    Args:
+        context: The stage's context.
+        with_transfer: Add the transfer set, if there is one, as a split.
+    """
+    dataset_splits = load_recipe_dataset(context.recipe, context.reporter)
+    if with_transfer:
+        dataset_splits = with_transfer_set(dataset_splits, context)
+    return with_pseudo_labels(dataset_splits, context)
+
+
 def with_pseudo_labels(dataset_splits: DatasetSplits, context: StageContext) -> DatasetSplits:
     """The data with what the teacher says as its labels, where it has none of its own.
 
@@ -136,9 +149,9 @@ def black_box_context(
         context.recipe.data,
         folder,
         context.reporter,
-        context.allow_pickle,
-        context.allow_code,
-        context.allow_endpoints,
+        context.options.allow_pickle,
+        context.options.allow_code,
+        context.options.allow_endpoints,
     )
 
 

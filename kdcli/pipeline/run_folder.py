@@ -12,8 +12,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from kdcli.errors import ResourceError, UsageError, first_message_line
-from kdcli.progress import Reporter
-from kdcli.recipe.schema import Recipe
 from kdcli.safe_files import (
     fsync_path,
     fsync_tree,
@@ -48,43 +46,6 @@ class CheckpointInterval:
 
     steps: int | None = None
     seconds: float | None = 300.0
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """All that a stage is given.
-
-    Attributes:
-        recipe: The validated recipe.
-        artifacts: The artifacts of the stages before, by stage name.
-        stage_results: What those stages told of themselves, by stage name.
-        stage_seconds: How long those took that it builds on, by stage name.
-        output: Where to put the artifact: a path that doesn't exist yet.
-        scratch: A folder that outlives a broken-off attempt at the same work.
-        logs: The folder for log files.
-        other_teacher_runs: The run folders of the other teachers, in the recipe's order.
-        notes_file: What a person wrote into the card, see `kdcli.report.notes`; it needn't be there.
-        reporter: Whom to tell of progress.
-        checkpoint_every: How often training writes a checkpoint.
-        allow_pickle: Whether the weights of the recipe's models may be a pickle.
-        allow_code: Whether the function that the recipe names may be imported and run.
-        allow_endpoints: Where the recipe's texts may be sent to, each HOST or HOST=VARIABLE.
-    """
-
-    recipe: Recipe
-    artifacts: Mapping[str, Path]
-    stage_results: Mapping[str, Mapping[str, Any]]
-    stage_seconds: Mapping[str, float]
-    output: Path
-    scratch: Path
-    logs: Path
-    notes_file: Path
-    reporter: Reporter
-    other_teacher_runs: tuple[Path, ...] = ()
-    checkpoint_every: CheckpointInterval = CheckpointInterval()
-    allow_pickle: bool = False
-    allow_code: bool = False
-    allow_endpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,65 +1,91 @@
-"""Teacher and student (and what they are compared with), measured on the same texts."""
+"""Stage `evaluate`: measure teacher, student and the models they are compared with."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdcli.evaluation.compare import compare_models
-from kdcli.evaluation.evaluation_splits import select_evaluation_splits
-from kdcli.evaluation.output import per_example_export
-from kdcli.evaluation.output.evaluation_json import (
-    BASELINE,
-    STUDENT,
-    TEACHER,
-    drop_long_tables,
-    format_evaluation_json,
-)
-from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
-from kdcli.pipeline import run_datasets
-from kdcli.pipeline.run_folder import StageContext
-from kdcli.teachers import registry
+from kdcli.pipeline.stage import Stage, StageContext
 
-_STAGE_OF_MODEL = {
-    TEACHER: "teacher",
-    STUDENT: "distill",
-    "control": "control",
-    BASELINE: "baseline",
-}
+if TYPE_CHECKING:
+    from kdcli.pipeline.run_estimate import Workload
 
 
-def evaluate_teacher_and_student(context: StageContext) -> dict[str, Any]:
-    """Build `evaluation.json`.
+class EvaluateStage(Stage):
+    """Measure all models of the run on the same texts."""
 
-    Returns:
-        What the file holds, without its long tables: see `kdcli.evaluation.document`.
-    """
-    recipe = context.recipe
-    corpus = run_datasets.with_pseudo_labels(
-        run_datasets.load_recipe_dataset(recipe, context.reporter), context
-    )
-    folders = {
-        part: context.artifacts[stage]
-        for part, stage in _STAGE_OF_MODEL.items()
-        if stage in context.artifacts
-    }
-    told = None
-    if (box := recipe.black_box_teacher) is not None:
-        splits = [*dict.fromkeys([*select_evaluation_splits(recipe.evaluate, corpus), VALIDATION])]
-        setting = run_datasets.black_box_context(context, corpus, folders.pop(TEACHER))
-        told = {TEACHER: registry.predict_teacher_logits(box, setting, splits)}
-    measured = compare_models(
-        folders,
-        corpus,
-        recipe.evaluate,
-        recipe.data.max_length,
-        context.reporter,
-        truncate=recipe.data.truncation,
-        precomputed_logits=told,
-    )
-    found = {
-        **measured.evaluation,
-        "apart": per_example_export.find_disagreements(measured, STUDENT, TEACHER),
-    }
-    for model in found["models"]:
-        # Paths of this machine mean nothing elsewhere.
-        model["path"] = folders[model["name"]].name if model["name"] in folders else ""
-    context.output.write_text(format_evaluation_json(found), encoding="utf-8")
-    return drop_long_tables(found)
+    name = "evaluate"
+    description = "measure them"
+    artifact = "evaluation.json"
+    needs = ("teacher", "outputs", "distill", "control", "baseline")
+    recipe_parts = ("data", "evaluate")
+    ignored_keys = ("data.unlabelled",)
+    version = 6
+
+    def estimate(self, workload: "Workload") -> dict[str, Any]:
+        """Estimate the forward passes of all models; latency measurements are left out."""
+        recipe = workload.recipe
+        texts = sum(workload.split_sizes.get(split, 0) for split in recipe.evaluate.splits)
+        students = 1 + recipe.baseline + recipe.has_control_student
+        flops = students * workload.student.flops_per_token
+        flops += 0 if workload.teacher is None else workload.teacher.flops_per_token
+        return {"seconds": workload.forward_seconds(texts, flops)}
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `evaluation.json`.
+
+        Returns:
+            The content of the file without its long tables; see
+            `kdcli.evaluation.output.evaluation_json`.
+        """
+        from kdcli.evaluation.compare import compare_models
+        from kdcli.evaluation.evaluation_splits import select_evaluation_splits
+        from kdcli.evaluation.output import per_example_export
+        from kdcli.evaluation.output.evaluation_json import (
+            BASELINE,
+            STUDENT,
+            TEACHER,
+            drop_long_tables,
+            format_evaluation_json,
+        )
+        from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
+        from kdcli.pipeline import run_datasets
+        from kdcli.teachers import registry
+
+        recipe = context.recipe
+        corpus = run_datasets.load_stage_dataset(context, with_transfer=False)
+        stage_of_model = {
+            TEACHER: "teacher",
+            STUDENT: "distill",
+            "control": "control",
+            BASELINE: "baseline",
+        }
+        folders = {
+            model: context.artifacts[stage]
+            for model, stage in stage_of_model.items()
+            if stage in context.artifacts
+        }
+        logits = None
+        if (black_box := recipe.black_box_teacher) is not None:
+            splits = select_evaluation_splits(recipe.evaluate, corpus)
+            setting = run_datasets.black_box_context(context, corpus, folders.pop(TEACHER))
+            logits = {
+                TEACHER: registry.predict_teacher_logits(
+                    black_box, setting, [*dict.fromkeys([*splits, VALIDATION])]
+                )
+            }
+        comparison = compare_models(
+            folders,
+            corpus,
+            recipe.evaluate,
+            recipe.data.max_length,
+            context.reporter,
+            truncate=recipe.data.truncate,
+            precomputed_logits=logits,
+        )
+        evaluation = {
+            **comparison.evaluation,
+            "apart": per_example_export.find_disagreements(comparison, STUDENT, TEACHER),
+        }
+        for model in evaluation["models"]:
+            # Paths of this machine mean nothing elsewhere.
+            model["path"] = folders[model["name"]].name if model["name"] in folders else ""
+        context.output.write_text(format_evaluation_json(evaluation), encoding="utf-8")
+        return drop_long_tables(evaluation)

@@ -1,21 +1,33 @@
-"""The page to look at: all that was measured, in one file."""
+"""Stage `page`: write the HTML report."""
 
 import json
 from typing import Any
 
-from kdcli.pipeline.run_folder import StageContext
-from kdcli.report import html_report
+from kdcli.pipeline.stage import Stage, StageContext
 
 
-def write_html_report(context: StageContext) -> dict[str, Any]:
-    """Build `report.html`.
+class HtmlReportStage(Stage):
+    """Write a page with all results, in one file."""
 
-    Returns:
-        `characters`: the page's length.
-    """
-    evaluation = json.loads(context.artifacts["evaluate"].read_text(encoding="utf-8"))
-    text = html_report.render_html_report(
-        context.recipe, context.stage_results, evaluation, context.stage_seconds
-    )
-    context.output.write_text(text, encoding="utf-8")
-    return {"characters": len(text)}
+    name = "page"
+    description = "draw the page"
+    artifact = "report.html"
+    needs = ("evaluate",)
+    recipe_parts = ("name", "card")
+    version = 2
+    only_reports = True
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `report.html`.
+
+        Returns:
+            `characters`: length of the page.
+        """
+        from kdcli.report import html_report
+
+        evaluation = json.loads(context.artifacts["evaluate"].read_text(encoding="utf-8"))
+        text = html_report.render_html_report(
+            context.recipe, context.stage_results, evaluation, context.stage_seconds
+        )
+        context.output.write_text(text, encoding="utf-8")
+        return {"characters": len(text)}

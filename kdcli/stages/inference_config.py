@@ -1,24 +1,33 @@
-"""The student's `kd.json`: temperature, threshold, and how it was trained to read texts."""
+"""Stage `settings`: write the student's `kd.json`."""
 
 import json
 from typing import Any
 
-from kdcli.evaluation.calibration import inference_config
-from kdcli.pipeline.run_folder import StageContext
+from kdcli.pipeline.stage import Stage, StageContext
 
 
-def write_inference_config(context: StageContext) -> dict[str, Any]:
-    """Build the student's `kd.json` from what `evaluate` chose on validation.
+class InferenceConfigStage(Stage):
+    """Write how to read the student's outputs: temperature, thresholds and truncation."""
 
-    Returns:
-        `temperature`: what the student's logits are to be divided by.
-    """
-    models = {model["name"]: model for model in context.stage_results["evaluate"]["models"]}
-    chosen = inference_config.parse_calibration(models["student"]["settings"])
-    config = context.artifacts["distill"] / "tokenizer_config.json"
-    length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
-    reading = inference_config.InputTruncation(length, context.recipe.data.truncation)
-    context.output.write_text(
-        inference_config.format_inference_config(chosen, reading), encoding="utf-8"
-    )
-    return {"temperature": chosen.temperature}
+    name = "settings"
+    description = "note temperature and threshold"
+    artifact = "student/kd.json"
+    needs = ("distill", "evaluate")
+    recipe_parts = ("data",)
+
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write `kd.json` with the values that `evaluate` chose on validation.
+
+        Returns:
+            `temperature`: divisor of the student's logits.
+        """
+        from kdcli.evaluation.calibration import inference_config
+
+        models = {model["name"]: model for model in context.stage_results["evaluate"]["models"]}
+        calibration = inference_config.parse_calibration(models["student"]["settings"])
+        config = context.artifacts["distill"] / "tokenizer_config.json"
+        max_length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
+        truncation = inference_config.InputTruncation(max_length, context.recipe.data.truncate)
+        text = inference_config.format_inference_config(calibration, truncation)
+        context.output.write_text(text, encoding="utf-8")
+        return {"temperature": calibration.temperature}

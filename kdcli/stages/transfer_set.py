@@ -1,164 +1,26 @@
-"""The transfer set: texts that the student learns from the teacher's outputs alone."""
+"""Stage `transfer`: collect the texts that the teacher alone labels."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from datasets import Dataset, concatenate_datasets
-
-from kdcli.data import augmentation, column_access
-from kdcli.data.checks import duplicates
-from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.errors import RecipeError
-from kdcli.losses.base import required_teacher_outputs
-from kdcli.models import masked_lm
-from kdcli.models.model_io import locate_model
-from kdcli.pipeline import run_datasets
-from kdcli.pipeline.run_folder import StageContext
-from kdcli.progress import Reporter
-from kdcli.recipe.augmentation import AugmentationConfig
-from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
+from kdcli.pipeline.stage import Stage, StageContext
 from kdcli.recipe.schema import Recipe
 
-if TYPE_CHECKING:
-    from kdcli.data.augmentation import MaskedWords
 
+class TransferSetStage(Stage):
+    """Collect unlabelled and augmented texts, if the recipe asks for them."""
 
-def build_transfer_set(context: StageContext) -> dict[str, Any]:
-    """Build the folder of the texts, in the columns `text` and, of pairs, `text_pair`.
+    name = "transfer"
+    description = "gather texts without labels"
+    artifact = "transfer-set"
+    recipe_parts = ("data", "augment", "seed")
+    version = 2
 
-    Returns:
-        `unlabelled` and `augmented`, how many texts there are of each; `left_out`, how many were
-        there already, in the data or before.
-    """
-    recipe, corpus = (
-        context.recipe,
-        run_datasets.load_recipe_dataset(context.recipe, context.reporter),
-    )
-    parts: dict[str, Dataset] = {}
-    if recipe.data.unlabeled is not None:
-        parts["unlabelled"] = run_datasets.load_unlabeled_texts(
-            recipe.data.unlabeled_data_config, context.reporter
-        )
-    if recipe.augment is not None:
-        parts["augmented"] = _augment_training_texts(recipe.augment, corpus, context)
-    kept = _drop_known_texts(parts, corpus)
-    concatenate_datasets([*kept.values()]).save_to_disk(str(context.output))
-    counts = {part: len(kept.get(part, ())) for part in ("unlabelled", "augmented")}
-    left_out = sum(map(len, parts.values())) - sum(counts.values())
-    context.reporter.info(
-        f"The teacher alone labels {counts['unlabelled']:,} unlabelled and "
-        f"{counts['augmented']:,} altered texts; {left_out:,} were there already."
-    )
-    return {**counts, "left_out": left_out}
+    def is_enabled(self, recipe: Recipe) -> bool:
+        """Return whether the recipe has `data.unlabelled` or `augment`."""
+        return recipe.has_transfer_set
 
+    def run(self, context: StageContext) -> dict[str, Any]:
+        """Write the texts as a saved dataset; see `build_transfer_set`."""
+        from kdcli.pipeline.transfer_texts import build_transfer_set
 
-def validate_transfer_set(
-    recipe: Recipe,
-    dataset_splits: DatasetSplits,
-    reporter: Reporter,
-    *,
-    allow_pickle: bool,
-    load_weights: bool,
-) -> tuple[DatasetSplits, int]:
-    """The data with its unlabelled texts as split `transfer`; how many there are with altered ones.
-
-    Raises:
-        KdError: The unlabelled texts or the masked language model are missing or unusable, or the
-            recipe has no use for texts without labels.
-    """
-    if not recipe.has_transfer_set:
-        return dataset_splits, 0
-    spec, rows = recipe.augment, 0
-    part = "augment" if recipe.data.unlabeled is None else "data.unlabeled"
-    if not required_teacher_outputs(recipe.distill.losses_for_task(dataset_splits.task)):
-        raise RecipeError(
-            f"{part}: no loss of distill.losses has the student learn from the teacher, and these "
-            "texts have no labels.",
-            "Add one, such as soft_targets.",
-        )
-    if recipe.distill.sampling == "balanced":
-        raise RecipeError(
-            f"{part}: distill.sampling: balanced draws texts by their labels, and these have none.",
-            "Take class_weights: balanced.",
-        )
-    if recipe.data.unlabeled is not None:
-        unlabelled = run_datasets.load_unlabeled_texts(recipe.data.unlabeled_data_config, reporter)
-        rows += len(unlabelled)
-        dataset_splits = replace(
-            dataset_splits,
-            splits={**dataset_splits.splits, run_datasets.TRANSFER_SPLIT: unlabelled},
-        )
-    if spec is not None:
-        rows += spec.copies * len(dataset_splits.splits["train"])
-        if isinstance(recipe.teacher, PrecomputedTeacherConfig):
-            raise RecipeError(
-                "augment: a file has no scores for texts that are altered only now.",
-                "Leave it out, or take a teacher that can be asked.",
-            )
-        if spec.model is not None and load_weights:
-            masked_lm.load_masked_lm(
-                locate_model(spec.model, spec.revision, allow_pickle=allow_pickle)
-            )
-    return dataset_splits, rows
-
-
-def _augment_training_texts(
-    augment_config: AugmentationConfig, dataset_splits: DatasetSplits, context: StageContext
-) -> Dataset:
-    """Altered copies of the training texts."""
-    train = dataset_splits.splits["train"]
-    columns = column_access.text_column_names(train)
-    rows = [
-        row
-        for piece in column_access.iterate_column_batches(train, *columns)
-        for row in zip(*piece, strict=True)
-    ]
-    copies = [*augmentation.augment_texts(rows, augment_config, context.recipe.seed)]
-    flat = [words for row in copies for words in row]
-    written = (
-        _fill_masked_words(augment_config, flat, context)
-        if augment_config.model
-        else [*_join_words(flat)]
-    )
-    return Dataset.from_dict(
-        {name: written[place :: len(columns)] for place, name in enumerate(columns)}
-    )
-
-
-def _fill_masked_words(
-    augment_config: AugmentationConfig, word_lists: Sequence["MaskedWords"], context: StageContext
-) -> list[str]:
-    assert augment_config.model is not None
-    folder = locate_model(
-        augment_config.model, augment_config.revision, allow_pickle=context.allow_pickle
-    )
-    model, tokenizer = masked_lm.load_masked_lm(folder)
-    return masked_lm.fill_masked_words(
-        model, tokenizer, word_lists, context.recipe.seed, context.reporter.advance
-    )
-
-
-def _join_words(word_lists: Sequence["MaskedWords"]) -> Iterator[str]:
-    return (" ".join(word for word in words if word) for words in word_lists)
-
-
-def _drop_known_texts(
-    splits: dict[str, Dataset], dataset_splits: DatasetSplits
-) -> dict[str, Dataset]:
-    """Each part without what is in the data or in a part before.
-
-    Measured on texts that it has seen, the student would look better than it is.
-    """
-    known = np.concatenate(
-        [duplicates.text_hashes(split) for split in dataset_splits.splits.values()]
-    )
-    kept = {}
-    for part, split in splits.items():
-        keys = duplicates.text_hashes(split)
-        _, first = np.unique(keys, return_index=True)
-        first = np.sort(first)
-        kept[part] = split.select(first[~np.isin(keys[first], known)])
-        known = np.concatenate([known, keys])
-    return kept
+        return build_transfer_set(context)

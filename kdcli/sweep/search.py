@@ -14,6 +14,7 @@ from kdcli.errors import KdError, RecipeError, ResourceError, UsageError, UserEr
 from kdcli.evaluation.ci.quality_gates import QualityGate
 from kdcli.models import layer_stacks
 from kdcli.pipeline.locks import shared_work_lock
+from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
 from kdcli.pipeline.planning import source_cache_keys
 from kdcli.pipeline.preflight import ValidatedInputs, validate_inputs
 from kdcli.pipeline.run_folder import RunFolder
@@ -42,7 +43,7 @@ def sweep_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
 
 
 def load_search_space(
-    recipe: Recipe, reporter: Reporter, *, allow_pickle: bool = False
+    recipe: Recipe, reporter: Reporter, options: RunOptions = DEFAULT_OPTIONS
 ) -> SearchSpace:
     """Get the search space of a recipe, and validate it.
 
@@ -50,9 +51,11 @@ def load_search_space(
         KdError: Data or models are missing or unusable.
     """
     _refuse_black_box(recipe)
-    inputs = validate_inputs(recipe, reporter, allow_pickle=allow_pickle, load_weights=False)
+    inputs = validate_inputs(recipe, reporter, options, load_weights=False)
     return _validated_search_space(
-        recipe.with_default_losses(inputs.dataset_splits.task), inputs, allow_pickle=allow_pickle
+        recipe.with_default_losses(inputs.dataset_splits.task),
+        inputs,
+        allow_pickle=options.allow_pickle,
     )
 
 
@@ -89,14 +92,14 @@ def run_sweep(
     recipe, folder = config.recipe, config.folder
     _refuse_black_box(recipe)
     RunFolder.open(folder)
-    inputs = validate_inputs(recipe, reporter, allow_pickle=config.allow_pickle, load_weights=False)
+    inputs = validate_inputs(recipe, reporter, config.options, load_weights=False)
     task = inputs.dataset_splits.task
     if target is not None and target.metric != task.primary_metric:
         raise UsageError(
             f"--target {target}: the primary metric of {task} is {task.primary_metric}."
         )
     recipe = recipe.with_default_losses(task)
-    space = _validated_search_space(recipe, inputs, allow_pickle=config.allow_pickle)
+    space = _validated_search_space(recipe, inputs, allow_pickle=config.options.allow_pickle)
     config = replace(config, recipe=recipe, space=space)
     folder.mkdir(parents=True, exist_ok=True)
     with shared_work_lock(folder / ".shared", reporter):
@@ -112,9 +115,7 @@ def run_sweep(
             folder,
             reporter,
             "outputs",
-            fresh=fresh,
-            allow_pickle=config.allow_pickle,
-            checkpoint_every=config.checkpoint_every,
+            replace(config.options, fresh=fresh),
         )
     config = replace(config, deadline=None if max_minutes is None else start + 60 * max_minutes)
     with _worker_processes(config, workers - 1):

@@ -10,8 +10,9 @@ from typing import Any
 from kdcli.errors import RunInterruptedError, UserError
 from kdcli.models import layer_stacks, model_io
 from kdcli.models.model_complexity import count_parameters_and_flops
+from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
 from kdcli.pipeline.preflight import ValidatedInputs, validate_inputs
-from kdcli.pipeline.run_folder import CheckpointInterval, RunFolder
+from kdcli.pipeline.run_folder import RunFolder
 from kdcli.pipeline.runner import run_pipeline
 from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.loading import recipe_for_trial
@@ -34,8 +35,7 @@ class SweepConfig:
         folder: The sweep's folder.
         max_trials: Number of trials in all.
         deadline: Time (`time.time`) after which no trial starts; None for no limit.
-        allow_pickle: Whether weights may be a pickle.
-        checkpoint_every: Interval of training checkpoints.
+        options: Options of the trials' runs.
     """
 
     recipe: Recipe
@@ -43,8 +43,7 @@ class SweepConfig:
     folder: Path
     max_trials: int
     deadline: float | None = None
-    allow_pickle: bool = False
-    checkpoint_every: CheckpointInterval = CheckpointInterval()
+    options: RunOptions = DEFAULT_OPTIONS
 
 
 class SweepWorker:
@@ -61,9 +60,8 @@ class SweepWorker:
     ) -> None:
         self.config, self.reporter = config, reporter
         self.study = SweepStudy(config.folder, config.space, config.recipe.seed)
-        pickle = config.allow_pickle
         self.inputs = inputs or validate_inputs(
-            config.recipe, SilentReporter(), allow_pickle=pickle, load_weights=False
+            config.recipe, SilentReporter(), config.options, load_weights=False
         )
         self._reported_trials = {trial.number for trial in self._finished_trials()}
 
@@ -124,8 +122,7 @@ class SweepWorker:
                 config.folder / f"trial-{number}",
                 listener,
                 "distill",
-                allow_pickle=config.allow_pickle,
-                checkpoint_every=config.checkpoint_every,
+                config.options,
             )
         except _TrialPrunedError:
             self.study.prune_or_fail_trial(claim)
@@ -144,7 +141,7 @@ class SweepWorker:
         return "failed"
 
     def _student_size(self, recipe: Recipe) -> StudentSize:
-        pickle = self.config.allow_pickle
+        pickle = self.config.options.allow_pickle
         student = self.inputs.student_for_recipe(recipe, allow_pickle=pickle)
         counted = count_parameters_and_flops(student)
         depth = getattr(layer_stacks.get_text_config(student.config), "num_hidden_layers", 0)

@@ -20,7 +20,8 @@ from kdcli.losses.base import INTERNAL_OUTPUTS
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only
 from kdcli.models.padding import get_forward_argument_names, get_pad_token_id
-from kdcli.pipeline.run_folder import CheckpointInterval, StageContext
+from kdcli.pipeline.run_folder import CheckpointInterval
+from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import experiment_trackers, freezing, resource_checks
@@ -70,7 +71,7 @@ class TrainingRun:
             checkpoints_folder=context.scratch,
             log_file=context.logs / f"{stage}.jsonl",
             reporter=context.reporter,
-            checkpoint_interval=context.checkpoint_every,
+            checkpoint_interval=context.options.checkpoint_interval,
             report_to=context.recipe.report_to,
             run_name=f"{context.recipe.name}-{stage}",
         )

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import Trainer
 
 from kdcli.pipeline import run_folder, runner
+from kdcli.pipeline.options import RunOptions
 from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import load_recipe
 from kdcli.training import checkpoints
@@ -58,7 +59,9 @@ def main() -> None:
     start = time.monotonic()
     cadence = run_folder.CheckpointInterval(seconds=options.seconds)
     recipe = load_recipe(options.recipe, options.overrides)
-    runner.run_pipeline(recipe, options.output, SilentReporter(), checkpoint_every=cadence)
+    runner.run_pipeline(
+        recipe, options.output, SilentReporter(), options=RunOptions(checkpoint_interval=cadence)
+    )
     total = time.monotonic() - start
     print(f"| of {total:.0f} s | times | seconds | share |\n| --- | ---: | ---: | ---: |")
     for name, seconds in spent.most_common():

@@ -24,6 +24,7 @@ from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.models import model_io
 from kdcli.models.model_complexity import count_parameters_and_flops
 from kdcli.pipeline import runner
+from kdcli.pipeline.options import RunOptions
 from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import load_recipe
 from kdcli.recipe.schema import Recipe
@@ -79,7 +80,7 @@ def one(options: argparse.Namespace) -> None:
     """In a process of its own: run, and print a line of JSON."""
     recipe = _recipe(options, options.one)
     watch = Watch()
-    runner.run_pipeline(recipe, options.output, SilentReporter(), "student", fresh=True)
+    runner.run_pipeline(recipe, options.output, SilentReporter(), "student", RunOptions(fresh=True))
     start = watch.begun = time.monotonic()
     run = runner.run_pipeline(recipe, options.output, watch, "distill")
     seconds = time.monotonic() - start
@@ -215,7 +216,9 @@ def main() -> None:
     if options.one is not None:
         return one(options)
     if options.first:
-        runner.run_pipeline(_recipe(options, []), options.output, First(), "distill", fresh=True)
+        runner.run_pipeline(
+            _recipe(options, []), options.output, First(), "distill", RunOptions(fresh=True)
+        )
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
     peaks = peak()

@@ -11,8 +11,10 @@ from filelock import FileLock
 from helpers import Listener
 from safetensors.torch import load_file
 
+from kdcli.api.seed_repeats import repeat_with_seeds
 from kdcli.errors import DataError, ModelError, RecipeError, UsageError
-from kdcli.pipeline import planning, runner
+from kdcli.pipeline import finished_run, planning, runner
+from kdcli.pipeline.options import RunOptions
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import dump_recipe
@@ -156,7 +158,7 @@ def test_a_lost_card_is_all_that_is_written(parts, own):
 
 def test_fresh_does_everything(parts, own):
     listener = Listener()
-    runner.run_pipeline(recipe(parts), own, listener, "student", fresh=True)
+    runner.run_pipeline(recipe(parts), own, listener, "student", RunOptions(fresh=True))
     assert listener.started == ["teacher", "student"]
 
 
@@ -298,7 +300,7 @@ def test_a_baseline_is_the_same_student_taught_by_labels_alone(parts, own):
 
 def test_other_seeds_train_the_student_again_and_not_the_teacher(parts, own):
     listener = Listener()
-    spread = runner.repeat_with_seeds(recipe(parts), own, listener, 3)
+    spread = repeat_with_seeds(recipe(parts), own, listener, 3)
     assert listener.started == ["student", "distill", "evaluate"] * 2
     assert spread["seeds"] == [3, 4, 5]
     accuracy = spread["models"]["student"]["test"]["accuracy"]
@@ -363,7 +365,7 @@ def test_what_a_person_wrote_into_the_card_outlives_the_student(parts, own):
     card = own / "student/README.md"
     mine = "<!-- yours -->\nAsk *us* before use.\n<!-- /yours -->\n"
     card.write_text(card.read_text().replace("## Results", f"{mine}\n## Results", 1))
-    runner.rewrite_reports(own, SilentReporter())
+    finished_run.rewrite_reports(own, SilentReporter())
     assert card.read_text().count("Ask *us* before use.") == 1
     again(parts, own, student={"keep_layers": [1, 2]})
     section = card.read_text().partition("## How to use it")[2].partition("## Results")[0]
@@ -395,13 +397,13 @@ def test_one_run_at_a_time(parts, own):
 def test_the_card_is_written_again_only_where_the_run_is_whole(own):
     (own / "evaluation.json").write_text("{}")
     with pytest.raises(UsageError, match="was changed"):
-        runner.rewrite_reports(own, SilentReporter())
+        finished_run.rewrite_reports(own, SilentReporter())
 
 
 def test_a_run_that_hardly_began_has_no_card(own):
     (own / "run.json").write_text('{"stages": {}}')
     with pytest.raises(UsageError, match="stage teacher: not done yet"):
-        runner.rewrite_reports(own, SilentReporter())
+        finished_run.rewrite_reports(own, SilentReporter())
 
 
 def test_the_latest_run_is_the_one_worked_on_last(tmp_path):
@@ -412,9 +414,9 @@ def test_the_latest_run_is_the_one_worked_on_last(tmp_path):
         manifest = tmp_path / name / "run.json"
         manifest.touch()
         os.utime(manifest, (1e9 - age, 1e9 - age))
-    assert runner.find_latest_run(tmp_path).name == "new"
+    assert finished_run.find_latest_run(tmp_path).name == "new"
     with pytest.raises(UsageError, match="no run"):
-        runner.find_latest_run(tmp_path / "nowhere")
+        finished_run.find_latest_run(tmp_path / "nowhere")
 
 
 def test_the_forecast_counts_what_will_be(parts, finished):

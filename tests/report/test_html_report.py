@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.pipeline import runner
+from kdcli.pipeline import finished_run
 from kdcli.progress import SilentReporter
 
 EVIL = "<script>alert(1)</script>"
@@ -129,7 +129,7 @@ def test_neither_page_nor_card_says_where_it_was_made(run, page):
 def test_kd_card_writes_the_page_again(run, page, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     (own / "report.html").unlink()
-    runner.rewrite_reports(own, SilentReporter())
+    finished_run.rewrite_reports(own, SilentReporter())
     assert (own / "report.html").read_text(encoding="utf-8") == page
 
 

@@ -156,7 +156,11 @@ def test_scores_from_a_file_name_the_labels(texts, recipe_of, tmp_path):
     ("teacher", "more", "says"),
     [
         ({"model": "x", "fine_tune": {}}, {}, "teacher.fine_tune, which needs labels"),
-        ({"model": "x", "temperature_scaling": True}, {}, "teacher.temperature_scaling, which needs labels"),
+        (
+            {"model": "x", "temperature_scaling": True},
+            {},
+            "teacher.temperature_scaling, which needs labels",
+        ),
         ({"model": "x"}, {"baseline": True}, "baseline, which needs labels"),
     ],
 )

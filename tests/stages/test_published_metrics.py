@@ -36,8 +36,14 @@ def score(words):
 # What differs by kind of recipe: how a text is labelled, and what the recipe says.
 KINDS = {
     "short": (first, {"data": {"max_length": 5}}),
-    "chosen": (first, {"distill": {"keep_checkpoint": "best", "seed": 7, "epochs": 4, "learning_rate": 0.02}}),
-    "out-of-scope": (first, {"evaluate": {"out_of_scope": "other"}, "data": {"truncation": "tail"}}),
+    "chosen": (
+        first,
+        {"distill": {"keep_checkpoint": "best", "seed": 7, "epochs": 4, "learning_rate": 0.02}},
+    ),
+    "out-of-scope": (
+        first,
+        {"evaluate": {"out_of_scope": "other"}, "data": {"truncation": "tail"}},
+    ),
     "several": (several, {"evaluate": {"thresholds": "each"}}),
     "score": (score, {}),
     "pairs": (first, {"data": {"text": ["text", "more"], "max_length": 7}}),

@@ -12,10 +12,10 @@ from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfi
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.layer_stacks import LayerStack
+from kdcli.pipeline import student_creation as stage
+from kdcli.pipeline.student_creation import describe_kept_layers
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import InitStudentCommandConfig
-from kdcli.stages import student_init as stage
-from kdcli.stages.student_init import describe_kept_layers
 
 
 def cut_out(model, student, folder, reporter, *, replace=False, data=None, **options):

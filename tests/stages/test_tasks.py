@@ -63,7 +63,7 @@ def run(kind, texts, backbone, place, until):
 
 
 def test_of_several_labels_the_student_learns_the_teacher_s(texts, tiny_backbone, tmp_path):
-    made = run("labels", texts, tiny_backbone, tmp_path, "card")
+    made = run("labels", texts, tiny_backbone, tmp_path, None)
     found = json.loads((made.path / "evaluation.json").read_text())
     assert found["task"] == "multi_label_classification"
     figures = {model["name"]: model["splits"]["test"] for model in found["models"]}

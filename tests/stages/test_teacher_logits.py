@@ -13,10 +13,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Dist
 from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.errors import DataError, ModelError, ResourceError, RunInterruptedError
 from kdcli.pipeline import runner
+from kdcli.pipeline import teacher_predictions as outputs_stage
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.stages import teacher as teacher_stage
-from kdcli.stages import teacher_logits as outputs_stage
 from kdcli.training import teacher_logits
 
 
@@ -183,9 +182,9 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
             (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines))
         trained, answered, ask = [], [], outputs_stage._predict_logits
         monkeypatch.setattr(
-            teacher_stage,
+            outputs_stage,
             "train_model",
-            lambda model, tokenizer, rows, *_, **__: trained.append(rows) or [],
+            lambda model, tokenizer, datasets, **_: trained.append(datasets) or [],
         )
         monkeypatch.setattr(
             outputs_stage,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdcli.pipeline import runner
+from kdcli.pipeline.options import RunOptions
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 
@@ -56,7 +57,9 @@ def distilled(planted, tiny_backbone, tmp_path):
             "baseline": True,
             "evaluate": {"latency_texts": 2},
         })  # fmt: skip
-        made = runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), **more)
+        made = runner.run_pipeline(
+            recipe, tmp_path / "run", SilentReporter(), options=RunOptions(**more)
+        )
         found = json.loads((made.path / "evaluation.json").read_text())
         return made, {model["name"]: model["splits"]["test"] for model in found["models"]}
 

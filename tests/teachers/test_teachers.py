@@ -13,7 +13,7 @@ from teachers.conftest import WORDS, label_of, texts_of
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from kdcli.errors import DataError, ModelError, RecipeError
-from kdcli.pipeline import runner
+from kdcli.pipeline import finished_run, runner
 from kdcli.recipe.schema import Recipe
 
 
@@ -215,7 +215,7 @@ def test_without_a_model_to_start_from_there_is_no_student(planted):
 def test_only_a_changed_file_of_scores_is_read_anew(planted, distilled, tmp_path):
     teacher = write_scores(tmp_path / "scores.csv", planted)
     made, _ = distilled(teacher)
-    recipe = runner.load_run_recipe(made.path)
+    recipe = finished_run.load_run_recipe(made.path)
     again = Listener()
     runner.run_pipeline(recipe, made.path, again)
     assert again.started == []

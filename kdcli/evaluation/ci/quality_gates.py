@@ -147,7 +147,9 @@ def _check_gate(
     if not is_checked:
         raise UsageError(
             f"{gate}: no model has this metric on these texts.",
-            "Name a model to compare with: --reference-model MODEL." if gate.flag == "--max-drop" else "",
+            "Name a model to compare with: --reference-model MODEL."
+            if gate.flag == "--max-drop"
+            else "",
         )
 
 

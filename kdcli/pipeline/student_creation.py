@@ -1,0 +1,405 @@
+"""The student before it learns: cut out of the teacher, or a smaller pretrained model."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers import set_seed
+
+from kdcli.data.column_access import sample_texts
+from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.errors import UsageError
+from kdcli.models import (
+    layer_importance,
+    layer_pruning,
+    layer_selection,
+    layer_stacks,
+    model_io,
+    prunable_units,
+    tensor_slicing,
+    width_and_vocab_pruning,
+)
+from kdcli.models.layer_stacks import LayerIndices, LayerStack
+from kdcli.models.logit_prediction import predict_logits
+from kdcli.models.model_complexity import count_parameters_and_flops
+from kdcli.models.padding import adopt_tokenizer_pad_token, align_padding, create_collator
+from kdcli.models.sequence_length import get_max_length
+from kdcli.models.width_and_vocab_pruning import WidthAndVocabPlan
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.stage import StageContext
+from kdcli.progress import Reporter
+from kdcli.recipe.schema import InitStudentCommandConfig
+from kdcli.recipe.student import StudentConfig
+from kdcli.safe_files import refuse_symlinks
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SAMPLE_TEXTS = 256
+_BATCH_SIZE = 32
+
+StudentSummary = dict[str, Any]
+
+
+def build_initial_student(context: StageContext) -> StudentSummary:
+    """Build the untrained student's folder.
+
+    Returns:
+        `origin`, sentences on where its weights come from, of which `besides` are those that don't
+        name the pretrained model, if it starts from one; `layers` (those of the teacher that
+        were kept; empty for another model) and `parameters`; of a cut also what `cut_out` returns.
+    """
+    spec, folder = context.recipe.student, context.artifacts["teacher"]
+    corpus = run_datasets.load_recipe_dataset(context.recipe, context.reporter)
+    rows, limit = corpus.splits["train"], context.recipe.data.max_length
+    set_seed(context.recipe.student_seed)
+    reference, place = context.recipe.teacher.title, folder
+    if spec.model is not None:
+        reference = spec.model
+        place = model_io.locate_model(
+            spec.model, spec.revision, allow_pickle=context.options.allow_pickle
+        )
+    if context.recipe.white_box_teacher is None:
+        labels, task = corpus.label_names, corpus.task.name
+    else:
+        config = model_io.load_config(folder)
+        labels, task = model_io.get_label_names(config), config.problem_type
+    own = spec.model is not None
+    prior = corpus.label_prior(labels) if own else None
+    model = model_io.load_classifier(place, labels, task, allow_new_head=own, initial_bias=prior)
+    tokenizer = model_io.load_tokenizer(place)
+    run_datasets.configure_tokenizer_and_padding(
+        context.recipe, corpus, model, tokenizer, f"The student {reference}"
+    )
+    narrower = width_and_vocab_pruning.plan_width_and_vocab(
+        spec, model, tokenizer, run_datasets.all_texts(rows) if spec.requires_texts else ()
+    )
+    origin = _SourceModel(reference, place, model, tokenizer, rows, limit)
+    if spec.model is None:
+        cut = _plan_student(origin, spec, narrower, context.reporter.advance)
+        return cut.summary | _write_student(origin, cut, context.output)
+    student, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
+        narrower, model, tokenizer, origin.unpadded_batches, has_trained_head=False
+    )
+    adopt_tokenizer_pad_token(student, tokenizer)
+    model_io.save_model(student, tokenizer, context.output)
+    besides = [
+        *_describe_earlier_pruning(model),
+        *width_and_vocab_pruning.describe_width_and_vocab(narrower),
+    ]
+    return {
+        "origin": " ".join([f"It starts from the pretrained model {spec.model}.", *besides]),
+        "besides": besides,
+        "layers": [],
+        "parameters": model_io.count_parameters(student),
+    }
+
+
+def _describe_earlier_pruning(model: "PreTrainedModel") -> list[str]:
+    """What the configuration of a model tells of the teacher that it was cut out of."""
+    match getattr(model.config, "kd", None):
+        case {"teacher": str(teacher), "layers": list(kept), "teacher_layers": int(depth)}:
+            which = ", ".join(map(str, kept))
+            return [f"That was cut out of {teacher}: layers {which} of {depth} (counted from 0)."]
+    return []
+
+
+def create_untrained_student(
+    model_reference: str,
+    init_config: InitStudentCommandConfig,
+    output: Path,
+    reporter: Reporter,
+    *,
+    overwrite: bool,
+    dry_run: bool = False,
+    show_summary: Callable[[StudentSummary], None] = lambda plan: None,
+    allow_pickle: bool = False,
+) -> StudentSummary:
+    """Cut a student out of a model that belongs to no run.
+
+    Args:
+        model_reference: The model: a Hub id, a folder, `package:NAME/PATH`.
+        init_config: Which layers, which architecture, how wide; texts to measure on.
+        output: Where the student goes.
+        reporter: Told what the user should know.
+        overwrite: Whether `output` may exist already.
+        dry_run: Write nothing.
+        show_summary: Given what will be written, before it is.
+        allow_pickle: Whether the model's weights may be a pickle.
+
+    Returns:
+        `origin`, one sentence on where its weights come from; `layers` (and `decoder_layers`)
+        that were kept; what `width.widths` says; `parameters`, `megabytes` and
+        `flops_per_token`; `teacher`, the same of the model; `speedup`, by the work that a token
+        is; where there are texts, `agreement`, the share of `texts` that the untrained student
+        labels as the model does.
+
+    Raises:
+        UsageError: `output` is a file, or is there already, or there are no texts to measure on.
+        ModelError: The model isn't there, or can't be cut so.
+        DataError: The texts can't be used.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file, not a folder.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
+    built = output.with_name(f".{output.name}.new")
+    refuse_symlinks(output, built)
+    origin = model_io.locate_model(
+        model_reference, init_config.student.revision, allow_pickle=allow_pickle
+    )
+    config = model_io.load_config(origin)
+    if model_io.has_classification_head(origin):
+        model_io.get_label_names(config)
+    model = tensor_slicing.build_meta_model(config)
+    layer_selection.select_layers(init_config.student, layer_stacks.find_layer_stacks(model))
+    tokenizer = model_io.load_tokenizer(origin)
+    sample = (
+        None
+        if init_config.data is None
+        else run_datasets.load_unlabeled_texts(init_config.data, reporter)
+    )
+    strings = None if sample is None else run_datasets.all_texts(sample)
+    narrower = width_and_vocab_pruning.plan_width_and_vocab(
+        init_config.student, model, tokenizer, strings
+    )
+    if init_config.student.strategy == "measured" or not dry_run:
+        set_seed(0)
+        model = model_io.load_classifier(origin, allow_new_head=True)
+        align_padding(
+            model, tokenizer, model_reference, *([] if sample is None else [sample_texts(sample)]),
+            max_length=get_max_length(model, tokenizer, None),
+        )  # fmt: skip
+    if not model_io.has_classification_head(origin):
+        reporter.info(
+            f"{model_reference} has no classification head: the student's is new, and untrained "
+            f"({model.config.num_labels} labels)."
+        )
+    teacher = _SourceModel(model_reference, origin, model, tokenizer, sample)
+    start, long = time.monotonic(), init_config.student.strategy == "measured"
+    if long:
+        reporter.start("student", "leave out layers on trial")
+    cut = _plan_student(teacher, init_config.student, narrower, reporter.advance)
+    if long:
+        reporter.finish("student", "its layers are chosen", time.monotonic() - start)
+    show_summary(cut.summary)
+    if dry_run:
+        return cut.summary
+    shutil.rmtree(built, ignore_errors=True)
+    try:
+        result = cut.summary | _write_student(teacher, cut, built)
+        shutil.rmtree(output, ignore_errors=True)
+        built.rename(output)
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
+    return result
+
+
+@dataclass(frozen=True)
+class _SourceModel:
+    """The model to cut, under the name that the user gave it, and texts for it to read."""
+
+    name: str
+    folder: Path
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    texts: "Dataset | None" = None
+    max_length: int | None = None
+
+    def tokenized_sample(self, tokenizer: "PreTrainedTokenizerBase") -> "Dataset":
+        """Some of the texts, in a tokenizer's tokens."""
+        assert self.texts is not None
+        chosen = self.texts.shuffle(seed=0).select(range(min(_SAMPLE_TEXTS, len(self.texts))))
+        limit = get_max_length(self.model, tokenizer, self.max_length)
+        return tokenize_dataset(chosen, tokenizer, limit)
+
+    def unpadded_batches(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> "list[dict[str, Tensor]]":
+        """The sample in batches of one length: none is padded."""
+        rows = self.tokenized_sample(tokenizer)
+        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
+        collate = create_collator(model, tokenizer)
+        long = token_lengths(rows)
+        alike = (np.flatnonzero(long == length) for length in np.unique(long))
+        return [
+            collate(rows.__getitems__(places[start : start + _BATCH_SIZE].tolist()))
+            for places in alike
+            for start in range(0, len(places), _BATCH_SIZE)
+        ]
+
+
+@dataclass(frozen=True)
+class _StudentPlan:
+    """What is to be cut, and what there is to say of it.
+
+    Attributes:
+        width_and_vocab: What goes beside layers.
+        kept_layers: The layers of each stack.
+        architecture: The form that they take.
+        provenance: What the student's configuration tells of it.
+        summary: What the user is told.
+    """
+
+    width_and_vocab: WidthAndVocabPlan
+    kept_layers: tuple[LayerIndices, ...]
+    architecture: str
+    provenance: Mapping[str, Any]
+    summary: StudentSummary
+
+
+def student_architecture(
+    student_config: StudentConfig,
+    model: "PreTrainedModel",
+    width_and_vocab: WidthAndVocabPlan,
+    kept_layers: Sequence[LayerIndices],
+) -> tuple[str, "PreTrainedModel"]:
+    """The form of a student, and the student without its weights.
+
+    Args:
+        student_config: Of the student.
+        model: Its teacher; its weights aren't looked at, and needn't be there.
+        width_and_vocab: What goes beside layers.
+        kept_layers: The layers of each stack.
+    """
+    whole = all(
+        len(k) == s.depth
+        for k, s in zip(kept_layers, layer_stacks.find_layer_stacks(model), strict=True)
+    )
+    # What loses no layers is the same classifier still, and no head has to learn anew.
+    auto = "same" if student_config.reduces_width_or_vocab and whole else "auto"
+    form = layer_pruning.resolve_architecture(
+        model.config, auto if student_config.architecture == "auto" else student_config.architecture
+    )
+    thin = tensor_slicing.build_meta_model(width_and_vocab.config)
+    return form, tensor_slicing.build_meta_model(
+        layer_pruning.build_pruned_config(thin, kept_layers, form)
+    )
+
+
+def _plan_student(
+    source_model: _SourceModel,
+    student_config: StudentConfig,
+    width_and_vocab: WidthAndVocabPlan,
+    advance: Callable[[int, int], None],
+) -> _StudentPlan:
+    model = source_model.model
+    stacks = layer_stacks.find_layer_stacks(model)
+
+    def measured(stack: LayerStack, count: int) -> LayerIndices:
+        batches = source_model.unpadded_batches(model, source_model.tokenizer)
+        return layer_importance.select_layers_greedily(
+            model,
+            stack,
+            count,
+            batches,
+            use_logits=model_io.has_classification_head(source_model.folder),
+            advance=advance,
+        )
+
+    keep = layer_selection.select_layers(student_config, stacks, measured)
+    form, student = student_architecture(student_config, model, width_and_vocab, keep)
+    large, small = count_parameters_and_flops(model), count_parameters_and_flops(student)
+    kept = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)
+            for s, k in zip(stacks, keep, strict=True)}  # fmt: skip
+    wide, thin = (
+        prunable_units.get_model_widths(model.config),
+        prunable_units.get_model_widths(student.config),
+    )
+    origin = describe_kept_layers(stacks, keep, form, student_config.strategy)
+    if width_and_vocab.random_weights:
+        origin = (
+            f"It starts from nothing: a {student.config.model_type} of {len(keep[0])} layers, "
+            f"{thin['hidden']} wide, its weights drawn at random."
+        )
+    result = {
+        "origin": " ".join(
+            [origin, *width_and_vocab_pruning.describe_width_and_vocab(width_and_vocab)]
+        ),
+        **kept,
+        **thin,
+        "parameters": small.parameters,
+        "megabytes": 4 * small.parameters / 1e6,
+        "flops_per_token": small.flops_per_token,
+        "speedup": large.flops_per_token / small.flops_per_token,
+        "teacher": {
+            "layers": stacks[0].depth,
+            **{f"{stack.part}_layers": stack.depth for stack in stacks[1:]},
+            **wide,
+            "parameters": large.parameters,
+            "megabytes": model_io.get_weights_megabytes(source_model.folder),
+            "flops_per_token": large.flops_per_token,
+        },
+    }
+    provenance = {
+        # Paths of this machine mean nothing elsewhere.
+        "teacher": Path(source_model.name).name
+        if Path(source_model.name).is_dir()
+        else source_model.name,
+        **kept,
+        "teacher_layers": stacks[0].depth,
+        "strategy": student_config.strategy
+        if student_config.layers or student_config.decoder_layers
+        else "named",
+        "form": form,
+        **({"weights": "random"} if width_and_vocab.random_weights else {}),
+        **{f"teacher_{name}": wide[name] for name in wide if wide[name] != thin.get(name)},
+    }
+    return _StudentPlan(width_and_vocab, keep, form, provenance, result)
+
+
+def _write_student(source_model: _SourceModel, plan: _StudentPlan, output: Path) -> StudentSummary:
+    """Build the student's folder; what its untrained answers are like, where there are texts."""
+    head = model_io.has_classification_head(source_model.folder)
+    narrower, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
+        plan.width_and_vocab,
+        source_model.model,
+        source_model.tokenizer,
+        source_model.unpadded_batches,
+        has_trained_head=head,
+    )
+    student = layer_pruning.prune_layers(narrower, plan.kept_layers, plan.architecture)
+    adopt_tokenizer_pad_token(student, tokenizer)
+    student.config.kd = dict(plan.provenance)
+    model_io.save_model(student, tokenizer, output)
+    if source_model.texts is None or not head:
+        return {}
+    readers = ((source_model.model, source_model.tokenizer), (student, tokenizer))
+    answers = [
+        predict_logits(
+            model, create_collator(model, own), source_model.tokenized_sample(own), _BATCH_SIZE
+        ).argmax(-1)
+        for model, own in readers
+    ]
+    return {"agreement": float(np.mean(answers[0] == answers[1])), "texts": len(answers[0])}
+
+
+def describe_kept_layers(
+    stacks: Sequence[LayerStack],
+    kept_layers: Sequence[LayerIndices],
+    architecture: str,
+    strategy: str = "spaced",
+) -> str:
+    """One sentence on a cut: which layers, how they were chosen, the form that they took."""
+    if stacks[0].shared:
+        return (
+            f"It goes {len(kept_layers[0])} times through the layer that its teacher goes through "
+            f"{stacks[0].depth} times."
+        )
+    counts = [f"{s.part}'s {s.depth}" if s.part else f"{s.depth}" for s in stacks]
+    which = [
+        f"{', '.join(map(str, kept))} of {whose} {count}"
+        for kept, whose, count in zip(kept_layers, ("the teacher's", "its"), counts, strict=False)
+    ]
+    how = [""]
+    if strategy == "measured":
+        how.append("those that it does worst without")
+    if architecture == "distilbert":
+        how.append("in DistilBERT's form, without token-type embeddings and pooler")
+    return f"It starts from layers {' and '.join(which)} (counted from 0){', '.join(how)}."
