@@ -3,6 +3,7 @@
 No function follows a symbolic link out of the folder that it was given.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -159,3 +160,23 @@ def fsync_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_digests(artifact: Path) -> dict[str, tuple[str, int]]:
+    """Return digest and size of every file in a folder, by relative path ('' for a single file)."""
+    if artifact.is_file():
+        return {"": (sha256_of_file(artifact), artifact.stat().st_size)}
+    return {
+        str(file.relative_to(artifact)): (sha256_of_file(file), file.stat().st_size)
+        for file in sorted(artifact.rglob("*"))
+        if file.is_file()
+    }

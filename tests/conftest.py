@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 
-from kdcli.cli.app import _LIBRARY_ENVIRONMENT
+from kdcli.api.reporting import QUIET_ENVIRONMENT
 
 # A shell that starts a run in the background has it ignore Ctrl-C, and so would its processes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # What the user has in their cache is nothing to a test.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="kd-tests-")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ |= _LIBRARY_ENVIRONMENT
+os.environ |= QUIET_ENVIRONMENT
 # A sum depends on how many threads share it: what is compared bit for bit, here and in processes
 # that a test starts, has one. Tiny models gain nothing from a second.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -14,7 +14,7 @@ ProgressCallback = Callable[[str, int, int, Mapping[str, float] | None], object]
 
 _LOGGER = logging.getLogger("kdcli")
 # Progress bars and messages that the libraries write to the terminal unless these are set.
-_QUIET_ENVIRONMENT = {
+QUIET_ENVIRONMENT = {
     "DATASETS_VERBOSITY": "critical",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -70,8 +70,8 @@ def quiet_libraries() -> Iterator[None]:
 
     Libraries that are loaded within it stay quiet afterwards.
     """
-    added = [name for name in _QUIET_ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _QUIET_ENVIRONMENT[name] for name in added})
+    added = [name for name in QUIET_ENVIRONMENT if name not in os.environ]
+    os.environ.update({name: QUIET_ENVIRONMENT[name] for name in added})
     with ExitStack() as undo, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         undo.callback(lambda: [os.environ.pop(name, None) for name in added])

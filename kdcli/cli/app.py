@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli import __version__, distributed
+from kdcli.api.reporting import QUIET_ENVIRONMENT
 from kdcli.cli import (
     card,
     data,
@@ -43,17 +44,6 @@ from kdcli.errors import (
     signal_number_of,
 )
 from kdcli.recipe.renamed_keys import RenamedKeyWarning
-
-# Silence the libraries, and turn off what they would do unasked.
-_LIBRARY_ENVIRONMENT = {
-    "DATASETS_VERBOSITY": "critical",
-    "DISABLE_SAFETENSORS_CONVERSION": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_VERBOSITY": "error",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
 
 app = typer.Typer(
     name="kd",
@@ -102,7 +92,7 @@ def _show_only_renamed_keys(console: Console) -> None:
 
 
 def _configure_libraries() -> None:
-    for name, value in _LIBRARY_ENVIRONMENT.items():
+    for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if _is_hf_cache_writable():
         return

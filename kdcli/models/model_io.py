@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli import distributed, hub, paths, resources
 from kdcli.errors import ModelError, as_resource_error, first_message_line
 from kdcli.models import model_files
-from kdcli.pipeline.run_folder import sha256_of_file
-from kdcli.safe_files import apply_umask, find_escaping_symlink
+from kdcli.safe_files import apply_umask, find_escaping_symlink, sha256_of_file
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
 

@@ -13,11 +13,13 @@ from pydantic import TypeAdapter
 
 from kdcli.errors import ResourceError, UsageError, first_message_line
 from kdcli.safe_files import (
+    file_digests,
     fsync_path,
     fsync_tree,
     hardlink_or_copy,
     is_inside,
     refuse_symlinks,
+    sha256_of_file,
     write_text_atomically,
 )
 
@@ -215,26 +217,6 @@ def _walk(place: Path) -> Iterator[Path]:
 def _is_valid_unicode(name: str) -> bool:
     """Whether a file's name is more than bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def file_digests(artifact: Path) -> dict[str, tuple[str, int]]:
-    """Digest and size of every file of an artifact, by relative path ('' for a single file)."""
-    if artifact.is_file():
-        return {"": (sha256_of_file(artifact), artifact.stat().st_size)}
-    return {
-        str(file.relative_to(artifact)): (sha256_of_file(file), file.stat().st_size)
-        for file in sorted(artifact.rglob("*"))
-        if file.is_file()
-    }
 
 
 def stage_cache_key(*parts: Any) -> str:

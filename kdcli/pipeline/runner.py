@@ -18,18 +18,12 @@ from kdcli.pipeline.planning import (
     source_cache_keys,
     upstream_stages,
 )
-from kdcli.pipeline.run_folder import (
-    NOTES_FILE,
-    RECIPE_FILE,
-    WORK_FOLDER,
-    RunFolder,
-    StageRecord,
-    file_digests,
-)
+from kdcli.pipeline.run_folder import NOTES_FILE, RECIPE_FILE, WORK_FOLDER, RunFolder, StageRecord
 from kdcli.pipeline.stage import RequiredRun, StageContext, StagePlan
 from kdcli.progress import Reporter
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import file_digests
 from kdcli.stages import all_stages, enabled_stages
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from kdcli.api.model_evaluation import evaluate_models
 from kdcli.errors import UsageError
-from kdcli.pipeline.run_folder import RunFolder, StageRecord, file_digests
+from kdcli.pipeline.run_folder import RunFolder, StageRecord
 from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import file_digests
 
 FEW = ("evaluate.latency_texts=1", "--latency-texts 1")
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdcli.pipeline.run_folder import sha256_of_file
+from kdcli.safe_files import sha256_of_file
 
 COMMAND = [
     sys.executable, "-m", "kdcli", "distill", "quickstart", "--checkpoint-every", "10",

@@ -16,10 +16,11 @@ from helpers import kd
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
 from kdcli.pipeline import runner
-from kdcli.pipeline.run_folder import RunFolder, sha256_of_file
+from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import SilentReporter
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import sha256_of_file
 
 SECRET = "hf_" + "SecretOfTheUser" * 2
 FIT = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}

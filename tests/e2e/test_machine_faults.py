@@ -17,10 +17,10 @@ import helpers
 import pandas as pd
 import pytest
 
-from kdcli.pipeline.run_folder import sha256_of_file
 from kdcli.pipeline.runner import run_pipeline
 from kdcli.progress import SilentReporter
 from kdcli.recipe.loading import load_recipe
+from kdcli.safe_files import sha256_of_file
 
 FIT = "{epochs: %d, batch_size: 16, learning_rate: 1e-3}"
 # Shown in a table, in a card, in JSON; and trained on.

@@ -19,9 +19,9 @@ from markdown_it import MarkdownIt
 
 import kdcli
 from kdcli.errors import RecipeError
-from kdcli.pipeline.run_folder import sha256_of_file
 from kdcli.recipe.loading import load_recipe
 from kdcli.report import card_notes
+from kdcli.safe_files import sha256_of_file
 from kdcli.sanitize import printable
 
 TOKEN = "hf_" + "SecretOfTheUser" * 2

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import UsageError
-from kdcli.pipeline.run_folder import RunFolder, StageRecord, file_digests, stage_cache_key
+from kdcli.pipeline.run_folder import RunFolder, StageRecord, stage_cache_key
+from kdcli.safe_files import file_digests
 
 
 def publish(run, content="weights", key="k"):

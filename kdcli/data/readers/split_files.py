@@ -14,9 +14,8 @@ from kdcli import paths
 from kdcli.data.readers import registry
 from kdcli.data.readers.text_lines import COMPRESSIONS
 from kdcli.errors import DataError, first_message_line
-from kdcli.pipeline.run_folder import sha256_of_file
 from kdcli.recipe.data import DataConfig
-from kdcli.safe_files import find_escaping_symlink, is_inside
+from kdcli.safe_files import find_escaping_symlink, is_inside, sha256_of_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
