@@ -1,4 +1,4 @@
-"""Who works where: one writer to a run folder, and one run at a piece of work that several need."""
+"""Locks: one writer per run folder, and one run at work that several runs need."""
 
 import os
 import socket
@@ -15,10 +15,10 @@ from kdcli.safe_files import write_text_atomically
 
 @contextmanager
 def run_folder_lock(folder: Path) -> Iterator[None]:
-    """Within the block nobody else writes to a run folder.
+    """Keep other processes from writing to a run folder within the block.
 
     Raises:
-        UsageError: Another process is at work there; it says which, and since when.
+        UsageError: Another process works there; the message names it and its start.
     """
     from filelock import FileLock, Timeout
 
@@ -26,7 +26,7 @@ def run_folder_lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".holder"
     try:
-        # The system frees the lock of a process that is gone: a stale one can't be.
+        # The system releases the lock of a dead process: no lock is stale.
         lock.acquire(blocking=False)
     except Timeout as error:
         who = (
@@ -48,7 +48,7 @@ def run_folder_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def shared_work_lock(path: Path, reporter: Reporter) -> Iterator[None]:
-    """Within the block no other run does the same work."""
+    """Keep other runs from doing the same work within the block; wait for one that does it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path.with_suffix(".lock"))
@@ -59,7 +59,7 @@ def shared_work_lock(path: Path, reporter: Reporter) -> Iterator[None]:
             reporter.info("Another run is doing the same work: waiting for its outcome.")
             lock.acquire()
     except OSError:
-        # Next to a run folder that stands alone, nothing may be written: nobody shares it.
+        # The parent folder is not writable: no other run can share the work there.
         yield
         return
     try:

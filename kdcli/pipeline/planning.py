@@ -15,7 +15,7 @@ from kdcli.stages import enabled_stages
 
 
 def run_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
-    """The run's folder: what the user named, or `runs/NAME`."""
+    """Return the run's folder: `output`, or `runs/NAME`."""
     return output if output is not None else Path("runs") / recipe.name
 
 
@@ -23,7 +23,7 @@ def refuse_run_folder_in_data(recipe: Recipe, folder: Path) -> None:
     """Refuse a run whose files would count as its own data.
 
     Raises:
-        UsageError: The run's folder lies in that of the data.
+        UsageError: The run's folder lies in the dataset's folder.
     """
     if is_inside_dataset_folder(recipe.data, folder):
         raise UsageError(
@@ -41,17 +41,17 @@ def plan_stages(
     fresh: bool = False,
     source_keys: Mapping[str, str] | None = None,
 ) -> list[StagePlan]:
-    """What a run would do, in order, without doing it.
+    """Plan a run without running it.
 
     Args:
         recipe: The validated recipe.
-        run: Its folder, with what is done already.
+        run: Its folder, with the records of finished stages.
         until: The last stage to plan for; None plans all of them.
-        fresh: Whether to do everything anew.
-        source_keys: What the recipe's sources hold, see `identities_of`; looked up where left out.
+        fresh: Plan to run every stage.
+        source_keys: Cache keys of the recipe's sources; `source_cache_keys` by default.
 
     Raises:
-        KdError: A local model or data set that the recipe names isn't there.
+        KdError: A local model or dataset that the recipe names is missing.
     """
     sources = source_cache_keys(recipe) if source_keys is None else source_keys
     planned: dict[str, StagePlan] = {}
@@ -66,7 +66,7 @@ def plan_stages(
 
 
 def upstream_stages(stage: Stage, recipe: Recipe) -> list[str]:
-    """The stages that one builds on, at first or second hand, in their order."""
+    """Return the names of the stages that a stage needs, directly or indirectly, in order."""
     stages, names = enabled_stages(recipe), set(stage.needs)
     for other in reversed(stages):
         if other.name in names:
@@ -93,7 +93,7 @@ def _key_recipe_parts(
         part, _, name = key.partition(".")
         spec[part].pop(name, None)  # a teacher that is a black box has other keys
     spec |= stage.extra_cache_key_parts(recipe)
-    # Where a source lies is of no consequence: what it holds is.
+    # The content of a source counts, not its path.
     if "data" in spec:
         spec["data"]["dataset"] = source_keys["data"]
         if spec["data"].get("unlabelled") is not None:
@@ -110,10 +110,10 @@ def _key_recipe_parts(
 
 
 def source_cache_keys(recipe: Recipe) -> dict[str, str]:
-    """What the recipe's sources hold: digests of local ones, names and revisions of others.
+    """Return a cache key for each source: a digest of local ones, name and revision of others.
 
     Raises:
-        KdError: A local model or data set isn't there.
+        KdError: A local model or dataset is missing.
     """
     from kdcli.data import dataset_loading as data
     from kdcli.models import model_io as models
@@ -147,12 +147,12 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
 
 
 def other_teacher_key(index: int) -> str:
-    """What the identity of another teacher goes by."""
+    """Return the name of a further teacher among the source keys."""
     return f"teacher.also.{index}"
 
 
 def recorded_source_cache_keys(run: RunFolder) -> dict[str, str]:
-    """What the run's sources were when it was made: they may be gone by now."""
+    """Return the source keys that a run recorded: the sources themselves may be gone."""
     specs = [record.spec for record in run.records.values()]
     found = {"teacher": "", "student": ""}
     for spec in specs:
@@ -186,7 +186,7 @@ def _rerun_reason(
 
 
 def describe_first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """In words, where two parts of a recipe differ first; None where they don't."""
+    """Describe the first difference between two parts of a recipe; None if there is none."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys: Sequence[Any] = sorted({*old, *new})
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

@@ -1,4 +1,4 @@
-"""What a run is given: looked at as a whole before anything is written or trained."""
+"""Check data and models before anything is written or trained."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidatedInputs:
-    """The texts, and the models without their weights.
+    """Texts, and models without weights.
 
     Attributes:
         dataset_splits: The texts.
-        tokenizer: The teacher's, or the student's where the teacher is a black box.
-        teacher: None where it is a black box.
-        other_teachers: What teaches beside it.
-        student: What is to learn.
-        max_transfer_texts: How many texts at most the teacher alone labels.
+        tokenizer: The teacher's tokenizer; the student's if the teacher is a black box.
+        teacher: The teacher; None if it is a black box.
+        other_teachers: Further teachers, whose logits are averaged with the teacher's.
+        student: The student.
+        max_transfer_texts: Upper bound of the number of texts in the transfer set.
     """
 
     dataset_splits: DatasetSplits
@@ -56,10 +56,10 @@ class ValidatedInputs:
     def student_for_recipe(
         self, recipe: Recipe, *, allow_pickle: bool = False
     ) -> "PreTrainedModel":
-        """Another student of this teacher, without weights.
+        """Return the student that another recipe makes of the same teacher, without weights.
 
         Raises:
-            KdError: The teacher can't be cut so, or the pretrained student can't be used.
+            KdError: The teacher can't be pruned so, or the pretrained student can't be used.
         """
         return _validate_student(
             recipe,
@@ -78,17 +78,17 @@ def validate_inputs(
     *,
     load_weights: bool = True,
 ) -> ValidatedInputs:
-    """Everything that a run needs of data and models, as far as it can be known beforehand.
+    """Check everything that a run needs, as far as it can be known beforehand.
 
     Args:
-        recipe: Names them.
-        reporter: Told what the user should know of them.
-        options: What the recipe's models, function and endpoints may do.
-        load_weights: Whether to load the weights too, to see that they are sound.
+        recipe: The recipe.
+        reporter: Receives notes for the user.
+        options: Permissions of the recipe's models, function and endpoints.
+        load_weights: Load the weights too, to check that they are complete.
 
     Raises:
-        KdError: Data, models or trackers are missing or unusable, or don't go together, or the
-            machine is too small for them.
+        KdError: Data, models or trackers are missing, unusable or don't match, or memory is too
+            small for them.
     """
     experiment_trackers.check_trackers_installed(recipe.report_to)
     corpus = run_datasets.load_recipe_dataset(recipe, reporter)
@@ -119,10 +119,10 @@ def validate_inputs(
             load_weights=load_weights,
         )
         config, tokenizer, loaded = seen(recipe.teacher)
-        # Only the teacher that is cut stays in memory.
-        others = [seen(one)[0] for one in recipe.teacher.ensemble_with]
-        for one in (recipe.teacher, *recipe.teacher.ensemble_with):
-            if one.cross_fit_folds is not None:
+        # Only the teacher that is pruned stays in memory.
+        others = [seen(one)[0] for one in recipe.teacher.also]
+        for one in (recipe.teacher, *recipe.teacher.also):
+            if one.folds is not None:
                 make_cross_validation_folds(
                     corpus.splits["train"], corpus.task, one.cross_fit_folds, recipe.seed
                 )
@@ -159,7 +159,7 @@ def _validate_teacher(
     allow_pickle: bool,
     load_weights: bool,
 ) -> tuple["PretrainedConfig", "PreTrainedTokenizerBase", "PreTrainedModel | None"]:
-    """A teacher's configuration, with the labels it is to have, its tokenizer, and itself."""
+    """Return a teacher's config with the data's labels, its tokenizer, and the model if loaded."""
     folder = model_io.locate_model(
         teacher_config.model, teacher_config.revision, allow_pickle=allow_pickle
     )
@@ -189,7 +189,7 @@ def _validate_teacher(
 
 
 def _require_memory_for_logits(dataset_splits: DatasetSplits, num_labels: int) -> None:
-    # Linux promises more memory than there is, and ends a process that comes to use it.
+    # Linux grants more memory than it has, and kills the process that uses it.
     rows = sum(len(dataset_splits.splits[part]) for part in ("train", "validation"))
     resources.require_memory(
         4 * rows * num_labels,
@@ -207,7 +207,7 @@ def _validate_student(
     allow_pickle: bool,
     load_weights: bool,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """The student without weights, and its tokenizer."""
+    """Return the student without weights, and its tokenizer."""
     spec = recipe.student
     wanted = run_datasets.all_texts(dataset_splits.splits["train"]) if spec.requires_texts else ()
     if spec.model is None:
@@ -216,7 +216,7 @@ def _validate_student(
         narrower = width_and_vocab_pruning.plan_width_and_vocab(spec, teacher, tokenizer, wanted)
         form, student = student_architecture(spec, teacher, narrower, keep)
         if load_weights and not narrower.random_weights:
-            # Layers that make no model are refused now, not when the teacher has been trained.
+            # Refuse layers that make no model now, not after the teacher's training.
             layer_pruning.prune_layers(teacher, keep, form)
         return student, tokenizer
     folder = model_io.locate_model(spec.model, spec.revision, allow_pickle=allow_pickle)

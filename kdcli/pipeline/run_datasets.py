@@ -1,4 +1,4 @@
-"""The rows that a model of this run trains or is measured on."""
+"""Load and tokenize the texts that a run trains and evaluates on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +45,7 @@ _TRUNCATION_NOTES = {
 def load_recipe_dataset(
     recipe: Recipe | EvaluateCommandConfig, reporter: Reporter, *, for_training: bool = True
 ) -> DatasetSplits:
-    """The recipe's data, its peculiarities told to the user; see `kdcli.data.source.load`."""
+    """Load the recipe's data, and report notes on it; see `load_dataset_splits`."""
     named = None if recipe.data.label is not None else _labels_from_teacher(recipe)
     corpus = dataset_loading.load_dataset_splits(
         recipe.data, recipe.seed, require_train=for_training, teacher_labels=named
@@ -59,7 +59,7 @@ def load_recipe_dataset(
 
 
 def load_unlabeled_texts(data_config: DataConfig, reporter: Reporter) -> "Dataset":
-    """Texts without labels, likewise; see `kdcli.data.source.unlabelled`."""
+    """Load texts without labels, and report notes on them."""
     notes: list[str] = []
     found = dataset_loading.load_unlabeled_texts(data_config, notes)
     for note in notes:
@@ -68,7 +68,7 @@ def load_unlabeled_texts(data_config: DataConfig, reporter: Reporter) -> "Datase
 
 
 def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[str, ...], Task]:
-    """The labels that the teacher gives to texts without labels, and what they are."""
+    """Return the label names and the task of a teacher that labels the data."""
     if isinstance(recipe, EvaluateCommandConfig):
         raise DataError(
             "data.label is null: there are no labels to measure by.",
@@ -87,7 +87,7 @@ def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[
 
 
 def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig":
-    # Only the configuration is read here, which can't run code, whatever the weights are.
+    # Only the configuration is read: it can't run code, even if the weights are a pickle.
     return models.load_config(
         models.locate_model(teacher.model, teacher.revision, allow_pickle=True)
     )
@@ -107,7 +107,7 @@ def load_stage_dataset(context: StageContext, *, with_transfer: bool = True) -> 
 
 
 def with_pseudo_labels(dataset_splits: DatasetSplits, context: StageContext) -> DatasetSplits:
-    """The data with what the teacher says as its labels, where it has none of its own.
+    """Label data without labels by the teacher's predictions.
 
     Lee 2013 (Pseudo-Label), with a teacher in place of the model itself.
     """
@@ -124,7 +124,7 @@ def with_pseudo_labels(dataset_splits: DatasetSplits, context: StageContext) -> 
 
 
 def with_transfer_set(dataset_splits: DatasetSplits, context: StageContext) -> DatasetSplits:
-    """The data with the split `transfer` of what the teacher alone labels, where there is any."""
+    """Add the transfer set, if the run has one, as the split `transfer`."""
     folder = context.artifacts.get("transfer")
     if folder is None:
         return dataset_splits
@@ -137,12 +137,12 @@ def with_transfer_set(dataset_splits: DatasetSplits, context: StageContext) -> D
 def black_box_context(
     context: StageContext, dataset_splits: DatasetSplits, folder: Path
 ) -> BlackBoxContext:
-    """What a teacher that is a black box is given beside the texts.
+    """Return the inputs of a black-box teacher.
 
     Args:
-        context: The stage's.
+        context: The stage's context.
         dataset_splits: The texts.
-        folder: The teacher's.
+        folder: The teacher's folder.
     """
     return BlackBoxContext(
         dataset_splits,
@@ -162,13 +162,12 @@ def configure_tokenizer_and_padding(
     tokenizer: "PreTrainedTokenizerBase",
     model_description: str,
 ) -> None:
-    """Make a model read the run's texts as the recipe says, and in a batch as each alone.
+    """Set truncation as in the recipe, and padding so that a batch gives each text its own logits.
 
-    The tokenizer cuts texts at the recipe's length, and at its end, from now on, also where it is
-    loaded without kd.
+    The settings are saved with the tokenizer, so that they hold without kd too.
 
     Raises:
-        ModelError: It can't: see `kdcli.models.padding.align_padding`.
+        ModelError: No kind of padding does so; see `kdcli.models.padding.align_padding`.
     """
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     tokenizer.model_max_length = limit
@@ -188,7 +187,7 @@ def configure_tokenizer_and_padding(
 
 
 def all_texts(split: "Dataset") -> list[str]:
-    """The texts of a split, those of a pair one by one."""
+    """Return the texts of a split; a pair counts as two."""
     return [text for name in column_access.text_column_names(split) for text in split[name]]
 
 
@@ -201,7 +200,7 @@ def tokenize_splits(
     splits: Sequence[str],
     reporter: Reporter,
 ) -> dict[str, "Dataset"]:
-    """Each split in the model's own tokens and label ids; texts that were cut are counted."""
+    """Tokenize splits and map labels to the model's ids; report how many texts were truncated."""
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     names = models.get_label_names(model.config)
     rows: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The run folder: what is done, under which key, whole or absent."""
+"""The run folder: its manifest, and artifacts that are complete or absent."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ RECIPE_FILE = "recipe.yaml"
 SEEDS_FILE = "seeds.json"
 NOTES_FILE = "notes.json"
 WORK_FOLDER = ".work"
-# Where kd writes by name, and deletes.
+# Paths that kd writes to, and deletes.
 _KD_PATHS = (
     RECIPE_FILE,
     MANIFEST_FILE,
@@ -44,7 +44,7 @@ _KD_PATHS = (
 
 @dataclass(frozen=True)
 class CheckpointInterval:
-    """How often a checkpoint is written: after so many steps, so many seconds, or either."""
+    """Steps or seconds between checkpoints; whichever comes first, if both are set."""
 
     steps: int | None = None
     seconds: float | None = 300.0
@@ -52,14 +52,14 @@ class CheckpointInterval:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What the manifest knows of a finished stage.
+    """Record of a finished stage in the manifest.
 
     Attributes:
-        key: Hash of all that the stage's outcome depends on.
-        spec: The parts of the recipe under the key, to say later what has changed.
+        key: Hash of everything that the outcome depends on.
+        spec: Recipe parts under the key, to report later what changed.
         files: SHA-256 and size of the artifact's files, by relative path.
-        result: What the stage tells of itself: figures, histories.
-        seconds: How long it took.
+        result: What the stage returned: metrics, history.
+        seconds: Duration.
     """
 
     key: str
@@ -71,7 +71,7 @@ class StageRecord:
 
 @dataclass
 class RunFolder:
-    """A run's folder on disk, and its manifest."""
+    """A run's folder on disk and its manifest."""
 
     path: Path
     records: dict[str, StageRecord] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """The folder at `path`, which need not exist yet; nothing is written.
+        """Open the folder at `path`, which need not exist; nothing is written.
 
         Raises:
             UsageError: The path is a file, or no path for the libraries below, or the manifest
@@ -110,7 +110,7 @@ class RunFolder:
             ) from error
 
     def artifact_problem(self, stage: str, artifact: str) -> str | None:
-        """What is wrong with a finished stage's artifact; None where it is as it was written."""
+        """Describe how a finished stage's artifact was changed; None if it was not."""
         folder = self.path / artifact
         for name, (digest, size) in self.records[stage].files.items():
             if name and not is_inside(folder, name):
@@ -123,17 +123,17 @@ class RunFolder:
         return None
 
     def prepare_workdir(self, stage: str, key: str) -> tuple[Path, Path]:
-        """Two folders for a stage, on the run folder's own disk.
+        """Create two folders for a stage, on the run folder's disk.
 
         Args:
             stage: The stage's name.
-            key: What it works on: scratch work of another key is thrown away.
+            key: The stage's key; scratch work of another key is deleted.
 
         Returns:
             An empty folder to build in, and one that holds what an earlier attempt left.
 
         Raises:
-            MachineError: The folder can't be written.
+            ResourceError: The folder can't be written.
         """
         build, scratch = (self.path / WORK_FOLDER / stage / part for part in ("build", key))
         try:
@@ -147,10 +147,10 @@ class RunFolder:
         return build, scratch
 
     def reuse_from_other_run(self, stage: str, artifact: str, key: str) -> StageRecord | None:
-        """Link or copy what a run beside or around this one has made under the same key.
+        """Link or copy the artifact of a neighbouring or enclosing run with the same key.
 
         Returns:
-            Its record, now this run's as well; None where there is none, or it isn't whole.
+            Its record, now in this run too; None if no run has a complete artifact.
         """
         around = self.path.parent / MANIFEST_FILE
         for manifest in (around, *sorted(self.path.parent.glob(f"*/{MANIFEST_FILE}"))):
@@ -166,16 +166,16 @@ class RunFolder:
                 shutil.copytree(other.path / artifact, copied, copy_function=hardlink_or_copy)
             except (UsageError, OSError):
                 continue
-            # The other run may have been at work on it while it was copied.
+            # The other run may have changed it while it was copied.
             if record.files == file_digests(copied):
                 self.publish_artifact(stage, artifact, copied, record)
                 return record
         return None
 
     def publish_artifact(self, stage: str, artifact: str, built: Path, record: StageRecord) -> None:
-        """Put a finished artifact in its place by a rename, and enter it in the manifest.
+        """Rename a finished artifact to its path, and record it in the manifest.
 
-        A folder or file under the artifact's name is thus always whole.
+        An artifact under its own name is thus always complete.
         """
         target = self.path / artifact
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -191,13 +191,13 @@ class RunFolder:
         shutil.rmtree(self.path / WORK_FOLDER / stage)
 
     def forget_stages(self, stages: Iterable[str]) -> None:
-        """Strike stages from the manifest: what they made is about to be made again."""
+        """Remove stages from the manifest, before they run again."""
         for stage in stages:
             self.records.pop(stage, None)
         self._write_manifest()
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a small file in the run's folder, whole or not at all."""
+        """Write a small file in the run's folder atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.path / name, text)
 
@@ -209,17 +209,17 @@ class RunFolder:
 
 
 def _walk(place: Path) -> Iterator[Path]:
-    # Not by rglob: another kd may be at work there, and what vanishes meanwhile is no error.
+    # rglob fails if another kd deletes a file meanwhile.
     for folder, folders, files in os.walk(place):
         yield from (Path(folder, name) for name in (*folders, *files))
 
 
 def _is_valid_unicode(name: str) -> bool:
-    """Whether a file's name is more than bytes."""
+    """Return whether a file name is valid Unicode."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def stage_cache_key(*parts: Any) -> str:
-    """A short hash of all that a stage's outcome depends on."""
+    """Return a short hash of everything that a stage's outcome depends on."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
