@@ -1,4 +1,4 @@
-"""A look at a recipe's data, outside a run: what it is like, and what deserves attention."""
+"""Check a recipe's data outside a run: balance, duplicates, leaks, lengths."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
-    """What the data of a recipe is like; the teacher's weights are not looked at.
+    """Describe the data of a recipe; no weights are loaded.
 
     Args:
-        recipe: Names the data, and the teacher whose tokens are counted where it is on this disk.
-        reporter: Told what was decided on the way.
+        recipe: The recipe; tokens are counted if its teacher is on this disk.
+        reporter: Receives notes.
 
     Returns:
         `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where
@@ -48,7 +48,7 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     faults: dict[str, dict[str, Any]] = {}
     for part, split in found.items():
         sound[part], places[part], faults[part] = _select_complete_rows(split, places[part])
-    # From here on a row is one of those that are sound.
+    # From here on, rows are complete.
     named, task = sound, SINGLE_LABEL
     names: tuple[str, ...] = ()
     if recipe.data.label is not None:
@@ -89,7 +89,7 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 def _select_complete_rows(
     split: "Dataset", row_location: column_access.RowLocator
 ) -> tuple["Dataset", column_access.RowLocator, dict[str, Any]]:
-    """The rows that have text and label, where each stands, and what is amiss with the others."""
+    """Return the rows with text and label, their locations, and counts of incomplete rows."""
     columns = column_access.text_column_names(split)
     labelled = "label" in split.column_names
     known = labelled and class_labels.marks_missing_with_minus_one(split)
@@ -165,7 +165,7 @@ def _labels_without_examples(
 def _length_counter(
     recipe: Recipe, reporter: Reporter
 ) -> tuple[split_statistics.LengthCounter, str, int | None]:
-    """How to count a text's length, what that counts, and the most that the model sees."""
+    """Return a length counter, its unit, and the model's maximal length."""
     reader = recipe.student if recipe.white_box_teacher is None else recipe.white_box_teacher
     who = "student" if recipe.white_box_teacher is None else "teacher"
     try:

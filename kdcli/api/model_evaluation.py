@@ -1,4 +1,4 @@
-"""Measuring models outside a pipeline: any folders, side by side, on any texts."""
+"""Evaluate any models side by side, on any texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def evaluate_models(
     if against is not None:
         against = _find_or_add_model(against, folders, allow_pickle=allow_pickle)
     reporter.start("evaluate", f"measure {', '.join(folders)}")
-    # Where validation is set aside from train, it has to be the same part as in the run.
+    # A validation split held out from train has to be the same as in the run.
     corpus = run_datasets.load_recipe_dataset(spec, reporter, for_training=of_run)
     first = next(iter(folders.values()))
     corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
@@ -110,13 +110,13 @@ def _flag_key(flag: Override) -> str:
 
 
 def _common_task(folders: Iterable[Path]) -> str | None:
-    """What the models are for, where their configurations agree: whole numbers may be scores."""
+    """Return the task that all models' configurations state; None if they differ."""
     stated = {model_io.load_config(folder).problem_type for folder in folders}
     return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
 
 
 def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
-    """The models to measure by the names to call them: short ones, where that tells them apart."""
+    """Return the models' folders by display name: short names where they are unique."""
     folders: dict[str, Path] = {}
     for model in models:
         path = Path(model)
@@ -125,7 +125,7 @@ def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict
             names = [path.resolve().name, model] if len(models) > 1 else [""]
             prefix = next((n for n in names if f"{n}/student" not in folders), model)
             for part in (TEACHER, STUDENT, "control", BASELINE):
-                # Most recipes ask for no more, and a black box is no model to run.
+                # Only the student is always a model folder.
                 if part == STUDENT or (path / part / "config.json").is_file():
                     _refuse_changed_model(run, part)
                     folders[f"{prefix}/{part}".lstrip("/")] = model_io.locate_model(
@@ -139,7 +139,7 @@ def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict
 
 
 def _refuse_changed_model(run: RunFolder, part: str) -> None:
-    """Figures of a model that isn't the one the run made would be taken for the run's."""
+    """Refuse a model of a run that was changed since: its metrics are not the run's."""
     stage = "distill" if part == "student" else part
     fault = run.artifact_problem(stage, part) if stage in run.records else None
     if fault:
@@ -150,7 +150,7 @@ def _refuse_changed_model(run: RunFolder, part: str) -> None:
 
 
 def _find_or_add_model(model: str, folders: dict[str, Path], *, allow_pickle: bool) -> str:
-    """The name of a model that is measured already, or of one more."""
+    """Return the display name of a model; add it if it is not among the folders."""
     if model in folders:
         return model
     folder = model_io.locate_model(model, allow_pickle=allow_pickle)

@@ -1,4 +1,4 @@
-"""A recipe for data that nobody has written one for: its guesses, and why."""
+"""Write a recipe for new data, with the reason for each guess."""
 
 import math
 import re
@@ -29,16 +29,16 @@ _DEFAULT_LENGTH_LIMIT = 512
 _LENGTH_PERCENTILE = 99
 _TOKENS_PER_WORD, _SPECIAL_TOKENS = 1.5, 3
 _LENGTH_MULTIPLE, _MIN_LENGTH = 8, 16
-# More texts are learnt from in fewer passes.
+# More texts need fewer epochs.
 _EPOCHS_BY_DATASET_SIZE = ((20_000, 5), (200_000, 3))
-# By the hidden width: what did well for teacher and student of MiniLM and of BERT-base's size.
+# By hidden size, for teacher and student: measured with MiniLM and BERT-base.
 _DEFAULT_HIDDEN_SIZE = 768
 _LEARNING_RATES_BY_HIDDEN_SIZE = (
     (512, (1e-4, 3e-4)),
     (_DEFAULT_HIDDEN_SIZE, (5e-5, 1e-4)),
     (math.inf, (2e-5, 5e-5)),
 )
-# What did best in docs/concepts/accuracy.md.
+# The best losses in docs/concepts/accuracy.md.
 _DEFAULT_LOSSES = [
     {"kind": "soft_targets", "weight": 0.5, "temperature": 2.0},
     {"kind": "cross_entropy", "weight": 0.5},
@@ -49,14 +49,14 @@ _MAX_LABELS_SHOWN = 6
 
 @dataclass(frozen=True)
 class RecipeRequest:
-    """What the user said beforehand.
+    """Settings that the user chose.
 
     Attributes:
         data: A file, a pattern, a folder or a Hub id.
         config: The Hub data set's configuration.
-        text: The columns of the texts, one or two; none where they are to be guessed.
-        label: The column of the labels, likewise.
-        teacher: The model to learn from.
+        text: Columns of the texts, one or two; empty to infer them.
+        label: Column of the labels; None to infer it.
+        teacher: The teacher's model.
     """
 
     data: str
@@ -68,7 +68,7 @@ class RecipeRequest:
 
 @dataclass
 class _YamlSection:
-    """A part of the recipe, line by line."""
+    """Lines of a section of the recipe."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -81,14 +81,14 @@ class _YamlSection:
 
 
 def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
-    """The recipe as YAML, each guess explained above its line; the same for the same data.
+    """Return a recipe as YAML, with each guess explained above its line.
 
     Args:
-        request: What it is for.
-        recipe_path: The file that it will be: data below its folder is named from there.
+        request: The user's settings.
+        recipe_path: Path of the recipe; paths of data below its folder are relative to it.
 
     Raises:
-        DataError: The data can't be read, or its columns can't be told apart.
+        DataError: The data can't be read, or its columns can't be inferred.
         HubError: The Hub can't be reached for the data.
     """
     spec = DataConfig(dataset=request.data, config=request.config)
@@ -333,7 +333,7 @@ def _training_sections(
 
 
 def _is_classifier_of(config: Any, label_names: Sequence[str]) -> bool:
-    """Whether a model is a classifier of these labels."""
+    """Return whether a model is a classifier of these labels."""
     heads = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in heads):
         return False

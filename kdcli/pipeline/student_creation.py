@@ -1,4 +1,4 @@
-"""The student before it learns: cut out of the teacher, or a smaller pretrained model."""
+"""Create untrained students: pruned from a teacher, or from a smaller pretrained model."""
 
 import shutil
 import time
@@ -48,7 +48,7 @@ StudentSummary = dict[str, Any]
 
 
 def build_initial_student(context: StageContext) -> StudentSummary:
-    """Build the untrained student's folder.
+    """Write the untrained student's folder.
 
     Returns:
         `origin`, sentences on where its weights come from, of which `besides` are those that don't
@@ -102,7 +102,7 @@ def build_initial_student(context: StageContext) -> StudentSummary:
 
 
 def _describe_earlier_pruning(model: "PreTrainedModel") -> list[str]:
-    """What the configuration of a model tells of the teacher that it was cut out of."""
+    """Describe the teacher that a model was pruned from, if its configuration says so."""
     match getattr(model.config, "kd", None):
         case {"teacher": str(teacher), "layers": list(kept), "teacher_layers": int(depth)}:
             which = ", ".join(map(str, kept))
@@ -121,16 +121,16 @@ def create_untrained_student(
     show_summary: Callable[[StudentSummary], None] = lambda plan: None,
     allow_pickle: bool = False,
 ) -> StudentSummary:
-    """Cut a student out of a model that belongs to no run.
+    """Prune a student from a model that belongs to no run.
 
     Args:
-        model_reference: The model: a Hub id, a folder, `package:NAME/PATH`.
+        model_reference: Hub id, folder or `package:NAME/PATH` of the model.
         init_config: Which layers, which architecture, how wide; texts to measure on.
-        output: Where the student goes.
-        reporter: Told what the user should know.
-        overwrite: Whether `output` may exist already.
+        output: The student's folder.
+        reporter: Receives progress and notes.
+        overwrite: Replace `output` if it exists.
         dry_run: Write nothing.
-        show_summary: Given what will be written, before it is.
+        show_summary: Called with the summary before anything is written.
         allow_pickle: Whether the model's weights may be a pickle.
 
     Returns:
@@ -203,7 +203,7 @@ def create_untrained_student(
 
 @dataclass(frozen=True)
 class _SourceModel:
-    """The model to cut, under the name that the user gave it, and texts for it to read."""
+    """The model to prune, under the name that the user gave it, and texts to measure on."""
 
     name: str
     folder: Path
@@ -213,7 +213,7 @@ class _SourceModel:
     max_length: int | None = None
 
     def tokenized_sample(self, tokenizer: "PreTrainedTokenizerBase") -> "Dataset":
-        """Some of the texts, in a tokenizer's tokens."""
+        """Return a tokenized sample of the texts."""
         assert self.texts is not None
         chosen = self.texts.shuffle(seed=0).select(range(min(_SAMPLE_TEXTS, len(self.texts))))
         limit = get_max_length(self.model, tokenizer, self.max_length)
@@ -222,7 +222,7 @@ class _SourceModel:
     def unpadded_batches(
         self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     ) -> "list[dict[str, Tensor]]":
-        """The sample in batches of one length: none is padded."""
+        """Return the sample in batches of equal length, without padding."""
         rows = self.tokenized_sample(tokenizer)
         rows = rows.select_columns([name for name in rows.column_names if name != "label"])
         collate = create_collator(model, tokenizer)
@@ -237,14 +237,14 @@ class _SourceModel:
 
 @dataclass(frozen=True)
 class _StudentPlan:
-    """What is to be cut, and what there is to say of it.
+    """Plan of a student.
 
     Attributes:
-        width_and_vocab: What goes beside layers.
-        kept_layers: The layers of each stack.
-        architecture: The form that they take.
-        provenance: What the student's configuration tells of it.
-        summary: What the user is told.
+        width_and_vocab: Plan for width and vocabulary.
+        kept_layers: The layers to keep of each stack.
+        architecture: The student's architecture.
+        provenance: Entry `kd` of the student's configuration.
+        summary: The result, for the user.
     """
 
     width_and_vocab: WidthAndVocabPlan
@@ -260,19 +260,19 @@ def student_architecture(
     width_and_vocab: WidthAndVocabPlan,
     kept_layers: Sequence[LayerIndices],
 ) -> tuple[str, "PreTrainedModel"]:
-    """The form of a student, and the student without its weights.
+    """Return a student's architecture, and the student without weights.
 
     Args:
-        student_config: Of the student.
-        model: Its teacher; its weights aren't looked at, and needn't be there.
-        width_and_vocab: What goes beside layers.
-        kept_layers: The layers of each stack.
+        student_config: The recipe's `student`.
+        model: The teacher; its weights are not read.
+        width_and_vocab: Plan for width and vocabulary.
+        kept_layers: The layers to keep of each stack.
     """
     whole = all(
         len(k) == s.depth
         for k, s in zip(kept_layers, layer_stacks.find_layer_stacks(model), strict=True)
     )
-    # What loses no layers is the same classifier still, and no head has to learn anew.
+    # A student that keeps all layers keeps the teacher's head and architecture.
     auto = "same" if student_config.reduces_width_or_vocab and whole else "auto"
     form = layer_pruning.resolve_architecture(
         model.config, auto if student_config.architecture == "auto" else student_config.architecture
@@ -355,7 +355,7 @@ def _plan_student(
 
 
 def _write_student(source_model: _SourceModel, plan: _StudentPlan, output: Path) -> StudentSummary:
-    """Build the student's folder; what its untrained answers are like, where there are texts."""
+    """Write the student's folder; return its agreement with the teacher, if there are texts."""
     head = model_io.has_classification_head(source_model.folder)
     narrower, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
         plan.width_and_vocab,
@@ -386,7 +386,7 @@ def describe_kept_layers(
     architecture: str,
     strategy: str = "spaced",
 ) -> str:
-    """One sentence on a cut: which layers, how they were chosen, the form that they took."""
+    """Describe in a sentence which layers a student keeps, and how they were chosen."""
     if stacks[0].shared:
         return (
             f"It goes {len(kept_layers[0])} times through the layer that its teacher goes through "

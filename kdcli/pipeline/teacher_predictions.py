@@ -1,4 +1,4 @@
-"""What the student learns from: the teacher's outputs for every text, or several teachers'."""
+"""Predict teacher logits; prepare finished and black-box teachers."""
 
 import json
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ ABOUT_FILE = "teacher.json"
 
 
 def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
-    """Build the folder of the outputs on train, validation and transfer set.
+    """Write the logits on train, validation and transfer set.
 
     Returns:
-        `rows`, how many texts the teacher was asked about; the task's headline (`accuracy`) of
-        these outputs on validation, where the data has labels.
+        `rows`, the number of texts; the task's primary metric of the logits on validation, if the
+        data has labels.
     """
     spec = context.recipe.teacher
     corpus = run_datasets.with_transfer_set(
@@ -87,7 +87,7 @@ def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
 def _compute_black_box_logits(
     black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
-    """The same of a black box."""
+    """Write the logits of a black box."""
     _require_disk_for_logits(dataset_splits, len(dataset_splits.label_names), context)
 
     def ask() -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _validation_metric(
     subject: str,
     context: StageContext,
 ) -> dict[str, float]:
-    """The task's headline of outputs on validation, told as whose it is; empty without labels."""
+    """Return and report the primary metric on validation; empty without labels."""
     task = dataset_splits.task
     if not dataset_splits.has_labels:
         return {}
@@ -136,7 +136,7 @@ def _validation_labels(dataset_splits: DatasetSplits, label_names: Sequence[str]
 
 
 def _splits_to_predict(dataset_splits: DatasetSplits) -> list[str]:
-    """What the student learns from; without labels, also what it is measured on."""
+    """Return the splits that the student trains on; without labels, the test split too."""
     parts = _STUDENT_SPLITS if dataset_splits.has_labels else (*_STUDENT_SPLITS, _TEST_SPLIT)
     return [split for split in parts if split in dataset_splits.splits]
 
@@ -158,7 +158,7 @@ def _predict_logits(
     splits: dict[str, "Dataset"],
     context: StageContext,
 ) -> dict[str, np.ndarray]:
-    """The model's logits for every text of each split, (rows, classes)."""
+    """Return logits of each split, shape (rows, classes)."""
     limit = get_max_length(model, tokenizer, context.recipe.data.max_length)
     collate, keep = create_collator(model, tokenizer), context.recipe.data.truncate
     advance = ProgressCounter(context.reporter, sum(map(len, splits.values())))
@@ -171,7 +171,7 @@ def _predict_logits(
 
 
 def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) -> np.ndarray:
-    """Each training text answered by a teacher that was fine-tuned on the other parts."""
+    """Predict each training text by a teacher that was fine-tuned on the other folds."""
     spec, train = context.recipe.white_box_teacher, dataset_splits.splits["train"]
     assert spec is not None and spec.folds is not None
     parts = make_cross_validation_folds(train, dataset_splits.task, spec.folds, context.recipe.seed)
@@ -181,7 +181,7 @@ def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) ->
         if not kept.exists():
             context.reporter.info(f"Part {number} of {spec.folds} is left out of fine-tuning.")
             alone = replace(context, scratch=context.scratch / f"fold-{number}")
-            # Nothing of the part is left, neither windows nor labels.
+            # The fold is removed with all its windows and labels.
             rest = replace(
                 dataset_splits, splits={**dataset_splits.splits, "train": train.select(others)}
             )
@@ -203,7 +203,7 @@ def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) ->
 def _average_with_other_teachers(
     logits: np.ndarray, split: str, label_names: tuple[str, ...], task: Task, context: StageContext
 ) -> np.ndarray:
-    """The mean of what all teachers say, as logits in this teacher's order of classes."""
+    """Average all teachers' predictions, as logits in this teacher's order of classes."""
     spec = context.recipe.white_box_teacher
     assert spec is not None
     every, weights = [logits], [spec.weight]

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
 
 def build_transfer_set(context: StageContext) -> dict[str, Any]:
-    """Build the folder of the texts, in the columns `text` and, of pairs, `text_pair`.
+    """Write the transfer set: columns `text` and, for pairs, `text_pair`.
 
     Returns:
-        `unlabelled` and `augmented`, how many texts there are of each; `left_out`, how many were
-        there already, in the data or before.
+        `unlabelled` and `augmented`, numbers of texts; `left_out`, number of duplicates dropped.
     """
     recipe, corpus = (
         context.recipe,
@@ -62,7 +61,7 @@ def validate_transfer_set(
     allow_pickle: bool,
     load_weights: bool,
 ) -> tuple[DatasetSplits, int]:
-    """The data with its unlabelled texts as split `transfer`; how many there are with altered ones.
+    """Return the data with the split `transfer`, and the transfer set's maximal size.
 
     Raises:
         KdError: The unlabelled texts or the masked language model are missing or unusable, or the
@@ -107,7 +106,7 @@ def validate_transfer_set(
 def _augment_training_texts(
     augment_config: AugmentationConfig, dataset_splits: DatasetSplits, context: StageContext
 ) -> Dataset:
-    """Altered copies of the training texts."""
+    """Return augmented copies of the training texts."""
     train = dataset_splits.splits["train"]
     columns = column_access.text_column_names(train)
     rows = [
@@ -147,9 +146,9 @@ def _join_words(word_lists: Sequence["MaskedWords"]) -> Iterator[str]:
 def _drop_known_texts(
     splits: dict[str, Dataset], dataset_splits: DatasetSplits
 ) -> dict[str, Dataset]:
-    """Each part without what is in the data or in a part before.
+    """Drop texts that are in the data or in an earlier part.
 
-    Measured on texts that it has seen, the student would look better than it is.
+    Evaluation texts in the transfer set would make the student look better than it is.
     """
     known = np.concatenate(
         [duplicates.text_hashes(split) for split in dataset_splits.splits.values()]
