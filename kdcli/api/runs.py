@@ -121,10 +121,11 @@ def distill(
         fresh, allow_pickle, allow_code, tuple(allow_endpoints), checkpoint_interval
     )
     with quiet_libraries():
-        run = Run(run_pipeline(loaded, folder, reporter, None, options))
+        run_pipeline(loaded, folder, reporter, None, options)
         if seeds > 1:
             repeat_with_seeds(loaded, folder, reporter, seeds, options)
-    return run
+    # Read from disk, a new run and a reused one give the same types.
+    return Run(RunFolder.open(folder))
 
 
 def fine_tune_teacher(
@@ -168,7 +169,8 @@ def fine_tune_teacher(
         fresh, allow_pickle, allow_code, tuple(allow_endpoints), checkpoint_interval
     )
     with quiet_libraries():
-        return Run(run_pipeline(loaded, folder, reporter, until, options))
+        run_pipeline(loaded, folder, reporter, until, options)
+    return Run(RunFolder.open(folder))
 
 
 def open_run(folder: str | Path) -> Run:
