@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RecipeSource = str | Path | Mapping[str, Any] | Recipe
 Overrides = Mapping[str, Any] | Sequence[Override]
 
-_DATASET_KEYS = ("data.dataset", "data.unlabelled")
+_DATASET_KEYS = ("data.dataset", "data.unlabeled")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def init_student(
     Args:
         model: Hub id, folder or `package:NAME/PATH` of the model to cut.
         output: Folder to write student and tokenizer to.
-        data: Texts to measure layers or vocabulary on, for `strategy="measured"` or `trim_vocab`.
+        data: Texts to measure layers or vocabulary on, for `strategy="importance"` or `trim_vocab`.
         text: Column of the texts.
         overrides: Further values by dotted key.
         fresh: Replace `output` if it exists.

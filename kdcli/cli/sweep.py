@@ -17,7 +17,6 @@ from kdcli.cli.options import (
     SetOption,
     SweepOutputOption,
 )
-from kdcli.sweep import result
 
 if TYPE_CHECKING:
     from kdcli.recipe.schema import Recipe
@@ -63,21 +62,21 @@ def sweep(
     from kdcli.sweep.worker import SweepConfig
 
     console = Console(json_output=json_output, quiet=quiet)
-    held = pareto.parse_target(target)
+    gate = pareto.parse_target(target)
     options = RunOptions(
         allow_pickle=allow_pickle, checkpoint_interval=parse_checkpoint_interval(checkpoint_every)
     )
     if distributed.world_size() > 1:
         raise UsageError("kd sweep isn't started by a launcher.", "Use --workers N.")
-    read = load_recipe(recipe, overrides or ())
-    folder = search.sweep_folder_path(read, output)
-    space = search.load_search_space(read, console, options) if dry_run else {}
+    loaded = load_recipe(recipe, overrides or ())
+    folder = search.sweep_folder_path(loaded, output)
+    space = search.load_search_space(loaded, console, options) if dry_run else {}
     if dry_run:
         _show_search_space(str(folder), space_to_json(space), console)
         return
-    order = SweepConfig(read, space, folder, trials, None, options)
-    found = search.run_sweep(
-        order, console, max_minutes=minutes, workers=workers, target=held, fresh=fresh
+    config = SweepConfig(loaded, space, folder, trials, None, options)
+    result = search.run_sweep(
+        config, console, max_minutes=minutes, workers=workers, target=gate, fresh=fresh
     )
     _show_sweep_result(result, loaded, console)
     if gate is not None and result["chosen"] is None:

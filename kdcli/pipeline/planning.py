@@ -87,11 +87,12 @@ def stages_until(name: str | None, recipe: Recipe) -> Sequence[Stage]:
 def _key_recipe_parts(
     stage: Stage, recipe: Recipe, source_keys: Mapping[str, str]
 ) -> dict[str, Any]:
-    whole = renamed_keys.original_values(recipe.model_dump(mode="json"))
+    whole = recipe.model_dump(mode="json")
     spec = {part: whole[part] for part in stage.recipe_parts}
     for key in stage.ignored_keys:
         part, _, name = key.partition(".")
         spec[part].pop(name, None)  # a teacher that is a black box has other keys
+    spec = renamed_keys.original_values(spec, recipe_values=recipe.model_dump(mode="json"))
     spec |= stage.extra_cache_key_parts(recipe)
     # The content of a source counts, not its path.
     if "data" in spec:

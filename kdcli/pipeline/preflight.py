@@ -120,9 +120,9 @@ def validate_inputs(
         )
         config, tokenizer, loaded = seen(recipe.teacher)
         # Only the teacher that is pruned stays in memory.
-        others = [seen(one)[0] for one in recipe.teacher.also]
-        for one in (recipe.teacher, *recipe.teacher.also):
-            if one.folds is not None:
+        others = [seen(one)[0] for one in recipe.teacher.ensemble_with]
+        for one in (recipe.teacher, *recipe.teacher.ensemble_with):
+            if one.cross_fit_folds is not None:
                 make_cross_validation_folds(
                     corpus.splits["train"], corpus.task, one.cross_fit_folds, recipe.seed
                 )

@@ -169,7 +169,7 @@ def create_untrained_student(
     narrower = width_and_vocab_pruning.plan_width_and_vocab(
         init_config.student, model, tokenizer, strings
     )
-    if init_config.student.strategy == "measured" or not dry_run:
+    if init_config.student.strategy == "importance" or not dry_run:
         set_seed(0)
         model = model_io.load_classifier(origin, allow_new_head=True)
         align_padding(
@@ -182,7 +182,7 @@ def create_untrained_student(
             f"({model.config.num_labels} labels)."
         )
     teacher = _SourceModel(model_reference, origin, model, tokenizer, sample)
-    start, long = time.monotonic(), init_config.student.strategy == "measured"
+    start, long = time.monotonic(), init_config.student.strategy == "importance"
     if long:
         reporter.start("student", "leave out layers on trial")
     cut = _plan_student(teacher, init_config.student, narrower, reporter.advance)
@@ -345,7 +345,7 @@ def _plan_student(
         **kept,
         "teacher_layers": stacks[0].depth,
         "strategy": student_config.strategy
-        if student_config.layers or student_config.decoder_layers
+        if student_config.num_hidden_layers or student_config.num_decoder_layers
         else "named",
         "form": form,
         **({"weights": "random"} if width_and_vocab.random_weights else {}),
@@ -398,7 +398,7 @@ def describe_kept_layers(
         for kept, whose, count in zip(kept_layers, ("the teacher's", "its"), counts, strict=False)
     ]
     how = [""]
-    if strategy == "measured":
+    if strategy == "importance":
         how.append("those that it does worst without")
     if architecture == "distilbert":
         how.append("in DistilBERT's form, without token-type embeddings and pooler")

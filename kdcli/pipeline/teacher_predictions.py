@@ -24,7 +24,7 @@ from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline import run_datasets, stage_training
 from kdcli.pipeline.stage import StageContext
 from kdcli.progress import ProgressCounter
-from kdcli.recipe.black_box_teachers import AnyBlackBoxTeacherConfig
+from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.safe_files import open_atomically
 from kdcli.tasks import Task
@@ -61,11 +61,11 @@ def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
     names = model_io.get_label_names(model.config)
     splits = {split: corpus.splits[split] for split in _splits_to_predict(corpus)}
     _require_disk_for_logits(corpus, len(names), context)
-    found = {} if spec.folds is None else {"train": _out_of_fold_logits(context, corpus)}
+    found = {} if spec.cross_fit_folds is None else {"train": _out_of_fold_logits(context, corpus)}
     asked = {name: split for name, split in splits.items() if name not in found}
     found |= _predict_logits(model, tokenizer, asked, context)
     task = corpus.task
-    if spec.calibrated:
+    if spec.temperature_scaling:
         truth = _validation_labels(corpus, names)
         temperature = fit_temperature(found["validation"], truth, task)
         context.reporter.info(f"The teacher's logits are divided by {temperature:.2f}.")
@@ -85,7 +85,7 @@ def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
 
 
 def _compute_black_box_logits(
-    black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
+    black_box: BlackBoxTeacher, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
     """Write the logits of a black box."""
     _require_disk_for_logits(dataset_splits, len(dataset_splits.label_names), context)
@@ -160,7 +160,7 @@ def _predict_logits(
 ) -> dict[str, np.ndarray]:
     """Return logits of each split, shape (rows, classes)."""
     limit = get_max_length(model, tokenizer, context.recipe.data.max_length)
-    collate, keep = create_collator(model, tokenizer), context.recipe.data.truncate
+    collate, keep = create_collator(model, tokenizer), context.recipe.data.truncation
     advance = ProgressCounter(context.reporter, sum(map(len, splits.values())))
     return {
         name: predict_logits_distributed(
@@ -173,13 +173,17 @@ def _predict_logits(
 def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) -> np.ndarray:
     """Predict each training text by a teacher that was fine-tuned on the other folds."""
     spec, train = context.recipe.white_box_teacher, dataset_splits.splits["train"]
-    assert spec is not None and spec.folds is not None
-    parts = make_cross_validation_folds(train, dataset_splits.task, spec.folds, context.recipe.seed)
+    assert spec is not None and spec.cross_fit_folds is not None
+    parts = make_cross_validation_folds(
+        train, dataset_splits.task, spec.cross_fit_folds, context.recipe.seed
+    )
     found = np.empty((len(train), len(dataset_splits.label_names)), dtype=np.float32)
     for number, (others, part) in enumerate(parts, 1):
         kept = context.scratch / f"fold-{number}.npy"
         if not kept.exists():
-            context.reporter.info(f"Part {number} of {spec.folds} is left out of fine-tuning.")
+            context.reporter.info(
+                f"Part {number} of {spec.cross_fit_folds} is left out of fine-tuning."
+            )
             alone = replace(context, scratch=context.scratch / f"fold-{number}")
             # The fold is removed with all its windows and labels.
             rest = replace(
@@ -207,7 +211,7 @@ def _average_with_other_teachers(
     spec = context.recipe.white_box_teacher
     assert spec is not None
     every, weights = [logits], [spec.weight]
-    for folder, other in zip(context.required_runs, spec.also, strict=True):
+    for folder, other in zip(context.required_runs, spec.ensemble_with, strict=True):
         theirs = model_io.get_label_names(model_io.load_config(folder / "teacher"))
         told = np.asarray(
             teacher_logits.load_teacher_logits(folder / "teacher-outputs")[split][TEACHER_LOGITS]
@@ -218,7 +222,7 @@ def _average_with_other_teachers(
 
 
 def prepare_black_box_teacher(
-    black_box: AnyBlackBoxTeacherConfig, dataset_splits: DatasetSplits, context: StageContext
+    black_box: BlackBoxTeacher, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
     """Write the folder of a black-box teacher: its description, and what it fits on train."""
     about = {"teacher": black_box.title, "labels": dataset_splits.label_names}

@@ -36,7 +36,7 @@ def build_transfer_set(context: StageContext) -> dict[str, Any]:
         run_datasets.load_recipe_dataset(context.recipe, context.reporter),
     )
     parts: dict[str, Dataset] = {}
-    if recipe.data.unlabelled is not None:
+    if recipe.data.unlabeled is not None:
         parts["unlabelled"] = run_datasets.load_unlabeled_texts(
             recipe.data.unlabeled_data_config, context.reporter
         )
@@ -70,7 +70,7 @@ def validate_transfer_set(
     if not recipe.has_transfer_set:
         return dataset_splits, 0
     spec, rows = recipe.augment, 0
-    part = "augment" if recipe.data.unlabelled is None else "data.unlabelled"
+    part = "augment" if recipe.data.unlabeled is None else "data.unlabeled"
     if not required_teacher_outputs(recipe.distill.losses_for_task(dataset_splits.task)):
         raise RecipeError(
             f"{part}: no loss of distill.losses has the student learn from the teacher, and these "
@@ -82,7 +82,7 @@ def validate_transfer_set(
             f"{part}: distill.sampling: balanced draws texts by their labels, and these have none.",
             "Take class_weights: balanced.",
         )
-    if recipe.data.unlabelled is not None:
+    if recipe.data.unlabeled is not None:
         unlabelled = run_datasets.load_unlabeled_texts(recipe.data.unlabeled_data_config, reporter)
         rows += len(unlabelled)
         dataset_splits = replace(

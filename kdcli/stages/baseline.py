@@ -20,7 +20,7 @@ class BaselineStage(DistillStage):
     description = "train the student on labels alone"
     artifact = "baseline"
     needs = ("student", "transfer")
-    ignored_keys = ("distill.losses", "data.unlabelled")
+    ignored_keys = ("distill.losses", "data.unlabeled")
     uses_transfer_set = False
 
     def is_enabled(self, recipe: Recipe) -> bool:

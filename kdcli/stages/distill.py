@@ -26,7 +26,7 @@ class DistillStage(Stage):
     artifact = "student"
     needs: ClassVar[tuple[str, ...]] = ("student", "transfer", "outputs")
     recipe_parts = ("data", "distill", "seed")
-    ignored_keys: ClassVar[tuple[str, ...]] = ("data.unlabelled",)
+    ignored_keys: ClassVar[tuple[str, ...]] = ("data.unlabeled",)
     version = 3
     all_processes = True
     uses_transfer_set: ClassVar[bool] = True

@@ -16,7 +16,7 @@ class EvaluateStage(Stage):
     artifact = "evaluation.json"
     needs = ("teacher", "outputs", "distill", "control", "baseline")
     recipe_parts = ("data", "evaluate")
-    ignored_keys = ("data.unlabelled",)
+    ignored_keys = ("data.unlabeled",)
     version = 6
 
     def estimate(self, workload: "Workload") -> dict[str, Any]:
@@ -77,7 +77,7 @@ class EvaluateStage(Stage):
             recipe.evaluate,
             recipe.data.max_length,
             context.reporter,
-            truncate=recipe.data.truncate,
+            truncate=recipe.data.truncation,
             precomputed_logits=logits,
         )
         evaluation = {

@@ -27,7 +27,7 @@ class InferenceConfigStage(Stage):
         calibration = inference_config.parse_calibration(models["student"]["settings"])
         config = context.artifacts["distill"] / "tokenizer_config.json"
         max_length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
-        truncation = inference_config.InputTruncation(max_length, context.recipe.data.truncate)
+        truncation = inference_config.InputTruncation(max_length, context.recipe.data.truncation)
         text = inference_config.format_inference_config(calibration, truncation)
         context.output.write_text(text, encoding="utf-8")
         return {"temperature": calibration.temperature}

@@ -17,7 +17,7 @@ class StudentInitStage(Stage):
     artifact = "student-init"
     needs = ("teacher",)
     recipe_parts = ("data", "student", "seed")
-    ignored_keys = ("data.unlabelled",)
+    ignored_keys = ("data.unlabeled",)
     version = 3
 
     def extra_cache_key_parts(self, recipe: Recipe) -> dict[str, Any]:

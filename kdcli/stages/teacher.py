@@ -19,11 +19,11 @@ class TeacherStage(Stage):
     artifact = "teacher"
     recipe_parts = ("data", "teacher", "seed")
     ignored_keys = (
-        "teacher.also",
-        "teacher.calibrated",
-        "teacher.folds",
+        "teacher.ensemble_with",
+        "teacher.temperature_scaling",
+        "teacher.cross_fit_folds",
         "teacher.weight",
-        "data.unlabelled",
+        "data.unlabeled",
     )
     version = 4
     all_processes = True

@@ -19,14 +19,14 @@ class TeacherLogitsStage(Stage):
     artifact = "teacher-outputs"
     needs = ("teacher", "transfer")
     recipe_parts = ("data", "teacher")
-    ignored_keys = ("data.unlabelled",)
+    ignored_keys = ("data.unlabeled",)
     version = 5
     all_processes = True
     reusable_across_runs = True
 
     def required_runs(self, recipe: Recipe) -> Sequence[RequiredRun]:
         """Return a run up to this stage for each of the other teachers."""
-        others = () if recipe.white_box_teacher is None else recipe.white_box_teacher.also
+        others = () if recipe.white_box_teacher is None else recipe.white_box_teacher.ensemble_with
         return [
             RequiredRun(
                 f"-teacher{number}",
@@ -43,11 +43,11 @@ class TeacherLogitsStage(Stage):
         if first is None:  # nobody knows how long a black box takes to answer
             return {}
         seconds, train = 0.0, workload.split_sizes["train"]
-        for teacher, size in zip((first, *first.also), workload.all_teachers, strict=True):
+        for teacher, size in zip((first, *first.ensemble_with), workload.all_teachers, strict=True):
             seconds += workload.forward_seconds(workload.texts_for_teacher, size.flops_per_token)
             if teacher.fine_tune is not None:
                 # The first teacher is trained by then; each fold is left out once.
-                trainings = (teacher is not first) + (teacher.folds or 1) - 1
+                trainings = (teacher is not first) + (teacher.cross_fit_folds or 1) - 1
                 cost = workload.training_cost(teacher.fine_tune, size, train)
                 seconds += trainings * cost["seconds"]
         return {"seconds": seconds}

@@ -16,7 +16,7 @@ class TransferSetStage(Stage):
     version = 2
 
     def is_enabled(self, recipe: Recipe) -> bool:
-        """Return whether the recipe has `data.unlabelled` or `augment`."""
+        """Return whether the recipe has `data.unlabeled` or `augment`."""
         return recipe.has_transfer_set
 
     def run(self, context: StageContext) -> dict[str, Any]:
