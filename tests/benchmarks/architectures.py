@@ -21,16 +21,17 @@ from transformers.utils import logging as transformers_logging
 _HEAD = """\
 # Architectures
 
-kd was tried on every architecture that transformers classifies texts with. Each was a tiny model
-with random weights and a tokenizer of its kind, and its texts had one word to more than it takes.
+kd was tested with every architecture that transformers classifies texts with. Each test uses a tiny
+model with random weights and a matching tokenizer, on texts from one word up to more than the model's
+maximum length.
 
-- **evaluate**: `kd evaluate` gives each text the logits, to 1e-4, that plain transformers gives it
-  alone, in float32 and without padding, and the same accuracy.
-- **distill**: with the model as a finished teacher, `kd distill` writes the same logits of it, cuts
-  a student with every second layer out of it, trains that, and states the accuracy that plain
-  transformers finds for the student's folder.
+- **evaluate**: `kd evaluate` gives each text the same logits, to 1e-4, and the same accuracy as plain
+  transformers gives it alone, in float32 and without padding.
+- **distill**: with the model as a finished teacher, `kd distill` writes the same logits, builds a
+  student of every second layer, trains it, and reports the accuracy that plain transformers gets from
+  the student's folder.
 
-"Refused" is with the reason, before anything is written. To make this page again:
+"Refused" gives the reason; kd then writes nothing. To regenerate this page:
 
 ```
 PYTHONPATH=tests python tests/benchmarks/architectures.py > docs/reference/architectures.md
