@@ -1,0 +1,69 @@
+"""An outside package offers a loss, a reader and a teacher, and one recipe uses all of them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdcli.pipeline import runner
+from kdcli.progress import SilentReporter
+from kdcli.recipe.schema import Recipe
+
+PACKAGE = Path(__file__).parent / "plugin_package"
+TOPICS = ("parcel", "refund", "password")
+
+
+@pytest.fixture
+def installed_plugin(tmp_path, monkeypatch):
+    """Install the package as pip would, without the network: its module and its metadata."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    site = tmp_path / "site"
+    metadata = site / f"kd_example_plugin-{project['version']}.dist-info"
+    metadata.mkdir(parents=True)
+    shutil.copy(PACKAGE / "kd_example_plugin.py", site)
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    (metadata / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{kind} = {value}\n" for kind, value in kinds.items())
+            for group, kinds in project["entry-points"].items()
+        )
+    )
+    monkeypatch.syspath_prepend(site)
+    return site
+
+
+@pytest.fixture
+def pipe_files(tmp_path):
+    """A folder with a file for each split, in the format that the package reads."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, rows in (("train", 48), ("validation", 12)):
+        lines = (f"{TOPICS[i % 3]}|where is my {TOPICS[i % 3]} {split} {i}" for i in range(rows))
+        (folder / f"{split}.pipe").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_recipe_uses_loss_reader_and_teacher_of_another_package(
+    installed_plugin, pipe_files, tiny_backbone, tmp_path
+):
+    recipe = Recipe.model_validate({
+        "name": "plugins",
+        "data": {"dataset": str(pipe_files)},
+        "teacher": {"kind": "keywords"},
+        "student": {"model": str(tiny_backbone)},
+        "distill": {
+            "batch_size": 16,
+            "learning_rate": 3e-3,
+            "epochs": 8,
+            "losses": [{"kind": "cosine_logits"}],
+        },
+        "evaluate": {"latency_texts": 2},
+    })  # fmt: skip
+    run = runner.run_pipeline(recipe, tmp_path / "run", SilentReporter())
+    evaluation = json.loads((run.path / "evaluation.json").read_text())
+    student = next(m for m in evaluation["models"] if m["name"] == "student")
+    assert student["splits"]["validation"]["accuracy"] > 0.9
