@@ -22,7 +22,7 @@ def installed_plugin(tmp_path, monkeypatch):
     site = tmp_path / "site"
     metadata = site / f"kd_example_plugin-{project['version']}.dist-info"
     metadata.mkdir(parents=True)
-    shutil.copy(PACKAGE / "kd_example_plugin.py", site)
+    shutil.copytree(PACKAGE / "kd_example_plugin", site / "kd_example_plugin")
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
     )
