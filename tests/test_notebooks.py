@@ -23,7 +23,13 @@ def run_notebook(path, parameters):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook, small_data, tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_notebook(
-        notebook,
-        {"data": str(small_data), "model": str(tiny_backbone), "epochs": 1, "layers": [0, 2]},
-    )
+    overrides = [
+        f"data.dataset={small_data}",
+        f"teacher.model={tiny_backbone}",
+        "teacher.fine_tune.epochs=1",
+        "student={drop_every: 2}",
+        "distill.epochs=1",
+        "evaluate.latency_texts=2",
+    ]
+    namespace = run_notebook(notebook, {"overrides": overrides})
+    assert (namespace["run"].path / "student" / "model.safetensors").is_file()
