@@ -59,7 +59,6 @@ def test_loss_of_another_package_is_found_by_its_kind(installed_plugin):
     assert recipe.model_dump(mode="json")["distill"]["losses"][0]["kind"] == "cosine_logits"
 
 
-@pytest.mark.skip(reason="readers and teachers have no entry points yet")
 def test_recipe_uses_loss_reader_and_teacher_of_another_package(
     installed_plugin, pipe_files, tiny_backbone, tmp_path
 ):
