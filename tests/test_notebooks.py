@@ -23,13 +23,13 @@ def run_notebook(path, parameters):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook, small_data, tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    overrides = [
-        f"data.dataset={small_data}",
-        f"teacher.model={tiny_backbone}",
-        "teacher.fine_tune.epochs=1",
-        "student={drop_every: 2}",
-        "distill.epochs=1",
-        "evaluate.latency_texts=2",
-    ]
+    overrides = {
+        "data.dataset": str(small_data),
+        "teacher.model": str(tiny_backbone),
+        "teacher.fine_tune.epochs": 1,
+        "student": {"drop_every": 2},
+        "distill.epochs": 1,
+        "evaluate.latency_texts": 2,
+    }
     namespace = run_notebook(notebook, {"overrides": overrides})
-    assert (namespace["run"].path / "student" / "model.safetensors").is_file()
+    assert (namespace["run"].student / "model.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""An outside package offers a loss, a reader and a teacher, and one recipe uses all of them."""
+"""An outside package offers a loss, a reader, a teacher and a stage; one recipe uses them all."""
 
 import json
 import shutil
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.pipeline import runner
-from kdcli.progress import SilentReporter
+import kdcli
 from kdcli.recipe.schema import Recipe
+from kdcli.stages import all_stages
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 TOPICS = ("parcel", "refund", "password")
@@ -33,7 +33,9 @@ def installed_plugin(tmp_path, monkeypatch):
         )
     )
     monkeypatch.syspath_prepend(site)
-    return site
+    all_stages.cache_clear()
+    yield site
+    all_stages.cache_clear()
 
 
 @pytest.fixture
@@ -59,10 +61,10 @@ def test_loss_of_another_package_is_found_by_its_kind(installed_plugin):
     assert recipe.model_dump(mode="json")["distill"]["losses"][0]["kind"] == "cosine_logits"
 
 
-def test_recipe_uses_loss_reader_and_teacher_of_another_package(
+def test_recipe_uses_loss_reader_teacher_and_stage_of_another_package(
     installed_plugin, pipe_files, tiny_backbone, tmp_path
 ):
-    recipe = Recipe.model_validate({
+    recipe = {
         "name": "plugins",
         "data": {"dataset": str(pipe_files)},
         "teacher": {"kind": "keywords"},
@@ -74,8 +76,9 @@ def test_recipe_uses_loss_reader_and_teacher_of_another_package(
             "losses": [{"kind": "cosine_logits"}],
         },
         "evaluate": {"latency_texts": 2},
-    })  # fmt: skip
-    run = runner.run_pipeline(recipe, tmp_path / "run", SilentReporter())
-    evaluation = json.loads((run.path / "evaluation.json").read_text())
-    student = next(m for m in evaluation["models"] if m["name"] == "student")
-    assert student["splits"]["validation"]["accuracy"] > 0.9
+    }
+    run = kdcli.distill(recipe, output=tmp_path / "run")
+    accuracy = run.metrics["student"]["validation"]["accuracy"]
+    assert accuracy > 0.9
+    assert run.results["badge"] == {"accuracy": accuracy}
+    assert (run.path / "badge.json").is_file()

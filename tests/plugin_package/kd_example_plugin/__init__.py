@@ -1,1 +1,1 @@
-"""A loss, a reader and a teacher for kd, offered by entry points (see pyproject.toml)."""
+"""A loss, a reader, a teacher and a stage for kd, offered by entry points (pyproject.toml)."""
