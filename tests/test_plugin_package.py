@@ -1,6 +1,5 @@
 """An outside package offers a loss, a reader, a teacher and a stage; one recipe uses them all."""
 
-import json
 import shutil
 from pathlib import Path
 
