@@ -149,7 +149,7 @@ def read_splits(
         if unlabeled:
             del parts[part]
             notes.append(
-                f"The test split {name} of {data_config.dataset} has no labels, and is left out: "
+                f"The test split {name} of {data_config.dataset} has no labels and is left out: "
                 "nothing can be measured on it. Its texts can be labelled with the finished student."
             )
             continue

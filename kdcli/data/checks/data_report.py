@@ -1,4 +1,4 @@
-"""What a look at the data found: a table for 80 columns, and what deserves attention in words."""
+"""Report of a data check: a table for 80 columns, and warnings in words."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _MAX_UNKNOWN_SHARE = 0.01
 
 
 def summary_table_rows(data_check: DataCheckDocument) -> list[list[str]]:
-    """The table: what a row is of, then a cell for each split; see `kdcli.stages.survey`."""
+    """Rows of the summary table: a title, then a cell for each split; see `kdcli.api.data_check`."""
     splits = [*data_check["splits"].values()]
     unit = next((s["lengths"]["unit"] for s in splits if s["lengths"]), "words")
     found = [
@@ -40,7 +40,7 @@ def summary_table_rows(data_check: DataCheckDocument) -> list[list[str]]:
 
 
 def data_warnings(data_check: DataCheckDocument) -> list[str]:
-    """What deserves attention, a sentence or two for each; none where all is well."""
+    """Warnings about the data, one or two sentences each."""
     return [
         *_missing_value_warnings(data_check),
         *_duplicate_warnings(data_check),
@@ -54,8 +54,8 @@ def _missing_value_warnings(data_check: DataCheckDocument) -> Iterator[str]:
         for kind, what in (("empty", "no text"), ("unlabelled", "no label")):
             if count := split[kind]["texts"]:
                 yield (
-                    f"{part}: {_count_rows_phrase(count)} {what}, the first one at {split[kind]['first']}. "
-                    "A run refuses that: mend or delete them."
+                    f"{part}: {_count_rows_phrase(count)} {what}, the first one at "
+                    f"{split[kind]['first']}. A run refuses that: mend or delete them."
                 )
 
 
@@ -66,7 +66,7 @@ def _duplicate_warnings(data_check: DataCheckDocument) -> Iterator[str]:
             but = f", {other:,} of them labelled otherwise" if other else ""
             yield (
                 f"{leak['texts']:,} texts of {leak['to']} are in {leak['from']} as well{but}: "
-                "measured on these, a model looks better than it is."
+                "scores on them are optimistic."
             )
     if count := data_check["conflicting"]:
         yield (
@@ -98,19 +98,19 @@ def _label_warnings(data_check: DataCheckDocument) -> Iterator[str]:
 
 def _text_length_warnings(data_check: DataCheckDocument) -> Iterator[str]:
     for part, split in data_check["splits"].items():
-        found = split["lengths"]
-        if not found:
+        lengths = split["lengths"]
+        if not lengths:
             continue
-        if found["over_limit"]:
-            least = "" if found["unit"] == "tokens" else "at least "
+        if lengths["over_limit"]:
+            least = "" if lengths["unit"] == "tokens" else "at least "
             yield (
-                f"{part}: {least}{_format_percent(found['over_limit'])} of the texts are longer than "
-                f"{found['limit']} tokens and will be cut there."
+                f"{part}: {least}{_format_percent(lengths['over_limit'])} of the texts are longer "
+                f"than {lengths['limit']} tokens and will be cut there."
             )
-        if found["unknown"] > _MAX_UNKNOWN_SHARE:
+        if lengths["unknown"] > _MAX_UNKNOWN_SHARE:
             yield (
-                f"{part}: the teacher doesn't know {_format_percent(found['unknown'])} of the tokens. "
-                "Is it a model of this language?"
+                f"{part}: the teacher doesn't know {_format_percent(lengths['unknown'])} of the "
+                "tokens. Is it a model of this language?"
             )
 
 

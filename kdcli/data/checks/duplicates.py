@@ -1,10 +1,9 @@
-"""Texts that occur more than once: with another label, or in train and where it is measured.
+"""Duplicate texts: with different labels, or both in train and in an evaluation split.
 
-Case, punctuation and the number of spaces make no difference here, nor do ways to encode the same
-characters (NFKC). Letters of any script with their marks, digits and symbols do: emoji, currencies,
-a sign before a number, separators within one. A text is known by 64 bits of a hash: eight bytes,
-however long it is. That two of ten million texts are taken for the same by
-chance is as likely as three in a million.
+Texts are compared without case, punctuation, the number of spaces and the encoding of characters
+(NFKC). Letters of any script with their marks, digits and symbols count: emoji, currencies, the
+sign and the separators of a number. A text is represented by 64 bits of a hash; that two of ten
+million texts collide has a probability of three in a million.
 """
 
 import re
@@ -28,10 +27,10 @@ _MINUS_SIGNS = "-\u2010\u2011\u2012\u2013\u2212"
 
 
 def duplicate_notes(splits: Mapping[str, "Dataset"]) -> list[str]:
-    """What the user should know of texts that repeat; one pass over all of them.
+    """Notes for the user about duplicate texts, in one pass over all splits.
 
     Args:
-        splits: Each with `text`, `label`, and `text_pair` where the task is on pairs.
+        splits: Splits with `text`, `text_pair` for pairs, and `label`.
     """
     said = []
     found = {part: text_hashes(split) for part, split in splits.items()}
@@ -55,14 +54,15 @@ def duplicate_notes(splits: Mapping[str, "Dataset"]) -> list[str]:
 
 
 def find_train_overlap(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, np.ndarray]:
-    """Which texts of a split also occur in train: those a model may have learnt by heart.
+    """Find the texts of a split that also occur in train, which a model may have memorized.
 
     Args:
-        split: With `text` (and `text_pair`) and `label`.
-        train: The same columns.
+        split: A split with `text` (and `text_pair`) and `label`.
+        train: The train split, with the same columns.
 
     Returns:
-        (texts,) whether a text does; (texts,) whether it does with other labels only.
+        Whether each text occurs in train, (texts,); whether it occurs only with other labels,
+        (texts,).
     """
     return find_train_overlap_by_hash(
         text_hashes(split),
@@ -73,7 +73,7 @@ def find_train_overlap(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, 
 
 
 def text_hashes(split: "Dataset") -> np.ndarray:
-    """A number for each text or pair, uint64, (rows,): the same where the texts are."""
+    """Hash of each text or pair, uint64, (rows,); equal for duplicates."""
     found, done = np.empty(len(split), dtype=np.uint64), 0
     for columns in column_access.iterate_column_batches(
         split, *column_access.text_column_names(split)
@@ -88,15 +88,15 @@ def text_hashes(split: "Dataset") -> np.ndarray:
 
 
 def count_duplicates(hashes: np.ndarray) -> int:
-    """How many texts there are beyond the different ones."""
+    """Count the texts beyond the distinct ones."""
     ordered = np.sort(hashes)
     return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def count_label_conflicts(hashes: np.ndarray, label_codes: np.ndarray) -> int:
-    """How many different texts have more than one label; texts and their labels, (rows,) both."""
+    """Count the distinct texts with more than one label, from hashes and codes, (rows,) each."""
     ordered = np.sort(hashes)
-    # Mostly few texts repeat: what is copied for each of them isn't for all.
+    # Mostly few texts are duplicates: sorting these alone saves memory.
     repeated = _is_among(hashes, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
     del ordered
     hashes, label_codes = hashes[repeated], label_codes[repeated]
@@ -112,7 +112,7 @@ def find_train_overlap_by_hash(
     train_hashes: np.ndarray,
     train_label_codes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same as `train_hashes`, of texts' keys and their labels, (rows,) each."""
+    """The result of `find_train_overlap` from hashes and label codes, (rows,) each."""
     texts = np.sort(train_hashes)
     again = _is_among(hashes, texts)
     count = int(max(label_codes.max(initial=0), train_label_codes.max(initial=0))) + 1
@@ -126,7 +126,7 @@ def find_train_overlap_by_hash(
 
 
 def _is_among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
-    """Whether each key is among the known ones, which are in order; a million at a time."""
+    """Whether each hash is among the sorted ones; a million at a time to bound memory."""
     found = np.zeros(len(hashes), dtype=bool)
     if not len(sorted_hashes):
         return found
@@ -147,12 +147,12 @@ def _normalize_text(text: str) -> str:
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         # Case folding makes İ an i with a dot above it.
         folded = folded.replace("i\u0307", "i")
-    # A text of nothing but punctuation is itself.
+    # A text of punctuation alone is compared as it is.
     return " ".join(_PUNCTUATION.sub(_normalize_punctuation, folded).split()) or text
 
 
 def _normalize_punctuation(match: re.Match[str]) -> str:
-    """What a character that is no letter, digit or space is replaced by."""
+    """The replacement of a character that is no letter, digit or space."""
     character, text, place = match[0], match.string, match.start()
     before, after = text[max(0, place - 1) : place], text[place + 1 : place + 3]
     number = after[:1].isdecimal() or (after[:1] in {".", ","} and after[1:].isdecimal())

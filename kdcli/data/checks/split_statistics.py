@@ -1,4 +1,4 @@
-"""What a split is like: its labels, and the lengths and scripts of its texts."""
+"""Statistics of a split: label balance, text lengths, writing scripts."""
 
 import functools
 import unicodedata
@@ -24,16 +24,16 @@ LengthCounter = Callable[[Sequence[str], Sequence[str] | None], tuple[np.ndarray
 
 
 def label_balance(label_counts: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    """How a split's texts are shared out among its labels.
+    """Distribution of a split's texts over its labels.
 
     Args:
-        label_counts: Texts of each label, (labels,).
-        label_names: The labels' names.
+        label_counts: The number of texts of each label, (labels,).
+        label_names: The labels.
 
     Returns:
         `count` of the labels that occur; `rarest` and `most_frequent`, each with `label` and
-        `texts`; their `ratio`; `entropy` of the label in bits, and `evenness`: the entropy's share
-        of what it would be were all as frequent, 1 where there is one label only; `texts` by label.
+        `texts`; their `ratio`; `entropy` of the label in bits, and `evenness`: the entropy divided
+        by that of equally frequent labels, 1 for a single label; `texts` by label.
     """
     there = {name: int(n) for name, n in zip(label_names, label_counts, strict=True) if n}
     if not there:
@@ -55,17 +55,17 @@ def label_balance(label_counts: np.ndarray, label_names: Sequence[str]) -> dict[
 def text_length_statistics(
     split: "Dataset", count_lengths: LengthCounter, unit: str, max_length: int | None
 ) -> dict[str, Any]:
-    """How long a split's texts are; of a very large one, of a sample spread evenly.
+    """Lengths of a split's texts; for a very large split, of an evenly spread sample.
 
     Args:
-        split: With `text`, and `text_pair` for pairs, which count as one.
-        count_lengths: How long each of some texts is, and how many of its units nobody knows.
-        unit: What it counts: `tokens` or `words`.
-        max_length: What the model sees of a text, in tokens; None where that isn't known.
+        split: The split, with `text`, and `text_pair` for pairs, which count as one text.
+        count_lengths: Returns the length of each text, and the number of unknown units in them.
+        unit: The unit of lengths: `tokens` or `words`.
+        max_length: The model's limit in tokens. None if it is unknown.
 
     Returns:
-        `median`, `p95` and `longest`; `max_length` and the share of texts `over_limit`; `unknown`, the
-        share of units that the vocabulary lacks; `of`, the number of texts looked at.
+        `median`, `p95` and `longest`; `limit` and the share of texts `over_limit`; `unknown`, the
+        share of units that the vocabulary lacks; `of`, the number of texts measured; `unit`.
     """
     found, unknown = [], 0
     names = column_access.text_column_names(split)
@@ -89,7 +89,7 @@ def text_length_statistics(
 
 
 def token_length_counter(tokenizer: "PreTrainedTokenizerBase") -> LengthCounter:
-    """Counts a model's tokens, those included that it adds at both ends."""
+    """A counter of a model's tokens, special tokens included."""
 
     def count(texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[np.ndarray, int]:
         more = () if pairs is None else (list(pairs),)
@@ -101,15 +101,15 @@ def token_length_counter(tokenizer: "PreTrainedTokenizerBase") -> LengthCounter:
 
 
 def count_words(texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[np.ndarray, int]:
-    """Counts what stands between spaces; a model sees at least as many tokens."""
+    """Count words between spaces; a model sees at least as many tokens."""
     words = np.array([len(text.split()) for text in texts])
     return words + (0 if pairs is None else count_words(pairs, None)[0]), 0
 
 
 def writing_script_shares(split: "Dataset") -> dict[str, float]:
-    """The share of a split's texts that is mostly in each script, the most frequent first.
+    """Share of the texts that are mostly in each writing script, the most frequent first.
 
-    A text of digits and signs alone is in `none`. Of a very large split it is a sample's.
+    A text without letters counts as `none`. A very large split is sampled.
     """
     found: Counter[str] = Counter()
     looked_at = column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS // 10)

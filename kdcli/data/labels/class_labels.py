@@ -1,4 +1,4 @@
-"""A text's one label. Labels have names; ids are places in a list, and two lists may differ."""
+"""Single-label columns, encoded as ClassLabels."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,29 +22,29 @@ def encode_class_label_column(
     row_locators: Mapping[str, RowLocator],
     notes: list[str],
 ) -> dict[str, "Dataset"]:
-    """Make the column `label` a ClassLabel, the same in every split.
+    """Encode the column `label` as one ClassLabel for all splits.
 
-    A ClassLabel stays as it is. Otherwise a label's name is what is written, whole numbers too,
-    and names are in the order of `in_order`.
+    A ClassLabel is kept. Otherwise names and whole numbers become label names, in the order of
+    `label_parsing.sort_label_names`.
 
     Args:
-        splits: Each with `label`: a ClassLabel's ids, names or numbers.
-        column: What the user calls the column.
-        row_locators: By split, where its rows stand.
-        notes: Told of a label that may stand for a missing one.
+        splits: Splits with `label`: a ClassLabel, names or numbers.
+        column: The user's name of the column, for messages.
+        row_locators: For each split, a function that describes where a row stands.
+        notes: Gets a sentence about a label -1, which may mean a missing label.
 
     Raises:
-        DataError: A label is missing, is no label (a list), or none of a ClassLabel's.
+        DataError: A label is missing, is a list, or is outside of the ClassLabel.
     """
     from datasets import ClassLabel
 
-    kinds = {name: split.features["label"] for name, split in splits.items()}
-    classes = next((kind for kind in kinds.values() if isinstance(kind, ClassLabel)), None)
+    features = {name: split.features["label"] for name, split in splits.items()}
+    class_label = next((f for f in features.values() if isinstance(f, ClassLabel)), None)
     for name, split in splits.items():
         _check_no_missing_labels(split, name, column, row_locators[name])
-    if classes is None:
+    if class_label is None:
         values = {v for split in splits.values() for v in split.unique("label")}
-        classes = ClassLabel(names=sort_label_names(map(label_to_name, values)))
+        class_label = ClassLabel(names=sort_label_names(map(label_to_name, values)))
         if -1 in values:
             notes.append(
                 f"{column} holds -1 beside other numbers: it is a label of that name. "
@@ -52,18 +52,18 @@ def encode_class_label_column(
             )
     return {
         name: split
-        if kinds[name] == classes
-        else _cast_to_class_label(split, classes, row_locators[name])
+        if features[name] == class_label
+        else _cast_to_class_label(split, class_label, row_locators[name])
         for name, split in splits.items()
     }
 
 
 def is_missing_label(value: Any, *, minus_one_is_missing: bool) -> bool:
-    """Whether a label isn't there.
+    """Whether a label is missing: None, NaN, blank text or, where it means that, -1.
 
     Args:
         value: A ClassLabel's id, a name or a number.
-        minus_one_is_missing: Whether -1 means that nobody knows; see `has_gap_code`.
+        minus_one_is_missing: Whether -1 means a missing label; see `marks_missing_with_minus_one`.
     """
     if value is None or (minus_one_is_missing and value == -1):
         return True
@@ -71,15 +71,15 @@ def is_missing_label(value: Any, *, minus_one_is_missing: bool) -> bool:
 
 
 def marks_missing_with_minus_one(split: "Dataset") -> bool:
-    """Whether -1 stands for a missing label: a ClassLabel's does, and one that is all there is.
+    """Whether -1 means a missing label in the column `label` of a split.
 
-    GLUE's test splits have -1 in every row.
+    It does in a ClassLabel, and if it is the only value, as in GLUE's test splits.
     """
     feature = split.features["label"]
     if hasattr(feature, "names"):
         return True
-    whole = getattr(feature, "dtype", "list").startswith(("int", "float"))
-    return whole and split.unique("label") == [-1]
+    is_number = getattr(feature, "dtype", "list").startswith(("int", "float"))
+    return is_number and split.unique("label") == [-1]
 
 
 def _check_no_missing_labels(
@@ -88,10 +88,10 @@ def _check_no_missing_labels(
     from datasets import ClassLabel
 
     feature = split.features["label"]
-    kind = getattr(feature, "dtype", "list")
-    if not kind.startswith(("string", "large_string", "bool", "int", "uint", "float")):
+    dtype = getattr(feature, "dtype", "list")
+    if not dtype.startswith(("string", "large_string", "bool", "int", "uint", "float")):
         raise DataError(
-            f"{locate_row(0)}: {column} is of the kind {kind}, not a name or a whole number.",
+            f"{locate_row(0)}: {column} is of the type {dtype}, not a name or a whole number.",
             LABEL_COLUMN_HINT,
         )
     names = feature.names if isinstance(feature, ClassLabel) else None
@@ -116,8 +116,11 @@ def _check_no_missing_labels(
 
 def _cast_to_class_label(split: "Dataset", class_label: Any, locate_row: RowLocator) -> "Dataset":
     ids = {label: i for i, label in enumerate(class_label.names)}
-    own = getattr(split.features["label"], "names", None)
-    names = {value: own[value] if own else label_to_name(value) for value in split.unique("label")}
+    own_names = getattr(split.features["label"], "names", None)
+    names = {
+        value: own_names[value] if own_names else label_to_name(value)
+        for value in split.unique("label")
+    }
     if unknown := {value for value, name in names.items() if name not in ids}:
         row, value = next(
             (row, value)
@@ -125,7 +128,8 @@ def _cast_to_class_label(split: "Dataset", class_label: Any, locate_row: RowLoca
             if value in unknown
         )
         raise DataError(
-            f"{locate_row(row)}: the label {names[value]!r} is none of {abbreviate_list(class_label.names)}."
+            f"{locate_row(row)}: the label {names[value]!r} is none of "
+            f"{abbreviate_list(class_label.names)}."
         )
     encoded = column_access.map_column_to_ids(
         split, "label", {value: ids[name] for value, name in names.items()}

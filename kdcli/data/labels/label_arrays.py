@@ -1,4 +1,4 @@
-"""Labels of any task: what they are, by the column that holds them, and as arrays."""
+"""Labels of any task as numpy arrays, and checks of them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,30 +21,31 @@ _FLOAT_DTYPES = ("float16", "float32", "float64")
 def ground_truth_labels(
     split: "Dataset", task: Task, model_indices: Sequence[int], output_count: int
 ) -> np.ndarray:
-    """A split's labels, as `task.decide` gives a model's.
+    """The labels of a split in the form of a model's predictions (`task.predict`).
 
     Args:
-        split: With `label`, as `named` leaves it.
-        task: What it is.
-        model_indices: For each of the labels' ids the model's output; -1 where it has none.
-        output_count: How many the model has.
+        split: A split with `label`, as `standardize_labels` returns it.
+        task: The type of the labels.
+        model_indices: For each label id the index of the model's output; -1 if there is none.
+        output_count: The number of the model's outputs.
 
     Returns:
-        (rows,) outputs' ids; or (rows, outputs) whether each label is there; or (rows,) scores.
+        Output indices, (rows,); or multi-hot labels, bool, (rows, outputs); or scores, (rows,).
     """
     if task is REGRESSION:
         return column_access.label_scores(split)
-    to_model = np.asarray(model_indices)
+    output_of_label = np.asarray(model_indices)
     if task is SINGLE_LABEL:
-        return to_model[column_access.label_ids(split)]
-    known = np.flatnonzero(to_model >= 0)
-    there = np.zeros((len(split), output_count), dtype=bool)
-    there[:, to_model[known]] = column_access.multi_hot_labels(split, len(to_model))[:, known]
-    return there
+        return output_of_label[column_access.label_ids(split)]
+    known = np.flatnonzero(output_of_label >= 0)
+    multi_hot = column_access.multi_hot_labels(split, len(output_of_label))
+    outputs = np.zeros((len(split), output_count), dtype=bool)
+    outputs[:, output_of_label[known]] = multi_hot[:, known]
+    return outputs
 
 
 def count_labels(split: "Dataset", task: Task, label_count: int) -> np.ndarray:
-    """The texts that have each label, (labels,); each has its score."""
+    """Count the texts of each label, (labels,); for scores, all texts, (1,)."""
     if task is REGRESSION:
         return np.array([len(split)])
     if task is MULTI_LABEL:
@@ -55,13 +56,13 @@ def count_labels(split: "Dataset", task: Task, label_count: int) -> np.ndarray:
 def label_with_predictions(
     split: "Dataset", predictions: np.ndarray, label_names: Sequence[str], task: Task
 ) -> "Dataset":
-    """A split with the column `label` of what a model says.
+    """Add a column `label` with a model's predictions.
 
     Args:
-        split: Without it.
-        predictions: What `task.decide` gives, (rows,) or (rows, labels).
-        label_names: The labels', in the order of the model's outputs.
-        task: What they are.
+        split: A split without labels.
+        predictions: The result of `task.predict`: (rows,), or (rows, labels).
+        label_names: The names of the model's outputs, in order.
+        task: The type of the labels.
     """
     from datasets import ClassLabel
 
@@ -73,7 +74,7 @@ def label_with_predictions(
 
 
 def label_codes(split: "Dataset") -> np.ndarray:
-    """A number for what each text is labelled, (rows,), below 2³²: the same where that is."""
+    """An integer for each text's labels, (rows,), below 2³²: equal for equal labels."""
     if "label" not in split.column_names:
         return np.zeros(len(split), dtype=np.int64)
     feature = split.features["label"]
@@ -88,35 +89,38 @@ def label_codes(split: "Dataset") -> np.ndarray:
 def check_labels_vary(
     train: "Dataset", label_names: Sequence[str], task: Task, data_config: DataConfig
 ) -> None:
-    """Nothing can be learnt where all training texts are labelled alike.
+    """Refuse training data in which all texts have the same label or score.
 
     Raises:
-        DataError: They are.
+        DataError: They have.
     """
     if task is REGRESSION:
         scores = column_access.label_scores(train)
         alone = f"one score only ({scores[0]:g})" if np.ptp(scores) == 0 else ""
     else:
-        there = [
+        present = [
             n
             for n, texts in zip(
                 label_names, count_labels(train, task, len(label_names)), strict=True
             )
             if texts
         ]
-        alone = "" if len(there) > 1 else f"one class only ({there[0]})" if there else "no labels"
+        alone = (
+            "" if len(present) > 1 else f"one class only ({present[0]})" if present else "no labels"
+        )
     if alone:
         raise DataError(
-            f"Column {', '.join(data_config.label_columns)} of {data_config.dataset} holds {alone}.",
+            f"Column {', '.join(data_config.label_columns)} of {data_config.dataset} "
+            f"holds {alone}.",
             class_labels.LABEL_COLUMN_HINT,
         )
 
 
 def check_teacher_has_several_labels(label_names: Sequence[str], task: Task) -> None:
-    """Refuse a teacher that has one label for all texts: its probability is always 1.
+    """Refuse a single-label teacher with one label: its probability is always 1.
 
     Raises:
-        DataError: There is one label, and each text has it.
+        DataError: The teacher has fewer than two labels.
     """
     if task is SINGLE_LABEL and len(label_names) < 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Labels as people write them: order of names, whitespace, lists written as text."""
+"""Labels as people write them: names, whitespace, and lists written as text."""
 
 import ast
 import json
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _NAME_WITH_NUMBER = re.compile(r"(.*\D)(\d+)", re.ASCII | re.DOTALL)
-# transformers' name of an output that nobody named, or a number alone.
+# The default name that transformers gives an output, or a number alone.
 _NUMBER_OR_DEFAULT_NAME = re.compile(r"(?:LABEL_)?(-?\d+(?:\.\d+)?)", re.ASCII | re.IGNORECASE)
 _LIST_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+\.?\d*|True|False)"""
-# How numpy writes an array. Python would join 'a' 'b' to 'ab'.
+# A numpy array as text: without commas, Python would join 'a' 'b' to 'ab'.
 _NUMPY_ARRAY = re.compile(rf"\[\s*{_LIST_ITEM}(?:\s+{_LIST_ITEM})+\s*\]", re.ASCII | re.DOTALL)
 _MAX_SHOWN = 5
 
 
 def sort_label_names(names: Iterable[str]) -> list[str]:
-    """Distinct names, sorted: by number where all are numbers, or one prefix and a number."""
-    found = set(names)
-    if all(map(_NUMBER.fullmatch, found)):
-        return sorted(found, key=lambda name: (Decimal(name), name))
-    parts = {name: match for name in found if (match := _NAME_WITH_NUMBER.fullmatch(name))}
-    if len(parts) == len(found) and len({match[1] for match in parts.values()}) == 1:
-        return sorted(found, key=lambda name: (int(parts[name][2]), name))
-    return sorted(found)
+    """Sort distinct names, by number if all are numbers or one prefix with a number."""
+    distinct = set(names)
+    if all(map(_NUMBER.fullmatch, distinct)):
+        return sorted(distinct, key=lambda name: (Decimal(name), name))
+    parts = {name: match for name in distinct if (match := _NAME_WITH_NUMBER.fullmatch(name))}
+    if len(parts) == len(distinct) and len({match[1] for match in parts.values()}) == 1:
+        return sorted(distinct, key=lambda name: (int(parts[name][2]), name))
+    return sorted(distinct)
 
 
 def label_names_by_number(names: Sequence[str]) -> dict[Decimal, str] | None:
-    """Names by the number that each is (7, LABEL_7); None where one is no number, or two agree."""
-    found = {
+    """Names by their numbers (7, LABEL_7); None if one has no number, or two have the same."""
+    by_number = {
         Decimal(m[1]): name for name in names if (m := _NUMBER_OR_DEFAULT_NAME.fullmatch(name))
     }
-    return found if len(found) == len(names) else None
+    return by_number if len(by_number) == len(names) else None
 
 
 def label_to_name(value: Any) -> str:
-    """A label's name: 2.0, which a column of numbers with gaps makes of 2, is 2."""
+    """The name of a label; 2.0 is 2, since a number column with gaps is read as floats."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_list_text(cell: Any) -> list[Any] | None:
-    """Parse a list that is written as text; None where the cell is no such text.
+    """Parse a list that is written as text; None if the cell is something else.
 
-    JSON is read, Python's `repr` of a list, tuple or set of names and numbers, and numpy's of an
-    array: what pandas writes for them.
+    Accepts JSON and the text that pandas writes: Python's `repr` of a list, tuple or set of names
+    and numbers, and numpy's of an array.
     """
     text = cell.strip() if isinstance(cell, str) else ""
     if text[:1] not in ("[", "(", "{"):
@@ -88,23 +88,23 @@ def clean_label_cells(
     row_locators: Mapping[str, "RowLocator"],
     notes: list[str],
 ) -> dict[str, "Dataset"]:
-    """Strip whitespace around labels, and make lists of texts that write some.
+    """Strip whitespace around labels, and parse lists that are written as text.
 
     Args:
-        splits: Each with `label`; what isn't text stays as it is.
-        column: What the user calls the column.
-        row_locators: By split, where its rows stand.
-        notes: Told what was done.
+        splits: Splits with `label`; labels that are no text stay as they are.
+        column: The user's name of the column, for messages.
+        row_locators: For each split, a function that describes where a row stands.
+        notes: Gets a sentence for each change.
 
     Raises:
-        DataError: Some cells write lists, and others don't.
+        DataError: Some cells are lists, and others are not.
     """
-    found = {part: _strip_label_whitespace(split) for part, split in splits.items()}
-    if changed := sum(count for _, count in found.values()):
+    stripped = {part: _strip_label_whitespace(split) for part, split in splits.items()}
+    if changed := sum(count for _, count in stripped.values()):
         cells = "1 label" if changed == 1 else f"{changed:,} labels"
         notes.append(f"Whitespace around {cells} of {column} is ignored.")
     return _parse_list_cells(
-        {part: split for part, (split, _) in found.items()}, column, row_locators, notes
+        {part: split for part, (split, _) in stripped.items()}, column, row_locators, notes
     )
 
 
@@ -113,7 +113,7 @@ def _has_text_labels(split: "Dataset") -> bool:
 
 
 def _strip_label_whitespace(split: "Dataset") -> tuple["Dataset", int]:
-    """A split without whitespace around its labels, and how many had some."""
+    """Strip whitespace around labels; returns the split and the number of changed labels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -188,7 +188,7 @@ def _parse_list_cells(
 
 
 def similar_label_notes(label_names: Sequence[str]) -> list[str]:
-    """Notes on labels that may be one: they differ in case, spaces or Unicode form only."""
+    """Notes on labels that may be the same: they differ in case, spaces or Unicode form only."""
     groups = defaultdict(list)
     for name in label_names:
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -30,39 +30,40 @@ def standardize_labels(
     row_locators: Mapping[str, RowLocator],
     notes: list[str],
 ) -> tuple[dict[str, "Dataset"], tuple[str, ...], Task, bool]:
-    """Make the column `label` the same in every split, as the task wants it.
+    """Infer the task, and give the column `label` the same type in all splits.
 
     Args:
-        splits: Each with `label`, as it was found.
-        data_config: Names the column, and perhaps the task.
-        row_locators: By split, where its rows stand.
-        notes: Told how labels were read, where that can be seen in more than one way.
+        splits: Splits with `label`, as read.
+        data_config: The label columns, and the task if the recipe states it.
+        row_locators: For each split, a function that describes where a row stands.
+        notes: Gets a sentence for each label that could be read in more than one way.
 
     Returns:
-        The splits, with a ClassLabel, a list of them, or float32; the labels' names, of a score
-        its column's; the task; whether the data puts its labels in order, as a ClassLabel does.
+        The splits, with `label` as a ClassLabel, a list of ClassLabels, or float32; the label
+        names, or for scores the name of the column; the task; whether the data defines the order
+        of its labels, as a ClassLabel does.
 
     Raises:
-        DataError: A label is missing or is none, or the task that is stated isn't theirs.
+        DataError: A label is missing or invalid, or the recipe's task doesn't fit the column.
     """
     column = ", ".join(data_config.label_columns)
     splits = label_parsing.clean_label_cells(splits, column, row_locators, notes)
     task = _infer_task(splits, data_config, column, row_locators, notes)
     if task is REGRESSION:
-        found = {
+        scores = {
             part: _validate_scores(split, column, row_locators[part])
             for part, split in splits.items()
         }
-        return found, (column,), task, True
+        return scores, (column,), task, True
     ordered = any(hasattr(_label_feature(split), "names") for split in splits.values())
     if task is MULTI_LABEL:
-        found = multilabel.encode_multilabel_column(splits, column, row_locators, notes)
-        names = next(iter(found.values())).features["label"].feature.names
+        encoded = multilabel.encode_multilabel_column(splits, column, row_locators, notes)
+        names = next(iter(encoded.values())).features["label"].feature.names
     else:
-        found = class_labels.encode_class_label_column(splits, column, row_locators, notes)
-        names = next(iter(found.values())).features["label"].names
+        encoded = class_labels.encode_class_label_column(splits, column, row_locators, notes)
+        names = next(iter(encoded.values())).features["label"].names
     notes += label_parsing.similar_label_notes(names)
-    return found, tuple(names), task, ordered
+    return encoded, tuple(names), task, ordered
 
 
 def _label_feature(split: "Dataset") -> Any:
@@ -77,7 +78,7 @@ def _infer_task(
     row_locators: Mapping[str, RowLocator],
     notes: list[str],
 ) -> Task:
-    """What the column holds, or may hold where the recipe says so."""
+    """The task of the label columns: the recipe's, if it fits them, or the usual one."""
     features = {part: split.features["label"] for part, split in splits.items()}
     lists = {hasattr(feature, "feature") for feature in features.values()}
     dtypes = [getattr(feature, "dtype", "list") for feature in features.values()]
@@ -121,8 +122,8 @@ def _infer_task(
     stated = TASKS[data_config.task] if data_config.task else tasks[0]
     if stated not in tasks:
         raise DataError(
-            f"data.task is {stated} ({stated.description}), and column {column} holds {what}, which "
-            f"is {tasks[0]}.",
+            f"data.task is {stated} ({stated.description}), and column {column} holds {what}, "
+            f"which is {tasks[0]}.",
             _TASK_HINTS[stated.name],
         )
     return stated

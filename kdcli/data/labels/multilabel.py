@@ -1,4 +1,4 @@
-"""Labels of which a text has any number: ids in a column of lists."""
+"""Multi-label columns, encoded as lists of ClassLabel ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,24 +21,24 @@ _FLAG_VALUES = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False
 
 
 def parse_binary_flag(cell: Any) -> bool | None:
-    """Whether a cell says that a label is there, by 0 and 1 or true and false; None by neither."""
+    """Parse 0 and 1, true and false; None for anything else."""
     return _FLAG_VALUES.get(str(cell).strip().casefold())
 
 
 def temporary_flag_columns(label_names: Sequence[str]) -> list[str]:
-    """What the columns of 0 and 1 are called until they are one."""
+    """Names of the 0/1 columns until they are merged."""
     return [f"label {i}" for i in range(len(label_names))]
 
 
 def merge_flag_columns(
     split: "Dataset", label_names: Sequence[str], locate_row: RowLocator
 ) -> "Dataset":
-    """One column of lists in place of one of 0 and 1 a label.
+    """Merge columns of 0 and 1, one for each label, into one column of lists.
 
     Args:
-        split: With the columns that `columns` names.
-        label_names: The labels' names.
-        locate_row: Where its rows stand.
+        split: A split with the columns `temporary_flag_columns(label_names)`.
+        label_names: The labels.
+        locate_row: Describes where a row stands.
 
     Raises:
         DataError: A cell is neither 0 nor 1.
@@ -57,10 +57,10 @@ def merge_flag_columns(
 def split_separated_labels(
     split: "Dataset", separator: str, column: str, locate_row: RowLocator
 ) -> "Dataset":
-    """Lists in place of texts that name a row's labels, with something between them.
+    """Split cells such as `a;b` at a separator, into a column of lists.
 
     Raises:
-        DataError: A cell is missing, or no text.
+        DataError: A cell is missing, or is no text.
     """
     import pyarrow as pa
 
@@ -87,24 +87,24 @@ def encode_multilabel_column(
     row_locators: Mapping[str, RowLocator],
     notes: list[str],
 ) -> dict[str, "Dataset"]:
-    """Make the column `label` a list of a ClassLabel's ids, the same in every split.
+    """Encode the column `label` as lists of one ClassLabel for all splits.
 
-    A ClassLabel stays as it is. Otherwise labels are named by what is written, in the order of
-    `in_order`. Lists of one length that hold 0 and 1 only say of each label whether it is there.
+    A ClassLabel is kept. Otherwise names and whole numbers become label names, in the order of
+    `label_parsing.sort_label_names`. Lists of one length with only 0 and 1 are multi-hot.
 
     Args:
-        splits: Each with `label`: lists of a ClassLabel's ids, of names, of numbers, or of 0 and 1.
-        column: What the user calls the column.
-        row_locators: By split, where its rows stand.
-        notes: Told of lists of 0 and 1.
+        splits: Splits with `label`: lists of a ClassLabel's ids, names, numbers, or 0 and 1.
+        column: The user's name of the column, for messages.
+        row_locators: For each split, a function that describes where a row stands.
+        notes: Gets a sentence about multi-hot lists.
 
     Raises:
-        DataError: A list is missing, is of another length where all are of one, or an item of it
-            is no label or there twice.
+        DataError: A list is missing, a multi-hot list has another length, or an item is no label
+            or occurs twice.
     """
-    own = {part: getattr(split.features["label"].feature, "names", None)
+    own_names = {part: getattr(split.features["label"].feature, "names", None)
            for part, split in splits.items()}  # fmt: skip
-    if not any(own.values()) and (width := _multi_hot_width(splits)):
+    if not any(own_names.values()) and (width := _multi_hot_width(splits)):
         notes.append(
             f"{column} holds lists of {width} values, 0 or 1: each says whether a label is there. "
             f"Without names, the labels are LABEL_0 to LABEL_{width - 1}, or the model's."
@@ -114,29 +114,30 @@ def encode_multilabel_column(
             for part, split in splits.items()
         }
     for part, split in splits.items():
-        _check_label_lists(split, own[part], column, row_locators[part])
+        _check_label_lists(split, own_names[part], column, row_locators[part])
     values = {part: column_access.distinct_list_labels(split) for part, split in splits.items()}
-    names = next(filter(None, own.values()), None) or sort_label_names(
+    names = next(filter(None, own_names.values()), None) or sort_label_names(
         map(label_to_name, set().union(*values.values()))
     )
     ids = {name: i for i, name in enumerate(names)}
-    found = {}
+    encoded = {}
     for part, split in splits.items():
-        called = own[part]
-        to_ids = {v: ids[called[v] if called else label_to_name(v)] for v in values[part]}
-        found[part] = _encode_label_lists(split, to_ids, names)
-    return found
+        own = own_names[part]
+        to_ids = {v: ids[own[v] if own else label_to_name(v)] for v in values[part]}
+        encoded[part] = _encode_label_lists(split, to_ids, names)
+    return encoded
 
 
 def are_multi_hot_lists(lists: Sequence[Sequence[Any]]) -> bool:
-    """Whether lists are multi-hot: all that aren't empty of one length above 1, of 0 and 1."""
-    return len({len(one) for one in lists if one}) == 1 and all(
-        len(one) != 1 and all(parse_binary_flag(item) is not None for item in one) for one in lists
+    """Whether lists are multi-hot: the non-empty ones have one length above 1, and only 0 and 1."""
+    return len({len(items) for items in lists if items}) == 1 and all(
+        len(items) != 1 and all(parse_binary_flag(item) is not None for item in items)
+        for items in lists
     )
 
 
 def _multi_hot_width(splits: Mapping[str, "Dataset"]) -> int:
-    """How many flags a list has, by the train split where there is one; 0 where they are sets."""
+    """The length of multi-hot lists, by train if there is one; 0 if lists hold label names."""
     import pyarrow.compute as pc
 
     looked_at = [splits["train"]] if "train" in splits else [*splits.values()]
@@ -193,7 +194,7 @@ def _encode_label_lists(
 def add_multilabel_column(
     split: "Dataset", multi_hot: np.ndarray, label_names: Sequence[str]
 ) -> "Dataset":
-    """A split with the column `label`, lists of a ClassLabel; `multi_hot`: bool, (rows, labels)."""
+    """Add a column `label`, lists of a ClassLabel, from a bool array of (rows, labels)."""
     import pyarrow as pa
     from datasets import ClassLabel, List
 
@@ -231,7 +232,8 @@ def _check_label_lists(
                 )
             if label_names and not 0 <= label < len(label_names):
                 raise DataError(
-                    f"{locate_row(row)}: the label {label} is none of {abbreviate_list(label_names)}."
+                    f"{locate_row(row)}: the label {label} is none of "
+                    f"{abbreviate_list(label_names)}."
                 )
             if isinstance(label, int | float) and label < 0:
                 raise DataError(f"{locate_row(row)}: the label is {label}, and they count from 0.")
