@@ -1,4 +1,4 @@
-"""Which columns of a data set are its texts and its labels, by their names and what they hold."""
+"""Inference of text and label columns, from column names and cells."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 SampleRows = Sequence[Mapping[str, Any]]
 
-# The first of a list that is there is meant, whatever else is.
+# In order of preference.
 _TEXT_COLUMN_NAMES = ("text", "sentence", "utterance")
 _LABEL_COLUMN_NAMES = ("label", "labels", "intent", "gold_label", "class", "category", "score")
 _TEXT_PAIR_NAMES = (
@@ -35,13 +35,13 @@ _MIN_SPARSITY, _MIN_ROWS_PER_VALUE = 4, 5
 
 @dataclass(frozen=True)
 class InferredLabels:
-    """What the labels' column, or columns, hold.
+    """Content of the label columns.
 
     Attributes:
-        task: What is to be learnt.
-        names: The labels; of a score none.
-        separator: What stands between several in one cell.
-        reason: What was decided that the data doesn't tell; then the task has to be stated.
+        task: The type of the labels.
+        names: The labels; empty for scores.
+        separator: The separator between several labels in one cell.
+        reason: Why the task was chosen, if the data leaves it open. The recipe then states it.
     """
 
     task: Task
@@ -53,15 +53,15 @@ class InferredLabels:
 def infer_text_columns(
     rows: SampleRows, dataset_name: object, label_column: str | None = None
 ) -> tuple[str, ...]:
-    """The column of the texts, or the two of a pair.
+    """Infer the text column, or the two columns of a pair.
 
     Args:
         rows: A sample of the data.
-        dataset_name: What the data is called.
-        label_column: The labels' column, where it is known.
+        dataset_name: The name of the data, for messages.
+        label_column: The label column, if it is known.
 
     Raises:
-        DataError: It can't be told; the columns that it may be are in the message.
+        DataError: Several columns or none may be it; the message lists them.
     """
     known = [name for name in rows[0] if name != label_column]
     if pair := _find_text_pair(known, rows):
@@ -77,7 +77,7 @@ def infer_text_columns(
 def infer_label_columns(
     rows: SampleRows, dataset_name: object, text_columns: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """The column of the labels, or one of 0 and 1 for each of several; see `text_columns`."""
+    """Infer the label column, or several columns of 0 and 1; see `infer_text_columns`."""
     known = [name for name in rows[0] if name not in text_columns]
     if not known:
         raise DataError(
@@ -98,12 +98,12 @@ def infer_label_columns(
 def infer_task_and_labels(
     rows: SampleRows, label_columns: Sequence[str], *, cells_are_typed: bool = True
 ) -> InferredLabels:
-    """What the columns of the labels hold.
+    """Infer the task and the labels from the label columns.
 
     Args:
-        rows: A sample of the data, from all of its splits that have labels.
-        label_columns: One, or one of 0 and 1 for each label.
-        cells_are_typed: Whether a cell that is text is a name, as in jsonl; in csv a number is text too.
+        rows: A sample of the data, from all splits that have labels.
+        label_columns: One column, or a column of 0 and 1 for each label.
+        cells_are_typed: Whether text cells are names, as in jsonl. In csv, numbers are text too.
     """
     if len(label_columns) > 1:
         return InferredLabels(MULTI_LABEL, tuple(label_columns))
@@ -130,9 +130,9 @@ def infer_task_and_labels(
 
 
 def has_any_label(cells: Iterable[Any]) -> bool:
-    """Whether any of these cells is a label.
+    """Whether any of the cells is a label.
 
-    Where all are -1, as in GLUE's test splits, or empty, as in Kaggle's, nobody has labelled them.
+    Unlabeled test splits hold -1 in every row, as in GLUE, or nothing, as in Kaggle's files.
     """
     return any(cell is not None and str(cell).strip() not in _EMPTY_LABEL_CELLS for cell in cells)
 
@@ -142,7 +142,7 @@ def _parse_label_list(cell: Any) -> list[Any] | None:
 
 
 def _parse_floats(cells: Sequence[Any], *, cells_are_typed: bool) -> list[float]:
-    """Cells as numbers, where all are numbers and one is written with a point."""
+    """Parse cells as floats; empty unless all are numbers and one is written with a point."""
     if cells_are_typed and any(isinstance(cell, str) for cell in cells):
         return []
     try:
@@ -176,7 +176,7 @@ def _sorted_label_names(labels: Iterable[Any]) -> tuple[str, ...]:
 
 
 def find_out_of_scope_label(label_names: Sequence[str]) -> str | None:
-    """The label that stands for 'none of the others', where one is called so."""
+    """The label whose name means 'none of the others'; None if there is none."""
     return next(
         (n for n in label_names if _OUT_OF_SCOPE.fullmatch(re.sub("[_-]", " ", n.lower()))), None
     )
@@ -200,26 +200,26 @@ def _choose_column(
         else f"none of {abbreviate_list(all_columns)} is like one"
     )
     raise DataError(
-        f"{dataset_name}: which column is the {role} can't be told: {several}.",
+        f"{dataset_name}: the {role} column can't be inferred: {several}.",
         "Name the columns: --text COLUMN (twice for a pair) and --label COLUMN.",
     )
 
 
 def _find_text_pair(all_columns: Sequence[str], rows: SampleRows) -> tuple[str, str] | None:
     by_name = {name.lower(): name for name in all_columns if _is_text_column(rows, name)}
-    for one, other in _TEXT_PAIR_NAMES:
-        if one in by_name and other in by_name:
-            return by_name[one], by_name[other]
+    for first, second in _TEXT_PAIR_NAMES:
+        if first in by_name and second in by_name:
+            return by_name[first], by_name[second]
     for name, column in by_name.items():
         if match := _FIRST_OF_NUMBERED_PAIR.fullmatch(name):
-            other = name[: -len(match[2])] + {"1": "2", "a": "b"}[match[2]]
-            if other in by_name:
-                return column, by_name[other]
+            second = name[: -len(match[2])] + {"1": "2", "a": "b"}[match[2]]
+            if second in by_name:
+                return column, by_name[second]
     return None
 
 
 def _is_text_column(rows: SampleRows, column: str) -> bool:
-    """Strings that mostly differ, and not all of one word."""
+    """Whether a column holds strings of several words that mostly differ."""
     cells = [row.get(column) for row in rows]
     found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
     if len(found) < len(cells) / 2 or not all(isinstance(c, str | None) for c in cells):
@@ -227,13 +227,13 @@ def _is_text_column(rows: SampleRows, column: str) -> bool:
     if all(parse_list_text(cell) is not None for cell in found):
         return False
     words = sum(len(cell.split()) for cell in found) / len(found)
-    # Where no spaces are written, a sentence is one word.
+    # In scripts without spaces, a sentence is one word.
     long = sum(map(len, found)) / len(found) >= 20 or any(c > "\u2e80" for c in found[0])
     return (words >= 2 or long) and len(set(found)) > len(found) / 2
 
 
 def _is_label_column(rows: SampleRows, column: str) -> bool:
-    """A few names or numbers that come again and again, or lists of them."""
+    """Whether a column holds a few names or numbers that repeat, or lists of them."""
     found = [row.get(column) for row in rows]
     cells = [cell for cell in found if cell is not None and cell != ""]
     if cells and all(_parse_label_list(cell) is not None for cell in cells):

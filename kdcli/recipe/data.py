@@ -1,4 +1,4 @@
-"""The part `data`: where texts and labels come from."""
+"""The section `data` of a recipe: texts, labels, splits and truncation."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ _FilePatterns = Annotated[tuple[_SplitName, ...], Field(min_length=1)]
 
 
 class SplitsConfig(FrozenConfig):
-    """The splits to use as train, validation and test; in a folder, their files."""
+    """The splits for training, validation and test; for a folder, their files."""
 
     train: _SplitName | _FilePatterns = Field(
         "train",
@@ -34,7 +34,7 @@ class SplitsConfig(FrozenConfig):
 
     @property
     def explicit_splits(self) -> dict[str, str | tuple[str, ...] | None]:
-        """The splits that the recipe names, by part; null differs from a key left out."""
+        """The splits that the recipe states, null included."""
         return {part: getattr(self, part) for part in ("train", "validation", "test")
                 if part in self.model_fields_set}  # fmt: skip
 
@@ -58,7 +58,7 @@ class SplitsConfig(FrozenConfig):
 
 
 class DataConfig(FrozenConfig):
-    """Source of the texts and labels."""
+    """The source of texts and labels."""
 
     dataset: SourceReference = Field(
         min_length=1,
@@ -114,14 +114,14 @@ class DataConfig(FrozenConfig):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """The columns of the labels: one, one a label, or none."""
+        """The label columns: one, one for each label, or none."""
         return (self.label,) if isinstance(self.label, str) else self.label or ()
 
     @property
     def unlabeled_data_config(self) -> "DataConfig":
-        """The configuration of the unlabeled texts, with the usual names of splits."""
+        """The config of the unlabelled texts, whose splits have their usual names."""
         changes = {
-            "dataset": self.unlabeled,
+            "dataset": self.unlabelled,
             "splits": SplitsConfig(),
             "config": None,
             "revision": None,

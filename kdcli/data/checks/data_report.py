@@ -14,7 +14,7 @@ _MAX_UNKNOWN_SHARE = 0.01
 
 
 def summary_table_rows(data_check: DataCheckDocument) -> list[list[str]]:
-    """Rows of the summary table: a title, then a cell for each split; see `kdcli.api.data_check`."""
+    """Rows of the summary table: a title and a cell for each split; see `kdcli.api.data_check`."""
     splits = [*data_check["splits"].values()]
     unit = next((s["lengths"]["unit"] for s in splits if s["lengths"]), "words")
     found = [

@@ -1,1 +1,1 @@
-"""Read tables from files."""
+"""Readers of data formats, and what they have in common."""

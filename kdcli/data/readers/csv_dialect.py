@@ -1,4 +1,4 @@
-"""How a csv or tsv file is written: its encoding, its separator, its quotation marks."""
+"""Detection of csv dialects: encoding, delimiter and quoting of csv and tsv files."""
 
 import csv
 import functools
@@ -17,10 +17,10 @@ from kdcli.data.readers.text_lines import (
     uncompressed_suffix,
 )
 
-# By a name's ending, the separators to expect, the most likely first.
+# The delimiters to expect by suffix, the most likely first.
 DELIMITERS_BY_SUFFIX = {".csv": ",;\t|", ".tsv": "\t,;|"}
 _DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
-# What Excel writes, and reads, as a first line.
+# The first line by which Excel states the delimiter.
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?\s*', re.IGNORECASE)
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 _SAMPLE_LINES = 1_000
@@ -29,14 +29,14 @@ _MAX_CELL_CHARACTERS = 2**31 - 1
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How a file is written.
+    """Dialect of a file.
 
     Attributes:
-        delimiter: What stands between cells.
-        encoding: The name that Python knows it by.
-        uses_quoting: Whether `"` around a cell is no part of it.
-        skipped_lines: How many lines stand before the header.
-        notes: What was recognised that is not plain, in sentences.
+        delimiter: The character between cells.
+        encoding: Python's name of the encoding.
+        uses_quoting: Whether `"` around a cell is not part of it.
+        skipped_lines: The number of lines before the header.
+        notes: Sentences for the user about what differs from plain csv in UTF-8.
     """
 
     delimiter: str
@@ -47,18 +47,18 @@ class CsvDialect:
 
     @property
     def decimal_comma(self) -> bool:
-        """Whether 4,5 may be a number: the comma does not part cells."""
+        """Whether 4,5 may be a number, since the comma is no delimiter."""
         return self.delimiter != ","
 
 
 def detect_csv_dialect(path: Path) -> CsvDialect:
-    """Recognise how a csv or tsv file is written, from all of its content.
+    """Detect the dialect of a csv or tsv file from its whole content.
 
     Raises:
         DataError: The file can't be read; the message names file and line.
     """
-    found = path.stat()
-    return _detect_csv_dialect(path, found.st_mtime_ns, found.st_size)
+    status = path.stat()
+    return _detect_csv_dialect(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=256)
@@ -96,7 +96,7 @@ def _detect_csv_dialect(path: Path, mtime_ns: int, size: int) -> CsvDialect:
 
 
 def _guess_delimiter(sample: list[str], candidates: str) -> str:
-    """The separator that gives most rows as many cells as the header has, and it two or more."""
+    """The delimiter by which most rows have as many cells as the header, at least two."""
     shares = {separator: _consistent_row_share(sample, separator) for separator in candidates}
     best = max(candidates, key=lambda separator: shares[separator])  # the first where several are
     return best if shares[best] > 0.5 else candidates[0]
@@ -111,12 +111,12 @@ def _consistent_row_share(sample: list[str], delimiter: str) -> float:
 
 
 def _first_literal_quote_line(lines_of_file: Iterator[str], delimiter: str) -> int | None:
-    """The first line whose quotation marks are text; None where they are around cells.
+    """The first line with quotation marks that are text; None if they quote cells.
 
-    They are text where every line by itself has as many cells as the header has, and some cell
-    has a mark in a place where no program that puts cells in quotation marks would write it. What
-    such a program writes has lines with too few cells, ends rows and the lines within a cell in
-    different ways, or has doubled marks in a cell that a line end cuts.
+    They are text if every line alone has as many cells as the header, and a cell has a mark where
+    no program that quotes cells would write one. A program that quotes writes lines with too few
+    cells, different line ends within and after cells, or doubled marks in a cell that a line end
+    cuts.
     """
     header, usual, odd, first = 0, "", False, None
     for number, line in enumerate(lines_of_file, start=1):

@@ -60,7 +60,7 @@ def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
     header: list[str] | None = None
     long: list[str] = []
     while True:
-        # A record may go over several lines: what counts is where it begins.
+        # A record may span several lines; the first one is reported.
         where = f"{path}:{reader.line_num + written.skipped_lines + 1}"
         raw.clear()
         try:
@@ -103,9 +103,10 @@ def _record_lines(lines_of_file: Iterable[str], recorded: list[str]) -> Iterator
 def _may_swallow_rows(
     cells: Sequence[str], lines_of_record: Sequence[str], column_count: int, delimiter: str
 ) -> bool:
-    """Whether the lines of a record may be rows that a stray quotation mark made one cell of.
+    """Whether a stray quotation mark may have merged rows into one cell.
 
-    Few texts have tabs; commas, all have: there, each line has to be as a row is.
+    Few texts have tabs, so that one tab in a multi-line cell is enough. Most texts have commas:
+    there, each line must have as many delimiters as a row.
     """
     if column_count < 2:
         return False

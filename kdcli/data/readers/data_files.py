@@ -1,4 +1,4 @@
-"""The columns of texts and labels in files on this disk."""
+"""Columns of texts and labels from data files of any format."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-# Rows that are read at a time, and characters in them, about.
+# Limits of a batch of rows.
 _MAX_BATCH_ROWS = 10_000
 _MAX_BATCH_CHARACTERS = 4_000_000
 _EXPECTED_LABEL = "a name or a whole number"
@@ -24,7 +24,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half 
 
 
 def stores_all_cells_as_text(path: Path) -> bool:
-    """Whether every cell of such a file is text, numbers too."""
+    """Whether every cell of a file in this format is text, numbers too."""
     reader = file_reader(path)
     return isinstance(reader, RowReader) and reader.cells_are_text
 
@@ -37,41 +37,40 @@ def read_text_and_label_columns(
     *,
     parse_fractions: bool = True,
 ) -> "Dataset":
-    """The columns of texts and labels in one or several files, as one split.
+    """Read the columns of texts and labels from one or several files, as one split.
 
-    A cell of csv, tsv or xlsx is text, whatever it looks like; only where all its labels are
-    numbers are they numbers.
+    Cells of csv, tsv and xlsx are text; a label column becomes numbers if all its cells are.
 
     Args:
-        files: All of one kind, compressed or not.
-        text_columns: The texts' columns.
-        label_columns: The labels' columns; none leaves them aside.
-        notes: Gets what was recognised of how the files are written; see `kdcli.data.rows`.
-        parse_fractions: Whether labels such as 4,5 and 62.10 may be numbers, and not names.
+        files: Files of one format, compressed or not.
+        text_columns: The text columns.
+        label_columns: The label columns; may be empty.
+        notes: Gets a sentence for each finding about how the files are written.
+        parse_fractions: Whether labels such as 4,5 and 62.10 may be numbers instead of names.
 
     Raises:
-        DataError: A file can't be read, lacks a column, or holds something else than texts and
-            labels; the message names file and line.
+        DataError: A file can't be read, lacks a column, or has cells that are no text or label;
+            the message names file and line.
     """
     from datasets import Dataset
     from datasets.fingerprint import generate_random_fingerprint
 
-    keys = dict.fromkeys(text_columns, "text") | dict.fromkeys(label_columns, "label")
+    roles = dict.fromkeys(text_columns, "text") | dict.fromkeys(label_columns, "label")
     if other := next((file for file in files if file_format(file) != file_format(files[0])), None):
         raise DataError(
-            f"{files[0]} and {other} are of two kinds, and can't be one split.",
+            f"{files[0]} and {other} have two formats, and can't be one split.",
             "Name the files that are meant: data.splits.",
         )
     reader = file_reader(files[0])
     try:
         table = (
-            _read_columnar_files(reader, files, keys)
+            _read_columnar_files(reader, files, roles)
             if isinstance(reader, ColumnReader)
             else _read_row_files(
-                files, keys, [] if notes is None else notes, parse_fractions=parse_fractions
+                files, roles, [] if notes is None else notes, parse_fractions=parse_fractions
             )
         )
-        # Otherwise `datasets` makes one of all that the table holds, in memory.
+        # Without a fingerprint, `datasets` would hash the whole table, in memory.
         split = Dataset(table, fingerprint=generate_random_fingerprint())
     except DataError:
         raise
@@ -85,12 +84,12 @@ def read_text_and_label_columns(
 def read_first_rows(
     files: Sequence[Path], count: int, notes: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The first rows, whole: all columns in each, None where a row lacks one.
+    """Read the first rows with all columns; None where a row lacks a column.
 
     Args:
-        files: All of one kind.
-        count: How many rows.
-        notes: Gets what was recognised of how the files are written.
+        files: Files of one format.
+        count: The number of rows.
+        notes: Gets a sentence for each finding about how the files are written.
 
     Raises:
         DataError: A file can't be read; the message names file and line.
@@ -101,13 +100,13 @@ def read_first_rows(
         reader = file_reader(files[0])
         if isinstance(reader, ColumnReader):
             return first_dataset_rows(Dataset(reader.read_first_rows(files[0], count)), count)
-        found = [dict(row) for _, row in islice(_iterate_files_rows(files, notes), count)]
+        rows = [dict(row) for _, row in islice(_iterate_files_rows(files, notes), count)]
     except DataError:
         raise
     except Exception as error:
         raise _unreadable_file_error(files[0], error) from error
-    columns = dict.fromkeys(column for row in found for column in row)
-    cells = {column: [row.get(column) for row in found] for column in columns}
+    columns = dict.fromkeys(column for row in rows for column in row)
+    cells = {column: [row.get(column) for row in rows] for column in columns}
     if _any_decimal_comma(files):
         cells = {
             column: label_types.replace_decimal_commas(values) or values
@@ -117,11 +116,11 @@ def read_first_rows(
 
 
 def first_dataset_rows(split: "Dataset", count: int) -> list[dict[str, Any]]:
-    """The first rows of a data set, labels by their names."""
-    kinds = {name: getattr(kind, "names", None) for name, kind in split.features.items()}
+    """The first rows of a dataset, with ClassLabels as names."""
+    label_names = {name: getattr(kind, "names", None) for name, kind in split.features.items()}
     return [
         {
-            column: _class_label_name(cell, names) if (names := kinds[column]) else cell
+            column: _class_label_name(cell, names) if (names := label_names[column]) else cell
             for column, cell in row.items()
         }
         for row in split.select(range(min(count, len(split)))).to_list()
@@ -140,7 +139,7 @@ def _iterate_files_rows(
 
 
 def describe_row_location(files: Sequence[Path], row: int) -> str:
-    """Where the row of that number, counted from 0, stands: file and line, or file and row."""
+    """Describe where a row stands, by its index from 0: file and line, or file and row."""
     reader = file_reader(files[0])
     if not isinstance(reader, ColumnReader):
         return next(islice(_iterate_files_rows(files), row, None))[0]
@@ -199,31 +198,36 @@ def _read_row_files(
 ) -> "pa.Table":
     import pyarrow as pa
 
-    flat = stores_all_cells_as_text(files[0])
+    cells_are_text = stores_all_cells_as_text(files[0])
     labels = [column for column, key in column_roles.items() if key == "label"]
-    lists = [] if flat else [column for column in labels if _has_list_labels(files, column)]
-    several = {column: pa.list_(pa.string()) for column in lists}
-    schema = pa.schema([(column, several.get(column, pa.string())) for column in column_roles])
-    kinds: dict[str, set[type]] = {column: set() for column in labels}
+    lists = (
+        [] if cells_are_text else [column for column in labels if _has_list_labels(files, column)]
+    )
+    list_types = {column: pa.list_(pa.string()) for column in lists}
+    schema = pa.schema([(column, list_types.get(column, pa.string())) for column in column_roles])
+    python_types: dict[str, set[type]] = {column: set() for column in labels}
     table = mmap_tables.collect_table(
-        schema, _iterate_record_batches(files, column_roles, kinds, schema, notes)
+        schema, _iterate_record_batches(files, column_roles, python_types, schema, notes)
     )
     for column in labels if len(table) else ():
-        _check_no_mixed_labels(files, column, kinds[column])
+        _check_no_mixed_labels(files, column, python_types[column])
         if parse_fractions and _any_decimal_comma(files):
             table = label_types.convert_decimal_commas(table, column, notes)
         if column in lists:
-            values = label_types.cast_label_lists(table[column], kinds[column])
+            values = label_types.cast_label_lists(table[column], python_types[column])
         else:
             values = label_types.infer_label_type(
-                table[column], kinds[column], from_text=flat, parse_fractions=parse_fractions
+                table[column],
+                python_types[column],
+                from_text=cells_are_text,
+                parse_fractions=parse_fractions,
             )
         table = table.set_column(table.column_names.index(column), column, values)
     return table
 
 
 def _has_list_labels(files: Sequence[Path], column: str) -> bool:
-    """Whether the first label that is there is a list: the others have to be likewise."""
+    """Whether the first label in a column is a list; then all have to be lists."""
     cells = (row.get(column) for _, row in _iterate_files_rows(files))
     return isinstance(next((cell for cell in cells if cell is not None), None), list)
 
@@ -235,20 +239,19 @@ def _iterate_record_batches(
     schema: "pa.Schema",
     notes: list[str],
 ) -> "Iterator[pa.RecordBatch]":
-    """The rows, so many at a time; `types_by_column` is told those of each column of labels."""
+    """Read rows in batches; collects the Python types of label columns in `types_by_column`."""
     import pyarrow as pa
 
     lists = {field.name for field in schema if pa.types.is_list(field.type)}
     for file in files:
         missing, known = set(column_roles), list[str]()
-        found = _row_reader(file).iterate_rows(file, notes)
-        for piece in _group_rows(found):
-            known = known or list(piece[0][1])
+        for batch in _group_rows(_row_reader(file).iterate_rows(file, notes)):
+            known = known or list(batch[0][1])
             columns = []
             for column, key in column_roles.items():
                 checked = _validate_list_cell if column in lists else _validate_cell
-                cells = [checked(row.get(column), column, key, where) for where, row in piece]
-                if column in missing and any(column in row for _, row in piece):
+                cells = [checked(row.get(column), column, key, where) for where, row in batch]
+                if column in missing and any(column in row for _, row in batch):
                     missing.discard(column)
                 if column in lists:
                     types_by_column[column].update(
@@ -266,17 +269,17 @@ def _iterate_record_batches(
 
 
 def _group_rows(located_rows: Iterable[LocatedRow]) -> Iterator[list[LocatedRow]]:
-    """Rows in lists, each bounded in rows and in characters."""
-    piece: list[LocatedRow] = []
+    """Group rows in batches that are bounded in rows and characters."""
+    batch: list[LocatedRow] = []
     characters = 0
     for where, row in located_rows:
-        piece.append((where, row))
+        batch.append((where, row))
         characters += sum(len(cell) for cell in row.values() if isinstance(cell, str))
-        if len(piece) >= _MAX_BATCH_ROWS or characters >= _MAX_BATCH_CHARACTERS:
-            yield piece
-            piece, characters = [], 0
-    if piece:
-        yield piece
+        if len(batch) >= _MAX_BATCH_ROWS or characters >= _MAX_BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _validate_cell(value: Any, column: str, role: str, location: str) -> Any:
@@ -291,7 +294,7 @@ def _validate_cell(value: Any, column: str, role: str, location: str) -> Any:
 def _validate_list_cell(value: Any, column: str, role: str, location: str) -> Any:
     if value is None:
         return None
-    # Fractions and truths are for lists of 0 and 1.
+    # Fractions and booleans are for multi-hot lists.
     kinds = {type(item) for item in value} if isinstance(value, list) else {None}
     if not (kinds <= {str, int} or kinds <= {int, float, bool}):
         shown = repr(value)[:40]
@@ -303,7 +306,7 @@ def _validate_list_cell(value: Any, column: str, role: str, location: str) -> An
 
 
 def _check_no_mixed_labels(files: Sequence[Path], column: str, python_types: set[type]) -> None:
-    """Fractions are scores: names and truths beside them are none."""
+    """Refuse fractions in a column that has names or booleans too."""
     if float not in python_types or python_types <= {int, float, type(None)}:
         return
     for where, row in _iterate_files_rows(files):

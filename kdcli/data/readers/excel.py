@@ -39,11 +39,11 @@ def _iterate_excel_rows(path: Path) -> Iterator[LocatedRow]:
 
 
 def _iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of the one sheet that has any: each with its number in the sheet, and its cells.
+    """Iterate over the rows of the one sheet that has any: row number and cells.
 
-    Cells are text, as Excel's own CSV has them: 1 and not 1.0, TRUE, 2024-03-01, and nothing
-    where a cell is empty or a formula failed. A formula is its value when the file was saved.
-    Hidden sheets and rows without any cell are left out.
+    Cells are text as in Excel's own csv: 1 instead of 1.0, TRUE, 2024-03-01; empty for an empty
+    cell or a failed formula. A formula is its value when the file was saved. Hidden sheets and
+    empty rows are skipped.
 
     Raises:
         DataError: Several sheets have rows, or openpyxl is not installed.
@@ -57,7 +57,7 @@ def _iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open("rb") as file:
         book = load_workbook(file, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
-        # Some programs write a wrong size of the sheet, which would cut it.
+        # Some programs write a wrong sheet size, at which openpyxl would cut it.
         for sheet in sheets:
             sheet.reset_dimensions()
         full = [sheet for sheet in sheets if next(_iterate_nonempty_rows(sheet), None)]
@@ -65,7 +65,7 @@ def _iterate_sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             names = ", ".join(sheet.title for sheet in full)
             raise DataError(
                 f"{path} has several sheets with rows: {names}.",
-                "Save the one that is meant in a file of its own.",
+                "Save the sheet with the data as its own file.",
             )
         for sheet in full:
             yield from _iterate_nonempty_rows(sheet)
@@ -81,7 +81,7 @@ def _iterate_nonempty_rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _strip_trailing_empty_cells(cells: Sequence[str]) -> list[str]:
-    """Without the empty cells at the end, which a sheet has as many of as anybody looks at."""
+    """Strip empty cells at the end: their number depends on how the sheet was viewed."""
     count = next((i for i in range(len(cells), 0, -1) if cells[i - 1]), 0)
     return list(cells[:count])
 

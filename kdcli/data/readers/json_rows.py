@@ -34,7 +34,7 @@ def _iterate_json_rows(path: Path) -> Iterator[LocatedRow]:
         if not line.strip():
             continue
         if first and line.lstrip().startswith("["):
-            # One list of all rows, over all lines.
+            # One list of all rows.
             items = _parse_json(line + "".join(more for _, more in numbered), path, number)
             for i, item in enumerate(items, start=1):
                 yield _validate_json_row(item, f"{path}, item {i}")
@@ -50,7 +50,7 @@ def _validate_json_row(value: Any, location: str) -> LocatedRow:
 
 
 def _parse_json(text: str, path: Path, line: int) -> Any:
-    """The JSON value that begins in that line."""
+    """Parse the JSON value that begins in a line."""
     try:
         return json.loads(text, object_pairs_hook=_reject_duplicate_keys)
     except json.JSONDecodeError as error:

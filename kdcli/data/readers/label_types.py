@@ -14,7 +14,7 @@ _WHOLE_NUMBER = re.compile(r"[-+]?\d+")
 def infer_label_type(
     names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
 ) -> "pa.ChunkedArray":
-    """Labels as numbers or truths, where that is all there is; as names otherwise."""
+    """Cast labels to numbers or booleans if all of them are; otherwise keep names."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -31,7 +31,7 @@ def infer_label_type(
 
 
 def cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
-    """Lists of labels, likewise."""
+    """Cast lists of labels to lists of numbers if all items are numbers."""
     import pyarrow as pa
 
     if not python_types or str in python_types:
@@ -40,7 +40,7 @@ def cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.C
 
 
 def convert_decimal_commas(table: "pa.Table", column: str, notes: list[str]) -> "pa.Table":
-    """The table with a column of numbers such as 4,5 written as 4.5; others stay as they are."""
+    """Write a column of numbers such as 4,5 as 4.5; a column with other cells is kept."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -58,10 +58,10 @@ def convert_decimal_commas(table: "pa.Table", column: str, notes: list[str]) -> 
 
 
 def replace_decimal_commas(cells: Sequence[Any]) -> list[Any] | None:
-    """Cells such as 4,5 as 4.5; None where none is so, or one is no number."""
-    there = [cell for cell in cells if cell]
-    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in there) or not all(
-        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE_NUMBER.fullmatch(cell) for cell in there
+    """Write cells such as 4,5 as 4.5; None if there are none, or if a cell is no number."""
+    filled = [cell for cell in cells if cell]
+    if not any(_DECIMAL_COMMA.fullmatch(cell) for cell in filled) or not all(
+        _DECIMAL_COMMA.fullmatch(cell) or _WHOLE_NUMBER.fullmatch(cell) for cell in filled
     ):
         return None
     return [cell and cell.replace(",", ".") for cell in cells]
@@ -86,7 +86,7 @@ def _parse_numeric_text(names: "pa.Array", *, parse_fractions: bool) -> "pa.Arra
     written = pc.utf8_trim_whitespace(names)
     try:
         whole = written.cast(pa.int64())
-        # 007 is a name: its zeros count.
+        # A label 007 is a name, since its zeros count.
         return whole if whole.cast(pa.string()).equals(written) else names
     except pa.ArrowInvalid:
         pass

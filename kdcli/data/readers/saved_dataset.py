@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of datasets wrote, by us or by a stranger."""
+"""Folders written by `save_to_disk` of `datasets`, which may come from a stranger."""
 
 import json
 from pathlib import Path
@@ -27,12 +27,12 @@ class SavedDatasetReader(FolderReader):
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether a folder is what `save_to_disk` left."""
+    """Whether `save_to_disk` wrote a folder."""
     return (path / _DICT_FILE).exists() or (path / _STATE_FILE).exists()
 
 
 def load_saved_dataset(folder: Path) -> "Dataset | DatasetDict":
-    """Load a saved data set, memory-mapped.
+    """Load a saved dataset, memory-mapped.
 
     Raises:
         DataError: It names or links a file outside of its folder, or its lists of files are
@@ -42,17 +42,17 @@ def load_saved_dataset(folder: Path) -> "Dataset | DatasetDict":
 
     if link := find_escaping_symlink(folder):
         raise DataError(f"{link} is a link to a file outside of the data's folder.")
-    # datasets joins these names to the folder as they are, `..` included.
-    places = [folder]
+    # `datasets` joins these names to the folder as they are, `..` included.
+    folders = [folder]
     if (folder / _DICT_FILE).is_file():
-        places = [folder / name for name in _read_listed_names(folder / _DICT_FILE)]
-    for place in places:
-        _read_listed_names(place / _STATE_FILE)
+        folders = [folder / name for name in _read_listed_names(folder / _DICT_FILE)]
+    for split_folder in folders:
+        _read_listed_names(split_folder / _STATE_FILE)
     return load_from_disk(str(folder))
 
 
 def _read_listed_names(file: Path) -> list[str]:
-    """The files or folders that a list names, all of them beside it."""
+    """The files or folders that a list names; all must lie in its folder."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if file.name == _DICT_FILE:

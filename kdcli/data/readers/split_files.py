@@ -1,4 +1,4 @@
-"""From a file, a pattern or a folder on this disk to the files of each split."""
+"""Files of each split, from a local file, pattern or folder."""
 
 import glob
 import hashlib
@@ -20,7 +20,7 @@ from kdcli.safe_files import find_escaping_symlink, is_inside, sha256_of_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    # What goes by a split's name: files that we read, or what `datasets` read.
+    # A split as data files, or as a dataset that is loaded already.
     SplitSource: TypeAlias = list[Path] | Dataset
 
 _UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsb", ".xlsm", ".ods", ".numbers")
@@ -35,35 +35,35 @@ def folder_layout_hint() -> str:
 
 
 def is_local_dataset(data_config: DataConfig) -> bool:
-    """Whether the data lies on this disk, or is said to."""
+    """Whether `data.dataset` is an existing path or a pattern, and no Hub id."""
     return paths.expand_local_path(data_config.dataset).exists() or paths.is_glob(
         data_config.dataset
     )
 
 
 def hash_local_dataset(data_config: DataConfig) -> str:
-    """SHA-256 of all that is read of the data: wherever it lies, the same for the same content.
+    """SHA-256 of local data; it depends on content and format, and not on the location.
 
     Raises:
         DataError: There are no such files.
     """
     path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
-    # How a file is read depends on its name's end.
-    found = hashlib.sha256(_format_suffix(path).encode())
+    # The suffix decides how a file is read.
+    digest = hashlib.sha256(_format_suffix(path).encode())
     for name, file in _iterate_hashed_files(path, data_config):
-        found.update(f"{name}:{sha256_of_file(file)}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{name}:{sha256_of_file(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, SplitSource]":
-    """What is there, by split.
+    """Find the splits of local data, by name.
 
     Args:
-        data_config: Names a file, a pattern, or a folder; files that aren't split are train.
-        notes: Told what is left aside.
+        data_config: A file, a pattern, or a folder. A single file or pattern is train.
+        notes: Gets a sentence for each setting that is ignored.
 
     Raises:
-        DataError: There is nothing to be read.
+        DataError: There are no data files, or one has no known format.
     """
     path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
     if path.is_file():
@@ -74,33 +74,33 @@ def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str
 
 
 def is_inside_dataset_folder(data_config: DataConfig, candidate: Path) -> bool:
-    """Whether a file or folder at `candidate` counts as data: the whole folder is read around it."""
+    """Whether `candidate` lies in a folder of data, all files of which count as data."""
     path = paths.expand_local_path(data_config.dataset)
-    whole = (
+    counts_all_files = (
         path.is_dir()
         and not registry.folder_reader(path)
         and not _find_splits_by_pattern(path, data_config)
     )
-    return whole and candidate.resolve().is_relative_to(path.resolve())
+    return counts_all_files and candidate.resolve().is_relative_to(path.resolve())
 
 
 def _check_no_outside_links(path: Path) -> Path:
-    """The path; what a link in it brings in from outside would be shown, and published."""
+    """Refuse a folder with links to files outside: their content would be shown and published."""
     if path.is_dir() and (link := find_escaping_symlink(path)):
         raise DataError(
             f"{link} is a link to a file outside of the data's folder.",
-            "Put the file itself in its place, or name it: data.dataset.",
+            "Replace the link by the file, or name the file in data.dataset.",
         )
     return path
 
 
 def split_name(split: str | tuple[str, ...]) -> str:
-    """What a split is called: its name, or the files that are named for it."""
+    """The name of a split: its own, or the patterns of its files."""
     return split if isinstance(split, str) else ", ".join(split)
 
 
 def _iterate_hashed_files(path: Path, data_config: DataConfig) -> Iterator[tuple[str, Path]]:
-    """The files that count, in order, and how they are told apart."""
+    """The files of a dataset in order, each with the name that counts in the hash."""
     if path.is_file():
         yield ".", path
     elif by_split := _find_splits_by_pattern(path, data_config):
@@ -116,7 +116,7 @@ def _format_suffix(path: Path) -> str:
 
 
 def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, list[Path]]:
-    """The files of each split, where the recipe says which they are; nothing where it doesn't."""
+    """The files of each split if the recipe names files or patterns; otherwise an empty dict."""
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder.")
     if not path.is_dir():
@@ -131,18 +131,18 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
     found: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
     for part, patterns in stated.items():
-        said = f"data.splits.{part}:"
+        key = f"data.splits.{part}:"
         if outside := next((p for p in patterns if ".." in Path(p).parts or Path(p).root), None):
-            raise DataError(f"{said} {outside} is not within the folder {path}.")
+            raise DataError(f"{key} {outside} is not within the folder {path}.")
         of_part = [
             file
             for pattern in patterns
-            for file in _match_files(path / pattern, f"{said} no file in {path} is like {pattern}.")
+            for file in _match_files(path / pattern, f"{key} no file in {path} is like {pattern}.")
         ]
         for file in of_part:
             if file in owners:
                 raise DataError(
-                    f"{said} {file} is among the files of {owners[file]} already.",
+                    f"{key} {file} is among the files of {owners[file]} already.",
                     "A file belongs to one split, and once.",
                 )
             owners[file] = part
@@ -182,7 +182,7 @@ def _find_splits_in_folder(
 
 
 def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
-    """The files of a folder, by the splits that their names, or their folders', stand for."""
+    """The files of a folder, by the split that the name of the file or its folder means."""
     from datasets.data_files import get_data_patterns, resolve_pattern
 
     script = path / f"{path.resolve().name}.py"
@@ -191,7 +191,7 @@ def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
             f"{path} is loaded by a script, {script.name}, and scripts are not run.",
             "Name its files: data.splits.train: train.csv, say.",
         )
-    # `datasets` takes the folder's own name for a pattern, too.
+    # `datasets` reads the folder's own path as a pattern.
     base = glob.escape(path.resolve().as_posix())
     found: dict[str, list[Path]] = {}
     try:
@@ -203,7 +203,7 @@ def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
         for pattern in of_split:
             with suppress(FileNotFoundError):
                 matched.update(map(Path, resolve_pattern(pattern, base)))
-        # Notes and pictures may lie beside the data, but a split whose files can't be read is said.
+        # Other files may lie in the folder, but a split of unreadable files alone is an error.
         known = sorted(file for file in matched if registry.file_format(file) is not None)
         found[str(split)] = known or (
             [_check_known_format(min(matched))] if of_split != ["**"] else []
@@ -217,7 +217,7 @@ def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
 def _load_splits_from_card(
     path: Path, data_config: DataConfig, notes: list[str]
 ) -> "Mapping[str, SplitSource]":
-    """What the card of a folder says of its files: where they are, and how they are written."""
+    """Load a folder by the metadata of its card, which name the files and their options."""
     from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
 
     if paths.is_glob(str(path.resolve())):
@@ -225,7 +225,7 @@ def _load_splits_from_card(
             f"{path}: a folder with a data card can't have *, ? or [ in its path.",
             "Rename it, or delete what README.md has between its lines ---.",
         )
-    # To name the files, datasets already fetches what has an address or lies in another folder.
+    # Only to list the files, `datasets` already fetches URLs and other folders.
     for card in (path / "README.md", path / ".huggingface.yaml"):
         for name in _card_config_strings(card):
             if "://" in name or "::" in name or not is_inside(path, name):
@@ -243,7 +243,7 @@ def _load_splits_from_card(
 
 
 def _card_config_strings(card: Path) -> Iterator[str]:
-    """Every text under `configs` in a card's metadata: names of files and folders among them."""
+    """All strings under `configs` in a card's metadata, names of files among them."""
     if not card.is_file():
         return
     text = card.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The lines of a text file: compression, encoding, and what is no text."""
+"""Lines of text files: compression, encoding, and undecodable bytes."""
 
 import codecs
 import io
@@ -13,7 +13,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UTF_8 = "utf-8-sig"
 WINDOWS_1252 = "cp1252"
 _BYTE_ORDER_MARKS = {
-    # The mark of UTF-32 begins with that of UTF-16.
+    # UTF-32 first: its mark begins with that of UTF-16.
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -45,7 +45,7 @@ def uncompressed_suffix(path: Path) -> str:
 
 
 def open_decompressed(path: Path) -> Any:
-    """The bytes of a file, decompressed."""
+    """Open a file as a binary stream, decompressed by its suffix."""
     compression = COMPRESSIONS.get(path.suffix.lower())
     if compression is None:
         return path.open("rb")
@@ -55,10 +55,10 @@ def open_decompressed(path: Path) -> Any:
 
 
 def iterate_lines(path: Path, encoding: str = UTF_8) -> Iterator[str]:
-    """The lines of a text file, with their ends.
+    """Iterate over the lines of a text file, with their line ends.
 
     Raises:
-        DataError: A line is no text in this encoding, or the file can't be read.
+        DataError: A line can't be decoded or holds a NUL byte, or the file can't be read.
     """
     number = 0
     try:
@@ -79,7 +79,7 @@ def iterate_lines(path: Path, encoding: str = UTF_8) -> Iterator[str]:
 
 
 def detect_bom_encoding(path: Path) -> str:
-    """The encoding of a file by its byte order mark; without one, UTF-8."""
+    """Detect the encoding of a file by its byte order mark; UTF-8 without one."""
     try:
         with open_decompressed(path) as file:
             start = file.read(4)
@@ -89,10 +89,10 @@ def detect_bom_encoding(path: Path) -> str:
 
 
 def find_windows_1252_word(path: Path) -> tuple[int, str] | None:
-    """The first line and word that are not UTF-8 but Windows-1252; None where there are none.
+    """Find the first line and word that are not UTF-8 but Windows-1252; None if there are none.
 
-    Windows-1252 gives almost every byte a meaning, so the text has to look like a Western
-    European language in every line.
+    Almost every byte is valid in Windows-1252. So every line has to look like a Western European
+    language.
     """
     try:
         if _first_undecodable_line(path, UTF_8) is None:
@@ -117,7 +117,7 @@ def _unreadable_file_error(path: Path, number: int, error: OSError) -> DataError
 
 
 def _first_undecodable_line(path: Path, encoding: str) -> int | None:
-    """The first line that is no text in this encoding."""
+    """The first line that can't be decoded; None if all can."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
     with open_decompressed(path) as file:
         while True:
