@@ -149,8 +149,8 @@ def read_splits(
         if unlabeled:
             del parts[part]
             notes.append(
-                f"The test split {name} of {data_config.dataset} has no labels, and is left "
-                "out: nothing can be measured on it. Its texts can be labelled with the finished student."
+                f"The test split {name} of {data_config.dataset} has no labels, and is left out: "
+                "nothing can be measured on it. The finished student can label its texts."
             )
             continue
         splits[part] = _convert_to_label_lists(split, data_config, locate_row)

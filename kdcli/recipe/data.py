@@ -17,19 +17,18 @@ class SplitsConfig(FrozenConfig):
 
     train: _SplitName | _FilePatterns = Field(
         "train",
-        description="The split to train on. In a folder also a file, a pattern such as "
-        "'part-*.csv', or a list of files and patterns.",
+        description="The split to train on. For a folder also a file, a pattern such as "
+        "'part-*.csv', or a list of these.",
     )
     validation: _SplitName | _FilePatterns | None = Field(
         None,
-        description="The split to validate on. Default: 'validation', 'valid', 'dev' or 'eval', "
-        "whichever exists; otherwise a part of train is held out. null: always hold out a part of "
-        "train.",
+        description="The split to validate on. Default: 'validation', 'valid', 'val', 'dev' or "
+        "'eval' if there is one, otherwise a part of train is held out. null: a part of train is "
+        "always held out.",
     )
     test: _SplitName | _FilePatterns | None = Field(
         None,
-        description="The split to test on. Default: 'test', if it exists and has labels. null: "
-        "none.",
+        description="The split to test on. Default: 'test', if there is one with labels. null: none.",
     )
 
     @property
@@ -62,8 +61,8 @@ class DataConfig(FrozenConfig):
 
     dataset: SourceReference = Field(
         min_length=1,
-        description="A Hub id, a file (csv, tsv, jsonl, json, parquet, arrow), a pattern such as "
-        "'data/part-*.csv', or a folder.",
+        description="A Hub id, a file (csv, tsv, jsonl, json, xlsx, parquet, arrow, or a format of an "
+        "installed reader), a pattern such as 'data/part-*.csv', or a folder.",
     )
     config: str | None = Field(None, description="The Hub data set's configuration.")
     revision: Revision | None = Field(
@@ -74,37 +73,43 @@ class DataConfig(FrozenConfig):
     )
     label: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         "label",
-        description="The column of labels, lists of labels or scores; or several columns of 0 and "
-        "1, one per label. null: the data has no labels, and the teacher's predictions are used.",
+        description="The column of the label, of lists of labels, or of a score; or several "
+        "columns of 0 and 1, one for each label. null: the data has no labels, and the teacher's "
+        "predictions take their place.",
     )
     label_separator: str | None = Field(
-        None, min_length=1, description="Separator of the labels in a cell, for several per text."
+        None, min_length=1, description="The separator between the labels of a text, in one cell."
     )
     task: tasks.TaskName | None = Field(
         None,
-        description="The task, as transformers' problem_type. Default: inferred from the column: "
-        "names and integers are one label per text, lists several, fractions scores. "
-        "single_label_classification reads fractions as names.",
+        description="The type of the labels, as transformers' problem_type. Default: by the column. "
+        "Names and whole numbers are single labels, lists are several labels, fractions are "
+        "scores. single_label_classification makes names of fractions.",
     )
     splits: SplitsConfig = SplitsConfig()
     unlabeled: SourceReference | None = Field(
         None,
         min_length=1,
-        description="Texts without labels, which the student learns from the teacher's outputs "
-        "alone: a source like dataset, with the same text columns.",
+        description="Texts without labels, on which the student learns from the teacher alone: a "
+        "dataset with the same text columns.",
     )
     validation_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of train to hold out if there is no validation split."
+        0.1,
+        gt=0,
+        lt=1,
+        description="The share of train to hold out if there is no validation split.",
     )
     max_length: int | None = Field(
-        None, ge=2, description="Tokens to keep of a text. Default: the model's maximum."
+        None,
+        ge=2,
+        description="The largest number of tokens to keep of a text. Default: the model's limit.",
     )
 
     truncation: TruncationMode | None = Field(
         None,
-        description="The part to keep of a longer text: its 'head', its 'tail', half of each "
-        "('both'), or all of it in 'windows' that overlap by a quarter and whose logits are "
-        "averaged. Default: the tokenizer's, mostly the head.",
+        description="What to keep of a longer text: its 'head', its 'tail', half of each ('both'), or "
+        "all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Default: "
+        "as the model's tokenizer truncates, mostly the head.",
     )
 
     @property
@@ -138,10 +143,14 @@ class DataConfig(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_multilabel_format(self) -> "DataConfig":
-        several = [key for key, there in (
-            ("label_separator", self.label_separator),
-            ("one column a label", len(self.label_columns) > 1),
-        ) if there]  # fmt: skip
+        several = [
+            key
+            for key, present in (
+                ("label_separator", self.label_separator),
+                ("one column a label", len(self.label_columns) > 1),
+            )
+            if present
+        ]
         if self.label_separator is not None and self.label is None:
             raise ValueError("has label_separator, but no labels: label is null")
         if len(several) > 1:
