@@ -32,25 +32,25 @@ def duplicate_notes(splits: Mapping[str, "Dataset"]) -> list[str]:
     Args:
         splits: Splits with `text`, `text_pair` for pairs, and `label`.
     """
-    said = []
-    found = {part: text_hashes(split) for part, split in splits.items()}
+    notes = []
+    hashes = {part: text_hashes(split) for part, split in splits.items()}
     labels = {part: label_arrays.label_codes(split) for part, split in splits.items()}
-    everywhere = np.concatenate([*found.values()]), np.concatenate([*labels.values()])
-    if count := count_label_conflicts(*everywhere):
+    all_hashes, all_labels = np.concatenate([*hashes.values()]), np.concatenate([*labels.values()])
+    if count := count_label_conflicts(all_hashes, all_labels):
         within = (
-            f", {count_label_conflicts(found['train'], labels['train']):,} of them within train"
+            f", {count_label_conflicts(hashes['train'], labels['train']):,} of them within train"
             if "train" in splits
             else ""
         )
-        said.append(f"Texts that are labelled in more than one way: {count:,}{within}.")
-    train = np.sort(found.pop("train", np.zeros(0, dtype=np.uint64)))
-    seen = {part: int(_is_among(of_part, train).sum()) for part, of_part in found.items()}
-    if again := ", ".join(f"{count:,} in {part}" for part, count in seen.items() if count):
-        said.append(
-            f"Texts of train that occur again (case, punctuation and spaces aside): {again}. "
-            "Measured on these, a model looks better than it is."
+        notes.append(f"Texts with different labels: {count:,}{within}.")
+    train = np.sort(hashes.pop("train", np.zeros(0, dtype=np.uint64)))
+    overlaps = {part: int(_is_among(values, train).sum()) for part, values in hashes.items()}
+    if overlap := ", ".join(f"{count:,} in {part}" for part, count in overlaps.items() if count):
+        notes.append(
+            f"Texts of train that also occur in evaluation splits: {overlap} (ignoring case, "
+            "punctuation and whitespace). Scores on them are optimistic."
         )
-    return said
+    return notes
 
 
 def find_train_overlap(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, np.ndarray]:
