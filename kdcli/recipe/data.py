@@ -61,8 +61,8 @@ class DataConfig(FrozenConfig):
 
     dataset: SourceReference = Field(
         min_length=1,
-        description="A Hub id, a file (csv, tsv, jsonl, json, xlsx, parquet, arrow, or the format of "
-        "an installed reader), a pattern such as 'data/part-*.csv', or a folder.",
+        description="A Hub id, a file (csv, tsv, jsonl, json, xlsx, parquet, arrow, or the format "
+        "of an installed reader), a pattern such as 'data/part-*.csv', or a folder.",
     )
     config: str | None = Field(None, description="The Hub data set's configuration.")
     revision: Revision | None = Field(
@@ -83,8 +83,8 @@ class DataConfig(FrozenConfig):
     task: tasks.TaskName | None = Field(
         None,
         description="The type of the labels, as transformers' problem_type. Default: by the "
-        "column. Names and whole numbers are single labels, lists are several labels, fractions are "
-        "scores. single_label_classification makes names of fractions.",
+        "column. Names and whole numbers are single labels, lists are several labels, fractions "
+        "are scores. single_label_classification makes names of fractions.",
     )
     splits: SplitsConfig = SplitsConfig()
     unlabeled: SourceReference | None = Field(
@@ -108,8 +108,8 @@ class DataConfig(FrozenConfig):
     truncation: TruncationMode | None = Field(
         None,
         description="What to keep of a longer text: its 'head', its 'tail', half of each ('both'), "
-        "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. Default: "
-        "as the model's tokenizer truncates, mostly the head.",
+        "or all of it, in 'windows' that overlap by a quarter and whose logits are averaged. "
+        "Default: as the model's tokenizer truncates, mostly the head.",
     )
 
     @property
