@@ -28,16 +28,16 @@ def augment_texts(
     random = np.random.default_rng(seed)
     for _ in range(augment_config.copies):
         for row in texts:
-            other = (
+            second_row = (
                 texts[int(random.integers(len(texts)))]
                 if random.random() < augment_config.crossover
                 else row
             )
             yield tuple(
                 _drop_and_mask_words(
-                    _mix_halves(text.split(), another.split()), augment_config, random
+                    _mix_halves(text.split(), second_text.split()), augment_config, random
                 )
-                for text, another in zip(row, other, strict=True)
+                for text, second_text in zip(row, second_row, strict=True)
             )
 
 

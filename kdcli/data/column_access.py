@@ -63,18 +63,18 @@ def get_text_tuples(split: "Dataset") -> list[tuple[str, ...]]:
 def label_ids(split: "Dataset") -> np.ndarray:
     """Label ids of a split, int32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")
-    found = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_MAX_BATCH_ROWS)]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+    batches = [piece["label"].to_numpy().astype(np.int32) for piece in column.iter(_MAX_BATCH_ROWS)]
+    return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int32)
 
 
 def multi_hot_labels(split: "Dataset", label_count: int) -> np.ndarray:
     """Lists of label ids as a multi-hot array, bool, (rows, labels)."""
-    found, done = np.zeros((len(split), label_count), dtype=bool), 0
-    for piece in split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS):
-        rows, values = flatten_lists(piece["label"])
-        found[done + rows, values.to_numpy(zero_copy_only=False)] = True
-        done += len(piece)
-    return found
+    multi_hot, done = np.zeros((len(split), label_count), dtype=bool), 0
+    for batch in split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS):
+        rows, values = flatten_lists(batch["label"])
+        multi_hot[done + rows, values.to_numpy(zero_copy_only=False)] = True
+        done += len(batch)
+    return multi_hot
 
 
 def flatten_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
@@ -98,8 +98,10 @@ def distinct_list_labels(split: "Dataset") -> set[Any]:
 def label_scores(split: "Dataset") -> np.ndarray:
     """Scores of a split, float32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")
-    found = [piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_MAX_BATCH_ROWS)]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+    batches = [
+        piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_MAX_BATCH_ROWS)
+    ]
+    return np.concatenate(batches) if batches else np.zeros(0, dtype=np.float32)
 
 
 def map_column_to_ids(split: "Dataset", column: str, ids: Mapping[Any, int]) -> np.ndarray:
@@ -109,11 +111,11 @@ def map_column_to_ids(split: "Dataset", column: str, ids: Mapping[Any, int]) -> 
 
     column_of = split.select_columns(column).with_format("arrow")
     known, numbers = None, np.fromiter(ids.values(), dtype=np.int64)
-    found = []
-    for piece in column_of.iter(_MAX_BATCH_ROWS):
-        known = pa.array([*ids], piece[column].type) if known is None else known
-        found.append(numbers[pc.index_in(piece[column], value_set=known).to_numpy()])
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    batches = []
+    for batch in column_of.iter(_MAX_BATCH_ROWS):
+        known = pa.array([*ids], batch[column].type) if known is None else known
+        batches.append(numbers[pc.index_in(batch[column], value_set=known).to_numpy()])
+    return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
 
 
 def sample_rows_evenly(split: "Dataset", count: int) -> "Dataset":

@@ -174,10 +174,10 @@ def load_unlabeled_texts(data_config: DataConfig, notes: list[str]) -> "Dataset"
         HubError: The Hub can't be reached.
     """
     data_config = data_config.model_copy(update={"label": None, "label_separator": None})
-    found = find_splits(data_config, notes)
-    _, name = next(assign_split_roles(data_config, found), ("train", next(iter(found))))
-    split = _standardize_columns(data_config, name, found[name], notes)
-    _check_no_empty_texts(split, _make_row_locator(data_config, name, found[name]))
+    available = find_splits(data_config, notes)
+    _, name = next(assign_split_roles(data_config, available), ("train", next(iter(available))))
+    split = _standardize_columns(data_config, name, available[name], notes)
+    _check_no_empty_texts(split, _make_row_locator(data_config, name, available[name]))
     return split
 
 
@@ -233,17 +233,17 @@ def _standardize_columns(
     """Select the columns of texts and labels, and rename them to `text`, `text_pair`, `label`."""
     texts = data_config.text_columns
     columns = data_config.label_columns
-    single = len(columns) == 1
-    called = dict(
+    has_one = len(columns) == 1
+    standard_names = dict(
         zip(
             columns,
-            ["label"] if single else multilabel.temporary_flag_columns(columns),
+            ["label"] if has_one else multilabel.temporary_flag_columns(columns),
             strict=True,
         )
     )
-    wanted = dict(zip(("text", "text_pair"), texts, strict=False))
-    wanted |= {standard: column for column, standard in called.items()}
-    if len(set(wanted.values())) < len(texts) + len(columns):
+    columns_by_name = dict(zip(("text", "text_pair"), texts, strict=False))
+    columns_by_name |= {standard: column for column, standard in standard_names.items()}
+    if len(set(columns_by_name.values())) < len(texts) + len(columns):
         raise DataError(
             f"Text and label are columns of their own, not {', '.join(texts + columns)}."
         )
@@ -252,7 +252,7 @@ def _standardize_columns(
         split_source = data_files.read_text_and_label_columns(
             split_source, texts, columns, notes, parse_fractions=numbers
         )
-    for column in wanted.values():
+    for column in columns_by_name.values():
         if column not in split_source.column_names:
             key = "label" if column in columns else "text"
             where = f"split {split_name} of {data_config.dataset}"
@@ -262,9 +262,9 @@ def _standardize_columns(
             raise DataError(
                 f"Column {column} of split {split_name} of {data_config.dataset} holds no text."
             )
-    split = split_source.select_columns(list(wanted.values()))
+    split = split_source.select_columns(list(columns_by_name.values()))
     # All at once: a pair may be [title, text], and title becomes text.
-    return split.rename_columns({column: standard for standard, column in wanted.items()})
+    return split.rename_columns({column: standard for standard, column in columns_by_name.items()})
 
 
 def _convert_to_label_lists(

@@ -41,8 +41,8 @@ class DatasetSplits:
         """The labels that occur in a split; all labels if the split has no column `label`."""
         if "label" not in self.splits[split].column_names:
             return [*self.label_names]
-        found = label_arrays.count_labels(self.splits[split], self.task, len(self.label_names))
-        return [name for name, texts in zip(self.label_names, found, strict=True) if texts]
+        counts = label_arrays.count_labels(self.splits[split], self.task, len(self.label_names))
+        return [name for name, count in zip(self.label_names, counts, strict=True) if count]
 
     def match_model_labels(
         self, model_labels: Sequence[str], present_labels: Sequence[str] | None = None

@@ -108,9 +108,9 @@ def infer_task_and_labels(
     if len(label_columns) > 1:
         return InferredLabels(MULTI_LABEL, tuple(label_columns))
     cells = [row.get(label_columns[0]) for row in rows]
-    found = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
-    found = [cell for cell in found if cell is not None and cell != ""]
-    lists = [items for cell in found if (items := _parse_label_list(cell)) is not None]
+    filled = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    filled = [cell for cell in filled if cell is not None and cell != ""]
+    lists = [items for cell in filled if (items := _parse_label_list(cell)) is not None]
     if lists and multilabel.are_multi_hot_lists(lists):
         names = tuple(f"LABEL_{i}" for i in range(max(map(len, lists))))
         why = "Lists of 0 and 1, one for each label, which has no name there."
@@ -119,14 +119,14 @@ def infer_task_and_labels(
         return InferredLabels(
             MULTI_LABEL, _sorted_label_names(item for items in lists for item in items)
         )
-    if scores := _parse_floats(found, cells_are_typed=cells_are_typed):
-        return _infer_labels_from_floats(found, scores)
+    if scores := _parse_floats(filled, cells_are_typed=cells_are_typed):
+        return _infer_labels_from_floats(filled, scores)
     for mark in _SEPARATORS:
-        pieces = [[p.strip() for p in str(cell).split(mark)] for cell in found]
+        pieces = [[p.strip() for p in str(cell).split(mark)] for cell in filled]
         names = _sorted_label_names(piece for of_cell in pieces for piece in of_cell if piece)
-        if any(len(p) > 1 for p in pieces) and len(names) < len(set(map(str, found))):
+        if any(len(p) > 1 for p in pieces) and len(names) < len(set(map(str, filled))):
             return InferredLabels(MULTI_LABEL, names, mark)
-    return InferredLabels(SINGLE_LABEL, _sorted_label_names(found))
+    return InferredLabels(SINGLE_LABEL, _sorted_label_names(filled))
 
 
 def has_any_label(cells: Iterable[Any]) -> bool:
@@ -146,13 +146,13 @@ def _parse_floats(cells: Sequence[Any], *, cells_are_typed: bool) -> list[float]
     if cells_are_typed and any(isinstance(cell, str) for cell in cells):
         return []
     try:
-        found = [float(cell) for cell in cells]
+        numbers = [float(cell) for cell in cells]
     except (TypeError, ValueError, OverflowError):
         return []
-    whole = all(
+    all_whole = all(
         isinstance(c, int) or (isinstance(c, str) and _WHOLE_NUMBER.fullmatch(c)) for c in cells
     )
-    return [] if whole else found
+    return [] if all_whole else numbers
 
 
 def _infer_labels_from_floats(cells: Sequence[Any], scores: Sequence[float]) -> InferredLabels:
@@ -221,29 +221,29 @@ def _find_text_pair(all_columns: Sequence[str], rows: SampleRows) -> tuple[str, 
 def _is_text_column(rows: SampleRows, column: str) -> bool:
     """Whether a column holds strings of several words that mostly differ."""
     cells = [row.get(column) for row in rows]
-    found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
-    if len(found) < len(cells) / 2 or not all(isinstance(c, str | None) for c in cells):
+    texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    if len(texts) < len(cells) / 2 or not all(isinstance(c, str | None) for c in cells):
         return False
-    if all(parse_list_text(cell) is not None for cell in found):
+    if all(parse_list_text(cell) is not None for cell in texts):
         return False
-    words = sum(len(cell.split()) for cell in found) / len(found)
+    words = sum(len(cell.split()) for cell in texts) / len(texts)
     # In scripts without spaces, a sentence is one word.
-    long = sum(map(len, found)) / len(found) >= 20 or any(c > "\u2e80" for c in found[0])
-    return (words >= 2 or long) and len(set(found)) > len(found) / 2
+    is_long = sum(map(len, texts)) / len(texts) >= 20 or any(c > "\u2e80" for c in texts[0])
+    return (words >= 2 or is_long) and len(set(texts)) > len(texts) / 2
 
 
 def _is_label_column(rows: SampleRows, column: str) -> bool:
     """Whether a column holds a few names or numbers that repeat, or lists of them."""
-    found = [row.get(column) for row in rows]
-    cells = [cell for cell in found if cell is not None and cell != ""]
+    values = [row.get(column) for row in rows]
+    cells = [cell for cell in values if cell is not None and cell != ""]
     if cells and all(_parse_label_list(cell) is not None for cell in cells):
         cells = [item for cell in cells for item in _parse_label_list(cell) or ()]
     if not cells or not all(isinstance(cell, str | int | float) for cell in cells):
         return False
     if any(isinstance(c, str) and len(c.split()) > _MAX_LABEL_WORDS for c in cells):
         return False
-    called_so = column.lower() in _LABEL_COLUMN_NAMES
-    return called_so or len(set(cells)) <= len(cells) / 2
+    has_label_name = column.lower() in _LABEL_COLUMN_NAMES
+    return has_label_name or len(set(cells)) <= len(cells) / 2
 
 
 def _is_binary_column(rows: SampleRows, column: str) -> bool:

@@ -17,7 +17,7 @@ def summary_table_rows(data_check: DataCheckDocument) -> list[list[str]]:
     """Rows of the summary table: a title and a cell for each split; see `kdcli.api.data_check`."""
     splits = [*data_check["splits"].values()]
     unit = next((s["lengths"]["unit"] for s in splits if s["lengths"]), "words")
-    found = [
+    rows = [
         ["texts", *(f"{s['rows']:,}" for s in splits)],
         ["  without text", *(f"{s['empty']['texts']:,}" for s in splits)],
         ["  without label", *(f"{s['unlabelled']['texts']:,}" for s in splits)],
@@ -33,10 +33,10 @@ def summary_table_rows(data_check: DataCheckDocument) -> list[list[str]]:
     ]
     scripts = dict.fromkeys(script for s in splits for script in s["scripts"])
     for script in [*scripts][:_MAX_SHOWN]:
-        found.append(
+        rows.append(
             [f"  {script}", *(_format_percent(s["scripts"].get(script, 0.0)) for s in splits)]
         )
-    return found
+    return rows
 
 
 def data_warnings(data_check: DataCheckDocument) -> list[str]:
@@ -62,10 +62,10 @@ def _missing_value_warnings(data_check: DataCheckDocument) -> Iterator[str]:
 def _duplicate_warnings(data_check: DataCheckDocument) -> Iterator[str]:
     for leak in data_check["leaks"]:
         if leak["texts"]:
-            other = leak["with_other_labels"]
-            but = f", {other:,} of them labelled otherwise" if other else ""
+            relabeled = leak["with_other_labels"]
+            of_these = f", {relabeled:,} of them labelled otherwise" if relabeled else ""
             yield (
-                f"{leak['texts']:,} texts of {leak['to']} are in {leak['from']} as well{but}: "
+                f"{leak['texts']:,} texts of {leak['to']} are in {leak['from']} as well{of_these}: "
                 "scores on them are optimistic."
             )
     if count := data_check["conflicting"]:
@@ -115,9 +115,9 @@ def _text_length_warnings(data_check: DataCheckDocument) -> Iterator[str]:
 
 
 def _leakage_rows(data_check: DataCheckDocument) -> Iterator[list[str]]:
-    found = {(leak["from"], leak["to"]): leak["texts"] for leak in data_check["leaks"]}
+    counts = {(leak["from"], leak["to"]): leak["texts"] for leak in data_check["leaks"]}
     for first in dict.fromkeys(leak["from"] for leak in data_check["leaks"]):
-        cells = (found.get((first, part)) for part in data_check["splits"])
+        cells = (counts.get((first, part)) for part in data_check["splits"])
         yield [f"  in {first} as well", *("" if c is None else f"{c:,}" for c in cells)]
 
 

@@ -74,17 +74,19 @@ def find_train_overlap(split: "Dataset", train: "Dataset") -> tuple[np.ndarray, 
 
 def text_hashes(split: "Dataset") -> np.ndarray:
     """Hash of each text or pair, uint64, (rows,); equal for duplicates."""
-    found, done = np.empty(len(split), dtype=np.uint64), 0
+    hashes_by_row, done = np.empty(len(split), dtype=np.uint64), 0
     for columns in column_access.iterate_column_batches(
         split, *column_access.text_column_names(split)
     ):
-        hashes = [
+        batch_hashes = [
             _hash_text("\0".join(map(_normalize_text, texts)))
             for texts in zip(*columns, strict=True)
         ]
-        found[done : done + len(hashes)] = np.frombuffer(b"".join(hashes), dtype=np.uint64)
-        done += len(hashes)
-    return found
+        hashes_by_row[done : done + len(batch_hashes)] = np.frombuffer(
+            b"".join(batch_hashes), dtype=np.uint64
+        )
+        done += len(batch_hashes)
+    return hashes_by_row
 
 
 def count_duplicates(hashes: np.ndarray) -> int:
@@ -114,27 +116,27 @@ def find_train_overlap_by_hash(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The result of `find_train_overlap` from hashes and label codes, (rows,) each."""
     texts = np.sort(train_hashes)
-    again = _is_among(hashes, texts)
+    in_train = _is_among(hashes, texts)
     count = int(max(label_codes.max(initial=0), train_label_codes.max(initial=0))) + 1
     pairs, pairs_of_train = (
         np.searchsorted(texts, k) * count + ids
-        for k, ids in ((hashes[again], label_codes[again]), (train_hashes, train_label_codes))
+        for k, ids in ((hashes[in_train], label_codes[in_train]), (train_hashes, train_label_codes))
     )
-    otherwise = again.copy()
-    otherwise[again] = ~np.isin(pairs, pairs_of_train)
-    return again, otherwise
+    with_other_labels = in_train.copy()
+    with_other_labels[in_train] = ~np.isin(pairs, pairs_of_train)
+    return in_train, with_other_labels
 
 
 def _is_among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
     """Whether each hash is among the sorted ones; a million at a time to bound memory."""
-    found = np.zeros(len(hashes), dtype=bool)
+    is_known = np.zeros(len(hashes), dtype=bool)
     if not len(sorted_hashes):
-        return found
+        return is_known
     for start in range(0, len(hashes), 1_000_000):
-        piece = hashes[start : start + 1_000_000]
-        places = np.searchsorted(sorted_hashes, piece).clip(max=len(sorted_hashes) - 1)
-        found[start : start + len(piece)] = sorted_hashes[places] == piece
-    return found
+        chunk = hashes[start : start + 1_000_000]
+        positions = np.searchsorted(sorted_hashes, chunk).clip(max=len(sorted_hashes) - 1)
+        is_known[start : start + len(chunk)] = sorted_hashes[positions] == chunk
+    return is_known
 
 
 def _hash_text(normalized_text: str) -> bytes:
@@ -153,15 +155,17 @@ def _normalize_text(text: str) -> str:
 
 def _normalize_punctuation(match: re.Match[str]) -> str:
     """The replacement of a character that is no letter, digit or space."""
-    character, text, place = match[0], match.string, match.start()
-    before, after = text[max(0, place - 1) : place], text[place + 1 : place + 3]
-    number = after[:1].isdecimal() or (after[:1] in {".", ","} and after[1:].isdecimal())
-    # A sign, decimal and other separators, and per cent are a number's own: 1.5 is not 15.
+    character, text, position = match[0], match.string, match.start()
+    before, after = text[max(0, position - 1) : position], text[position + 1 : position + 3]
+    number_follows = after[:1].isdecimal() or (after[:1] in {".", ","} and after[1:].isdecimal())
+    # A sign, decimal and other separators, and per cent belong to a number: 1.5 is not 15.
     if before.isdecimal():
-        own = after[:1].isdecimal() or character in "%\u2030"
+        belongs_to_number = after[:1].isdecimal() or character in "%\u2030"
     else:
-        own = character in _MINUS_SIGNS and number and not _is_word_character(before)
-    if own:
+        belongs_to_number = (
+            character in _MINUS_SIGNS and number_follows and not _is_word_character(before)
+        )
+    if belongs_to_number:
         return "-" if character in _MINUS_SIGNS else character
     return character if _is_meaningful_character(character) else ""
 

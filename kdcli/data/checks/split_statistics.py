@@ -35,20 +35,23 @@ def label_balance(label_counts: np.ndarray, label_names: Sequence[str]) -> dict[
         `texts`; their `ratio`; `entropy` of the label in bits, and `evenness`: the entropy divided
         by that of equally frequent labels, 1 for a single label; `texts` by label.
     """
-    there = {name: int(n) for name, n in zip(label_names, label_counts, strict=True) if n}
-    if not there:
+    counts = {name: int(n) for name, n in zip(label_names, label_counts, strict=True) if n}
+    if not counts:
         return {"count": 0, "texts": {}}
-    rarest, most = min(there, key=lambda name: there[name]), max(there, key=lambda n: there[n])
-    shares = np.array([*there.values()]) / sum(there.values())
+    rarest, most_frequent = (
+        min(counts, key=lambda name: counts[name]),
+        max(counts, key=lambda n: counts[n]),
+    )
+    shares = np.array([*counts.values()]) / sum(counts.values())
     entropy = float(-(shares * np.log2(shares)).sum())
     return {
-        "count": len(there),
-        "rarest": {"label": rarest, "texts": there[rarest]},
-        "most_frequent": {"label": most, "texts": there[most]},
-        "ratio": there[most] / there[rarest],
+        "count": len(counts),
+        "rarest": {"label": rarest, "texts": counts[rarest]},
+        "most_frequent": {"label": most_frequent, "texts": counts[most_frequent]},
+        "ratio": counts[most_frequent] / counts[rarest],
         "entropy": entropy,
-        "evenness": entropy / np.log2(len(there)).item() if len(there) > 1 else 1.0,
-        "texts": there,
+        "evenness": entropy / np.log2(len(counts)).item() if len(counts) > 1 else 1.0,
+        "texts": counts,
     }
 
 
@@ -67,24 +70,26 @@ def text_length_statistics(
         `median`, `p95` and `longest`; `limit` and the share of texts `over_limit`; `unknown`, the
         share of units that the vocabulary lacks; `of`, the number of texts measured; `unit`.
     """
-    found, unknown = [], 0
+    batches, unknown = [], 0
     names = column_access.text_column_names(split)
     for columns in column_access.iterate_column_batches(
         column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS), *names
     ):
-        measured, lacking = count_lengths(columns[0], columns[1] if len(columns) > 1 else None)
-        found.append(measured)
-        unknown += lacking
-    all_ = np.concatenate(found)
+        batch_lengths, batch_unknown = count_lengths(
+            columns[0], columns[1] if len(columns) > 1 else None
+        )
+        batches.append(batch_lengths)
+        unknown += batch_unknown
+    lengths = np.concatenate(batches)
     return {
         "unit": unit,
-        "of": len(all_),
-        "median": float(np.median(all_)),
-        "p95": float(np.percentile(all_, 95)),
-        "longest": int(all_.max()),
+        "of": len(lengths),
+        "median": float(np.median(lengths)),
+        "p95": float(np.percentile(lengths, 95)),
+        "longest": int(lengths.max()),
         "limit": max_length,
-        "over_limit": None if max_length is None else float((all_ > max_length).mean()),
-        "unknown": unknown / max(int(all_.sum()), 1),
+        "over_limit": None if max_length is None else float((lengths > max_length).mean()),
+        "unknown": unknown / max(int(lengths.sum()), 1),
     }
 
 
@@ -111,11 +116,11 @@ def writing_script_shares(split: "Dataset") -> dict[str, float]:
 
     A text without letters counts as `none`. A very large split is sampled.
     """
-    found: Counter[str] = Counter()
-    looked_at = column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS // 10)
+    counts: Counter[str] = Counter()
+    sample = column_access.sample_rows_evenly(split, _MAX_SAMPLE_ROWS // 10)
     for column in column_access.text_column_names(split):
-        found.update(map(_main_script, column_access.iterate_column_values(looked_at, column)))
-    return {script: count / found.total() for script, count in found.most_common()}
+        counts.update(map(_main_script, column_access.iterate_column_values(sample, column)))
+    return {script: count / counts.total() for script, count in counts.most_common()}
 
 
 def _main_script(text: str) -> str:

@@ -79,8 +79,8 @@ def label_codes(split: "Dataset") -> np.ndarray:
         return np.zeros(len(split), dtype=np.int64)
     feature = split.features["label"]
     if hasattr(feature, "feature"):
-        there = column_access.multi_hot_labels(split, len(feature.feature.names))
-        return np.array([crc32(row) for row in np.packbits(there, axis=1)], dtype=np.int64)
+        multi_hot = column_access.multi_hot_labels(split, len(feature.feature.names))
+        return np.array([crc32(row) for row in np.packbits(multi_hot, axis=1)], dtype=np.int64)
     if feature.dtype in _FLOAT_DTYPES:
         return column_access.label_scores(split).view(np.uint32).astype(np.int64)
     return column_access.label_ids(split)

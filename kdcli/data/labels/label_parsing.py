@@ -152,17 +152,19 @@ def _parse_list_cells(
     values = {
         part: split.unique("label") for part, split in splits.items() if _has_text_labels(split)
     }
-    lists = {cell: parse_list_text(cell) for found in values.values() for cell in found}
+    lists = {
+        cell: parse_list_text(cell) for cells_of_split in values.values() for cell in cells_of_split
+    }
     example = next((cell for cell, items in lists.items() if items is not None), None)
     if example is None:
         return splits
     example = example if len(example) <= 40 else f"{example[:39]}…"
-    for part, found in values.items():
-        if all(lists[cell] is not None for cell in found):
+    for part, cells_of_split in values.items():
+        if all(lists[cell] is not None for cell in cells_of_split):
             continue
         cells = enumerate(column_access.iterate_column_values(splits[part], "label"))
-        row, other = next((row, cell) for row, cell in cells if lists[cell] is None)
-        what = f"{column} is {other[:40]!r}" if other else "there is no label"
+        row, cell_value = next((row, cell) for row, cell in cells if lists[cell] is None)
+        what = f"{column} is {cell_value[:40]!r}" if cell_value else "there is no label"
         raise DataError(
             f"{row_locators[part](row)}: {what}, and other rows have lists, such as {example}.",
             "Write a list in every row: [] where a text has no label.",
@@ -193,10 +195,10 @@ def similar_label_notes(label_names: Sequence[str]) -> list[str]:
     for name in label_names:
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         groups[str(Decimal(key).normalize()) if _NUMBER.fullmatch(key) else key].append(name)
-    found = [" / ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
-    if not found:
+    similar = [" / ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    if not similar:
         return []
     return [
         f"Labels that differ only in how they are written count as different: "
-        f"{abbreviate_list(found, _MAX_SHOWN)}. Where they are one, write them alike in the data."
+        f"{abbreviate_list(similar, _MAX_SHOWN)}. Where they are one, write them alike in the data."
     ]

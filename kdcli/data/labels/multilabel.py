@@ -43,15 +43,15 @@ def merge_flag_columns(
     Raises:
         DataError: A cell is neither 0 nor 1.
     """
-    standards = temporary_flag_columns(label_names)
-    there = np.stack(
+    flag_columns = temporary_flag_columns(label_names)
+    multi_hot = np.stack(
         [
             _parse_flag_column(split, *names, locate_row)
-            for names in zip(standards, label_names, strict=True)
+            for names in zip(flag_columns, label_names, strict=True)
         ],
         axis=1,
     )
-    return add_multilabel_column(split.remove_columns(standards), there, label_names)
+    return add_multilabel_column(split.remove_columns(flag_columns), multi_hot, label_names)
 
 
 def split_separated_labels(
@@ -64,7 +64,7 @@ def split_separated_labels(
     """
     import pyarrow as pa
 
-    found: list[list[str]] = []
+    label_lists: list[list[str]] = []
     for row, cell in enumerate(column_access.iterate_column_values(split, "label")):
         if not isinstance(cell, str | int):
             raise DataError(
@@ -76,8 +76,8 @@ def split_separated_labels(
                 "It is read as one: leave out data.label_separator.",
             )
         names = (name.strip() for name in str(cell).split(separator))
-        found.append([*dict.fromkeys(filter(None, names))])
-    lists = pa.array(found, pa.list_(pa.string()))
+        label_lists.append([*dict.fromkeys(filter(None, names))])
+    lists = pa.array(label_lists, pa.list_(pa.string()))
     return split.remove_columns("label").add_column("label", lists)
 
 
@@ -140,16 +140,16 @@ def _multi_hot_width(splits: Mapping[str, "Dataset"]) -> int:
     """The length of multi-hot lists, by train if there is one; 0 if lists hold label names."""
     import pyarrow.compute as pc
 
-    looked_at = [splits["train"]] if "train" in splits else [*splits.values()]
+    checked_splits = [splits["train"]] if "train" in splits else [*splits.values()]
     if any(
         parse_binary_flag(value) is None
-        for split in looked_at
+        for split in checked_splits
         for value in column_access.distinct_list_labels(split)
     ):
         return 0
     lengths = {
         length
-        for split in looked_at
+        for split in checked_splits
         for lists in _iterate_label_lists(split)
         for length in pc.unique(pc.list_value_length(lists)).to_pylist()
         if length
@@ -160,7 +160,7 @@ def _multi_hot_width(splits: Mapping[str, "Dataset"]) -> int:
 def _decode_multi_hot_lists(
     split: "Dataset", width: int, column: str, locate_row: RowLocator
 ) -> "Dataset":
-    there = np.empty((len(split), width), dtype=bool)
+    multi_hot = np.empty((len(split), width), dtype=bool)
     for row, cells in enumerate(column_access.iterate_column_values(split, "label")):
         flags = [parse_binary_flag(cell) for cell in cells or ()]
         if len(flags) != width or None in flags:
@@ -169,9 +169,9 @@ def _decode_multi_hot_lists(
                 "values, 0 or 1: one for each label.",
                 "Write as many, or name the labels that a text has: [] is none.",
             )
-        there[row] = flags
+        multi_hot[row] = flags
     return add_multilabel_column(
-        split.remove_columns("label"), there, [f"LABEL_{i}" for i in range(width)]
+        split.remove_columns("label"), multi_hot, [f"LABEL_{i}" for i in range(width)]
     )
 
 
@@ -183,12 +183,12 @@ def _iterate_label_lists(split: "Dataset") -> "Iterator[pa.ChunkedArray]":
 def _encode_label_lists(
     split: "Dataset", label_ids: Mapping[Any, int], label_names: Sequence[str]
 ) -> "Dataset":
-    there, done = np.zeros((len(split), len(label_names)), dtype=bool), 0
+    multi_hot, done = np.zeros((len(split), len(label_names)), dtype=bool), 0
     for lists in _iterate_label_lists(split):
         rows, values = column_access.flatten_lists(lists)
-        there[done + rows, [label_ids[value] for value in values.to_pylist()]] = True
+        multi_hot[done + rows, [label_ids[value] for value in values.to_pylist()]] = True
         done += len(lists)
-    return add_multilabel_column(split.remove_columns("label"), there, label_names)
+    return add_multilabel_column(split.remove_columns("label"), multi_hot, label_names)
 
 
 def add_multilabel_column(
@@ -207,16 +207,16 @@ def add_multilabel_column(
 def _parse_flag_column(
     split: "Dataset", column: str, label_name: str, locate_row: RowLocator
 ) -> np.ndarray:
-    found = np.empty(len(split), dtype=bool)
+    flags = np.empty(len(split), dtype=bool)
     for row, cell in enumerate(column_access.iterate_column_values(split, column)):
-        there = parse_binary_flag(cell)
-        if there is None:
+        flag = parse_binary_flag(cell)
+        if flag is None:
             raise DataError(
                 f"{locate_row(row)}: {label_name} is {cell!r}, not 0 or 1.",
                 "Name columns of 0 and 1 in data.label, or one column of lists.",
             )
-        found[row] = there
-    return found
+        flags[row] = flag
+    return flags
 
 
 def _check_label_lists(
@@ -243,9 +243,9 @@ def _check_label_lists(
                     _EMPTY_LIST_HINT,
                 )
         if len(set(labels)) < len(labels):
-            twice = next(label for label in labels if labels.count(label) > 1)
+            duplicate = next(label for label in labels if labels.count(label) > 1)
             raise DataError(
-                f"{locate_row(row)}: {column} holds the label {twice} twice.",
+                f"{locate_row(row)}: {column} holds the label {duplicate} twice.",
                 "A list names the labels that a text has, or all lists hold one value for each "
                 "label, 0 or 1.",
             )

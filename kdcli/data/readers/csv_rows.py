@@ -45,29 +45,29 @@ def check_unique_columns(cells: Sequence[str], location: str) -> None:
 
 
 def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
-    written = detect_csv_dialect(path)
-    notes.extend(written.notes)
+    dialect = detect_csv_dialect(path)
+    notes.extend(dialect.notes)
     raw: list[str] = []
-    found = _record_lines(
-        islice(iterate_lines(path, written.encoding), written.skipped_lines, None), raw
+    lines = _record_lines(
+        islice(iterate_lines(path, dialect.encoding), dialect.skipped_lines, None), raw
     )
     reader = csv.reader(
-        found,
-        delimiter=written.delimiter,
-        quoting=csv.QUOTE_MINIMAL if written.uses_quoting else csv.QUOTE_NONE,
+        lines,
+        delimiter=dialect.delimiter,
+        quoting=csv.QUOTE_MINIMAL if dialect.uses_quoting else csv.QUOTE_NONE,
         strict=True,
     )
     header: list[str] | None = None
-    long: list[str] = []
+    multi_line_cells: list[str] = []
     while True:
         # A record may span several lines; the first one is reported.
-        where = f"{path}:{reader.line_num + written.skipped_lines + 1}"
+        location = f"{path}:{reader.line_num + dialect.skipped_lines + 1}"
         raw.clear()
         try:
             cells = next(reader, None)
         except csv.Error as error:
             raise DataError(
-                f"{where}: the quotes don't match ({error}).",
+                f"{location}: the quotes don't match ({error}).",
                 'Write " within a cell twice, and " around it.',
             ) from error
         if cells is None:
@@ -75,22 +75,22 @@ def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
         if not cells:
             continue
         header = header or cells
-        if len(raw) > 1 and _may_swallow_rows(cells, raw, len(header), written.delimiter):
-            long.append(f"{where}: a quoted cell goes over {len(raw)} lines")
+        if len(raw) > 1 and _may_swallow_rows(cells, raw, len(header), dialect.delimiter):
+            multi_line_cells.append(f"{location}: a quoted cell goes over {len(raw)} lines")
         if header is cells:
-            check_unique_columns(header, where)
+            check_unique_columns(header, location)
         elif len(cells) != len(header):
             raise DataError(
-                f"{where}: the number of cells is {len(cells)}, and the header's {len(header)}.",
+                f"{location}: the number of cells is {len(cells)}, and the header's {len(header)}.",
                 'Write " around a cell that holds the delimiter.',
             )
         else:
-            yield where, dict(zip(header, cells, strict=True))
-    if long:
-        more = f" So do {len(long) - 1:,} more." if len(long) > 1 else ""
+            yield location, dict(zip(header, cells, strict=True))
+    if multi_line_cells:
+        more = f" So do {len(multi_line_cells) - 1:,} more." if len(multi_line_cells) > 1 else ""
         notes.append(
-            f"{long[0]} that look like rows.{more} If its quotation mark is text, these rows are "
-            'lost: write it twice, and " around the cell.'
+            f"{multi_line_cells[0]} that look like rows.{more} If its quotation mark is text, "
+            'these rows are lost: write it twice, and " around the cell.'
         )
 
 

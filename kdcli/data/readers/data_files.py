@@ -56,9 +56,11 @@ def read_text_and_label_columns(
     from datasets.fingerprint import generate_random_fingerprint
 
     roles = dict.fromkeys(text_columns, "text") | dict.fromkeys(label_columns, "label")
-    if other := next((file for file in files if file_format(file) != file_format(files[0])), None):
+    if odd_file := next(
+        (file for file in files if file_format(file) != file_format(files[0])), None
+    ):
         raise DataError(
-            f"{files[0]} and {other} have two formats, and can't be one split.",
+            f"{files[0]} and {odd_file} have two formats, and can't be one split.",
             "Name the files that are meant: data.splits.",
         )
     reader = file_reader(files[0])

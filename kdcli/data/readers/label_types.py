@@ -83,14 +83,14 @@ def _parse_numeric_text(names: "pa.Array", *, parse_fractions: bool) -> "pa.Arra
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    written = pc.utf8_trim_whitespace(names)
+    stripped = pc.utf8_trim_whitespace(names)
     try:
-        whole = written.cast(pa.int64())
+        integers = stripped.cast(pa.int64())
         # A label 007 is a name, since its zeros count.
-        return whole if whole.cast(pa.string()).equals(written) else names
+        return integers if integers.cast(pa.string()).equals(stripped) else names
     except pa.ArrowInvalid:
         pass
     try:
-        return written.cast(pa.float64()) if parse_fractions else names
+        return stripped.cast(pa.float64()) if parse_fractions else names
     except pa.ArrowInvalid:
         return names

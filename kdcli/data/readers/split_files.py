@@ -128,26 +128,28 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
     }
     if not any(map(_are_file_patterns, stated.values())) or registry.folder_reader(path):
         return {}
-    found: dict[str, list[Path]] = {}
+    files_by_split: dict[str, list[Path]] = {}
     owners: dict[Path, str] = {}
     for part, patterns in stated.items():
         key = f"data.splits.{part}:"
-        if outside := next((p for p in patterns if ".." in Path(p).parts or Path(p).root), None):
-            raise DataError(f"{key} {outside} is not within the folder {path}.")
-        of_part = [
+        if outside_pattern := next(
+            (p for p in patterns if ".." in Path(p).parts or Path(p).root), None
+        ):
+            raise DataError(f"{key} {outside_pattern} is not within the folder {path}.")
+        part_files = [
             file
             for pattern in patterns
             for file in _match_files(path / pattern, f"{key} no file in {path} is like {pattern}.")
         ]
-        for file in of_part:
+        for file in part_files:
             if file in owners:
                 raise DataError(
                     f"{key} {file} is among the files of {owners[file]} already.",
                     "A file belongs to one split, and once.",
                 )
             owners[file] = part
-        found[split_name(getattr(data_config.splits, part))] = of_part
-    return found
+        files_by_split[split_name(getattr(data_config.splits, part))] = part_files
+    return files_by_split
 
 
 def _are_file_patterns(patterns: tuple[str, ...]) -> bool:
@@ -157,10 +159,10 @@ def _are_file_patterns(patterns: tuple[str, ...]) -> bool:
 
 
 def _match_files(pattern: Path, error_message: str) -> list[Path]:
-    found = [_check_known_format(file) for file in paths.expand_glob(pattern)]
-    if not found:
+    files = [_check_known_format(file) for file in paths.expand_glob(pattern)]
+    if not files:
         raise DataError(error_message)
-    return found
+    return files
 
 
 def _find_splits_in_folder(
@@ -193,25 +195,25 @@ def _find_splits_by_file_name(path: Path) -> dict[str, list[Path]]:
         )
     # `datasets` reads the folder's own path as a pattern.
     base = glob.escape(path.resolve().as_posix())
-    found: dict[str, list[Path]] = {}
+    splits: dict[str, list[Path]] = {}
     try:
         patterns = get_data_patterns(base)
     except FileNotFoundError:
         patterns = {}
-    for split, of_split in patterns.items():
+    for split, files in patterns.items():
         matched: set[Path] = set()
-        for pattern in of_split:
+        for pattern in files:
             with suppress(FileNotFoundError):
                 matched.update(map(Path, resolve_pattern(pattern, base)))
         # Other files may lie in the folder, but a split of unreadable files alone is an error.
-        known = sorted(file for file in matched if registry.file_format(file) is not None)
-        found[str(split)] = known or (
-            [_check_known_format(min(matched))] if of_split != ["**"] else []
+        readable = sorted(file for file in matched if registry.file_format(file) is not None)
+        splits[str(split)] = readable or (
+            [_check_known_format(min(matched))] if files != ["**"] else []
         )
-    found = {split: of_split for split, of_split in found.items() if of_split}
-    if not found:
+    splits = {split: files for split, files in splits.items() if files}
+    if not splits:
         raise DataError(f"{path} holds no data files.", folder_layout_hint())
-    return found
+    return splits
 
 
 def _load_splits_from_card(
@@ -250,10 +252,10 @@ def _card_config_strings(card: Path) -> Iterator[str]:
     if card.suffix == ".md":
         text = text.removeprefix("---").partition("\n---")[0]
     try:
-        found = yaml.safe_load(text)
+        metadata = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise DataError(f"{card}: its metadata are no YAML: {first_message_line(error)}") from error
-    yield from _nested_strings(found.get("configs") if isinstance(found, dict) else None)
+    yield from _nested_strings(metadata.get("configs") if isinstance(metadata, dict) else None)
 
 
 def _nested_strings(value: object) -> Iterator[str]:

@@ -101,8 +101,8 @@ def find_windows_1252_word(path: Path) -> tuple[int, str] | None:
         for number, line in enumerate(iterate_lines(path, WINDOWS_1252), start=1):
             if _NOT_WINDOWS_1252.search(line):
                 return None
-            if first is None and (found := _NON_ASCII.search(line)):
-                first = number, found[0][:40]
+            if first is None and (word := _NON_ASCII.search(line)):
+                first = number, word[0][:40]
     except (DataError, OSError):
         return None
     return first
