@@ -241,7 +241,7 @@ def _standardize_columns(
             strict=True,
         )
     )
-    columns_by_name = dict(zip(("text", "text_pair"), texts, strict=False))
+    columns_by_name = dict(zip(column_access.TEXT_COLUMNS, texts, strict=False))
     columns_by_name |= {standard: column for column, standard in standard_names.items()}
     if len(set(columns_by_name.values())) < len(texts) + len(columns):
         raise DataError(
