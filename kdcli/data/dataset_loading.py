@@ -281,7 +281,7 @@ def _convert_to_label_lists(
 
 
 def _is_entirely_unlabeled(split: "Dataset") -> bool:
-    """Whether there are label columns, and none of their cells has a label."""
+    """Return whether there are label columns, and none of their cells has a label."""
     columns = [
         name for name in split.column_names if name not in column_access.text_column_names(split)
     ]

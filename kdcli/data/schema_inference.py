@@ -130,7 +130,7 @@ def infer_task_and_labels(
 
 
 def has_any_label(cells: Iterable[Any]) -> bool:
-    """Whether any of the cells is a label.
+    """Return whether any of the cells is a label.
 
     Unlabeled test splits hold -1 in every row, as in GLUE, or nothing, as in Kaggle's files.
     """
@@ -219,7 +219,7 @@ def _find_text_pair(all_columns: Sequence[str], rows: SampleRows) -> tuple[str, 
 
 
 def _is_text_column(rows: SampleRows, column: str) -> bool:
-    """Whether a column holds strings of several words that mostly differ."""
+    """Return whether a column holds strings of several words that mostly differ."""
     cells = [row.get(column) for row in rows]
     texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
     if len(texts) < len(cells) / 2 or not all(isinstance(c, str | None) for c in cells):
@@ -233,7 +233,7 @@ def _is_text_column(rows: SampleRows, column: str) -> bool:
 
 
 def _is_label_column(rows: SampleRows, column: str) -> bool:
-    """Whether a column holds a few names or numbers that repeat, or lists of them."""
+    """Return whether a column holds a few names or numbers that repeat, or lists of them."""
     values = [row.get(column) for row in rows]
     cells = [cell for cell in values if cell is not None and cell != ""]
     if cells and all(_parse_label_list(cell) is not None for cell in cells):

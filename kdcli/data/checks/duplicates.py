@@ -128,7 +128,7 @@ def find_train_overlap_by_hash(
 
 
 def _is_among(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:
-    """Whether each hash is among the sorted ones; a million at a time to bound memory."""
+    """Return whether each hash is among the sorted ones; a million at a time to bound memory."""
     is_known = np.zeros(len(hashes), dtype=bool)
     if not len(sorted_hashes):
         return is_known
@@ -176,7 +176,7 @@ def _is_word_character(character: str) -> bool:
 
 @cache
 def _is_meaningful_character(character: str) -> bool:
-    """Whether a character is more than punctuation and layout."""
+    """Return whether a character is more than punctuation and layout."""
     category = unicodedata.category(character)
     if category == "Cf":  # invisible; but a flag is told from another by its tags
         return "\U000e0020" <= character <= "\U000e007f"

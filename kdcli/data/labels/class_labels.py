@@ -59,7 +59,7 @@ def encode_class_label_column(
 
 
 def is_missing_label(value: Any, *, minus_one_is_missing: bool) -> bool:
-    """Whether a label is missing: None, NaN, blank text or, where it means that, -1.
+    """Return whether a label is missing: None, NaN, blank text or, where it means that, -1.
 
     Args:
         value: A ClassLabel's id, a name or a number.
@@ -71,7 +71,7 @@ def is_missing_label(value: Any, *, minus_one_is_missing: bool) -> bool:
 
 
 def marks_missing_with_minus_one(split: "Dataset") -> bool:
-    """Whether -1 means a missing label in the column `label` of a split.
+    """Return whether -1 means a missing label in the column `label` of a split.
 
     It does in a ClassLabel, and if it is the only value, as in GLUE's test splits.
     """

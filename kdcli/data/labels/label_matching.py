@@ -88,7 +88,7 @@ def explain_label_match(data_labels: Sequence[str], model_labels: Sequence[str])
 
 
 def are_default_label_names(labels: Sequence[str]) -> bool:
-    """Whether all labels have the default names of transformers: LABEL_0, LABEL_1 and so on."""
+    """Return whether all labels have the default names of transformers: LABEL_0, LABEL_1, etc."""
     return list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
 
 

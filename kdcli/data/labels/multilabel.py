@@ -129,7 +129,7 @@ def encode_multilabel_column(
 
 
 def are_multi_hot_lists(lists: Sequence[Sequence[Any]]) -> bool:
-    """Whether lists are multi-hot: the non-empty ones have one length above 1, and only 0 and 1."""
+    """Return whether the non-empty lists have one length above 1, and only 0 and 1 as items."""
     return len({len(items) for items in lists if items}) == 1 and all(
         len(items) != 1 and all(parse_binary_flag(item) is not None for item in items)
         for items in lists

@@ -65,7 +65,7 @@ class RowReader(FileReader):
         """
 
     def has_decimal_comma(self, path: Path) -> bool:
-        """Whether numbers in a file may be written as 4,5."""
+        """Return whether numbers in a file may be written as 4,5."""
         return False
 
 
@@ -97,7 +97,7 @@ class FolderReader(DataReader):
 
     @abstractmethod
     def accepts(self, folder: Path) -> bool:
-        """Whether a folder is in this format; must not change or load it."""
+        """Return whether a folder is in this format; must not change or load it."""
 
     @abstractmethod
     def load(self, folder: Path) -> "Dataset | DatasetDict":

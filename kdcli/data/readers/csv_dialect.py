@@ -47,7 +47,7 @@ class CsvDialect:
 
     @property
     def decimal_comma(self) -> bool:
-        """Whether 4,5 may be a number, since the comma is no delimiter."""
+        """Return whether 4,5 may be a number, since the comma is no delimiter."""
         return self.delimiter != ","
 
 

@@ -27,7 +27,7 @@ class CsvReader(RowReader):
         return _iterate_csv_rows(path, notes)
 
     def has_decimal_comma(self, path: Path) -> bool:
-        """Whether numbers may be written as 4,5: the comma is no delimiter."""
+        """Return whether numbers may be written as 4,5: the comma is no delimiter."""
         return detect_csv_dialect(path).decimal_comma
 
 
@@ -103,7 +103,7 @@ def _record_lines(lines_of_file: Iterable[str], recorded: list[str]) -> Iterator
 def _may_swallow_rows(
     cells: Sequence[str], lines_of_record: Sequence[str], column_count: int, delimiter: str
 ) -> bool:
-    """Whether a stray quotation mark may have merged rows into one cell.
+    """Return whether a stray quotation mark may have merged rows into one cell.
 
     Few texts have tabs, so that one tab in a multi-line cell is enough. Most texts have commas:
     there, each line must have as many delimiters as a row.

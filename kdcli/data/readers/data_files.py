@@ -24,7 +24,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape may stand for half 
 
 
 def stores_all_cells_as_text(path: Path) -> bool:
-    """Whether every cell of a file in this format is text, numbers too."""
+    """Return whether every cell of a file in this format is text, numbers too."""
     reader = file_reader(path)
     return isinstance(reader, RowReader) and reader.cells_are_text
 
@@ -229,7 +229,7 @@ def _read_row_files(
 
 
 def _has_list_labels(files: Sequence[Path], column: str) -> bool:
-    """Whether the first label in a column is a list; then all have to be lists."""
+    """Return whether the first label in a column is a list; then all have to be lists."""
     cells = (row.get(column) for _, row in _iterate_files_rows(files))
     return isinstance(next((cell for cell in cells if cell is not None), None), list)
 

@@ -18,7 +18,7 @@ class SavedDatasetReader(FolderReader):
     """Folders of `save_to_disk`, memory-mapped."""
 
     def accepts(self, folder: Path) -> bool:
-        """Whether `save_to_disk` wrote the folder."""
+        """Return whether `save_to_disk` wrote the folder."""
         return is_saved_dataset(folder)
 
     def load(self, folder: Path) -> "Dataset | DatasetDict":
@@ -27,7 +27,7 @@ class SavedDatasetReader(FolderReader):
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether `save_to_disk` wrote a folder."""
+    """Return whether `save_to_disk` wrote a folder."""
     return (path / _DICT_FILE).exists() or (path / _STATE_FILE).exists()
 
 

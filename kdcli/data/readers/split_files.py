@@ -27,7 +27,7 @@ _UNSUPPORTED_SPREADSHEETS = (".xls", ".xlsb", ".xlsm", ".ods", ".numbers")
 
 
 def folder_layout_hint() -> str:
-    """Which files a folder of data holds, as a sentence for messages."""
+    """Describe the files that a folder of data holds, as a sentence for messages."""
     return (
         "A folder holds files that are called train, validation or test, or that data.splits "
         f"names: {registry.describe_supported_formats()}"
@@ -35,7 +35,7 @@ def folder_layout_hint() -> str:
 
 
 def is_local_dataset(data_config: DataConfig) -> bool:
-    """Whether `data.dataset` is an existing path or a pattern, and no Hub id."""
+    """Return whether `data.dataset` is an existing path or a pattern, and no Hub id."""
     return paths.expand_local_path(data_config.dataset).exists() or paths.is_glob(
         data_config.dataset
     )
@@ -74,7 +74,7 @@ def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str
 
 
 def is_inside_dataset_folder(data_config: DataConfig, candidate: Path) -> bool:
-    """Whether `candidate` lies in a folder of data, all files of which count as data."""
+    """Return whether `candidate` lies in a folder of data, all files of which count as data."""
     path = paths.expand_local_path(data_config.dataset)
     counts_all_files = (
         path.is_dir()
