@@ -40,7 +40,8 @@ def make_cross_validation_folds(
     )
     if len(first) < fold_count:
         raise DataError(
-            f"teacher.cross_fit_folds: {fold_count} folds need {fold_count} different texts, and train has "
+            f"teacher.cross_fit_folds: {fold_count} folds need {fold_count} different texts, and "
+            "train has "
             f"{len(first)}.",
             "Use fewer folds or more texts.",
         )

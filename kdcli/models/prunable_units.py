@@ -164,7 +164,8 @@ def build_scratch_config(
     text = get_text_config(config)
     if hidden > text.hidden_size:
         raise ModelError(
-            f"student.hidden_size is {hidden}, and the teacher's hidden states are {text.hidden_size} "
+            f"student.hidden_size is {hidden}, and the teacher's hidden states are "
+            f"{text.hidden_size} "
             "wide."
         )
     before, groups, width = _attention_geometry(text)
@@ -174,7 +175,8 @@ def build_scratch_config(
     )
     if head_dim_key is None and heads is None and hidden % width:
         raise ModelError(
-            f"student.hidden_size is {hidden}, no multiple of {width}, the size of a head of a model of "
+            f"student.hidden_size is {hidden}, no multiple of {width}, the size of a head of a "
+            "model of "
             f"type {text.model_type}.",
             "Set the number of heads: student.num_attention_heads.",
         )
@@ -196,14 +198,16 @@ def _plan_heads(model: "PreTrainedModel", num_kept: int) -> PrunableUnits | None
     before, groups, width = _attention_geometry(config)
     if num_kept > before:
         raise ModelError(
-            f"student.num_attention_heads is {num_kept}, and the teacher's layers have {before} heads."
+            f"student.num_attention_heads is {num_kept}, and the teacher's layers have {before} "
+            "heads."
         )
     if num_kept == before:
         return None
     head_dim_key = _find_head_dim_key(model, width)
     if head_dim_key is None:
         raise ModelError(
-            f"student.num_attention_heads: {num_kept} of {before} heads can't be saved, because a configuration "
+            f"student.num_attention_heads: {num_kept} of {before} heads can't be saved, because "
+            "a configuration "
             f"of type {config.model_type} has no key for the size of a head, which is hidden_size "
             "/ num_attention_heads.",
             "Prune feed-forward neurons or layers, or train from scratch: student.hidden_size.",
@@ -211,7 +215,8 @@ def _plan_heads(model: "PreTrainedModel", num_kept: int) -> PrunableUnits | None
     size = before // groups
     if num_kept % size and num_kept % groups:
         raise ModelError(
-            f"student.num_attention_heads is {num_kept}, but {size} heads share keys and values: keep whole "
+            f"student.num_attention_heads is {num_kept}, but {size} heads share keys and values: "
+            "keep whole "
             f"groups (a multiple of {size}) or as many of each group (a multiple of {groups})."
         )
     values = {"num_attention_heads": num_kept, head_dim_key: width}
@@ -244,14 +249,16 @@ def _plan_ffn_neurons(model: "PreTrainedModel", num_kept: int) -> PrunableUnits 
         return None
     if len(sizes) != 1:
         raise ModelError(
-            f"student.intermediate_size: a model of type {config.model_type} has no feed-forward layers of one "
+            f"student.intermediate_size: a model of type {config.model_type} has no feed-forward "
+            "layers of one "
             "width that its configuration names.",
             "Prune layers instead.",
         )
     (before,) = sizes
     if num_kept > before:
         raise ModelError(
-            f"student.intermediate_size is {num_kept:,}, and the teacher's feed-forward layers have {before:,} "
+            f"student.intermediate_size is {num_kept:,}, and the teacher's feed-forward layers "
+            f"have {before:,} "
             "neurons."
         )
     return PrunableUnits(

@@ -126,7 +126,7 @@ class DataConfig(FrozenConfig):
     def unlabeled_data_config(self) -> "DataConfig":
         """The config of the unlabelled texts, whose splits have their usual names."""
         changes = {
-            "dataset": self.unlabelled,
+            "dataset": self.unlabeled,
             "splits": SplitsConfig(),
             "config": None,
             "revision": None,

@@ -22,14 +22,14 @@ _HEAD = """\
 # Architectures
 
 kd was tested with every architecture that transformers classifies texts with. Each test uses a tiny
-model with random weights and a matching tokenizer, on texts from one word up to more than the model's
-maximum length.
+model with random weights and a matching tokenizer, on texts from one word up to more than the
+model's maximum length.
 
-- **evaluate**: `kd evaluate` gives each text the same logits, to 1e-4, and the same accuracy as plain
-  transformers gives it alone, in float32 and without padding.
+- **evaluate**: `kd evaluate` gives each text the same logits, to 1e-4, and the same accuracy as
+  plain transformers gives it alone, in float32 and without padding.
 - **distill**: with the model as a finished teacher, `kd distill` writes the same logits, builds a
-  student of every second layer, trains it, and reports the accuracy that plain transformers gets from
-  the student's folder.
+  student of every second layer, trains it, and reports the accuracy that plain transformers gets
+  from the student's folder.
 
 "Refused" gives the reason; kd then writes nothing. To regenerate this page:
 

@@ -212,7 +212,8 @@ MISTAKES = {
     "sweep.distill.epochs={low: 1.0, high: 4.0}": "must be a valid integer, not 2.854",
     "sweep.distill.losses.7.weight=[1.0]": "there are 2 items, counted from 0, not 7",
     "sweep.student.num_hidden_layers=[]": "must have at least 1 item",
-    "sweep.student.keep_layers=[[0, 1]]": "takes one of drop_every, keep_layers, num_hidden_layers, model",
+    "sweep.student.keep_layers=[[0, 1]]": "takes one of drop_every, keep_layers, "
+    "num_hidden_layers, model",
     "sweep.teacher.model=[a, b]": "teacher.model can't vary",
     "sweep=[]": "must be keys and their values",
 }
