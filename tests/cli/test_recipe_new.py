@@ -179,13 +179,13 @@ def test_a_test_split_of_minus_one_alone_has_no_labels(tmp_path, monkeypatch):
     ("columns", "says"),
     [
         ({"title": QUESTIONS, "body": QUESTIONS[::-1], "label": INTENTS},
-         "which column is the text can't be told: it may be title, body. Name"),
+         "the text column can't be inferred: it may be title, body. Name"),
         ({"text": QUESTIONS, "topic": INTENTS, "tone": INTENTS},
-         "which column is the label can't be told: it may be topic, tone. Name"),
+         "the label column can't be inferred: it may be topic, tone. Name"),
         ({"a": range(40), "b": [i / 7 for i in range(40)]},
-         "which column is the text can't be told: none of a, b is like one. Name"),
+         "the text column can't be inferred: none of a, b is like one. Name"),
         ({"text": QUESTIONS, "tags": [[{"a": 1}]] * 40},
-         "which column is the label can't be told: none of tags is like one. Name"),
+         "the label column can't be inferred: none of tags is like one. Name"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_told_apart_is_asked_for(refuses, tmp_path, columns, says):

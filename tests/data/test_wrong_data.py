@@ -268,7 +268,7 @@ def test_what_is_neither_file_nor_folder_is_said(refuses, recipe, tmp_path):
 FOLDERS = {
     "no data": ({"d/notes": "nothing"}, "d holds no data files. A folder holds files that are"),
     "nothing": ({"d/.hidden": ""}, "d holds no data files. A folder holds files that are"),
-    "two kinds": ({"d/train.csv": csv(), "d/train.jsonl": OBJECTS[0]}, ".* are of two kinds, and"),
+    "two kinds": ({"d/train.csv": csv(), "d/train.jsonl": OBJECTS[0]}, ".* have two formats, and"),
     "an archive": ({"d/train.zip": zipped}, "d/train.zip has no known format"),
     "a workbook beside": ({"d/train.csv": csv(), "d/test.xls": ""}, "d/test.xls has no known .*"
                           "Save it as .xlsx or as CSV."),
