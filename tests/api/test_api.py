@@ -4,11 +4,14 @@ import logging
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from helpers import kd
 
 import kdcli
+from kdcli.api.runs import resolve_recipe
 from kdcli.errors import RecipeError
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
@@ -123,3 +126,10 @@ def test_import_is_light_and_all_names_resolve():
     assert kdcli.losses.__name__ == "kdcli.losses"
     with pytest.raises(AttributeError):
         kdcli.nothing  # noqa: B018
+
+
+def test_a_dataset_in_memory_takes_the_place_of_the_recipes(recipe):
+    data = Dataset.from_dict({"text": ["one", "two"], "intent": ["a", "b"]})
+    loaded = resolve_recipe(recipe, data=data)
+    assert Path(loaded.data.dataset).is_dir()
+    assert resolve_recipe(recipe, {"data.dataset": data}) == loaded
