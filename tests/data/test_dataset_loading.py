@@ -395,7 +395,7 @@ def test_splits_can_name_files_of_a_folder(parts):
         ({"train": ["../a.csv"]}, "data.splits.train: ../a.csv is not within the folder F."),
         ({"train": ["/a.csv"]}, "data.splits.train: /a.csv is not within the folder F."),
         ({"train": "*.jsonl"}, "data.splits.train: no file in F is like *.jsonl."),
-        ({"train": ["part-1.csv", "b.jsonl"]}, "are of two kinds, and can't be one split."),
+        ({"train": ["part-1.csv", "b.jsonl"]}, "have two formats, and can't be one split."),
         ({"validation": "held/*.csv"}, "There is no split train to train on in F."),
     ],
 )
