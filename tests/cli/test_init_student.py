@@ -24,7 +24,7 @@ kd = partial(helpers.kd, "init-student")
 
 
 def test_a_dry_run_shows_both_models_and_writes_nothing(tmp_path):
-    done = kd(MINILM, "--layers", 3, "--dry-run")
+    done = kd(MINILM, "--num-hidden-layers", 3, "--dry-run")
     assert done.exit_code == 0, done.stderr
     lines = {line.split("  ")[0].strip(): line for line in done.stdout.splitlines() if line.strip()}
     assert lines["layers"].strip().endswith("0, 3, 5")
@@ -50,7 +50,7 @@ def test_old_keys_of_overrides_are_reported():
 def test_json_is_one_document(tmp_path):
     data = tmp_path / "texts.csv"
     data.write_text("said\nwhere is my parcel\nthe code fails\n")
-    done = kd(MINILM, "--layers", 2, "--strategy", "last", "--data", data,
+    done = kd(MINILM, "--num-hidden-layers", 2, "--strategy", "last", "--data", data,
               "--text", "said", "-o", "small", "--json")  # fmt: skip
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
@@ -62,7 +62,7 @@ def test_json_is_one_document(tmp_path):
 
 
 def test_a_recipe_s_cut_gives_way_to_one_that_is_asked_for():
-    done = kd("quickstart", "--layers", 2, "--dry-run", "--json")
+    done = kd("quickstart", "--num-hidden-layers", 2, "--dry-run", "--json")
     assert done.exit_code == 0, done.stderr
     stages = json.loads(done.stdout)["stages"]
     assert [stage["stage"] for stage in stages] == ["teacher", "student"]
@@ -72,13 +72,13 @@ def test_a_recipe_s_cut_gives_way_to_one_that_is_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--layers", "7"], "student.layers is 7, and the teacher has 6 layers"),
-        (["--layers", "3", "--keep", "0,1"], "takes one of"),
-        (["--layers", "3", "--strategy", "best"], "--strategy best: student.strategy must be"),
+        (["--num-hidden-layers", "7"], "student.num_hidden_layers is 7, and the teacher has 6 layers"),
+        (["--num-hidden-layers", "3", "--keep-layers", "0,1"], "takes one of"),
+        (["--num-hidden-layers", "3", "--strategy", "best"], "--strategy best: student.strategy must be"),
         (["--strategy", "first"], "no number of layers"),
-        (["--layers", "3", "--strategy", "measured"], "Give them: --data"),
-        (["--decoder-layers", "1"], "no decoder"),
-        (["--layers", "3", "--data", "nowhere.csv"], "nowhere.csv"),
+        (["--num-hidden-layers", "3", "--strategy", "importance"], "Give them: --data"),
+        (["--num-decoder-layers", "1"], "no decoder"),
+        (["--num-hidden-layers", "3", "--data", "nowhere.csv"], "nowhere.csv"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, arguments, says):
@@ -100,7 +100,7 @@ def test_bert_base_is_cut_in_seconds_and_little_memory(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     del model
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    command = [sys.executable, "-m", "kdcli", "init-student", "base", "--layers", "6", "--json"]
+    command = [sys.executable, "-m", "kdcli", "init-student", "base", "--num-hidden-layers", "6", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -62,8 +62,8 @@ def test_both_texts_of_a_pair_are_altered():
     [
         ({"drop": 0}, "neither drop nor mask nor crossover"),
         ({"drop": 0.5, "mask": 0.5, "model": "x"}, "leave no word"),
-        ({"mask": 0.1}, "mask together with model"),
-        ({"model": "x"}, "mask together with model"),
+        ({"mask": 0.1}, "both mask and model"),
+        ({"model": "x"}, "both mask and model"),
     ],
 )
 def test_what_makes_no_sense_is_refused(spec, says):

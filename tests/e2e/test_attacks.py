@@ -268,7 +268,7 @@ def test_a_model_folder_s_link_brings_nothing_in(here, tiny_backbone):
     (here / "theirs/added.txt").symlink_to("../../private/precious")
     with pytest.raises(ModelError, match=r"added\.txt is a link"):
         model_io.locate_model("theirs")
-    refused(here, "init-student", "theirs", "-o", "student", "--layers", "2")
+    refused(here, "init-student", "theirs", "-o", "student", "--num-hidden-layers", "2")
 
 
 def test_the_hub_s_cache_is_made_of_links_and_is_read(here, tiny_backbone):
