@@ -202,7 +202,7 @@ class TemperatureLoss(Loss):
 class LayerwiseLoss(Loss):
     """A loss that compares layers of the student with layers of the teacher."""
 
-    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+    teacher_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None,
         min_length=1,
         description="For each layer of the student the teacher's to compare it with, counted from "
@@ -210,16 +210,16 @@ class LayerwiseLoss(Loss):
     )
 
     def compared_layers(self, mapping: LayerMapping) -> list[tuple[int, int]]:
-        """Pair each student layer with the teacher's layer from `layers`, if given."""
-        if self.layers is None:
+        """Pair each student layer with the layer that `teacher_layers` names, if given."""
+        if self.teacher_layers is None:
             return super().compared_layers(mapping)
         depth = len(mapping.teacher_layer_indices)
-        if len(self.layers) != depth:
+        if len(self.teacher_layers) != depth:
             raise ValueError(
-                f"layers names {len(self.layers)} layers, and the student has {depth}: give the "
-                "teacher's for each of them."
+                f"teacher_layers names {len(self.teacher_layers)} layers, and the student has "
+                f"{depth}: give the teacher's for each of them."
             )
-        return list(enumerate(self.layers))
+        return list(enumerate(self.teacher_layers))
 
 
 def required_teacher_outputs(losses: Sequence[Loss]) -> frozenset[TeacherOutput]:

@@ -192,6 +192,8 @@ def _projection_keys(name: str, loss: Loss, layer_pairs: Sequence[tuple[int, int
     if "hidden_states" not in loss.needs:
         return []
     places = [str(own) for own, _ in layer_pairs] if loss.compares == "layers" else [loss.compares]
+    # Checkpoints keep the name that `embedding_mse` had at first.
+    name = name.replace("embedding_mse", "embeddings")
     return [f"{name}-{place}" for place in places]
 
 

@@ -20,8 +20,12 @@ class Correlation(TemperatureLoss):
     not_for: ClassVar = {MULTI_LABEL.name: _REASON, REGRESSION.name: _REASON}
 
     kind: Literal["correlation"] = "correlation"
-    classes: float = Field(1.0, ge=0, description="Weight of the order of a text's classes.")
-    texts: float = Field(1.0, ge=0, description="Weight of the order of a class's texts.")
+    inter_class_weight: float = Field(
+        1.0, ge=0, description="Weight of the order of a text's classes."
+    )
+    intra_class_weight: float = Field(
+        1.0, ge=0, description="Weight of the order of a class's texts."
+    )
 
     def forward(
         self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
@@ -31,8 +35,8 @@ class Correlation(TemperatureLoss):
             student_outputs.logits,
             teacher_outputs.logits,
             temperature=self.current_temperature,
-            inter_class_weight=self.classes,
-            intra_class_weight=self.texts,
+            inter_class_weight=self.inter_class_weight,
+            intra_class_weight=self.intra_class_weight,
         )
 
 

@@ -56,7 +56,7 @@ class EmbeddingMSE(Loss):
     needs = frozenset({"hidden_states"})
     compares = "embeddings"
 
-    kind: Literal["embeddings"] = "embeddings"
+    kind: Literal["embedding_mse"] = "embedding_mse"
 
     def forward(
         self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"

@@ -21,16 +21,17 @@ class SoftTargets(TemperatureLoss):
     not_for: ClassVar = {REGRESSION.name: "it compares probabilities, and a score has none"}
 
     kind: Literal["soft_targets"] = "soft_targets"
-    standardise: bool = Field(
+    standardize_logits: bool = Field(
         False, description="Bring each text's logits to mean 0 and standard deviation 1 before."
     )
 
     def check_task(self, task: Task) -> None:
         """Check also that nothing is standardised where a text has several labels."""
         super().check_task(task)
-        if task is MULTI_LABEL and self.standardise:
+        if task is MULTI_LABEL and self.standardize_logits:
             raise ValueError(
-                "it has standardise, and the height of a logit decides whether a label is present"
+                "it has standardize_logits, and the height of a logit decides whether a label is "
+                "present"
             )
 
     def forward(
@@ -40,8 +41,8 @@ class SoftTargets(TemperatureLoss):
         logits, teacher_logits = student_outputs.logits, teacher_outputs.logits
         if labels.ndim > 1:
             return binary_soft_target_kl(logits, teacher_logits, self.current_temperature)
-        if self.standardise:
-            logits, teacher_logits = standardise_logits(logits), standardise_logits(teacher_logits)
+        if self.standardize_logits:
+            logits, teacher_logits = standardize_logits(logits), standardize_logits(teacher_logits)
         return soft_target_kl(logits, teacher_logits, self.current_temperature)
 
 
@@ -94,7 +95,7 @@ def binary_soft_target_kl(
     return (present + absent).mean() * temperature**2
 
 
-def standardise_logits(logits: "Tensor") -> "Tensor":
+def standardize_logits(logits: "Tensor") -> "Tensor":
     """Return each text's logits with mean 0 and standard deviation 1.
 
     A student that need not reach the teacher's range can follow its ranking. Sun et al. 2024

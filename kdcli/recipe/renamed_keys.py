@@ -51,11 +51,29 @@ _RENAMED_KEYS: _RenameTable = {
     ("distill",): _TRAINING_KEYS,
     ("evaluate",): {"refuse_at_most": "max_false_rejection_rate"},
 }
+# The same for an item of `distill.losses`, by the (new) kind of loss.
+_RENAMED_LOSS_KEYS = {
+    "soft_targets": {"standardise": "standardize_logits"},
+    "decoupled_kd": {"target": "target_class_weight", "others": "non_target_class_weight"},
+    "correlation": {"classes": "inter_class_weight", "texts": "intra_class_weight"},
+    "hidden_mse": {"layers": "teacher_layers"},
+    "hidden_cosine": {"layers": "teacher_layers"},
+    "attention_kl": {"layers": "teacher_layers"},
+    "attention_relations": {"layer": "teacher_layer", "heads": "relation_heads"},
+}
+_RENAMED_LOSS_KINDS = {
+    "decoupled": "decoupled_kd",
+    "attention": "attention_kl",
+    "relations": "attention_relations",
+    "embeddings": "embedding_mse",
+}
+_LOSS = ("distill", "losses", "*")
 # Old value to new value, by (new) key.
 _RENAMED_VALUES: _RenameTable = {
     ("teacher", "kind"): {"scores": "precomputed"},
     ("teacher", "head"): {"nearest": "nearest_centroid", "logistic": "logistic_regression"},
     ("student", "strategy"): {"measured": "importance"},
+    (*_LOSS, "kind"): _RENAMED_LOSS_KINDS,
     ("evaluate", "thresholds"): {"one": "global", "each": "per_label"},
 }
 # Teachers of other kinds may call their own keys as they like.
@@ -79,10 +97,10 @@ def current_key_path(key_path: KeyPath, recipe_values: Any = None) -> KeyPath:
 
     Args:
         key_path: Keys from the recipe's root; one below `sweep` is dotted.
-        recipe_values: The recipe, where it says what kind of teacher it has.
+        recipe_values: The recipe, where it says what kinds of teacher and losses it has.
     """
     if key_path[:1] == ("sweep",) and len(key_path) > 1:
-        swept = current_key_path(tuple(str(key_path[1]).split(".")))
+        swept = current_key_path(_swept_key_path(key_path[1]), recipe_values)
         return ("sweep", ".".join(map(str, swept)), *key_path[2:])
     current: KeyPath = ()
     for key in key_path:
@@ -106,7 +124,7 @@ def current_values(raw_values: Any, key_path: KeyPath = (), recipe_values: Any =
     if isinstance(raw_values, dict):
         return dict(_current_items(raw_values, key_path, recipe_values))
     if key_path[:1] == ("sweep",) and len(key_path) > 1 and isinstance(raw_values, list):
-        swept = tuple(str(key_path[1]).split("."))
+        swept = _swept_key_path(key_path[1])
         return [current_values(value, swept, recipe_values) for value in raw_values]
     if isinstance(raw_values, list):
         return [
@@ -143,7 +161,8 @@ def original_values(dumped: Any, key_path: KeyPath = (), recipe_values: Any = No
     recipe_values = dumped if recipe_values is None else recipe_values
 
     def old_names(table: _RenameTable) -> dict[str, str]:
-        return {new: old for old, new in _renamed_at(key_path, table, recipe_values).items()}
+        names = _renamed_at(key_path, table, recipe_values, dumped)
+        return {new: old for old, new in names.items()}
 
     if isinstance(dumped, dict):
         old_keys = old_names(_RENAMED_KEYS)
@@ -176,21 +195,55 @@ class _BothKeysError(RecipeError):
 def _current_items(
     mapping: Mapping[str, Any], key_path: KeyPath, recipe_values: Any
 ) -> Iterator[tuple[str, Any]]:
+    names = _renamed_at(key_path, _RENAMED_KEYS, recipe_values, mapping)
     for key, value in mapping.items():
         written = (*key_path, key)
-        path = current_key_path(written, recipe_values)
+        path = (*key_path, names.get(str(key), key))
+        if key_path == ("sweep",):
+            path = current_key_path(written, recipe_values)
         if path != written:
             if path[-1] in mapping:
                 raise _BothKeysError(written, path)
-            names = (".".join(map(str, p[1:] if p[0] == "sweep" else p)) for p in (written, path))
-            warn_renamed(*names)
+            dotted = (".".join(map(str, p[1:] if p[0] == "sweep" else p)) for p in (written, path))
+            warn_renamed(*dotted)
         yield str(path[-1]), current_values(value, path, recipe_values)
 
 
-def _renamed_at(key_path: KeyPath, table: _RenameTable, recipe_values: Any) -> dict[str, str]:
+def _swept_key_path(dotted_key: str | int) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in str(dotted_key).split("."))
+
+
+def _renamed_at(
+    key_path: KeyPath, table: _RenameTable, recipe_values: Any, mapping: Any = None
+) -> dict[str, str]:
+    """Return the renamed keys or values at a path; `mapping` is what lies there, if known."""
     if key_path[:1] == ("teacher",) and isinstance(recipe_values, dict):
         teacher = recipe_values.get("teacher")
         kind = teacher.get("kind") if isinstance(teacher, dict) else None
         if kind is not None and kind not in _TEACHER_KINDS:
             return {}
-    return table.get(tuple("*" if isinstance(key, int) else key for key in key_path), {})
+    pattern = tuple("*" if isinstance(key, int) else key for key in key_path)
+    if pattern == _LOSS and table is _RENAMED_KEYS:
+        return _renamed_loss_keys(
+            _value_at(key_path, recipe_values) if mapping is None else mapping
+        )
+    return table.get(pattern, {})
+
+
+def _renamed_loss_keys(loss: Any) -> dict[str, str]:
+    kind = loss.get("kind") if isinstance(loss, Mapping) else None
+    if kind is None:  # no old key has two meanings
+        return {old: new for keys in _RENAMED_LOSS_KEYS.values() for old, new in keys.items()}
+    return _RENAMED_LOSS_KEYS.get(_RENAMED_LOSS_KINDS.get(str(kind), str(kind)), {})
+
+
+def _value_at(key_path: KeyPath, values: Any) -> Any:
+    """Return what lies at a path of mappings and lists, or None."""
+    for key in key_path:
+        if isinstance(values, Mapping):
+            values = values.get(key)
+        elif isinstance(values, list) and isinstance(key, int) and key < len(values):
+            values = values[key]
+        else:
+            return None
+    return values

@@ -92,9 +92,10 @@ class _AttentionBeforeDropout(TorchFunctionMode):
             return self._dropout_inputs[id(attention)][0]
         if (attention.sum(-1) - 1).abs().max() > _PROBABILITY_SUM_TOLERANCE:
             raise ModelError(
-                "distill.losses: attention: the student doesn't expose its attention before "
+                "distill.losses: attention_kl: the student doesn't expose its attention before "
                 "dropout.",
-                "Train without dropout (distill.dropout: 0), or use relations or hidden_mse.",
+                "Train without dropout (distill.dropout: 0), or use attention_relations or "
+                "hidden_mse.",
             )
         return attention
 

@@ -57,7 +57,7 @@ def objectives(teacher: Any) -> dict[str, list[str]]:
         "soft targets and labels": _BOTH,
         "soft targets": "{kind: soft_targets}",
         "logits": "{kind: logits_mse}",
-        "decoupled": "{kind: decoupled}",
+        "decoupled_kd": "{kind: decoupled_kd}",
         "correlation": "{kind: correlation}",
         **{f"and hidden states, {w}": f"{_BOTH}, {{kind: hidden_mse, weight: {w}}}"
            for w in (1, 3, 10)},

@@ -19,8 +19,8 @@ from kdcli.training import model_outputs
 from kdcli.training.label_loss import build_label_loss_options
 
 KINDS = [
-    "logits_mse", "decoupled", "correlation", "hidden_mse", "hidden_cosine", "embeddings",
-    "contrastive", "attention", "relations", "soft_targets",
+    "logits_mse", "decoupled_kd", "correlation", "hidden_mse", "hidden_cosine", "embedding_mse",
+    "contrastive", "attention_kl", "attention_relations", "soft_targets",
 ]  # fmt: skip
 LABELS = torch.zeros(6, dtype=torch.long)
 
@@ -64,7 +64,9 @@ def test_what_is_needed_is_known_before_a_model_is_loaded():
     assert required_teacher_outputs([CrossEntropy(), SoftTargets(weight=0)]) == frozenset()
     assert required_teacher_outputs([CrossEntropy(), SoftTargets()]) == {"logits"}
     assert (
-        required_teacher_outputs([spec("hidden_mse"), spec("attention"), spec("relations")])
+        required_teacher_outputs(
+            [spec("hidden_mse"), spec("attention_kl"), spec("attention_relations")]
+        )
         == INTERNAL_OUTPUTS
     )
 
@@ -91,7 +93,7 @@ def test_who_is_like_the_teacher_has_nothing_to_learn(bert, batch, kind):
     with torch.no_grad():
         found = told(bert, batch)
         shapes = LayerMapping(32, 32, (0, 1, 2, 3), 4)
-        settings = {"heads": 2} if kind == "relations" else {}
+        settings = {"relation_heads": 2} if kind == "attention_relations" else {}
         objective = CombinedLoss([spec(kind, **settings)], shapes)
         value = objective(found, found, torch.tensor([0, 1]))[kind].item()
     if kind == "contrastive":
@@ -106,7 +108,7 @@ def test_a_student_of_half_the_layers_and_another_width_learns_from_each(bert, b
     narrow.id2label = bert.config.id2label
     torch.manual_seed(1)
     student = BertForSequenceClassification(narrow).eval()
-    settings = {"heads": 2} if kind == "relations" else {}
+    settings = {"relation_heads": 2} if kind == "attention_relations" else {}
     objective = CombinedLoss([spec(kind, **settings)], LayerMapping(16, 32, (1, 3), 4))
     with torch.no_grad():
         teacher = told(bert, batch)
@@ -134,10 +136,10 @@ def test_a_cut_student_says_what_the_layers_it_has_said(bert, batch):
 @pytest.mark.parametrize(
     ("one", "says"),
     [
-        (spec("hidden_mse", layers=[1, 9]), "no layer 9: the teacher has 4"),
-        (spec("attention", layers=[1]), "names 1 layers, and the student has 2"),
-        (spec("relations", heads=5), "5 heads don't divide the student's width of 16"),
-        (spec("relations", heads=2, layer=4), "no layer 4"),
+        (spec("hidden_mse", teacher_layers=[1, 9]), "no layer 9: the teacher has 4"),
+        (spec("attention_kl", teacher_layers=[1]), "teacher_layers names 1 layers"),
+        (spec("attention_relations", relation_heads=5), "relation_heads .* student's width of 16"),
+        (spec("attention_relations", relation_heads=2, teacher_layer=4), "no layer 4"),
     ],
 )
 def test_a_layer_that_isn_t_there_is_told(one, says):
@@ -195,8 +197,10 @@ def test_of_a_text_without_a_label_the_teacher_s_is_set_against_the_others(stude
     labels = teacher.logits.argmax(-1)
     some = torch.where(GAPS, labels, -100)
     hard = build_label_loss_options(TrainingConfig(), some.numpy(), 5)
-    found = CombinedLoss([spec("decoupled")], label_options=hard)(student, teacher, some)
-    torch.testing.assert_close(found, CombinedLoss([spec("decoupled")])(student, teacher, labels))
+    found = CombinedLoss([spec("decoupled_kd")], label_options=hard)(student, teacher, some)
+    torch.testing.assert_close(
+        found, CombinedLoss([spec("decoupled_kd")])(student, teacher, labels)
+    )
 
 
 def test_balanced_weights_count_the_labels_that_there_are():

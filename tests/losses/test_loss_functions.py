@@ -5,15 +5,15 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from kdcli.losses.attention import attention_kl
+from kdcli.losses.attention_kl import attention_kl
+from kdcli.losses.attention_relations import qkv_relation_kl
 from kdcli.losses.contrastive import contrastive_loss
 from kdcli.losses.correlation import dist_correlation_loss
 from kdcli.losses.cross_entropy import binary_cross_entropy, cross_entropy
-from kdcli.losses.decoupled import decoupled_kd_loss
+from kdcli.losses.decoupled_kd import decoupled_kd_loss
 from kdcli.losses.hidden_states import hidden_state_cosine_distance, hidden_state_mse
 from kdcli.losses.logits_mse import logits_mse
-from kdcli.losses.relations import qkv_relation_kl
-from kdcli.losses.soft_targets import binary_soft_target_kl, soft_target_kl, standardise_logits
+from kdcli.losses.soft_targets import binary_soft_target_kl, soft_target_kl, standardize_logits
 from kdcli.losses.tensor_ops import mean_pool
 
 
@@ -110,8 +110,8 @@ def decoupled(student, teacher, labels, target=1.0, others=1.0, temperature=2.0)
         teacher,
         labels,
         temperature=temperature,
-        target_weight=target,
-        non_target_weight=others,
+        target_class_weight=target,
+        non_target_class_weight=others,
     )
 
 
@@ -135,9 +135,9 @@ def test_decoupled_and_weighed_by_the_teachers_doubt_it_is_soft_targets(student,
         torch.testing.assert_close(parts, soft_target_kl(one[0], one[1], t))
 
 
-def test_a_shift_and_a_scale_mean_nothing_to_standardised_logits(student, teacher):
-    torch.testing.assert_close(standardise_logits(student * 3 + 5), standardise_logits(student))
-    torch.testing.assert_close(standardise_logits(teacher).std(-1), torch.ones(6).double())
+def test_a_shift_and_a_scale_mean_nothing_to_standardized_logits(student, teacher):
+    torch.testing.assert_close(standardize_logits(student * 3 + 5), standardize_logits(student))
+    torch.testing.assert_close(standardize_logits(teacher).std(-1), torch.ones(6).double())
 
 
 def test_correlation_is_free_in_what_it_ignores(student, teacher):
@@ -161,8 +161,8 @@ def test_logits_that_are_all_alike_give_finite_losses_and_gradients(
     hidden, teacher_hidden = ((0 * x).view(2, 3, 5) for x in (student, teacher))
     values = {
         "correlation": correlation(student, teacher),
-        "standardised": soft_target_kl(
-            standardise_logits(student), standardise_logits(teacher), 2.0
+        "standardized": soft_target_kl(
+            standardize_logits(student), standardize_logits(teacher), 2.0
         ),
         "contrastive": contrastive_loss(0 * student, 0 * teacher, 0.1),
         "hidden_cosine": hidden_state_cosine_distance(hidden, teacher_hidden, mask),
@@ -189,7 +189,7 @@ def test_of_one_class_there_is_nothing_to_learn():
     alone = torch.zeros(6, dtype=torch.long)
     for value in (
         decoupled(student, teacher, alone),
-        soft_target_kl(standardise_logits(student), standardise_logits(teacher), 2.0),
+        soft_target_kl(standardize_logits(student), standardize_logits(teacher), 2.0),
         soft_target_kl(student, teacher, 2.0),
         cross_entropy(student, alone),
     ):
@@ -261,7 +261,7 @@ def test_every_term_has_the_gradient_of_its_value(student, teacher, labels, mask
     hidden, others = random(3, 4, 4), random(3, 4, 4, seed=1)
     of_logits = [
         logits_mse,
-        lambda s, t: soft_target_kl(standardise_logits(s), standardise_logits(t), 2.0),
+        lambda s, t: soft_target_kl(standardize_logits(s), standardize_logits(t), 2.0),
         lambda s, t: decoupled(s, t, labels, others=8.0),
         lambda s, t: correlation(s, t, classes=2.0),
         lambda s, t: contrastive_loss(s, t, 0.5),

@@ -58,7 +58,7 @@ def test_a_baseline_takes_as_long_and_states_of_the_teacher_longer(parts):
     compared = {**parts, "baseline": True}
     found = estimate_run(Recipe.model_validate(compared), SilentReporter())
     assert found["baseline"] == found["distill"]
-    losses = [{"kind": "cross_entropy"}, {"kind": "relations"}]
+    losses = [{"kind": "cross_entropy"}, {"kind": "attention_relations"}]
     live = {**compared, "distill": {**FIT, "losses": losses}}
     found = estimate_run(Recipe.model_validate(live), SilentReporter())
     assert found["distill"]["seconds"] > 1.2 * found["baseline"]["seconds"]

@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from kdcli.errors import RecipeError
+from kdcli.losses import BUILT_IN_LOSSES
 from kdcli.pipeline.planning import plan_stages
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.recipe.loading import dump_recipe, load_recipe, recipe_for_trial
@@ -13,6 +14,7 @@ from kdcli.recipe.schema import Recipe
 
 HEAD = "name: mine\ndata: {dataset: some/data}\n"
 CLASSIFIER = HEAD + "teacher: {model: some/bert}\n"
+LOSSES = CLASSIFIER.replace("mine", "all-losses") + "student: {num_hidden_layers: 3}\ndistill:\n"
 OLD = """name: all-keys
 data: {dataset: some/data, unlabelled: some/texts, truncate: both, max_length: 64}
 augment: {mix: 0.5}
@@ -79,6 +81,34 @@ ANSWERING = {
     "kind: embeddings, model: m/x, head: nearest": "1b878a7aa9958e85",
     "kind: function, function: 'm:f', gives: logits": "2b344c7394c74d4a",
 }
+OLD_LOSSES = """  losses:
+    - {kind: cross_entropy, weight: 0.5}
+    - {kind: soft_targets, standardise: true, temperature: {start: 4, end: 1}}
+    - {kind: logits_mse}
+    - {kind: decoupled, target: 0.5, others: 3}
+    - {kind: correlation, classes: 2, texts: 0.5}
+    - {kind: hidden_mse, layers: [1, 3, 5]}
+    - {kind: hidden_cosine, layers: [1, 3, 5]}
+    - {kind: embeddings}
+    - {kind: attention, layers: [0, 1, 2]}
+    - {kind: relations, layer: 3, heads: 6}
+    - {kind: contrastive}
+"""
+NEW_LOSSES = """  losses:
+    - {kind: cross_entropy, weight: 0.5}
+    - {kind: soft_targets, standardize_logits: true, temperature: {start: 4, end: 1}}
+    - {kind: logits_mse}
+    - {kind: decoupled_kd, target_class_weight: 0.5, non_target_class_weight: 3}
+    - {kind: correlation, inter_class_weight: 2, intra_class_weight: 0.5}
+    - {kind: hidden_mse, teacher_layers: [1, 3, 5]}
+    - {kind: hidden_cosine, teacher_layers: [1, 3, 5]}
+    - {kind: embedding_mse}
+    - {kind: attention_kl, teacher_layers: [0, 1, 2]}
+    - {kind: attention_relations, teacher_layer: 3, relation_heads: 6}
+    - {kind: contrastive}
+"""
+# Computed before the renaming.
+LOSSES_DISTILL_KEY = "bf84f95f00ff3543"
 SOURCES = ("data", "unlabelled", "augment", "teacher", "student", "teacher.also.0",
            "teacher.also.1")  # fmt: skip
 
@@ -123,6 +153,46 @@ def test_old_keys_give_the_same_recipe_and_new_keys_are_written(load):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load(dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize("losses", [OLD_LOSSES, NEW_LOSSES], ids=["old", "new"])
+def test_renaming_keeps_stage_keys_of_losses(load, losses, tmp_path):
+    recipe = load(LOSSES + losses)
+    assert {loss.kind for loss in recipe.distill.losses} == {*BUILT_IN_LOSSES} - {"labels_mse"}
+    assert recipe == load(LOSSES + NEW_LOSSES)
+    assert stage_keys(recipe, tmp_path / "run")["distill"] == LOSSES_DISTILL_KEY
+
+
+def test_old_keys_of_losses_are_read_in_overrides_and_sweeps(load):
+    sweep = "sweep: {distill.losses.9.heads: [3, 6], distill.losses.3.kind: [decoupled]}\n"
+    recipe = load(
+        LOSSES + OLD_LOSSES + sweep, "distill.losses.9.layer=1", "distill.losses.5.layers=[0, 1, 2]"
+    )
+    assert recipe.distill.losses[9].teacher_layer == 1
+    assert recipe.distill.losses[5].teacher_layers == (0, 1, 2)
+    assert recipe.sweep == {
+        "distill.losses.9.relation_heads": (3, 6),
+        "distill.losses.3.kind": ("decoupled_kd",),
+    }
+    replaced = load(LOSSES + OLD_LOSSES, "distill.losses=[{kind: relations, heads: 2}]")
+    assert replaced.distill.losses[0].relation_heads == 2
+    assert (
+        load(CLASSIFIER, "distill.losses.0.standardise=true").distill.losses[0].standardize_logits
+    )
+    swept = "sweep: {distill.losses: [[{kind: hidden_mse, layers: [1]}]]}\n"
+    assert load(CLASSIFIER + swept).sweep["distill.losses"] == (
+        [{"kind": "hidden_mse", "teacher_layers": [1]}],
+    )
+
+
+def test_key_of_a_loss_is_renamed_for_its_kind_alone(load):
+    with pytest.raises(RecipeError, match=r"distill\.losses\.0\.heads"):
+        load(CLASSIFIER + "distill: {losses: [{kind: hidden_mse, heads: 2}]}\n")
+
+
+def test_error_of_an_old_key_of_a_loss_names_its_line(load):
+    with pytest.raises(RecipeError, match=r":7: distill\.losses\.0\..*relation_heads"):
+        load(CLASSIFIER + "distill:\n  losses:\n    - kind: relations\n      heads: 0\n")
 
 
 def test_each_old_key_is_reported(load):

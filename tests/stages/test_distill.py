@@ -70,10 +70,10 @@ def begun(recipe, make_once, tmp_path):
 
 
 # Every loss that asks the teacher, for texts with one label. The models here are 32 wide.
-OWN = {"relations": {"heads": 2}}
+OWN = {"attention_relations": {"relation_heads": 2}}
 KINDS = (
-    "soft_targets", "logits_mse", "decoupled", "correlation", "hidden_mse", "hidden_cosine",
-    "attention", "relations", "embeddings", "contrastive",
+    "soft_targets", "logits_mse", "decoupled_kd", "correlation", "hidden_mse", "hidden_cosine",
+    "attention_kl", "attention_relations", "embedding_mse", "contrastive",
 )  # fmt: skip
 
 
@@ -81,9 +81,9 @@ KINDS = (
     "loss",
     [
         *({"kind": k, **OWN.get(k, {})} for k in KINDS),
-        {"kind": "soft_targets", "standardise": True},
+        {"kind": "soft_targets", "standardize_logits": True},
     ],
-    ids=[*KINDS, "standardised"],
+    ids=[*KINDS, "standardized"],
 )
 def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, begun, loss):
     spec = recipe([loss])
@@ -94,7 +94,7 @@ def test_a_term_falls_on_texts_that_were_not_trained_on(recipe, begun, loss):
     assert losses[-1] < 0.98 * losses[0]
 
 
-TERMS = [{"kind": k} for k in ("hidden_mse", "embeddings", "contrastive", "soft_targets")]
+TERMS = [{"kind": k} for k in ("hidden_mse", "embedding_mse", "contrastive", "soft_targets")]
 
 
 def test_states_from_disk_teach_what_the_teacher_beside_does(recipe, tmp_path, monkeypatch):
@@ -144,12 +144,13 @@ def test_a_student_of_another_model_is_compared_with_layers_evenly_spread(
     smaller = type(config)(**{**config.to_dict(), "num_hidden_layers": 2, "hidden_size": 16})
     BertForSequenceClassification(smaller).save_pretrained(tmp_path / "smaller")
     tokenizer.save_pretrained(tmp_path / "smaller")
-    terms = [{"kind": "hidden_cosine"}, {"kind": "relations", "heads": 2}, {"kind": "attention"}]
+    terms = [{"kind": "hidden_cosine"}, {"kind": "attention_relations", "relation_heads": 2},
+             {"kind": "attention_kl"}]  # fmt: skip
     folder = tmp_path / "run"
     changed = recipe(terms, model=str(tmp_path / "smaller"))
     run = runner.run_pipeline(changed, folder, SilentReporter(), "distill")
     history = run.records["distill"].result["history"]
-    for term in ("hidden_cosine", "relations", "attention"):
+    for term in ("hidden_cosine", "attention_relations", "attention_kl"):
         assert history[-1]["validation_terms"][term] < history[0]["validation_terms"][term]
     assert not any(
         "projection" in n
@@ -169,6 +170,6 @@ def test_states_of_other_tokens_can_t_be_compared(recipe, config, tokenizer, tmp
 
 
 def test_a_layer_that_the_teacher_hasn_t_got_is_told(recipe, tmp_path):
-    changed = recipe([{"kind": "hidden_mse", "layers": [1, 4]}])
+    changed = recipe([{"kind": "hidden_mse", "teacher_layers": [1, 4]}])
     with pytest.raises(RecipeError, match="no layer 4: the teacher has 4"):
         runner.run_pipeline(changed, tmp_path / "run", SilentReporter(), "distill")

@@ -128,8 +128,8 @@ def test_a_new_head_starts_from_what_the_labels_say_on_the_whole(
 @pytest.mark.parametrize(
     ("kind", "loss", "says"),
     [
-        ("labels", {"kind": "decoupled"}, "decoupled is not for multi_label_classification"),
-        ("labels", {"kind": "soft_targets", "standardise": True}, "standardise is not for"),
+        ("labels", {"kind": "decoupled_kd"}, "decoupled_kd is not for multi_label_classification"),
+        ("labels", {"kind": "soft_targets", "standardize_logits": True}, "standardize_logits"),
         ("score", {"kind": "cross_entropy"}, "a score has none"),
     ],
 )

@@ -146,7 +146,7 @@ def test_losses_of_hidden_states_train(teacher, dataset, tokenizer, tmp_path, co
     trainer = kdcli.DistillationTrainer(
         model=student,
         teacher=teacher,
-        losses=[kdcli.losses.HiddenMSE(), kdcli.losses.AttentionRelations(heads=2)],
+        losses=[kdcli.losses.HiddenMSE(), kdcli.losses.AttentionRelations(relation_heads=2)],
         args=training_args(tmp_path, learning_rate=1e-2, num_train_epochs=5, logging_steps=1),
         train_dataset=dataset,
         processing_class=tokenizer,

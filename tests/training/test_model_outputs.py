@@ -10,7 +10,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kdcli.errors import ModelError
-from kdcli.losses.attention import AttentionKL
+from kdcli.losses.attention_kl import AttentionKL
 from kdcli.losses.base import INTERNAL_OUTPUTS, LayerMapping
 from kdcli.losses.combined import CombinedLoss
 from kdcli.training import model_outputs
@@ -43,7 +43,7 @@ def test_attention_of_a_model_in_training_equals_its_own(one_layer, batch):
     with torch.no_grad():
         teacher = forward_with_all_outputs(one_layer.eval(), batch)
     student = forward_with_all_outputs(one_layer.train(), batch)
-    value = objective(student, teacher, torch.tensor([0, 1]))["attention"]
+    value = objective(student, teacher, torch.tensor([0, 1]))["attention_kl"]
     assert value.abs() < 1e-6
     layer = one_layer.bert.encoder.layer[0].attention.self
     states_ = one_layer.bert.embeddings(batch["input_ids"])

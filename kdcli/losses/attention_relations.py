@@ -15,23 +15,26 @@ class AttentionRelations(Loss):
 
     needs = frozenset({"relations"})
 
-    kind: Literal["relations"] = "relations"
-    layer: int | None = Field(
+    kind: Literal["attention_relations"] = "attention_relations"
+    teacher_layer: int | None = Field(
         None, ge=0, description="The teacher's layer, for the student's last. Left out: its last."
     )
-    heads: int = Field(12, ge=1, description="Relation heads; divides both widths.")
+    relation_heads: int = Field(12, ge=1, description="Relation heads; divides both widths.")
 
     def compared_layers(self, mapping: LayerMapping) -> list[tuple[int, int]]:
-        """Pair the student's last layer with `layer`, and check that `heads` divides the widths."""
+        """Pair the last layer with `teacher_layer`; `relation_heads` has to divide the widths."""
         for owner, width in (
             ("student", mapping.student_width),
             ("teacher", mapping.teacher_width),
         ):
-            if width % self.heads:
-                raise ValueError(f"{self.heads} heads don't divide the {owner}'s width of {width}.")
+            if width % self.relation_heads:
+                raise ValueError(
+                    f"relation_heads is {self.relation_heads}, which doesn't divide the {owner}'s "
+                    f"width of {width}."
+                )
         last = mapping.teacher_depth - 1
         student_last = len(mapping.teacher_layer_indices) - 1
-        return [(student_last, last if self.layer is None else self.layer)]
+        return [(student_last, last if self.teacher_layer is None else self.teacher_layer)]
 
     def forward(
         self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
@@ -45,7 +48,7 @@ class AttentionRelations(Loss):
             [parts[part][0] for part in parts],
             [teacher_outputs.qkv[part][0] for part in parts],
             student_outputs.attention_mask,
-            self.heads,
+            self.relation_heads,
         )
 
 

@@ -19,9 +19,13 @@ class DecoupledKD(TemperatureLoss):
     needs = frozenset({"logits"})
     not_for: ClassVar = {MULTI_LABEL.name: _REASON, REGRESSION.name: _REASON}
 
-    kind: Literal["decoupled"] = "decoupled"
-    target: float = Field(1.0, ge=0, description="Weight of the label against the others.")
-    others: float = Field(2.0, ge=0, description="Weight of the others among themselves.")
+    kind: Literal["decoupled_kd"] = "decoupled_kd"
+    target_class_weight: float = Field(
+        1.0, ge=0, description="Weight of the label against the other classes."
+    )
+    non_target_class_weight: float = Field(
+        2.0, ge=0, description="Weight of the other classes among themselves."
+    )
 
     def forward(
         self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
@@ -35,8 +39,8 @@ class DecoupledKD(TemperatureLoss):
             teacher_outputs.logits,
             torch.where(missing, teacher_outputs.logits.argmax(-1), labels),
             temperature=self.current_temperature,
-            target_weight=self.target,
-            non_target_weight=self.others,
+            target_class_weight=self.target_class_weight,
+            non_target_class_weight=self.non_target_class_weight,
         )
 
 
@@ -46,8 +50,8 @@ def decoupled_kd_loss(
     labels: "Tensor",
     *,
     temperature: float,
-    target_weight: float,
-    non_target_weight: float,
+    target_class_weight: float,
+    non_target_class_weight: float,
 ) -> "Tensor":
     """Return soft targets in two parts: certainty of the label, and ranking of the other classes.
 
@@ -59,8 +63,8 @@ def decoupled_kd_loss(
         teacher_logits: The teacher's, (batch, classes).
         labels: Class ids, (batch,).
         temperature: T, above 0.
-        target_weight: The weight of the label's class against all others.
-        non_target_weight: The weight of the other classes among themselves.
+        target_class_weight: The weight of the label's class against all others.
+        non_target_class_weight: The weight of the other classes among themselves.
 
     Returns:
         A scalar; 0, with a gradient of 0, if there is only one class.
@@ -83,4 +87,5 @@ def decoupled_kd_loss(
     target_part, other_part = (
         F.kl_div(s, t, reduction="batchmean", log_target=True) for s, t in (binary, rest)
     )
-    return (target_weight * target_part + non_target_weight * other_part) * temperature**2
+    weighted = target_class_weight * target_part + non_target_class_weight * other_part
+    return weighted * temperature**2

@@ -13,7 +13,7 @@ class AttentionKL(LayerwiseLoss):
 
     needs = frozenset({"attentions"})
 
-    kind: Literal["attention"] = "attention"
+    kind: Literal["attention_kl"] = "attention_kl"
 
     def forward(
         self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
