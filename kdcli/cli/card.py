@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import JsonOption, QuietOption
+from kdcli.cli.options import AllowCodeOption, JsonOption, QuietOption
 
 
 def card(
@@ -33,11 +33,12 @@ def card(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show card and files without publishing.")
     ] = False,
+    allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write the model card of a run, and publish it with the student in one commit."""
-    from kdcli import hub
+    from kdcli import hub, plugins
     from kdcli.errors import UsageError
     from kdcli.pipeline import finished_run
 
@@ -46,6 +47,7 @@ def card(
             "--private, --revision, --create-pr and --dry-run need --push.",
             "Name where to publish: --push OWNER/NAME.",
         )
+    plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
     folder = run if run is not None else finished_run.find_latest_run(Path("runs"))
     student = finished_run.rewrite_reports(folder, console)

@@ -1,12 +1,13 @@
 """`kd data`: check the texts and labels of a recipe."""
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import JsonOption, QuietOption, RecipeArgument, SetOption
+from kdcli.cli.options import AllowCodeOption, JsonOption, QuietOption, RecipeArgument, SetOption
 
 
 def check_data(
     recipe: RecipeArgument,
     overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -16,10 +17,12 @@ def check_data(
     """
     import textwrap
 
+    from kdcli import plugins
     from kdcli.api.data_check import check_data
     from kdcli.data.checks import data_report
     from kdcli.recipe.loading import load_recipe
 
+    plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
     document = check_data(load_recipe(recipe, overrides or ()), console)
     remarks = data_report.data_warnings(document)

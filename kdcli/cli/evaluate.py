@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOption
+from kdcli.cli.options import AllowCodeOption, AllowPickleOption, JsonOption, QuietOption, SetOption
 
 if TYPE_CHECKING:
     from kdcli.evaluation.ci.quality_gates import GateResult
@@ -100,12 +100,14 @@ def evaluate(
         ),
     ] = "table",
     allow_pickle: AllowPickleOption = False,
+    allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure any classifiers on the same texts: what they get right, and what they cost."""
     import json
 
+    from kdcli import plugins
     from kdcli.errors import GateFailedError, UsageError
     from kdcli.evaluation.ci import quality_gates
 
@@ -146,6 +148,7 @@ def evaluate(
         if value is not None
     ]
     flags += overrides or ()
+    plugins.set_code_allowed(allow_code)
     found = model_evaluation.evaluate_models(
         models, flags, console, reference_model, allow_pickle=allow_pickle
     )

@@ -8,6 +8,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowCodeOption,
     AllowPickleOption,
     DryRunOption,
     FreshOption,
@@ -17,6 +18,7 @@ from kdcli.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from kdcli.pipeline.options import RunOptions
     from kdcli.recipe.overrides import Override
 
 # Keys that select layers: a flag for one of them replaces the recipe's selection.
@@ -101,6 +103,7 @@ def init_student(
     overrides: SetOption = None,
     fresh: FreshOption = False,
     allow_pickle: AllowPickleOption = False,
+    allow_code: AllowCodeOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -112,6 +115,7 @@ def init_student(
     import json
 
     from kdcli.errors import UsageError
+    from kdcli.pipeline.options import RunOptions
     from kdcli.recipe.shipped_recipes import is_recipe_reference
 
     console = Console(json_output=json_output, quiet=quiet)
@@ -153,7 +157,8 @@ def init_student(
     ]
     changes: list[Override] = [*(overrides or ()), *flags]
     build = _init_student_from_recipe if is_recipe_reference(model) else _init_student_from_model
-    build(model, changes, output, console, fresh=fresh, dry_run=dry_run, allow_pickle=allow_pickle)
+    options = RunOptions(fresh, allow_pickle, allow_code)
+    build(model, changes, output, console, options, dry_run=dry_run)
 
 
 def _init_student_from_recipe(
@@ -161,15 +166,13 @@ def _init_student_from_recipe(
     overrides: "list[Override]",
     output: Path | None,
     console: Console,
+    options: "RunOptions",
     *,
-    fresh: bool,
     dry_run: bool,
-    allow_pickle: bool,
 ) -> None:
     from kdcli import distributed
     from kdcli.api import runs
     from kdcli.cli.common import show_run_plan
-    from kdcli.pipeline.options import RunOptions
 
     named = {c[0].partition("=")[0] for c in overrides if isinstance(c, tuple)}
     cleared = []
@@ -179,7 +182,6 @@ def _init_student_from_recipe(
         ]
     changes = [*cleared, *overrides]
     if dry_run:
-        options = RunOptions(fresh, allow_pickle)
         show_run_plan(recipe, changes, output, console, "student", options)
         return
     run = runs.fine_tune_teacher(
@@ -187,8 +189,9 @@ def _init_student_from_recipe(
         overrides=changes,
         output=output,
         until="student",
-        fresh=fresh,
-        allow_pickle=allow_pickle,
+        fresh=options.fresh,
+        allow_pickle=options.allow_pickle,
+        allow_code=options.allow_code,
         reporter=console,
     )
     if distributed.is_main_process():
@@ -203,10 +206,9 @@ def _init_student_from_model(
     overrides: "list[Override]",
     output: Path | None,
     console: Console,
+    options: "RunOptions",
     *,
-    fresh: bool,
     dry_run: bool,
-    allow_pickle: bool,
 ) -> None:
     from kdcli.pipeline.student_creation import create_untrained_student
     from kdcli.recipe.loading import config_from_overrides
@@ -223,10 +225,10 @@ def _init_student_from_model(
         spec,
         folder,
         console,
-        overwrite=fresh,
+        overwrite=options.fresh,
         dry_run=dry_run,
         show_summary=show,
-        allow_pickle=allow_pickle,
+        allow_pickle=options.allow_pickle,
     )
     if not dry_run:
         _show_created_student(folder, result, console)

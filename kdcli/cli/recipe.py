@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import JsonOption, RecipeArgument, SetOption
+from kdcli.cli.options import AllowCodeOption, JsonOption, RecipeArgument, SetOption
 
 
 def list_recipes(json_output: JsonOption = False) -> None:
@@ -20,11 +20,16 @@ def list_recipes(json_output: JsonOption = False) -> None:
 
 
 def show_recipe(
-    recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Show a recipe with every default written out."""
+    from kdcli import plugins
     from kdcli.recipe.loading import dump_recipe, load_recipe
 
+    plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
     Console(json_output=json_output).print_result(
         loaded.model_dump(mode="json"), dump_recipe(loaded)
@@ -89,11 +94,16 @@ def create_recipe(
 
 
 def check_recipe(
-    recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    allow_code: AllowCodeOption = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Validate a recipe; exit with 2 and the first mistake if it is invalid."""
+    from kdcli import plugins
     from kdcli.recipe.loading import load_recipe
 
+    plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
     document = {"recipe": recipe, "name": loaded.name, "valid": True}
     Console(json_output=json_output).print_result(

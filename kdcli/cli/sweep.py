@@ -7,6 +7,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import (
+    AllowCodeOption,
     AllowPickleOption,
     CheckpointEveryOption,
     DryRunOption,
@@ -43,6 +44,7 @@ def sweep(
     fresh: FreshOption = False,
     checkpoint_every: CheckpointEveryOption = None,
     allow_pickle: AllowPickleOption = False,
+    allow_code: AllowCodeOption = False,
     dry_run: DryRunOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -52,7 +54,7 @@ def sweep(
     Optimizes validation accuracy against latency and size. The same command resumes a stopped
     sweep, and may run several times at once.
     """
-    from kdcli import distributed
+    from kdcli import distributed, plugins
     from kdcli.cli.common import parse_checkpoint_interval
     from kdcli.errors import GateFailedError, UsageError
     from kdcli.pipeline.options import RunOptions
@@ -64,10 +66,13 @@ def sweep(
     console = Console(json_output=json_output, quiet=quiet)
     gate = pareto.parse_target(target)
     options = RunOptions(
-        allow_pickle=allow_pickle, checkpoint_interval=parse_checkpoint_interval(checkpoint_every)
+        allow_pickle=allow_pickle,
+        allow_code=allow_code,
+        checkpoint_interval=parse_checkpoint_interval(checkpoint_every),
     )
     if distributed.world_size() > 1:
         raise UsageError("kd sweep isn't started by a launcher.", "Use --workers N.")
+    plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
     folder = search.sweep_folder_path(loaded, output)
     space = search.load_search_space(loaded, console, options) if dry_run else {}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kdcli import plugins
 from kdcli.errors import KdError, RecipeError, ResourceError, UsageError, UserError
 from kdcli.evaluation.ci.quality_gates import QualityGate
 from kdcli.models import layer_stacks
@@ -207,6 +208,7 @@ def _worker_process_main(config: SweepConfig, threads: int, failures: Any) -> No
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     require_optuna()
+    plugins.set_code_allowed(config.options.allow_code)
     try:
         SweepWorker(config, SilentReporter()).run_trials(wait_for_others=False)
     except KdError as error:

@@ -4,6 +4,7 @@ import json
 import sys
 from importlib.metadata import EntryPoint
 
+import helpers
 import pytest
 from pydantic import TypeAdapter
 
@@ -120,3 +121,22 @@ def test_a_loss_that_does_not_serve_the_task_is_refused_with_the_reason():
     with pytest.raises(RecipeError, match=r"soft_targets.*probabilities") as caught:
         check_losses_for_task([losses.SoftTargets()], REGRESSION)
     assert "labels_mse" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["recipe show", "recipe check", "data check", "sweep", "init-student", "evaluate", "card"],
+)
+def test_every_command_that_reads_a_recipe_can_allow_code(package, tmp_path, command):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: mine\ndata: {dataset: absent.csv}\nteacher: {model: ./absent}\n"
+        "distill: {losses: [{kind: 'my_losses:Huber'}]}\n"
+    )
+    reference = tmp_path if command in ("evaluate", "card") else recipe
+    refused = helpers.kd(*command.split(), reference)
+    assert refused.exit_code == 2
+    assert "--allow-code" in refused.stderr
+    allowed = helpers.kd(*command.split(), reference, "--allow-code")
+    assert "--allow-code" not in allowed.stderr
+    assert (allowed.exit_code == 0) == command.startswith("recipe")
