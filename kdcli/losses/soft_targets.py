@@ -26,7 +26,7 @@ class SoftTargets(TemperatureLoss):
     )
 
     def check_task(self, task: Task) -> None:
-        """Check also that nothing is standardised where a text has several labels."""
+        """Check also that nothing is standardized where a text has several labels."""
         super().check_task(task)
         if task is MULTI_LABEL and self.standardize_logits:
             raise ValueError(

@@ -176,6 +176,14 @@ def original_values(dumped: Any, key_path: KeyPath = (), recipe_values: Any = No
     return old_names(_RENAMED_VALUES).get(dumped, dumped) if isinstance(dumped, str) else dumped
 
 
+def current_loss_name(name: str) -> str:
+    """Replace the old kind in a loss's name in the log of a training that began before."""
+    kind, _, number = name.partition("_")  # numbered where a kind occurs twice
+    if kind in _RENAMED_LOSS_KINDS and (not number or number.isdecimal()):
+        return name.replace(kind, _RENAMED_LOSS_KINDS[kind], 1)
+    return name
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Warn of an old name; the command line shows the warning as a note."""
     warnings.warn(f"{old} is now {new}.", RenamedKeyWarning, stacklevel=2)

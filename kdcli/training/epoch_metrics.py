@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from kdcli import distributed
 from kdcli.progress import Reporter
+from kdcli.recipe.renamed_keys import current_loss_name
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,13 @@ def epoch_metrics_from_log(
 
 
 def _loss_terms_from_log(log_entry: Mapping[str, float], prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): v for k, v in log_entry.items() if k.startswith(prefix)}
+    terms: dict[str, float] = {}
+    for key, value in log_entry.items():
+        if key.startswith(prefix):
+            # An epoch may have begun under an old name: its shares of the mean add up.
+            name = current_loss_name(key.removeprefix(prefix))
+            terms[name] = terms.get(name, 0.0) + value
+    return terms
 
 
 class ReporterCallback(TrainerCallback):

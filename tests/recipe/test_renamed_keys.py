@@ -5,12 +5,15 @@ import warnings
 import pytest
 
 from kdcli.errors import RecipeError
-from kdcli.losses import BUILT_IN_LOSSES
+from kdcli.losses import BUILT_IN_LOSSES, EmbeddingMSE
+from kdcli.losses.base import LayerMapping
+from kdcli.losses.combined import CombinedLoss
 from kdcli.pipeline.planning import plan_stages
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.recipe.loading import dump_recipe, load_recipe, recipe_for_trial
 from kdcli.recipe.renamed_keys import RenamedKeyWarning
 from kdcli.recipe.schema import Recipe
+from kdcli.training.epoch_metrics import epoch_metrics_from_log
 
 HEAD = "name: mine\ndata: {dataset: some/data}\n"
 CLASSIFIER = HEAD + "teacher: {model: some/bert}\n"
@@ -193,6 +196,23 @@ def test_key_of_a_loss_is_renamed_for_its_kind_alone(load):
 def test_error_of_an_old_key_of_a_loss_names_its_line(load):
     with pytest.raises(RecipeError, match=r":7: distill\.losses\.0\..*relation_heads"):
         load(CLASSIFIER + "distill:\n  losses:\n    - kind: relations\n      heads: 0\n")
+
+
+def test_terms_of_a_training_that_began_under_old_names_are_joined():
+    log = [
+        {"step": 2, "epoch": 1.0, "loss": 3.0, "loss/relations_0": 1.0,
+         "loss/attention_relations_0": 0.5, "loss/attention_kl": 1.5},
+        {"step": 2, "epoch": 1.0, "eval_loss": 2.0, "eval_loss/decoupled": 2.0,
+         "eval_accuracy": 0.5},
+    ]  # fmt: skip
+    (row,) = epoch_metrics_from_log(log, "accuracy")
+    assert row.training_terms == {"attention_relations_0": 1.5, "attention_kl": 1.5}
+    assert row.validation_terms == {"decoupled_kd": 2.0}
+
+
+def test_projections_keep_their_keys():
+    combined = CombinedLoss([EmbeddingMSE()], LayerMapping(2, 4, (0,), 1))
+    assert [*combined.projections] == ["embeddings-embeddings"]
 
 
 def test_each_old_key_is_reported(load):
