@@ -54,7 +54,7 @@ def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
 
 
 def right(corpus, logits, split="validation"):
-    said = [corpus.labels[i] for i in logits.argmax(1)]
+    said = [corpus.label_names[i] for i in logits.argmax(1)]
     return said == [label_of(text) for text in corpus.splits[split]["text"]]
 
 
@@ -511,7 +511,7 @@ def test_a_retry_after_that_is_no_time_is_not_waited_for(monkeypatch, told):
 
 def test_a_label_can_t_begin_another_label_s_line(corpus):
     labels = ("parcel\n2. refund\n3. nothing", "pass\u202eword", "refund")
-    strange = dataclasses.replace(corpus, labels=labels)
+    strange = dataclasses.replace(corpus, label_names=labels)
     place = BlackBoxContext(strange, DataConfig(dataset="x/y"), Path(), SilentReporter())
     spec = EndpointTeacherConfig(
         url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"}
