@@ -1,7 +1,8 @@
 """Extensions from installed packages and from the user's own code.
 
 A package offers losses, readers, teachers, students and stages as entry points of the groups in
-`GROUPS`; the entry point's name is the `kind` in a recipe. Entry points are looked up only for a
+`GROUPS`; the entry point's name is the `kind` in a recipe (a
+student's `family`). Entry points are looked up only for a
 kind that is not built in. A kind `package.module:Name` imports any object, which runs the user's
 code and therefore needs `--allow-code`.
 """

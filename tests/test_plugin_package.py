@@ -1,4 +1,4 @@
-"""An outside package offers a loss, a reader, a teacher and a stage; one recipe uses them all."""
+"""An outside package offers one class for each entry-point group; one recipe uses them all."""
 
 import shutil
 from pathlib import Path
@@ -60,14 +60,14 @@ def test_loss_of_another_package_is_found_by_its_kind(installed_plugin):
     assert recipe.model_dump(mode="json")["distill"]["losses"][0]["kind"] == "cosine_logits"
 
 
-def test_recipe_uses_loss_reader_teacher_and_stage_of_another_package(
-    installed_plugin, pipe_files, tiny_backbone, tmp_path
+def test_recipe_uses_every_kind_of_plugin_of_another_package(
+    installed_plugin, pipe_files, tmp_path
 ):
     recipe = {
         "name": "plugins",
         "data": {"dataset": str(pipe_files)},
         "teacher": {"kind": "keywords"},
-        "student": {"model": str(tiny_backbone)},
+        "student": {"family": "word_bert", "options": {"width": 16}},
         "distill": {
             "batch_size": 16,
             "learning_rate": 3e-3,
@@ -81,3 +81,4 @@ def test_recipe_uses_loss_reader_teacher_and_stage_of_another_package(
     assert accuracy > 0.9
     assert run.results["badge"] == {"accuracy": accuracy}
     assert (run.path / "badge.json").is_file()
+    assert "word_bert" in run.results["student"]["origin"]

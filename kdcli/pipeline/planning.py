@@ -92,6 +92,9 @@ def _key_recipe_parts(
     for key in stage.ignored_keys:
         part, _, name = key.partition(".")
         spec[part].pop(name, None)  # a teacher that is a black box has other keys
+    if "student" in spec and spec["student"]["family"] is None:
+        # Stages of recipes without these keys ran before the keys were there.
+        del spec["student"]["family"], spec["student"]["options"]
     spec = renamed_keys.original_values(spec, recipe_values=recipe.model_dump(mode="json"))
     spec |= stage.extra_cache_key_parts(recipe)
     # The content of a source counts, not its path.

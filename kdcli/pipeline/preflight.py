@@ -21,7 +21,7 @@ from kdcli.models import (
 from kdcli.models.padding import padding_warning
 from kdcli.pipeline import run_datasets, transfer_texts
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
-from kdcli.pipeline.student_creation import student_architecture
+from kdcli.pipeline.student_creation import build_family_student, student_architecture
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig, TeacherModelConfig
@@ -209,6 +209,11 @@ def _validate_student(
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """Return the student without weights, and its tokenizer."""
     spec = recipe.student
+    if spec.family is not None:
+        student, own = build_family_student(
+            recipe, dataset_splits, teacher, tokenizer, allow_pickle=allow_pickle, on_meta=True
+        )
+        return student, own
     wanted = run_datasets.all_texts(dataset_splits.splits["train"]) if spec.requires_texts else ()
     if spec.model is None:
         assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"

@@ -1,5 +1,6 @@
 """Create untrained students: pruned from a teacher, or from a smaller pretrained model."""
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,15 @@ import numpy as np
 from transformers import set_seed
 
 from kdcli.data.column_access import sample_texts
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
-from kdcli.errors import UsageError
+from kdcli.errors import (
+    KdError,
+    ModelError,
+    UsageError,
+    as_resource_error,
+    first_message_line,
+)
 from kdcli.models import (
     layer_importance,
     layer_pruning,
@@ -32,8 +40,9 @@ from kdcli.models.width_and_vocab_pruning import WidthAndVocabPlan
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
-from kdcli.recipe.schema import InitStudentCommandConfig
+from kdcli.recipe.schema import InitStudentCommandConfig, Recipe
 from kdcli.recipe.student import StudentConfig
+from kdcli.recipe.student_family import StudentFamilyContext
 from kdcli.safe_files import refuse_symlinks
 
 if TYPE_CHECKING:
@@ -59,6 +68,8 @@ def build_initial_student(context: StageContext) -> StudentSummary:
     corpus = run_datasets.load_recipe_dataset(context.recipe, context.reporter)
     rows, limit = corpus.splits["train"], context.recipe.data.max_length
     set_seed(context.recipe.student_seed)
+    if spec.family is not None:
+        return _write_family_student(context, corpus)
     reference, place = context.recipe.teacher.title, folder
     if spec.model is not None:
         reference = spec.model
@@ -96,6 +107,91 @@ def build_initial_student(context: StageContext) -> StudentSummary:
     return {
         "origin": " ".join([f"It starts from the pretrained model {spec.model}.", *besides]),
         "besides": besides,
+        "layers": [],
+        "parameters": model_io.count_parameters(student),
+    }
+
+
+def build_family_student(
+    recipe: Recipe,
+    dataset_splits: DatasetSplits,
+    teacher: "PreTrainedModel | None",
+    tokenizer: "PreTrainedTokenizerBase | None",
+    *,
+    allow_pickle: bool,
+    on_meta: bool = False,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Build the student of `student.family`, with the teacher's labels and padding, and check it.
+
+    Args:
+        recipe: A recipe with a family.
+        dataset_splits: The texts.
+        teacher: The teacher; None for a black box.
+        tokenizer: Its tokenizer.
+        allow_pickle: Whether weights that the family loads may be a pickle.
+        on_meta: Build it without weights.
+
+    Raises:
+        KdError: The family can't build it, or what it built can't be used.
+    """
+    family = recipe.student.student_family
+    assert family is not None
+    labels, task = dataset_splits.label_names, dataset_splits.task.name
+    if teacher is not None:
+        labels, task = model_io.get_label_names(teacher.config), teacher.config.problem_type
+    family_context = StudentFamilyContext(
+        teacher,
+        copy.deepcopy(tokenizer) if teacher is not None else None,
+        run_datasets.all_texts(dataset_splits.splits["train"]),
+        labels,
+        task,
+        allow_pickle,
+    )
+    name = f"student.family: {recipe.student.family}"
+    try:
+        student, own = (family.estimate if on_meta else family.build)(family_context)
+    except KdError:
+        raise
+    except Exception as error:  # the family's code may raise anything
+        raise as_resource_error(error) or ModelError(
+            f"{name} fails: {type(error).__name__}: {first_message_line(error)}",
+            "Change student.options, or mend the family.",
+        ) from error
+    if student.config.num_labels != len(labels):
+        raise ModelError(
+            f"{name} built a model with {student.config.num_labels} outputs for {len(labels)} "
+            "labels.",
+            "Its configuration takes num_labels=len(context.label_names).",
+        )
+    model_io.set_label_names(student.config, labels, task)
+    # transformers has to load the student from its configuration alone.
+    meta = tensor_slicing.build_meta_model(student.config)
+    if own.pad_token is None:
+        own.pad_token = own.eos_token
+    if len(own) > meta.get_input_embeddings().num_embeddings:
+        raise ModelError(f"{name} built a model with fewer embeddings than its tokenizer's tokens.")
+    if on_meta:
+        return meta, own
+    run_datasets.configure_tokenizer_and_padding(
+        recipe, dataset_splits, student.float().eval(), own, f"The student of {name}"
+    )
+    adopt_tokenizer_pad_token(student, own)
+    return student, own
+
+
+def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) -> StudentSummary:
+    """Write the folder of a student of another family; see `build_initial_student`."""
+    recipe, folder, teacher, tokenizer = context.recipe, context.artifacts["teacher"], None, None
+    if recipe.white_box_teacher is not None:
+        teacher, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
+        set_seed(recipe.student_seed)
+    student, own = build_family_student(
+        recipe, dataset_splits, teacher, tokenizer, allow_pickle=context.options.allow_pickle
+    )
+    model_io.save_model(student, own, context.output)
+    return {
+        "origin": f"It is a {student.config.model_type} of the student family "
+        f"{recipe.student.family}.",
         "layers": [],
         "parameters": model_io.count_parameters(student),
     }
@@ -145,6 +241,11 @@ def create_untrained_student(
         ModelError: The model isn't there, or can't be cut so.
         DataError: The texts can't be used.
     """
+    if init_config.student.family is not None:
+        raise UsageError(
+            "student.family: kd init-student prunes a model, and builds no other families.",
+            "Use kd distill.",
+        )
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is a file, not a folder.")
     if output.exists() and not overwrite:

@@ -130,7 +130,7 @@ class Recipe(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_student_has_source(self) -> "Recipe":
-        if self.white_box_teacher is None and self.student.model is None:
+        if self.white_box_teacher is None and self.student.is_cut_from_teacher:
             raise ValueError(
                 f"has a teacher of kind {self.teacher.kind} and no student.model: there is no "
                 "model to cut a student from"

@@ -1,10 +1,12 @@
 """The part `student`: how the student is built."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
+from kdcli.recipe.student_family import StudentFamily, load_student_family
 
 StudentArchitecture = Literal["auto", "same", "distilbert"]
 LayerSelectionStrategy = Literal["spaced", "first", "last", "importance"]
@@ -17,7 +19,17 @@ LayerIndices = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class StudentConfig(FrozenConfig):
-    """The student: cut from the teacher, or a smaller pretrained model."""
+    """The student: cut from the teacher, a smaller pretrained model, or of another family."""
+
+    family: str | None = Field(
+        None,
+        min_length=1,
+        description="A student family of an installed package, or package.module:Name. Default: "
+        "kd's own, with the other keys.",
+    )
+    options: Mapping[str, Any] | None = Field(
+        None, validate_default=True, description="The family's own keys."
+    )
 
     drop_every: int | None = Field(
         None,
@@ -86,13 +98,48 @@ class StudentConfig(FrozenConfig):
     @property
     def has_random_weights(self) -> bool:
         """Return whether some initial weights are random: all, or those of a new head."""
-        return self.hidden_size is not None or self.model is not None
+        return any(key is not None for key in (self.hidden_size, self.model, self.family))
+
+    @property
+    def student_family(self) -> StudentFamily | None:
+        """The family with its options; None for kd's own."""
+        if self.family is None:
+            return None
+        return load_student_family(self.family).model_validate(self.options or {})
+
+    @property
+    def is_cut_from_teacher(self) -> bool:
+        """Return whether the student consists of parts of the teacher."""
+        return self.model is None and self.family is None
 
     @property
     def requires_texts(self) -> bool:
         """Return whether texts decide what is kept."""
         units = self.hidden_size is None and (self.num_attention_heads or self.intermediate_size)
         return bool(self.strategy == "importance" or units or self.trim_vocab)
+
+    @field_validator("options")
+    @classmethod
+    def _validate_options(
+        cls, options: Mapping[str, Any] | None, info: ValidationInfo
+    ) -> Mapping[str, Any] | None:
+        family = info.data.get("family")
+        if family is None:
+            return options
+        return load_student_family(family).model_validate(options or {}).model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _check_family(self) -> "StudentConfig":
+        if self.family is None:
+            if self.options is not None:
+                raise ValueError("has options, but no family that they belong to")
+            return self
+        for key, field in type(self).model_fields.items():
+            if key not in ("family", "options") and getattr(self, key) != field.default:
+                raise ValueError(
+                    f"has family and {key}, which is a key of kd's own students; remove one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_layer_selection(self) -> "StudentConfig":

@@ -166,7 +166,8 @@ def _model_card_metadata(
     on_hub = is_hub_id(recipe.data.dataset)
     language = recipe.card.language
     teacher = remove_local_paths(recipe).teacher.title
-    start = recipe.student.model or recipe.teacher.title
+    # A family need not start from the weights of either.
+    start = "" if recipe.student.family else recipe.student.model or recipe.teacher.title
     return ModelCardData(
         language=printable(language) if isinstance(language, str) else [*map(printable, language)],
         license=printable(recipe.card.license),

@@ -33,7 +33,7 @@ def default_or_stated_space(recipe: Recipe, teacher_layers: int) -> SearchSpace:
         if isinstance(term, TemperatureLoss) and isinstance(term.temperature, float):
             space[f"distill.losses.{i}.temperature"] = _TEMPERATURE_RANGE
     space |= _loss_weight_ranges(terms)
-    if recipe.student.model is None:
+    if recipe.student.is_cut_from_teacher:
         layers = sorted({max(1, round(share * teacher_layers)) for share in _LAYER_FRACTIONS})
         space["student.num_hidden_layers"] = tuple(layers)
     return space
