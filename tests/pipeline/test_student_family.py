@@ -58,8 +58,9 @@ def test_distill_trains_student_of_family(recipe, tmp_path, labels):
     assert "student" in run.metrics
     record = json.loads((run.path / "run.json").read_text())["stages"]["student"]
     assert record["spec"]["student"]["options"] == {"width": 12}
+    assert "fine-tuned version" not in (run.path / "student" / "README.md").read_text()
     changed = Recipe.model_validate(recipe | {"student": {"family": FAMILY}})
-    plan = {p.stage.name: p.reason for p in planning.plan_stages(changed, RunFolder(run.path))}
+    plan = {p.stage.name: p.reason for p in planning.plan_stages(changed, RunFolder.open(run.path))}
     assert plan["teacher"] is None and "options" in plan["student"]
 
 
@@ -87,5 +88,12 @@ def test_wrong_keys_are_refused(student, key, monkeypatch):
 
 def test_stage_keys_without_family_have_no_new_parts(recipe, tmp_path):
     plain = Recipe.model_validate(recipe | {"student": {"drop_every": 2}})
-    for plan in planning.plan_stages(plain, RunFolder(tmp_path)):
+    for plan in planning.plan_stages(plain, RunFolder.open(tmp_path)):
         assert not {"family", "options"} & plan.spec.get("student", {}).keys()
+
+
+def test_estimate_has_size_of_family_student(recipe, monkeypatch):
+    monkeypatch.setattr("kdcli.recipe.student.load_student_family", lambda name: ScratchBert)
+    built = Bert(ScratchBert(width=12).config(600, 12))
+    estimate = estimate_run(Recipe.model_validate(recipe), Reporter())
+    assert estimate["student"]["parameters"] == model_io.count_parameters(built)

@@ -1,1 +1,1 @@
-"""A loss, a reader, a teacher, a student family and a stage for kd, offered by entry points (pyproject.toml)."""
+"""A loss, reader, teacher, student family and stage, offered by entry points (pyproject.toml)."""
