@@ -10,10 +10,12 @@ import kdcli
 from kdcli.errors import UsageError
 from kdcli.models import model_io
 from kdcli.pipeline import planning
+from kdcli.pipeline.run_estimate import estimate_run
 from kdcli.pipeline.run_folder import RunFolder
+from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentConfig
-from kdcli.recipe.student_family import StudentFamily
+from kdcli.recipe.student_family import StudentFamily, StudentFamilyContext
 
 FAMILY = f"{__name__}:ScratchBert"
 
@@ -92,8 +94,9 @@ def test_stage_keys_without_family_have_no_new_parts(recipe, tmp_path):
         assert not {"family", "options"} & plan.spec.get("student", {}).keys()
 
 
-def test_estimate_has_size_of_family_student(recipe, monkeypatch):
+def test_estimate_has_size_of_family_student(recipe, tokenizer, labels, monkeypatch):
     monkeypatch.setattr("kdcli.recipe.student.load_student_family", lambda name: ScratchBert)
-    built = Bert(ScratchBert(width=12).config(600, 12))
-    estimate = estimate_run(Recipe.model_validate(recipe), Reporter())
-    assert estimate["student"]["parameters"] == model_io.count_parameters(built)
+    context = StudentFamilyContext(None, tokenizer, (), tuple(labels), None)
+    model, _ = ScratchBert(width=12).build(context)
+    estimate = estimate_run(Recipe.model_validate(recipe), SilentReporter())
+    assert estimate["student"]["parameters"] == model_io.count_parameters(model)
