@@ -72,9 +72,15 @@ def test_a_recipe_s_cut_gives_way_to_one_that_is_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--num-hidden-layers", "7"], "student.num_hidden_layers is 7, and the teacher has 6 layers"),
+        (
+            ["--num-hidden-layers", "7"],
+            "student.num_hidden_layers is 7, and the teacher has 6 layers",
+        ),
         (["--num-hidden-layers", "3", "--keep-layers", "0,1"], "takes one of"),
-        (["--num-hidden-layers", "3", "--strategy", "best"], "--strategy best: student.strategy must be"),
+        (
+            ["--num-hidden-layers", "3", "--strategy", "best"],
+            "--strategy best: student.strategy must be",
+        ),
         (["--strategy", "first"], "no number of layers"),
         (["--num-hidden-layers", "3", "--strategy", "importance"], "Give them: --data"),
         (["--num-decoder-layers", "1"], "no decoder"),
@@ -100,7 +106,16 @@ def test_bert_base_is_cut_in_seconds_and_little_memory(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     del model
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    command = [sys.executable, "-m", "kdcli", "init-student", "base", "--num-hidden-layers", "6", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "kdcli",
+        "init-student",
+        "base",
+        "--num-hidden-layers",
+        "6",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -70,7 +70,11 @@ def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
         (KeyboardInterrupt(), 130, "Run the same command again"),
         (MemoryError(), 3, "batch_size"),
         (OSError(errno.ENOSPC, "No space left on device", "f"), 3, "f: No space left on device."),
-        (RuntimeError("size mismatch\nand much more"), 3, "RuntimeError: size mismatch. Please report"),
+        (
+            RuntimeError("size mismatch\nand much more"),
+            3,
+            "RuntimeError: size mismatch. Please report",
+        ),
     ],
     ids=lambda e: type(e).__name__ if isinstance(e, BaseException) else "",
 )
