@@ -14,6 +14,7 @@ from kdcli.pipeline.options import RunOptions
 from kdcli.pipeline.run_folder import SEEDS_FILE, CheckpointInterval, RunFolder
 from kdcli.pipeline.runner import run_pipeline
 from kdcli.progress import Reporter
+from kdcli.recipe import renamed_keys
 from kdcli.recipe.loading import config_from_overrides, load_recipe
 from kdcli.recipe.overrides import Override
 from kdcli.recipe.schema import Recipe
@@ -243,7 +244,8 @@ def resolve_recipe(recipe: RecipeSource, overrides: Overrides = (), data: Any = 
     if isinstance(recipe, str | Path):
         return load_recipe(str(recipe), changes)
     keys = recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else dict(recipe)
-    return config_from_overrides(Recipe, changes, json.loads(json.dumps(keys, default=str)))
+    keys = renamed_keys.current_values(json.loads(json.dumps(keys, default=str)))
+    return config_from_overrides(Recipe, changes, keys)
 
 
 def to_overrides(overrides: Overrides) -> list[Override]:

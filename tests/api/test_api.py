@@ -27,7 +27,7 @@ def recipe(tiny_backbone, small_data):
         "seed": 3,
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
-        "student": {"keep": [0, 3]},
+        "student": {"keep_layers": [0, 3]},
         "distill": {**FIT, "epochs": 2},
         "evaluate": {"latency_texts": 1},
     }
@@ -92,7 +92,7 @@ def test_from_command_to_training_there_are_six_frames(recipe, tmp_path, monkeyp
 def test_init_student_gives_a_model_or_a_folder(tiny_backbone, tmp_path, capfd):
     student = kdcli.init_student(tiny_backbone, drop_every=2)
     assert student.config.num_hidden_layers == 2
-    folder = kdcli.init_student(tiny_backbone, keep=[0], output=tmp_path / "student")
+    folder = kdcli.init_student(tiny_backbone, keep_layers=[0], output=tmp_path / "student")
     assert (folder / "model.safetensors").is_file()
     assert capfd.readouterr() == ("", "")
 

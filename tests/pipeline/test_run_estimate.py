@@ -30,7 +30,7 @@ def parts(tiny_backbone, small_data, tmp_path):
 def test_sizes_are_those_of_the_real_models(
     parts, tiny_backbone, small_data, labels, architecture, keep
 ):
-    student = {"keep": keep, "architecture": architecture}
+    student = {"keep_layers": keep, "architecture": architecture}
     found = estimate_run(Recipe.model_validate({**parts, "student": student}), SilentReporter())
     teacher = model_io.load_classifier(tiny_backbone, tuple(labels), allow_new_head=True)
     cut = layer_pruning.prune_layers(teacher, (keep,), architecture)

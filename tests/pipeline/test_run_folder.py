@@ -11,7 +11,7 @@ from kdcli.safe_files import file_digests
 
 
 def publish(run, content="weights", key="k"):
-    build, _ = run.workdir("teacher", key)
+    build, _ = run.prepare_workdir("teacher", key)
     built = build / "teacher"
     built.mkdir()
     (built / "a.txt").write_text(content)

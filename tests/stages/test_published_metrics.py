@@ -44,7 +44,7 @@ KINDS = {
         first,
         {"evaluate": {"out_of_scope": "other"}, "data": {"truncation": "tail"}},
     ),
-    "several": (several, {"evaluate": {"thresholds": "each"}}),
+    "several": (several, {"evaluate": {"thresholds": "per_label"}}),
     "score": (score, {}),
     "pairs": (first, {"data": {"text": ["text", "more"], "max_length": 7}}),
 }

@@ -19,24 +19,24 @@ BASE = {
     "seed": 3,
     "data": {"dataset": "d", "label": "intent"},
     "teacher": {"model": "t", "fine_tune": FIT},
-    "student": {"keep": [0, 3]},
+    "student": {"keep_layers": [0, 3]},
     "distill": FIT,
 }
 RECIPES = {
     "plain": BASE,
     "all": {
         **BASE,
-        "data": {"dataset": "d", "label": "intent", "unlabelled": "u"},
+        "data": {"dataset": "d", "label": "intent", "unlabeled": "u"},
         "augment": {"model": "a", "mask": 0.2},
         "baseline": True,
         "teacher": {
             "model": "t",
             "fine_tune": FIT,
-            "folds": 3,
-            "calibrated": True,
-            "also": [{"model": "o", "fine_tune": FIT}],
+            "cross_fit_folds": 3,
+            "temperature_scaling": True,
+            "ensemble_with": [{"model": "o", "fine_tune": FIT}],
         },
-        "student": {"hidden": 16, "heads": 2, "keep": [0, 3]},
+        "student": {"hidden_size": 16, "num_attention_heads": 2, "keep_layers": [0, 3]},
     },
     "black box": {
         **BASE,

@@ -93,7 +93,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_weights(tiny_teacher, tmp_path):
         tmp_path / "s",
         SilentReporter(),
         dry_run=True,
-        show=shown.append,
+        show_summary=shown.append,
     )
     (model / "model.safetensors").unlink()
     again = cut_out(
@@ -141,7 +141,7 @@ def test_with_texts_its_answers_are_compared_with_the_teachers(tiny_teacher, sma
     data = {"dataset": str(small_data)}
     model = opinionated(tiny_teacher, tmp_path / "model")
     whole, part = (
-        cut_out(str(model), {"keep": keep, "architecture": "same"}, tmp_path / name,
+        cut_out(str(model), {"keep_layers": keep, "architecture": "same"}, tmp_path / name,
                 SilentReporter(), data=data)
         for name, keep in {"whole": (0, 1, 2, 3), "part": (0,)}.items()
     )  # fmt: skip
@@ -165,7 +165,7 @@ def test_layers_that_are_missed_least_are_left_out(kind, request, small_data, tm
     result = cut_out(str(model), student, tmp_path / "s", listener, data=data)
     assert result["layers"] == [1, 3]
     assert "those that it does worst without" in result["origin"]
-    assert json.loads((tmp_path / "s/config.json").read_text())["kd"]["strategy"] == "measured"
+    assert json.loads((tmp_path / "s/config.json").read_text())["kd"]["strategy"] == "importance"
     assert listener.told[-1] == (7, 7)
 
 
@@ -229,7 +229,7 @@ ENCODER, DECODER = LayerStack("e", "encoder", "", 4), LayerStack("d", "decoder",
             "It starts from layers 0, 2 of the teacher's 4 (counted from 0).",
         ),
         (
-            (LayerStack("x", "", "", 4),), ((0, 2),), "distilbert", "measured",
+            (LayerStack("x", "", "", 4),), ((0, 2),), "distilbert", "importance",
             "It starts from layers 0, 2 of the teacher's 4 (counted from 0), those that it does "
             "worst without, in DistilBERT's form, without token-type embeddings and pooler.",
         ),

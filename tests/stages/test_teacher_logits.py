@@ -119,7 +119,7 @@ def test_another_teacher_needn_t_be_one_that_the_student_can_be_cut_from(
     )  # fmt: skip
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(tiny_teacher).save_pretrained(tmp_path / "other")
-    student = {"keep": [0, 2], "architecture": "distilbert"}
+    student = {"keep_layers": [0, 2], "architecture": "distilbert"}
     both, _ = outputs("both", student=student, ensemble_with=[{"model": str(tmp_path / "other")}])
     alone, _ = outputs("alone", student=student)
     assert not np.allclose(both["train"], alone["train"])
@@ -200,7 +200,7 @@ def folded(tiny_backbone, tmp_path, monkeypatch):
         )
         runner.run_pipeline(recipe, tmp_path / "run", SilentReporter(), "outputs")
         texts = [[*splits["part"]["text"]] for splits in answered if "part" in splits]
-        return [rows["train"] for rows in trained[1:]], texts
+        return [rows["train"] for rows in trained], texts
 
     return run
 
@@ -244,7 +244,9 @@ def test_folds_keep_repeats_together_and_have_every_label(folded, tokenizer):
 
 
 def test_fewer_different_texts_than_folds_are_refused_before_anything_is_written(folded, tmp_path):
-    with pytest.raises(DataError, match=r"teacher\.cross_fit_folds: train has 2 different texts"):
+    with pytest.raises(
+        DataError, match=r"teacher\.cross_fit_folds: 3 folds need 3 different texts"
+    ):
         folded([("stop", "a"), ("Stop!", "a"), ("go", "b"), ("go.", "b")], 3)
     assert not (tmp_path / "run").exists()
 
