@@ -16,7 +16,7 @@ def publish(run, content="weights", key="k"):
     built.mkdir()
     (built / "a.txt").write_text(content)
     record = StageRecord(key, {"seed": 1}, file_digests(built), {"parameters": 3}, 1.5)
-    run.publish("teacher", "teacher", built, record)
+    run.publish_artifact("teacher", "teacher", built, record)
 
 
 def test_what_is_published_is_found_again(tmp_path):

@@ -165,7 +165,7 @@ def test_states_of_other_tokens_can_t_be_compared(recipe, config, tokenizer, tmp
     BertForSequenceClassification(config).save_pretrained(tmp_path / "other")
     shuffled.save_pretrained(tmp_path / "other")
     changed = recipe([{"kind": "hidden_mse"}], model=str(tmp_path / "other"))
-    with pytest.raises(UserError, match="cut texts into other tokens"):
+    with pytest.raises(UserError, match="tokenize texts differently"):
         runner.run_pipeline(changed, tmp_path / "run", SilentReporter(), "distill")
 
 

@@ -40,7 +40,7 @@ RECIPES = {
     },
     "black box": {
         **BASE,
-        "teacher": {"kind": "scores", "file": "f.csv"},
+        "teacher": {"kind": "precomputed", "file": "f.csv"},
         "student": {"model": "s"},
     },
 }
