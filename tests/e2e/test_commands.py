@@ -49,7 +49,7 @@ def test_the_student_needs_no_kd(quick, place, help_desk):
     run = place / "runs/kd-quickstart"
     classify = pipeline("text-classification", str(run / "student"))
     assert set(classify.model.config.id2label.values()) == set(help_desk["train"]["intent"])
-    answers = classify(help_desk["test"]["text"])
+    answers = classify([*help_desk["test"]["text"]])
     right = [a["label"] == n for a, n in zip(answers, help_desk["test"]["intent"], strict=True)]
     student = json.loads((run / "evaluation.json").read_text())["models"][1]
     assert student["splits"]["test"]["accuracy"] == pytest.approx(sum(right) / len(right))
@@ -113,7 +113,7 @@ def test_ctrl_c_says_how_to_go_on(place):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]FIGURE"),
+        (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]METRIC"),
         (["distill", "quickstart", "--set", "data.label=tag", "-o", "m"], "tag"),
     ],
     ids=["before any work", "in the data"],

@@ -126,7 +126,7 @@ def test_pushing_the_same_again_makes_no_commit(distilled, kd, hub):
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "says"),
     [
-        (["init-student", "owner/nothing"], {}, 2, "knows nothing of the model owner/nothing"),
+        (["init-student", "owner/nothing"], {}, 2, "no such repository: the model owner/nothing"),
         (["init-student", "owner/other"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, 3, "reached"),
         (["card", "--push", "wmduggan41/x"], {"HF_TOKEN": "hf_wrong"}, 2, "token"),
     ],

@@ -65,8 +65,11 @@ RUN = "import runpy; runpy.run_module('kdcli', run_name='__main__', alter_sys=Tr
 
 
 def after(code, *arguments):
-    """Arguments for `forked` that run `kd` after a line of Python."""
-    return ("-c", f"{code}\n{RUN}", *arguments)
+    """Arguments for `forked` that run `kd` after a line of Python.
+
+    The fork's text streams believe that their files can seek, as those that the line replaces could.
+    """
+    return ("-c", f"{code}\n{REOPEN}\n{RUN}", *arguments)
 
 
 def check_error(done, code, *says):
@@ -392,6 +395,12 @@ def test_the_card_of_a_plain_locale_is_whole(plain):
 
 
 # How a shell leaves the streams, Python code that leaves those of a fork like that, and exit codes.
+REOPEN = """
+import os, sys
+for number, name in ((1, "stdout"), (2, "stderr")):
+    if getattr(sys, name) is not None:
+        setattr(sys, name, os.fdopen(os.dup(number), "w", buffering=1))
+"""
 FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), {})"
 UNREAD = "r, w = os.pipe(); os.close(r); os.dup2(w, {})"
 CLOSED = ("os.close(0); sys.stdin = sys.__stdin__ = None",

@@ -98,7 +98,7 @@ def test_measured_selection_is_called_per_stack():
         asked.append((stack.part, count))
         return (1, 2)
 
-    spec = StudentConfig(layers=2, strategy="importance")
+    spec = StudentConfig(num_hidden_layers=2, strategy="importance")
     assert layer_selection.select_layers(spec, BOTH, measured) == ((1, 2), (1, 2))
     assert asked == [("encoder", 2), ("decoder", 2)]
     assert layer_selection.select_layers(spec, BOTH) == ((0, 5), (0, 3)), "until they are measured"
@@ -118,7 +118,7 @@ def test_measured_selection_is_called_per_stack():
         ({"strategy": "last"}, "no number of layers"),
         ({"keep_layers": (2, 1)}, "rising order"),
         ({"keep_decoder_layers": (1, 1)}, "rising order"),
-        ({"model": "x", "architecture": "distilbert"}, "only where it is cut"),
+        ({"model": "x", "architecture": "distilbert"}, "cut from the teacher"),
     ],
 )
 def test_contradicting_keys_are_refused(spec, says):
