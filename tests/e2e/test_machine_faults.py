@@ -67,7 +67,7 @@ RUN = "import runpy; runpy.run_module('kdcli', run_name='__main__', alter_sys=Tr
 def after(code, *arguments):
     """Arguments for `forked` that run `kd` after a line of Python.
 
-    The fork's text streams believe that their files can seek, as those that the line replaces could.
+    The text streams of the fork still believe that their files can seek, so they are opened anew.
     """
     return ("-c", f"{code}\n{REOPEN}\n{RUN}", *arguments)
 
