@@ -8,7 +8,7 @@ import numpy as np
 
 from kdcli.data import column_access, dataset_loading
 from kdcli.data.checks import duplicates, split_statistics
-from kdcli.data.labels import class_labels, label_arrays, label_standardization
+from kdcli.data.labels import class_labels, label_arrays, task_inference
 from kdcli.errors import ModelError
 from kdcli.models import model_io as models
 from kdcli.models import tensor_slicing
@@ -53,7 +53,7 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     names: tuple[str, ...] = ()
     if recipe.data.label is not None:
         notes.clear()
-        named, names, task, _ = label_standardization.standardize_labels(
+        named, names, task, _ = task_inference.infer_task_and_unify_labels(
             sound, recipe.data, places, notes
         )
         for note in notes:

@@ -7,7 +7,7 @@ from kdcli.data import column_access, schema_inference
 from kdcli.data.checks import duplicates
 from kdcli.data.column_access import RowLocator
 from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.data.labels import label_arrays, label_standardization, multilabel
+from kdcli.data.labels import label_arrays, multilabel, task_inference
 from kdcli.data.readers import data_files, split_files
 from kdcli.data.readers.hub_dataset import load_hub_dataset, unreadable_dataset_error
 from kdcli.data.validation_split import split_off_validation
@@ -70,7 +70,7 @@ def load_dataset_splits(
     for part, split in splits.items():
         _check_no_empty_texts(split, row_locators[part])
     if teacher_labels is None:
-        splits, names, task, ordered = label_standardization.standardize_labels(
+        splits, names, task, ordered = task_inference.infer_task_and_unify_labels(
             splits, data_config, row_locators, notes
         )
     else:
@@ -125,7 +125,7 @@ def read_splits(
     available = find_splits(data_config, notes)
     parts = dict(assign_split_roles(data_config, available))
     if require_train and "train" not in parts:
-        wanted = split_files.split_name(data_config.splits.train)
+        wanted = split_files.describe_split_source(data_config.splits.train)
         raise DataError(f"There is no split {wanted} to train on in {data_config.dataset}.")
     if not parts:
         raise DataError(
@@ -205,10 +205,12 @@ def assign_split_roles(
 ) -> Iterator[tuple[str, str]]:
     """Assign splits to `train`, `validation` and `test`: (part, split name) pairs."""
     stated = data_config.splits.explicit_splits
-    taken = {split_files.split_name(split) for split in stated.values() if split is not None}
+    taken = {
+        split_files.describe_split_source(split) for split in stated.values() if split is not None
+    }
     for part, usual in _DEFAULT_SPLIT_NAMES.items():
         split = stated.get(part)
-        wanted = None if split is None else split_files.split_name(split)
+        wanted = None if split is None else split_files.describe_split_source(split)
         if wanted is None and part in stated:
             continue
         if wanted is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kdcli.models.layer_skipping import logits_or_last_hidden, skip_layers
+from kdcli.models.forward_without_layers import logits_or_last_hidden, skip_layers
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 
 if TYPE_CHECKING:

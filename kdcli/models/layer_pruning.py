@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdcli.errors import ModelError
-from kdcli.models import bert_to_distilbert, layer_stacks, pruning_check
+from kdcli.models import bert_to_distilbert, layer_stacks, pruned_output_check
 from kdcli.models.layer_stacks import LAYER_PARAMETER_PATTERN, LayerIndices, LayerStack
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def prune_layers(
             teacher, kept_layers, "its layers have different parameters"
         ) from error
     try:
-        difference = pruning_check.find_pruning_mismatch(teacher, student, stacks, kept_layers)
+        difference = pruned_output_check.find_pruning_mismatch(
+            teacher, student, stacks, kept_layers
+        )
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ModelError(

@@ -26,7 +26,7 @@ from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig, TeacherModelConfig
 from kdcli.teachers import registry
-from kdcli.teachers.base import BlackBoxContext
+from kdcli.teachers.black_box_context import BlackBoxContext
 from kdcli.training import experiment_trackers, label_loss
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from kdcli.recipe.schema import EvaluateCommandConfig, Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
 from kdcli.teachers import registry
-from kdcli.teachers.base import BlackBoxContext
+from kdcli.teachers.black_box_context import BlackBoxContext
 from kdcli.training import teacher_logits
 from kdcli.training.teacher_logits import TEACHER_LOGITS
 

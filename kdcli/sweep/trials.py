@@ -9,7 +9,7 @@ TrialState = Literal["running", "done", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class StudentSize:
+class StudentCosts:
     """The counted costs of a student.
 
     Attributes:
@@ -22,7 +22,7 @@ class StudentSize:
     parameters: int
     flops_per_token: float
 
-    def no_larger_than(self, other: "StudentSize") -> bool:
+    def no_larger_than(self, other: "StudentCosts") -> bool:
         """Whether no cost is larger than the other's."""
         return (
             self.layers <= other.layers
@@ -49,7 +49,7 @@ class Trial:
     number: int
     state: TrialState
     settings: Mapping[str, Any]
-    shape: StudentSize | None = None
+    shape: StudentCosts | None = None
     epochs: Mapping[int, float] | None = None
     accuracy: float | None = None
     why: str = ""

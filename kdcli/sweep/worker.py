@@ -20,7 +20,7 @@ from kdcli.recipe.schema import Recipe
 from kdcli.recipe.sweep import SearchSpace
 from kdcli.sweep.optuna_study import ClaimedTrial, SweepStudy
 from kdcli.sweep.search_space import format_value, short_parameter_names
-from kdcli.sweep.trials import StudentSize, Trial, should_prune
+from kdcli.sweep.trials import StudentCosts, Trial, should_prune
 
 _POLL_SECONDS = 0.5
 
@@ -140,12 +140,12 @@ class SweepWorker:
         self.reporter.info(f"trial {claim.trial.number} failed: {error.message}")
         return "failed"
 
-    def _student_size(self, recipe: Recipe) -> StudentSize:
+    def _student_size(self, recipe: Recipe) -> StudentCosts:
         pickle = self.config.options.allow_pickle
         student = self.inputs.student_for_recipe(recipe, allow_pickle=pickle)
         counted = count_parameters_and_flops(student)
         depth = getattr(layer_stacks.get_text_config(student.config), "num_hidden_layers", 0)
-        return StudentSize(depth, model_io.count_parameters(student), counted.flops_per_token)
+        return StudentCosts(depth, model_io.count_parameters(student), counted.flops_per_token)
 
     def _finished_trials(self) -> list[Trial]:
         return [trial for trial in self.study.trials() if trial.state != "running"]

@@ -22,7 +22,12 @@ from kdcli.models.padding import align_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
-from kdcli.teachers.base import MIN_PROBABILITY, BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.black_box_context import (
+    MIN_PROBABILITY,
+    BlackBoxContext,
+    PredictLogits,
+    ProgressCallback,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset

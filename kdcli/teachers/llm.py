@@ -20,7 +20,12 @@ from kdcli.errors import DataError, LogprobsUnsupportedError
 from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
+from kdcli.teachers.black_box_context import (
+    BlackBoxContext,
+    PredictLogits,
+    ProgressCallback,
+    convert_to_logits,
+)
 from kdcli.teachers.llm_client import ChatClient, ChatResponse
 from kdcli.teachers.permissions import resolve_api_key
 from kdcli.teachers.response_cache import ResponseCache, default_cache_file

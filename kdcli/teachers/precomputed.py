@@ -10,7 +10,12 @@ from kdcli.data.readers import data_files, registry
 from kdcli.errors import DataError
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.data import DataConfig
-from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
+from kdcli.teachers.black_box_context import (
+    BlackBoxContext,
+    PredictLogits,
+    ProgressCallback,
+    convert_to_logits,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset

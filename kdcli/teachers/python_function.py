@@ -10,7 +10,12 @@ import numpy as np
 from kdcli.data.column_access import get_text_tuples
 from kdcli.errors import DataError, RecipeError
 from kdcli.recipe.black_box_teachers import FunctionTeacherConfig
-from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback, convert_to_logits
+from kdcli.teachers.black_box_context import (
+    BlackBoxContext,
+    PredictLogits,
+    ProgressCallback,
+    convert_to_logits,
+)
 from kdcli.teachers.permissions import require_code_allowed
 
 if TYPE_CHECKING:

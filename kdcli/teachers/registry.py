@@ -11,7 +11,7 @@ from kdcli.recipe.black_box_teachers import BlackBoxTeacher, LabelDescriptionTea
 from kdcli.recipe.data import DataConfig
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION
-from kdcli.teachers.base import BlackBoxContext
+from kdcli.teachers.black_box_context import BlackBoxContext
 
 
 def labels_named_by_teacher(config: BlackBoxTeacher, data_config: DataConfig) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from kdcli.models.padding import align_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import ZeroShotTeacherConfig
 from kdcli.tasks import MULTI_LABEL
-from kdcli.teachers.base import BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
 
 if TYPE_CHECKING:
     from datasets import Dataset

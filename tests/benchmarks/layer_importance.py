@@ -19,9 +19,9 @@ from torch.nn import functional
 from kdcli.data import dataset_loading as data
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.models import (
+    forward_without_layers,
     layer_importance,
     layer_selection,
-    layer_skipping,
     layer_stacks,
     model_io,
 )
@@ -45,7 +45,7 @@ def batches(model: Any, tokenizer: Any, rows: Any, count: int) -> Batches:
 
 def answers(model: Any, stack: LayerStack, left_out: Sequence[int], inputs: Batches) -> Tensor:
     """The model's log-probabilities without some of its layers: (texts, labels)."""
-    with torch.inference_mode(), layer_skipping.skip_layers(model, stack, left_out):
+    with torch.inference_mode(), forward_without_layers.skip_layers(model, stack, left_out):
         return torch.cat([model(**batch).logits.log_softmax(-1) for batch in inputs])
 
 

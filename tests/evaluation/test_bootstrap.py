@@ -34,7 +34,7 @@ def test_drawing_every_text_once_gives_the_figures_themselves():
     score = np.round(RANDOM.normal(size=texts) + outside, 1)  # ties
     whole = Whole(texts)
     of_classes = whole.single_label_metrics(said, truth, classes + 3)  # three that don't occur
-    figures = classification.label_metrics(said, truth)
+    figures = classification.classification_metrics(said, truth)
     for name, draw in of_classes.items():
         assert draw == pytest.approx(figures[name])
     assert whole.auroc(score, outside) == pytest.approx(sk.roc_auc_score(outside, score))

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from kdcli.evaluation.metrics import classification
 from kdcli.evaluation.metrics.classification import (
-    label_metrics,
+    classification_metrics,
     out_of_scope_metrics,
     probability_metrics,
 )
@@ -21,7 +21,7 @@ def test_figures_are_scikit_learn_s(seed):
     random = np.random.default_rng(seed)
     truth, said = random.integers(0, 7, (2, 200))
     probabilities = softmax(random.normal(size=(200, 7)), axis=-1)
-    found = label_metrics(said, truth)
+    found = classification_metrics(said, truth)
     found |= probability_metrics(probabilities, truth)
     assert found == {
         "accuracy": pytest.approx(sk.accuracy_score(truth, said)),
@@ -62,7 +62,7 @@ def test_in_corners_too(corner):
         "brier": ((probabilities - np.eye(5)[truth]) ** 2).sum(-1).mean(),
         "top_3_accuracy": sk.top_k_accuracy_score(truth, probabilities, k=3, labels=range(5)),
     }  # fmt: skip
-    found = label_metrics(said, truth)
+    found = classification_metrics(said, truth)
     found |= probability_metrics(probabilities, truth)
     assert found == pytest.approx(expected)
     report = sk.classification_report(*given, output_dict=True, zero_division=0)
@@ -78,7 +78,7 @@ def test_in_corners_too(corner):
 
 def test_a_perfect_model_and_one_that_knows_nothing():
     truth = np.repeat(np.arange(10), 20)
-    perfect = label_metrics(truth, truth)
+    perfect = classification_metrics(truth, truth)
     assert set(perfect.values()) == {1.0}
     sure = probability_metrics(np.eye(10)[truth], truth)
     assert (sure["log_loss"], sure["brier"]) == (pytest.approx(0, abs=1e-12), 0)
@@ -94,8 +94,8 @@ def test_the_numbering_of_classes_is_of_no_consequence(order, seed):
     truth, said = np.random.default_rng(seed).integers(0, 6, (2, 60))
     renamed = np.array(order)
     one, two = (
-        label_metrics(said, truth),
-        label_metrics(renamed[said], renamed[truth]),
+        classification_metrics(said, truth),
+        classification_metrics(renamed[said], renamed[truth]),
     )
     assert two == pytest.approx(one)
 
@@ -155,5 +155,5 @@ def test_the_cells_of_the_confusion_matrix():
 
 def test_figures_are_plain_numbers_that_json_takes():
     said = np.array([0, 1, 1])
-    found = label_metrics(said, said) | out_of_scope_metrics(said, said, 0)
+    found = classification_metrics(said, said) | out_of_scope_metrics(said, said, 0)
     assert {type(value) for value in found.values()} == {float}

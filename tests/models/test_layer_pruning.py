@@ -17,11 +17,11 @@ from transformers import (
 from kdcli.errors import ModelError
 from kdcli.models import (
     bert_to_distilbert,
+    forward_without_layers,
     layer_pruning,
-    layer_skipping,
     layer_stacks,
     model_io,
-    pruning_check,
+    pruned_output_check,
     tensor_slicing,
 )
 
@@ -123,11 +123,11 @@ def test_every_tensor_comes_from_the_teacher(teacher):
 def test_student_equals_teacher_with_layers_skipped(teacher):
     student = layer_pruning.prune_layers(teacher, keep(teacher, 0, 2), "same")
     stacks = layer_stacks.find_layer_stacks(teacher)
-    with layer_skipping.skip_layers(teacher, stacks[0], (1, 3)):
+    with forward_without_layers.skip_layers(teacher, stacks[0], (1, 3)):
         if len(stacks) == 1:
             expected = logits(teacher)
         else:
-            with layer_skipping.skip_layers(teacher, stacks[1], (1, 3)):
+            with forward_without_layers.skip_layers(teacher, stacks[1], (1, 3)):
                 expected = logits(teacher)
     torch.testing.assert_close(logits(student), expected, atol=1e-5, rtol=0)
     assert (logits(teacher) - expected).abs().max() > 1e-5
@@ -239,8 +239,8 @@ def test_attention_window_mismatch_is_detected():
     wrong = made("gemma2", num_hidden_layers=2, layer_types=WINDOWS[1:3], sliding_window=4096)
     wrong.load_state_dict(student.state_dict())
     stacks, kept = layer_stacks.find_layer_stacks(teacher), ((0, 1),)
-    assert pruning_check.find_pruning_mismatch(teacher, student, stacks, kept) is None
-    assert "position" in pruning_check.find_pruning_mismatch(teacher, wrong, stacks, kept)
+    assert pruned_output_check.find_pruning_mismatch(teacher, student, stacks, kept) is None
+    assert "position" in pruned_output_check.find_pruning_mismatch(teacher, wrong, stacks, kept)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_wrong_conversion_is_detected():
     student = layer_pruning.prune_layers(teacher, ((0, 1),), "distilbert")
     with torch.no_grad():
         student.distilbert.embeddings.position_embeddings.weight *= 3
-    assert "off" in pruning_check.find_pruning_mismatch(
+    assert "off" in pruned_output_check.find_pruning_mismatch(
         teacher, student, layer_stacks.find_layer_stacks(teacher), ((0, 1),)
     )
 

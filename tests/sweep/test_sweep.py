@@ -19,7 +19,7 @@ from kdcli.recipe.loading import config_from_overrides, load_recipe, recipe_for_
 from kdcli.recipe.schema import Recipe
 from kdcli.sweep import optuna_study, pareto, search_space, trials
 from kdcli.sweep.pareto import TimedModel
-from kdcli.sweep.trials import StudentSize, Trial
+from kdcli.sweep.trials import StudentCosts, Trial
 from kdcli.tasks import SINGLE_LABEL
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
@@ -281,7 +281,7 @@ def test_model_choices_are_relative_to_the_recipe_file(place, tmp_path, tiny_bac
     assert choices == (str(tiny_backbone.resolve()), "some/where")
 
 
-SMALL, LARGE = StudentSize(1, 10, 10.0), StudentSize(2, 20, 20.0)
+SMALL, LARGE = StudentCosts(1, 10, 10.0), StudentCosts(2, 20, 20.0)
 
 
 def tried(number, accuracy, shape=SMALL, epochs=None):

@@ -22,7 +22,7 @@ from kdcli.progress import SilentReporter
 from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.teachers import llm, llm_client
-from kdcli.teachers.base import BlackBoxContext
+from kdcli.teachers.black_box_context import BlackBoxContext
 from kdcli.teachers.response_cache import default_cache_file
 
 LABELS = ("parcel", "password", "refund")

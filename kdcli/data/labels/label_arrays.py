@@ -24,7 +24,7 @@ def ground_truth_labels(
     """The labels of a split in the form of a model's predictions (`task.predict`).
 
     Args:
-        split: A split with `label`, as `standardize_labels` returns it.
+        split: A split with `label`, as `infer_task_and_unify_labels` returns it.
         task: The type of the labels.
         model_indices: For each label id the index of the model's output; -1 if there is none.
         output_count: The number of the model's outputs.

@@ -218,7 +218,7 @@ def _read_row_files(
         if column in lists:
             values = label_types.cast_label_lists(table[column], python_types[column])
         else:
-            values = label_types.infer_label_type(
+            values = label_types.cast_labels_to_common_type(
                 table[column],
                 python_types[column],
                 from_text=cells_are_text,

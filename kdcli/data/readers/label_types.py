@@ -11,7 +11,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d+")
 
 
-def infer_label_type(
+def cast_labels_to_common_type(
     names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
 ) -> "pa.ChunkedArray":
     """Cast labels to numbers or booleans if all of them are; otherwise keep names."""

@@ -94,7 +94,7 @@ def _check_no_outside_links(path: Path) -> Path:
     return path
 
 
-def split_name(split: str | tuple[str, ...]) -> str:
+def describe_split_source(split: str | tuple[str, ...]) -> str:
     """The name of a split: its own, or the patterns of its files."""
     return split if isinstance(split, str) else ", ".join(split)
 
@@ -148,7 +148,7 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
                     "A file belongs to one split, and once.",
                 )
             owners[file] = part
-        files_by_split[split_name(getattr(data_config.splits, part))] = part_files
+        files_by_split[describe_split_source(getattr(data_config.splits, part))] = part_files
     return files_by_split
 
 

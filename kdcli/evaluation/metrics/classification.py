@@ -19,7 +19,7 @@ from sklearn.metrics import (
 TOP_K_VALUES = (3, 5)
 
 
-class LabelMetrics(evaluate.Metric):
+class ClassificationMetrics(evaluate.Metric):
     """Accuracy, balanced accuracy and three averages of F1 of class ids.
 
     Balanced accuracy and macro F1 give every class the same weight. Weighted F1 weighs a class by
@@ -47,14 +47,14 @@ class LabelMetrics(evaluate.Metric):
         return _as_floats({"accuracy": accuracy, "balanced_accuracy": recall, **f1})
 
 
-def label_metrics(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """Compute `LabelMetrics` without network and files.
+def classification_metrics(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Compute `ClassificationMetrics` without network and files.
 
     Args:
         predictions: (texts,) class ids.
         references: (texts,) class ids.
     """
-    metrics: dict[str, float] = LabelMetrics(keep_in_memory=True).compute(
+    metrics: dict[str, float] = ClassificationMetrics(keep_in_memory=True).compute(
         predictions=predictions, references=references
     )
     return metrics

@@ -97,7 +97,7 @@ def metrics_from_predictions(
         predictions: (texts,), class ids of the model.
         out_of_scope_id: The id of the out-of-scope label, or None.
     """
-    metrics = classification.label_metrics(predictions, references)
+    metrics = classification.classification_metrics(predictions, references)
     if out_of_scope_id is not None:
         metrics |= classification.out_of_scope_metrics(predictions, references, out_of_scope_id)
     return metrics

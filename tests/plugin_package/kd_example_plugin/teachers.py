@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
-    from kdcli.teachers.base import BlackBoxContext
+    from kdcli.teachers.black_box_context import BlackBoxContext
 
 
 class KeywordTeacher(BlackBoxTeacher):
@@ -26,7 +26,7 @@ class KeywordTeacher(BlackBoxTeacher):
         """Return a function that gives the logits of a split, (texts, labels)."""
         import numpy as np
 
-        from kdcli.teachers.base import convert_to_logits
+        from kdcli.teachers.black_box_context import convert_to_logits
 
         labels = context.dataset_splits.label_names
 

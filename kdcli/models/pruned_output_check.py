@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdcli.models.layer_skipping import logits_or_last_hidden, skip_layers
+from kdcli.models.forward_without_layers import logits_or_last_hidden, skip_layers
 from kdcli.models.layer_stacks import LayerIndices, LayerStack, get_text_config
 
 if TYPE_CHECKING:

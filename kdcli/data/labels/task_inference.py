@@ -24,7 +24,7 @@ _TASK_HINTS = {
 }
 
 
-def standardize_labels(
+def infer_task_and_unify_labels(
     splits: Mapping[str, "Dataset"],
     data_config: DataConfig,
     row_locators: Mapping[str, RowLocator],
