@@ -1,1 +1,1 @@
-"""What commands and the Python interface call."""
+"""Functions behind the commands and the Python interface."""

@@ -64,7 +64,7 @@ def select_layers_greedily(
 
 
 def _must_keep_first_layer(model: "PreTrainedModel", stack: LayerStack) -> bool:
-    """Whether the first layer lacks parameters of the others, as in ModernBERT."""
+    """Return whether the first layer lacks parameters of the others, as in ModernBERT."""
     if stack.depth == 1:
         return False
     first, second = (model.get_submodule(f"{stack.path}.{i}").state_dict().keys() for i in (0, 1))

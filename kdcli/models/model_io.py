@@ -194,7 +194,7 @@ def load_classifier(
 
 
 def has_classification_head(folder: Path) -> bool:
-    """Whether the configuration in `folder` names an architecture with a classification head."""
+    """Return whether the configuration in `folder` names a classifier's architecture."""
     names = load_config(folder).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)
 

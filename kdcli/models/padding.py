@@ -136,7 +136,7 @@ def adopt_tokenizer_pad_token(
 
 
 def needs_equal_lengths(model: "PreTrainedModel") -> bool:
-    """Whether padding changes the model's logits by design, so that batches must have none."""
+    """Return whether padding changes a model's logits by design, so that batches must have none."""
     return (
         model.config.model_type in _PADDING_SENSITIVE_MODEL_TYPES
         or _uses_block_sparse_attention(model.config)

@@ -21,7 +21,7 @@ _PLUGIN_GROUP = "kdcli.students"
 
 @dataclass(frozen=True)
 class StudentFamilyContext:
-    """What a family can build a student from.
+    """Inputs from which a family builds a student.
 
     Attributes:
         teacher: The fine-tuned teacher; None for a black box. Before the run and in `--dry-run` it

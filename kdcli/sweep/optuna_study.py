@@ -120,7 +120,7 @@ class SweepStudy:
             return ClaimedTrial(new, lock)
 
     def has_running_trials(self) -> bool:
-        """Whether any trial is running."""
+        """Return whether any trial is running."""
         return any(trial.state == "running" for trial in self.trials())
 
     def complete_trial(self, claim: ClaimedTrial, accuracy: float, size: StudentCosts) -> None:

@@ -23,7 +23,7 @@ class StudentCosts:
     flops_per_token: float
 
     def no_larger_than(self, other: "StudentCosts") -> bool:
-        """Whether no cost is larger than the other's."""
+        """Return whether no cost is larger than the other's."""
         return (
             self.layers <= other.layers
             and self.parameters <= other.parameters
@@ -69,7 +69,7 @@ _MIN_COMPARED_TRIALS = 4
 
 
 def should_prune(trial: Trial, epoch: int, accuracy: float, trials: Sequence[Trial]) -> bool:
-    """Whether a trial is worse than the median of trials whose student is no larger.
+    """Return whether a trial is worse than the median of trials with a student no larger.
 
     This is the median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2), limited to
     the students that it would have to beat: a small student may be less accurate than a large one.

@@ -245,7 +245,7 @@ def _load_splits_from_card(
 
 
 def _card_config_strings(card: Path) -> Iterator[str]:
-    """All strings under `configs` in a card's metadata, names of files among them."""
+    """Strings under `configs` in a card's metadata, names of files among them."""
     if not card.is_file():
         return
     text = card.read_text(encoding="utf-8", errors="replace")
