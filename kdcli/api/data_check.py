@@ -32,7 +32,7 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         `task`; `splits`, by part, each with `rows`, `empty` and `unlabelled` (how many, and where
         the first is), `short` texts, `duplicates` (texts less different texts), `conflicting`
         (different texts labelled in several ways), `labels`, `lengths` and `scripts` (see
-        `kdcli.data.profile`);
+        `kdcli.data.checks.split_statistics`);
         `leaks` from one split to another; `conflicting` over all splits; `labels`: those that are
         `not_in_train`, `only_in_test` and `nowhere`.
 

@@ -73,7 +73,7 @@ def init_student(
         allow_pickle: Allow model weights that are stored as a pickle.
         reporter: Receives progress; by default the logger `kdcli`.
         progress: Called as `progress(stage, done, total, metrics)`, if there is no reporter.
-        **student: Keys of a recipe's `student`, such as `drop_every=2` or `keep=[0, 3]`.
+        **student: Keys of a recipe's `student`, such as `drop_every=2` or `keep_layers=[0, 3]`.
 
     Returns:
         The student, a transformers model; with `output`, the path of its folder.

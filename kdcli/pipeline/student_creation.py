@@ -62,7 +62,8 @@ def build_initial_student(context: StageContext) -> StudentSummary:
     Returns:
         `origin`, sentences on where its weights come from, of which `besides` are those that don't
         name the pretrained model, if it starts from one; `layers` (those of the teacher that
-        were kept; empty for another model) and `parameters`; of a cut also what `cut_out` returns.
+        were kept; empty for another model) and `parameters`; of a pruned student also what
+        `create_untrained_student` returns.
     """
     spec, folder = context.recipe.student, context.artifacts["teacher"]
     corpus = run_datasets.load_recipe_dataset(context.recipe, context.reporter)

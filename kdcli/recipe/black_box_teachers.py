@@ -38,7 +38,7 @@ class BlackBoxTeacher(FrozenConfig):
     below. Packages offer such classes as entry points of the group `kdcli.teachers`;
     `kind: package.module:Name` names a class of the user's own.
 
-    A method's `context` is a `kdcli.teachers.base.BlackBoxContext`.
+    A method's `context` is a `kdcli.teachers.black_box_context.BlackBoxContext`.
 
     Attributes:
         source_key: The key that names a model ("model") or a file of data ("file"), if one does:
@@ -72,7 +72,7 @@ class BlackBoxTeacher(FrozenConfig):
             A function of a split (a `datasets.Dataset` with the column `text`, and `text_pair` for
             pairs) and a progress callback `(done, total)`. It returns the logits, float32,
             (texts, labels), in the order of `context.dataset_splits.label_names`; see
-            `kdcli.teachers.base.convert_to_logits` for probabilities.
+            `kdcli.teachers.black_box_context.convert_to_logits` for probabilities.
         """
         raise NotImplementedError
 

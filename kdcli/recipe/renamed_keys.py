@@ -5,7 +5,7 @@ the new ones alone.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kdcli.errors import RecipeError
@@ -109,27 +109,37 @@ def current_key_path(key_path: KeyPath, recipe_values: Any = None) -> KeyPath:
     return current
 
 
-def current_values(raw_values: Any, key_path: KeyPath = (), recipe_values: Any = None) -> Any:
+def current_values(
+    raw_values: Any,
+    key_path: KeyPath = (),
+    recipe_values: Any = None,
+    error_prefix: Callable[[KeyPath], str] = lambda key_path: "",
+) -> Any:
     """Replace old keys and values, and warn of each key.
 
     Args:
         raw_values: Scalars, lists and mappings: a recipe, or what it has at `key_path`.
         key_path: Where they belong, in new keys.
         recipe_values: The recipe, where `raw_values` is a part of it.
+        error_prefix: Start of an error about a key, such as its file and line.
 
     Raises:
         RecipeError: An old key and its new name are both there.
     """
     recipe_values = raw_values if recipe_values is None else recipe_values
+
+    def current(value: Any, path: KeyPath) -> Any:
+        return current_values(value, path, recipe_values, error_prefix)
+
     if isinstance(raw_values, dict):
-        return dict(_current_items(raw_values, key_path, recipe_values))
+        items = {}
+        for key, path in _current_paths(raw_values, key_path, recipe_values, error_prefix):
+            items[str(path[-1])] = current(raw_values[key], path)
+        return items
     if key_path[:1] == ("sweep",) and len(key_path) > 1 and isinstance(raw_values, list):
-        swept = _swept_key_path(key_path[1])
-        return [current_values(value, swept, recipe_values) for value in raw_values]
+        return [current(value, _swept_key_path(key_path[1])) for value in raw_values]
     if isinstance(raw_values, list):
-        return [
-            current_values(item, (*key_path, i), recipe_values) for i, item in enumerate(raw_values)
-        ]
+        return [current(item, (*key_path, i)) for i, item in enumerate(raw_values)]
     if isinstance(raw_values, str):
         return _renamed_at(key_path, _RENAMED_VALUES, recipe_values).get(raw_values, raw_values)
     return raw_values
@@ -142,11 +152,10 @@ def update_document(document: YamlDocument, display_name: str) -> None:
         RecipeError: An old key and its new name are both there; names file and line.
     """
     written = document.value
-    try:
-        document.value = current_values(written)
-    except _BothKeysError as error:
-        line = document.line_number(error.key_path)
-        raise RecipeError(f"{display_name}:{line}: {error.message}", error.hint) from error
+    document.value = current_values(
+        written,
+        error_prefix=lambda key_path: f"{display_name}:{document.line_number(key_path)}: ",
+    )
     for path, line in [*document.line_numbers.items()]:
         document.line_numbers[current_key_path(path, written)] = line
     for path, span in [*document.value_spans.items()]:
@@ -189,32 +198,29 @@ def warn_renamed(old: str, new: str) -> None:
     warnings.warn(f"{old} is now {new}.", RenamedKeyWarning, stacklevel=2)
 
 
-class _BothKeysError(RecipeError):
-    """An old key and its new name are both there."""
-
-    def __init__(self, old: KeyPath, new: KeyPath) -> None:
-        self.key_path = old
-        old_name, new_name = (".".join(map(str, path)) for path in (old, new))
-        super().__init__(
-            f"{old_name} is the old name of {new_name}, and both are given.", f"Keep {new_name}."
-        )
-
-
-def _current_items(
-    mapping: Mapping[str, Any], key_path: KeyPath, recipe_values: Any
-) -> Iterator[tuple[str, Any]]:
+def _current_paths(
+    mapping: Mapping[str, Any],
+    key_path: KeyPath,
+    recipe_values: Any,
+    error_prefix: Callable[[KeyPath], str],
+) -> Iterator[tuple[str, KeyPath]]:
+    """Yield each key of a mapping as written, and its path in new keys."""
     names = _renamed_at(key_path, _RENAMED_KEYS, recipe_values, mapping)
-    for key, value in mapping.items():
+    for key in mapping:
         written = (*key_path, key)
         path = (*key_path, names.get(str(key), key))
         if key_path == ("sweep",):
             path = current_key_path(written, recipe_values)
         if path != written:
             if path[-1] in mapping:
-                raise _BothKeysError(written, path)
+                old, new = (".".join(map(str, p)) for p in (written, path))
+                raise RecipeError(
+                    f"{error_prefix(written)}{old} is the old name of {new}, and both are given.",
+                    f"Keep {new}.",
+                )
             dotted = (".".join(map(str, p[1:] if p[0] == "sweep" else p)) for p in (written, path))
             warn_renamed(*dotted)
-        yield str(path[-1]), current_values(value, path, recipe_values)
+        yield key, path
 
 
 def _swept_key_path(dotted_key: str | int) -> KeyPath:

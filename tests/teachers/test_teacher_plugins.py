@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher
-from kdcli.teachers.base import convert_to_logits
+from kdcli.teachers.black_box_context import convert_to_logits
 
 
 class KeywordTeacher(BlackBoxTeacher):
