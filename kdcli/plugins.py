@@ -10,6 +10,7 @@ code and therefore needs `--allow-code`.
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -113,6 +114,42 @@ def import_object(
     except Exception as error:  # the user's code may raise anything
         raise _import_failure(reference, error) from error
     return _checked(found, reference, base_class)
+
+
+def find_class(group: str, name: str, base_class: type) -> Any | None:
+    """Find the class of an entry point's name or of a reference `package.module:Name`.
+
+    Returns:
+        The class, or None if no installed package offers the name.
+
+    Raises:
+        UsageError: A reference, and code is not allowed.
+        UserError: The import fails, or the object is no subclass of `base_class`.
+    """
+    if is_object_reference(name):
+        return import_object(name, base_class=base_class)
+    return load_plugin(group, name, base_class)
+
+
+def validate_by_kind(
+    group: str, kind: str, base_class: type, values: Mapping[str, Any]
+) -> Any | None:
+    """Validate a part of a recipe by the pydantic class that its kind names outside of kd.
+
+    Returns:
+        The validated part, or None if no installed package offers the kind.
+
+    Raises:
+        ValidationError: The class refuses the values.
+        UsageError, UserError: As `find_class`.
+    """
+    config_class = find_class(group, kind, base_class)
+    if config_class is None or not is_object_reference(kind):
+        return config_class and config_class.model_validate(values)
+    own_kind = config_class.model_fields["kind"].default
+    validated = config_class.model_validate({**values, "kind": own_kind})
+    # The recipe keeps the reference, so that the dumped recipe finds the class again.
+    return validated.model_copy(update={"kind": kind})
 
 
 def _origin(entry_point: EntryPoint) -> str:

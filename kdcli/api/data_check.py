@@ -10,8 +10,7 @@ from kdcli.data import column_access, dataset_loading
 from kdcli.data.checks import duplicates, split_statistics
 from kdcli.data.labels import class_labels, label_arrays, task_inference
 from kdcli.errors import ModelError
-from kdcli.models import model_io as models
-from kdcli.models import tensor_slicing
+from kdcli.models import model_io, tensor_slicing
 from kdcli.models.sequence_length import get_max_length
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
@@ -170,10 +169,10 @@ def _length_counter(
     who = "student" if recipe.white_box_teacher is None else "teacher"
     try:
         assert reader.model is not None, "a recipe of a black box names its student's model"
-        folder = models.find_local_model(reader.model, reader.revision)
+        folder = model_io.find_local_model(reader.model, reader.revision)
         if folder is not None:
-            tokenizer = models.load_tokenizer(folder)
-            model = tensor_slicing.build_meta_model(models.load_config(folder))
+            tokenizer = model_io.load_tokenizer(folder)
+            model = tensor_slicing.build_meta_model(model_io.load_config(folder))
             limit = get_max_length(model, tokenizer, recipe.data.max_length)
             return split_statistics.token_length_counter(tokenizer), "tokens", limit
         why = f"The {who} {reader.model} is not on this disk"

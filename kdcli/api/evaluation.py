@@ -1,15 +1,25 @@
 """Evaluate models from Python: the function behind `kd evaluate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.api.model_evaluation import evaluate_models
 from kdcli.api.reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
-from kdcli.evaluation.compare import ModelComparison
+from kdcli.errors import UsageError
+from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.compare import ModelComparison, compare_models
+from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER
+from kdcli.models import model_io
+from kdcli.pipeline import run_datasets
+from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
+from kdcli.recipe.loading import config_from_overrides, load_recipe
+from kdcli.recipe.overrides import Override
+from kdcli.recipe.renamed_keys import current_key_path
+from kdcli.recipe.schema import EvaluateCommandConfig
+from kdcli.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ def evaluate(
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     splits: Sequence[str] | None = None,
-    against: str | Path | None = None,
+    reference_model: str | Path | None = None,
     overrides: Overrides = (),
     allow_pickle: bool = False,
     reporter: Reporter | None = None,
@@ -57,7 +67,7 @@ def evaluate(
         text: Column of the texts, or two columns of pairs.
         label: Column of the labels.
         splits: Splits to measure on.
-        against: Model that the others are compared with; by default the teacher.
+        reference_model: Model that the others are compared with; by default the teacher.
         overrides: Further values by dotted key, such as `{"data.task": "multi_label"}`.
         allow_pickle: Allow model weights that are stored as a pickle.
         reporter: Receives progress; by default the logger `kdcli`.
@@ -80,7 +90,155 @@ def evaluate(
             [str(model) for model in references],
             [*to_overrides(given), *to_overrides(overrides)],
             choose_reporter(reporter, progress),
-            None if against is None else str(against),
+            None if reference_model is None else str(reference_model),
             allow_pickle=allow_pickle,
         )
     return EvaluationReport(comparison)
+
+
+def evaluate_models(
+    models: Sequence[str],
+    overrides: Sequence[Override],
+    reporter: Reporter,
+    reference_model: str | None = None,
+    *,
+    allow_pickle: bool = False,
+) -> ModelComparison:
+    """Measure models on the same texts.
+
+    Args:
+        models: Run folders, which stand for their teacher, student and what it is compared with,
+            or single models.
+        overrides: What the user said of data and evaluation, in a recipe's keys. The rest is as in
+            the recipe of the run that a model belongs to: of other data, all but where it lies.
+        reporter: Told of every batch.
+        reference_model: The model that the others are compared with: one of them, or one more.
+        allow_pickle: Whether the models' weights may be a pickle.
+
+    Raises:
+        KdError: A model or the data is missing or unusable.
+    """
+    given = {_flag_key(flag) for flag in overrides}
+    of_run = "data.dataset" not in given
+    spec = _load_evaluation_config(models, overrides, of_run)
+    folders = _resolve_model_folders(models, allow_pickle=allow_pickle)
+    if spec.data.task is None and (task := _common_task(folders.values())):
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"task": task})})
+    if reference_model is not None:
+        reference_model = _find_or_add_model(reference_model, folders, allow_pickle=allow_pickle)
+    reporter.start("evaluate", f"measure {', '.join(folders)}")
+    # A validation split held out from train has to be the same as in the run.
+    corpus = run_datasets.load_recipe_dataset(spec, reporter, for_training=of_run)
+    first = next(iter(folders.values()))
+    corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
+    chosen = spec.evaluate
+    if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
+        chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
+    if "evaluate.out_of_scope" not in given and chosen.out_of_scope not in corpus.label_names:
+        chosen = chosen.model_copy(update={"out_of_scope": None})
+    carried = {
+        name: found
+        for name, path in folders.items()
+        if (found := inference_config.load_calibration(path))
+    }
+    labels = {s.operating_point.label for s in carried.values() if s.operating_point}
+    if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.label_names}:
+        chosen = chosen.model_copy(update={"out_of_scope": labels.pop()})
+    if "evaluate.max_false_rejection_rate" in given:
+        carried = {}
+    return compare_models(
+        folders,
+        corpus,
+        chosen,
+        spec.data.max_length,
+        reporter,
+        truncate=spec.data.truncation,
+        saved_calibrations=carried,
+        reference_model=reference_model,
+    )
+
+
+def _load_evaluation_config(
+    models: Sequence[str], overrides: Sequence[Override], from_run: bool
+) -> EvaluateCommandConfig:
+    base: dict[str, Any] = {"data": {}, "evaluate": {}}
+    recipes = [r for m in models for r in (Path(m) / RECIPE_FILE, Path(m).parent / RECIPE_FILE)]
+    found = next((recipe for recipe in recipes if recipe.is_file()), None)
+    if found is not None:
+        whole = load_recipe(str(found)).model_dump(mode="json")
+        base = {key: whole[key] for key in ("seed", "data", "evaluate")}
+    elif from_run:
+        raise UsageError(
+            f"{models[0]} belongs to no run: which texts is it to be measured on?",
+            "Name them: --data DATASET.",
+        )
+    if not from_run:
+        for key in ("dataset", "config", "revision", "splits", "unlabeled"):
+            base["data"].pop(key, None)
+        base["evaluate"].pop("splits", None)
+        if base["data"].get("label", "") is None:  # the run's own texts have none
+            del base["data"]["label"]
+    return config_from_overrides(EvaluateCommandConfig, overrides, base)
+
+
+def _flag_key(flag: Override) -> str:
+    key = (flag if isinstance(flag, str) else flag[0]).partition("=")[0]
+    return ".".join(map(str, current_key_path(tuple(key.split(".")))))
+
+
+def _common_task(folders: Iterable[Path]) -> str | None:
+    """Return the task that all models' configurations state; None if they differ."""
+    stated = {model_io.load_config(folder).problem_type for folder in folders}
+    return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
+
+
+def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
+    """Return the models' folders by display name: short names where they are unique."""
+    folders: dict[str, Path] = {}
+    for model in models:
+        path = Path(model)
+        if (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file():
+            run = RunFolder.open(path)
+            names = [path.resolve().name, model] if len(models) > 1 else [""]
+            prefix = next((n for n in names if f"{n}/student" not in folders), model)
+            for part in (TEACHER, STUDENT, "control", BASELINE):
+                # Only the student is always a model folder.
+                if part == STUDENT or (path / part / "config.json").is_file():
+                    _refuse_changed_model(run, part)
+                    folders[f"{prefix}/{part}".lstrip("/")] = model_io.locate_model(
+                        str(path / part)
+                    )
+        else:
+            folders[_short_name(model, folders)] = model_io.locate_model(
+                model, allow_pickle=allow_pickle
+            )
+    return folders
+
+
+def _refuse_changed_model(run: RunFolder, part: str) -> None:
+    """Refuse a model of a run that was changed since: its metrics are not the run's."""
+    stage = "distill" if part == "student" else part
+    fault = run.artifact_problem(stage, part) if stage in run.records else None
+    if fault:
+        raise UsageError(
+            f"The run {run.path} isn't whole: {fault}.",
+            f"Make it again: kd distill {run.path / RECIPE_FILE} --output {run.path}.",
+        )
+
+
+def _find_or_add_model(model: str, folders: dict[str, Path], *, allow_pickle: bool) -> str:
+    """Return the display name of a model; add it if it is not among the folders."""
+    if model in folders:
+        return model
+    folder = model_io.locate_model(model, allow_pickle=allow_pickle)
+    known = next((n for n, path in folders.items() if path.resolve() == folder.resolve()), None)
+    if known is None:
+        known = _short_name(model, folders)
+        folders[known] = folder
+    return known
+
+
+def _short_name(model: str, used_names: Mapping[str, Path]) -> str:
+    path = Path(model)
+    short = path.resolve().name if path.is_dir() else model
+    return model if short in used_names else short

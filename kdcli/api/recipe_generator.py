@@ -15,8 +15,7 @@ from kdcli.data.checks import split_statistics
 from kdcli.data.labels.label_matching import match_labels
 from kdcli.data.readers import data_files, registry, split_files
 from kdcli.errors import DataError, ModelError
-from kdcli.models import model_io as models
-from kdcli.models import tensor_slicing
+from kdcli.models import model_io, tensor_slicing
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe import strict_yaml
 from kdcli.recipe.data import DataConfig
@@ -284,8 +283,10 @@ def _suggest_max_length(
 
 def _cached_config_and_tokenizer(teacher: str) -> tuple[Any, Any] | None:
     try:
-        found = models.find_local_model(teacher)
-        return None if found is None else (models.load_config(found), models.load_tokenizer(found))
+        found = model_io.find_local_model(teacher)
+        return (
+            None if found is None else (model_io.load_config(found), model_io.load_tokenizer(found))
+        )
     except ModelError:
         return None
 
@@ -338,7 +339,7 @@ def _is_classifier_of(config: Any, label_names: Sequence[str]) -> bool:
     if not any(name.endswith("ForSequenceClassification") for name in heads):
         return False
     try:
-        match_labels(label_names, models.get_label_names(config), labels_are_ordered=False)
+        match_labels(label_names, model_io.get_label_names(config), labels_are_ordered=False)
     except ModelError:
         return False
     return True

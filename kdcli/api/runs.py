@@ -115,12 +115,11 @@ def distill(
     Raises:
         KdError: The run failed; finished stages are kept.
     """
-    plugins.set_code_allowed(allow_code)
-    loaded, reporter = resolve_recipe(recipe, overrides, data), choose_reporter(reporter, progress)
-    folder = planning.run_folder_path(loaded, None if output is None else Path(output))
     options = RunOptions(
         fresh, allow_pickle, allow_code, tuple(allow_endpoints), checkpoint_interval
     )
+    loaded, folder = _load_recipe_and_folder(recipe, overrides, data, output, options)
+    reporter = choose_reporter(reporter, progress)
     with quiet_libraries():
         run_pipeline(loaded, folder, reporter, None, options)
         if seeds > 1:
@@ -163,12 +162,11 @@ def fine_tune_teacher(
     Raises:
         KdError: The run failed; finished stages are kept.
     """
-    plugins.set_code_allowed(allow_code)
-    loaded, reporter = resolve_recipe(recipe, overrides, data), choose_reporter(reporter, progress)
-    folder = planning.run_folder_path(loaded, None if output is None else Path(output))
     options = RunOptions(
         fresh, allow_pickle, allow_code, tuple(allow_endpoints), checkpoint_interval
     )
+    loaded, folder = _load_recipe_and_folder(recipe, overrides, data, output, options)
+    reporter = choose_reporter(reporter, progress)
     with quiet_libraries():
         run_pipeline(loaded, folder, reporter, until, options)
     return Run(RunFolder.open(folder))
@@ -230,6 +228,18 @@ def push_to_hub(
         return hub.push_to_hub(
             repository, files, message, private=private, revision=revision, create_pr=create_pr
         )
+
+
+def _load_recipe_and_folder(
+    recipe: RecipeSource,
+    overrides: Overrides,
+    data: Any,
+    output: str | Path | None,
+    options: RunOptions,
+) -> tuple[Recipe, Path]:
+    plugins.set_code_allowed(options.allow_code)  # before the recipe, which may name code
+    loaded = resolve_recipe(recipe, overrides, data)
+    return loaded, planning.run_folder_path(loaded, None if output is None else Path(output))
 
 
 def resolve_recipe(recipe: RecipeSource, overrides: Overrides = (), data: Any = None) -> Recipe:

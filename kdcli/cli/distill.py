@@ -46,7 +46,7 @@ def distill(
     from kdcli import distributed
     from kdcli.api import runs
     from kdcli.cli.common import parse_checkpoint_interval, show_evaluation_table, show_run_plan
-    from kdcli.evaluation.uncertainty.seed_variance import seed_table_rows as spread_rows
+    from kdcli.evaluation.uncertainty.seed_variance import seed_table_rows
     from kdcli.pipeline.options import RunOptions
 
     console = Console(json_output=json_output, quiet=quiet)
@@ -80,5 +80,5 @@ def distill(
         document["over_seeds"] = spread
         if not json_output:
             header = [f"mean ± deviation, {seeds} seeds", *spread["models"]]
-            console.print_table(None, "", header, spread_rows(spread))
+            console.print_table(None, "", header, seed_table_rows(spread))
     show_evaluation_table(evaluation, document, run.path.name, console, after)

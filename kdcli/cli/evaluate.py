@@ -123,7 +123,7 @@ def evaluate(
         _check_output_file("--output", output)
 
     # These take seconds to import: report mistakes in the gates first.
-    from kdcli.api import model_evaluation
+    from kdcli.api.evaluation import evaluate_models
     from kdcli.evaluation.output import evaluation_json, per_example_export
     from kdcli.safe_files import write_text_atomically
 
@@ -149,9 +149,7 @@ def evaluate(
     ]
     flags += overrides or ()
     plugins.set_code_allowed(allow_code)
-    found = model_evaluation.evaluate_models(
-        models, flags, console, reference_model, allow_pickle=allow_pickle
-    )
+    found = evaluate_models(models, flags, console, reference_model, allow_pickle=allow_pickle)
     if output is not None:
         write_text_atomically(output, evaluation_json.format_evaluation_json(found.evaluation))
     if per_example is not None:

@@ -50,13 +50,8 @@ def _validate_loss(value: Any, validate_built_in: ValidatorFunctionWrapHandler) 
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind in BUILT_IN_LOSSES:
         return validate_built_in(value)
-    if plugins.is_object_reference(kind):
-        loss = plugins.import_object(kind, base_class=Loss)
-        own_kind = loss.model_fields["kind"].default
-        # The recipe keeps the reference, so that the dumped recipe finds the class again.
-        return loss.model_validate({**value, "kind": own_kind}).model_copy(update={"kind": kind})
-    plugin = plugins.load_plugin(_PLUGIN_GROUP, kind, Loss)
-    return validate_built_in(value) if plugin is None else plugin.model_validate(value)
+    loss = plugins.validate_by_kind(_PLUGIN_GROUP, kind, Loss, value)
+    return validate_built_in(value) if loss is None else loss
 
 
 if TYPE_CHECKING:

@@ -2,31 +2,10 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from kdcli.losses.base import LayerwiseLoss, ModelOutputs
+from kdcli.losses.base import LayerwiseLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class AttentionKL(LayerwiseLoss):
-    """KL divergence of the attention probabilities."""
-
-    needs = frozenset({"attentions"})
-
-    kind: Literal["attention_kl"] = "attention_kl"
-
-    def forward(
-        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
-    ) -> "Tensor":
-        """Compute the mean of `attention_kl` over the compared layers."""
-        from kdcli.losses.tensor_ops import mean_over_layers
-
-        return mean_over_layers(
-            attention_kl,
-            student_outputs.attentions,
-            teacher_outputs.attentions,
-            student_outputs.attention_mask,
-        )
 
 
 def attention_kl(
@@ -49,6 +28,15 @@ def attention_kl(
             x.mean(1, keepdim=True) for x in (attentions, teacher_attentions)
         )
     return masked_kl(_safe_log(attentions), _safe_log(teacher_attentions), attention_mask)
+
+
+class AttentionKL(LayerwiseLoss):
+    """KL divergence of the attention probabilities."""
+
+    needs = frozenset({"attentions"})
+    layer_loss = attention_kl
+
+    kind: Literal["attention_kl"] = "attention_kl"
 
 
 def _safe_log(probabilities: "Tensor") -> "Tensor":

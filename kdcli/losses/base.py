@@ -4,7 +4,7 @@ A loss is one class: its keys in a recipe are the fields of a frozen pydantic mo
 computes the value. Nothing here imports torch at module level, so reading a recipe stays fast.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -200,7 +200,16 @@ class TemperatureLoss(Loss):
 
 
 class LayerwiseLoss(Loss):
-    """A loss that compares layers of the student with layers of the teacher."""
+    """A loss that compares layers of the student with layers of the teacher.
+
+    A subclass needs one of "hidden_states" and "attentions", and declares `layer_loss`.
+
+    Attributes:
+        layer_loss: Loss of one layer: of the student's states, the teacher's, and the attention
+            mask (batch, tokens).
+    """
+
+    layer_loss: ClassVar[Callable[..., "Tensor"]]
 
     teacher_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None,
@@ -220,6 +229,20 @@ class LayerwiseLoss(Loss):
                 f"{depth}: give the teacher's for each of them."
             )
         return list(enumerate(self.teacher_layers))
+
+    def forward(
+        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
+    ) -> "Tensor":
+        """Compute the mean of `layer_loss` over the compared layers."""
+        from kdcli.losses.tensor_ops import mean_over_layers
+
+        (output,) = self.needs
+        return mean_over_layers(
+            type(self).layer_loss,
+            getattr(student_outputs, output),
+            getattr(teacher_outputs, output),
+            student_outputs.attention_mask,
+        )
 
 
 def required_teacher_outputs(losses: Sequence[Loss]) -> frozenset[TeacherOutput]:

@@ -8,68 +8,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class HiddenMSE(LayerwiseLoss):
-    """Mean squared difference of hidden states; projected where widths differ."""
-
-    needs = frozenset({"hidden_states"})
-
-    kind: Literal["hidden_mse"] = "hidden_mse"
-
-    def forward(
-        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
-    ) -> "Tensor":
-        """Compute the mean of `hidden_state_mse` over the compared layers."""
-        from kdcli.losses.tensor_ops import mean_over_layers
-
-        return mean_over_layers(
-            hidden_state_mse,
-            student_outputs.hidden_states,
-            teacher_outputs.hidden_states,
-            student_outputs.attention_mask,
-        )
-
-
-class HiddenCosine(LayerwiseLoss):
-    """1 minus the cosine of hidden states; projected where widths differ."""
-
-    needs = frozenset({"hidden_states"})
-
-    kind: Literal["hidden_cosine"] = "hidden_cosine"
-
-    def forward(
-        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
-    ) -> "Tensor":
-        """Compute the mean of `hidden_state_cosine_distance` over the compared layers."""
-        from kdcli.losses.tensor_ops import mean_over_layers
-
-        return mean_over_layers(
-            hidden_state_cosine_distance,
-            student_outputs.hidden_states,
-            teacher_outputs.hidden_states,
-            student_outputs.attention_mask,
-        )
-
-
-class EmbeddingMSE(Loss):
-    """Mean squared difference of the embeddings' output; projected where widths differ."""
-
-    needs = frozenset({"hidden_states"})
-    compares = "embeddings"
-
-    kind: Literal["embedding_mse"] = "embedding_mse"
-
-    def forward(
-        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
-    ) -> "Tensor":
-        """Compute `hidden_state_mse` of the embeddings' output."""
-        assert student_outputs.attention_mask is not None
-        return hidden_state_mse(
-            student_outputs.hidden_states[0],
-            teacher_outputs.hidden_states[0],
-            student_outputs.attention_mask,
-        )
-
-
 def hidden_state_mse(
     hidden_states: "Tensor", teacher_hidden_states: "Tensor", attention_mask: "Tensor"
 ) -> "Tensor":
@@ -104,3 +42,41 @@ def hidden_state_cosine_distance(
     from kdcli.losses.tensor_ops import cosine, masked_token_mean
 
     return masked_token_mean(1 - cosine(hidden_states, teacher_hidden_states), attention_mask)
+
+
+class HiddenMSE(LayerwiseLoss):
+    """Mean squared difference of hidden states; projected where widths differ."""
+
+    needs = frozenset({"hidden_states"})
+    layer_loss = hidden_state_mse
+
+    kind: Literal["hidden_mse"] = "hidden_mse"
+
+
+class HiddenCosine(LayerwiseLoss):
+    """1 minus the cosine of hidden states; projected where widths differ."""
+
+    needs = frozenset({"hidden_states"})
+    layer_loss = hidden_state_cosine_distance
+
+    kind: Literal["hidden_cosine"] = "hidden_cosine"
+
+
+class EmbeddingMSE(Loss):
+    """Mean squared difference of the embeddings' output; projected where widths differ."""
+
+    needs = frozenset({"hidden_states"})
+    compares = "embeddings"
+
+    kind: Literal["embedding_mse"] = "embedding_mse"
+
+    def forward(
+        self, student_outputs: ModelOutputs, teacher_outputs: ModelOutputs, labels: "Tensor"
+    ) -> "Tensor":
+        """Compute `hidden_state_mse` of the embeddings' output."""
+        assert student_outputs.attention_mask is not None
+        return hidden_state_mse(
+            student_outputs.hidden_states[0],
+            teacher_outputs.hidden_states[0],
+            student_outputs.attention_mask,
+        )

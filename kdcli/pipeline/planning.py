@@ -95,7 +95,7 @@ def _key_recipe_parts(
     if "student" in spec and spec["student"]["family"] is None:
         # Stages of recipes without these keys ran before the keys were there.
         del spec["student"]["family"], spec["student"]["options"]
-    spec = renamed_keys.original_values(spec, recipe_values=recipe.model_dump(mode="json"))
+    spec = renamed_keys.original_values(spec, recipe_values=whole)
     spec |= stage.extra_cache_key_parts(recipe)
     # The content of a source counts, not its path.
     if "data" in spec:
@@ -119,32 +119,32 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
     Raises:
         KdError: A local model or dataset is missing.
     """
-    from kdcli.data import dataset_loading as data
-    from kdcli.models import model_io as models
+    from kdcli.data import dataset_loading
+    from kdcli.models import model_io
 
-    found, teacher = {"data": data.dataset_cache_key(recipe.data)}, recipe.teacher
+    found, teacher = {"data": dataset_loading.dataset_cache_key(recipe.data)}, recipe.teacher
     if recipe.data.unlabeled is not None:
-        found["unlabelled"] = data.dataset_cache_key(recipe.data.unlabeled_data_config)
+        found["unlabelled"] = dataset_loading.dataset_cache_key(recipe.data.unlabeled_data_config)
     if recipe.augment is not None and recipe.augment.model is not None:
-        found["augment"] = models.compute_model_fingerprint(
+        found["augment"] = model_io.compute_model_fingerprint(
             recipe.augment.model, recipe.augment.revision
         )
     source = None if teacher.source_key is None else getattr(teacher, teacher.source_key)
     if teacher.source_key == "file":
-        found["teacher"] = data.dataset_cache_key(
+        found["teacher"] = dataset_loading.dataset_cache_key(
             recipe.data.model_copy(update={"dataset": source})
         )
     elif source is not None:
         revision = getattr(teacher, "revision", None)
-        found["teacher"] = models.compute_model_fingerprint(source, revision)
+        found["teacher"] = model_io.compute_model_fingerprint(source, revision)
     for place, other in enumerate(
         teacher.ensemble_with if isinstance(teacher, ClassifierTeacherConfig) else ()
     ):
-        found[other_teacher_key(place)] = models.compute_model_fingerprint(
+        found[other_teacher_key(place)] = model_io.compute_model_fingerprint(
             other.model, other.revision
         )
     if recipe.student.model is not None:
-        found["student"] = models.compute_model_fingerprint(
+        found["student"] = model_io.compute_model_fingerprint(
             recipe.student.model, recipe.student.revision
         )
     return found

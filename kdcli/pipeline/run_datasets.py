@@ -14,7 +14,7 @@ from kdcli.data.labels.label_matching import are_default_label_names, map_labels
 from kdcli.data.readers import saved_dataset
 from kdcli.data.tokenization import tokenize
 from kdcli.errors import DataError
-from kdcli.models import model_io as models
+from kdcli.models import model_io
 from kdcli.models.padding import align_padding
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline.stage import StageContext
@@ -55,7 +55,7 @@ def load_recipe_dataset(
     own = None if isinstance(recipe, EvaluateCommandConfig) else recipe.white_box_teacher
     if own is None or own.fine_tune is not None or not are_default_label_names(corpus.label_names):
         return corpus
-    return corpus.with_model_label_names(models.get_label_names(_load_teacher_config(own)))
+    return corpus.with_model_label_names(model_io.get_label_names(_load_teacher_config(own)))
 
 
 def load_unlabeled_texts(data_config: DataConfig, reporter: Reporter) -> "Dataset":
@@ -83,13 +83,13 @@ def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[
     if recipe.data.task is None:
         usual = REGRESSION if config.num_labels == 1 else SINGLE_LABEL
         stated = TASKS.get(config.problem_type or "", usual)
-    return models.get_label_names(config), stated
+    return model_io.get_label_names(config), stated
 
 
 def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig":
     # Only the configuration is read: it can't run code, even if the weights are a pickle.
-    return models.load_config(
-        models.locate_model(teacher.model, teacher.revision, allow_pickle=True)
+    return model_io.load_config(
+        model_io.locate_model(teacher.model, teacher.revision, allow_pickle=True)
     )
 
 
@@ -202,7 +202,7 @@ def tokenize_splits(
 ) -> dict[str, "Dataset"]:
     """Tokenize splits and map labels to the model's ids; report how many texts were truncated."""
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
-    names = models.get_label_names(model.config)
+    names = model_io.get_label_names(model.config)
     rows: dict[str, Any] = {}
     for split in splits:
         rows[split] = tokenize.tokenize_dataset(

@@ -13,6 +13,7 @@ from transformers import set_seed
 
 from kdcli.data.column_access import sample_texts
 from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.errors import (
     KdError,
@@ -328,13 +329,8 @@ class _SourceModel:
         rows = self.tokenized_sample(tokenizer)
         rows = rows.select_columns([name for name in rows.column_names if name != "label"])
         collate = create_collator(model, tokenizer)
-        long = token_lengths(rows)
-        alike = (np.flatnonzero(long == length) for length in np.unique(long))
-        return [
-            collate(rows.__getitems__(places[start : start + _BATCH_SIZE].tolist()))
-            for places in alike
-            for start in range(0, len(places), _BATCH_SIZE)
-        ]
+        batches = length_sorted_batches(token_lengths(rows), _BATCH_SIZE, equal_length=True)
+        return [collate(rows.__getitems__(batch.tolist())) for batch in batches]
 
 
 @dataclass(frozen=True)

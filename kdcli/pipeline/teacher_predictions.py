@@ -229,9 +229,7 @@ def prepare_black_box_teacher(
 
     def fit() -> None:
         context.output.mkdir()
-        registry.fit_teacher(
-            black_box, run_datasets.black_box_context(context, dataset_splits, context.output)
-        )
+        black_box.fit(run_datasets.black_box_context(context, dataset_splits, context.output))
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (context.output / ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -83,11 +83,7 @@ def load_student_family(name: str) -> type[StudentFamily]:
         UsageError: A reference without `--allow-code`.
         UserError: The import fails, or the object is no `StudentFamily`.
     """
-    family: type[StudentFamily] | None
-    if plugins.is_object_reference(name):
-        family = plugins.import_object(name, base_class=StudentFamily)
-    else:
-        family = plugins.load_plugin(_PLUGIN_GROUP, name, StudentFamily)
+    family: type[StudentFamily] | None = plugins.find_class(_PLUGIN_GROUP, name, StudentFamily)
     if family is None:
         offered = plugins.plugin_names(_PLUGIN_GROUP)
         raise RecipeError(

@@ -114,13 +114,8 @@ def _validate_teacher(value: Any, validate_built_in: ValidatorFunctionWrapHandle
     kind = _get_teacher_kind(value)
     if not isinstance(kind, str) or kind in TEACHER_CONFIGS:
         return validate_built_in(value)
-    if plugins.is_object_reference(kind):
-        teacher = plugins.import_object(kind, base_class=BlackBoxTeacher)
-        own_kind = teacher.model_fields["kind"].default
-        # The recipe keeps the reference, so that the dumped recipe finds the class again.
-        return teacher.model_validate({**value, "kind": own_kind}).model_copy(update={"kind": kind})
-    plugin = plugins.load_plugin(_PLUGIN_GROUP, kind, BlackBoxTeacher)
-    return validate_built_in(value) if plugin is None else plugin.model_validate(value)
+    teacher = plugins.validate_by_kind(_PLUGIN_GROUP, kind, BlackBoxTeacher, value)
+    return validate_built_in(value) if teacher is None else teacher
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kdcli.models import model_io
 from kdcli.pipeline.stage import Stage, StageContext
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 
@@ -45,6 +44,7 @@ class TeacherStage(Stage):
             `history`, a row for each epoch (empty if nothing was trained); `parameters`, if it is
             a model; `task`.
         """
+        from kdcli.models import model_io
         from kdcli.pipeline import run_datasets, stage_training, teacher_predictions
         from kdcli.training.train import train_model
 

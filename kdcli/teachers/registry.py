@@ -1,4 +1,4 @@
-"""Check, fit and query a recipe's black box teacher."""
+"""Check and query a recipe's black box teacher."""
 
 from collections.abc import Callable, Sequence
 
@@ -55,11 +55,6 @@ def check_teacher(
             f"Its labels: {abbreviate_list(labels)}.",
         )
     config.check(context)
-
-
-def fit_teacher(config: BlackBoxTeacher, context: BlackBoxContext) -> None:
-    """Fit the teacher to the training texts, if its kind is fitted."""
-    config.fit(context)
 
 
 def predict_teacher_logits(

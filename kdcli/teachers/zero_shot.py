@@ -13,7 +13,7 @@ from kdcli.data.column_access import sample_texts, text_column_names
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
-from kdcli.models.logit_prediction import predict_logits as logits_of
+from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding import align_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import ZeroShotTeacherConfig
@@ -81,7 +81,7 @@ def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> P
             def advance_all(done: int, total: int, start: int = start) -> None:
                 advance(start + done // len(labels), len(split))
 
-            pair_logits = logits_of(
+            pair_logits = predict_logits(
                 model, collate, tokenize_dataset(pairs, tokenizer, limit), _BATCH, advance_all
             )
             scores = pair_logits[:, entailed]

@@ -9,7 +9,7 @@ from datasets import Dataset
 from helpers import kd_stdout
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
-from kdcli.api.model_evaluation import evaluate_models
+from kdcli.api.evaluation import evaluate_models
 from kdcli.models.model_files import find_weight_files
 from kdcli.progress import SilentReporter
 

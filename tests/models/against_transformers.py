@@ -13,7 +13,7 @@ from datasets import load_from_disk
 from models.architectures import LABELS, Architecture, save, some_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdcli.api.model_evaluation import evaluate_models
+from kdcli.api.evaluation import evaluate_models
 from kdcli.errors import KdError
 from kdcli.pipeline import runner
 from kdcli.progress import SilentReporter

@@ -8,7 +8,7 @@ import yaml
 from transformers import pipeline
 
 from kdcli.api.data_check import check_data
-from kdcli.api.model_evaluation import evaluate_models
+from kdcli.api.evaluation import evaluate_models
 from kdcli.errors import DataError, KdError, ModelError, RecipeError
 from kdcli.models import model_io
 from kdcli.pipeline import runner as runs

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from kdcli.api.model_evaluation import evaluate_models
+from kdcli.api.evaluation import evaluate_models
 from kdcli.errors import UsageError
 from kdcli.pipeline.run_folder import RunFolder, StageRecord
 from kdcli.progress import SilentReporter
@@ -99,7 +99,7 @@ def test_each_run_s_student_is_compared_with_its_own_teacher(run, tmp_path):
 @pytest.mark.parametrize("named", ["run/student", "run/teacher", "apart"])
 def test_the_model_to_compare_with_is_measured_once(run, tiny_teacher, tmp_path, named):
     shutil.copytree(tiny_teacher, tmp_path / "apart")
-    found = measured([run], [FEW], against=str(tmp_path / named))
+    found = measured([run], [FEW], reference_model=str(tmp_path / named))
     name = named.removeprefix("run/")
     expected = ["teacher", "student", *(["apart"] if name == "apart" else [])]
     assert [m["name"] for m in found["models"]] == expected
