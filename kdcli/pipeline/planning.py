@@ -59,8 +59,12 @@ def plan_stages(
         spec = _key_recipe_parts(stage, recipe, sources)
         needs = [name for name in stage.needs if name in planned]
         key = stage_cache_key(stage.name, stage.version, spec, [planned[n].key for n in needs])
-        redone = next((n for n in needs if planned[n].reason), None)
-        reason = "asked for: --fresh" if fresh else _rerun_reason(stage, spec, key, run, redone)
+        rerun_dependency = next((n for n in needs if planned[n].reason), None)
+        reason = (
+            "asked for: --fresh"
+            if fresh
+            else _rerun_reason(stage, spec, key, run, rerun_dependency)
+        )
         planned[stage.name] = StagePlan(stage, key, spec, reason)
     return list(planned.values())
 
@@ -108,8 +112,8 @@ def _key_recipe_parts(
         spec["teacher"][recipe.teacher.source_key] = source_keys["teacher"]
     if "student" in spec and spec["student"]["model"] is not None:
         spec["student"]["model"] = source_keys["student"]
-    for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
-        other["model"] = source_keys[other_teacher_key(place)]
+    for index, other in enumerate(spec.get("teacher", {}).get("also", ())):
+        other["model"] = source_keys[other_teacher_key(index)]
     return spec
 
 
@@ -122,32 +126,32 @@ def source_cache_keys(recipe: Recipe) -> dict[str, str]:
     from kdcli.data import dataset_loading
     from kdcli.models import model_io
 
-    found, teacher = {"data": dataset_loading.dataset_cache_key(recipe.data)}, recipe.teacher
+    keys, teacher = {"data": dataset_loading.dataset_cache_key(recipe.data)}, recipe.teacher
     if recipe.data.unlabeled is not None:
-        found["unlabelled"] = dataset_loading.dataset_cache_key(recipe.data.unlabeled_data_config)
+        keys["unlabelled"] = dataset_loading.dataset_cache_key(recipe.data.unlabeled_data_config)
     if recipe.augment is not None and recipe.augment.model is not None:
-        found["augment"] = model_io.compute_model_fingerprint(
+        keys["augment"] = model_io.compute_model_fingerprint(
             recipe.augment.model, recipe.augment.revision
         )
     source = None if teacher.source_key is None else getattr(teacher, teacher.source_key)
     if teacher.source_key == "file":
-        found["teacher"] = dataset_loading.dataset_cache_key(
+        keys["teacher"] = dataset_loading.dataset_cache_key(
             recipe.data.model_copy(update={"dataset": source})
         )
     elif source is not None:
         revision = getattr(teacher, "revision", None)
-        found["teacher"] = model_io.compute_model_fingerprint(source, revision)
-    for place, other in enumerate(
+        keys["teacher"] = model_io.compute_model_fingerprint(source, revision)
+    for index, other in enumerate(
         teacher.ensemble_with if isinstance(teacher, ClassifierTeacherConfig) else ()
     ):
-        found[other_teacher_key(place)] = model_io.compute_model_fingerprint(
+        keys[other_teacher_key(index)] = model_io.compute_model_fingerprint(
             other.model, other.revision
         )
     if recipe.student.model is not None:
-        found["student"] = model_io.compute_model_fingerprint(
+        keys["student"] = model_io.compute_model_fingerprint(
             recipe.student.model, recipe.student.revision
         )
-    return found
+    return keys
 
 
 def other_teacher_key(index: int) -> str:
@@ -158,19 +162,19 @@ def other_teacher_key(index: int) -> str:
 def recorded_source_cache_keys(run: RunFolder) -> dict[str, str]:
     """Return the source keys that a run recorded: the sources themselves may be gone."""
     specs = [record.spec for record in run.records.values()]
-    found = {"teacher": "", "student": ""}
+    keys = {"teacher": "", "student": ""}
     for spec in specs:
-        for part in found.keys() & spec.keys():
-            found[part] = spec[part].get("file") or spec[part].get("model")
+        for part in keys.keys() & spec.keys():
+            keys[part] = spec[part].get("file") or spec[part].get("model")
     for spec in specs:
-        for place, other in enumerate(spec.get("teacher", {}).get("also", ())):
-            found[other_teacher_key(place)] = other["model"]
-    found["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
+        for index, other in enumerate(spec.get("teacher", {}).get("also", ())):
+            keys[other_teacher_key(index)] = other["model"]
+    keys["data"] = next((spec["data"]["dataset"] for spec in specs if "data" in spec), "")
     for spec in specs:
         if "augment" in spec:
-            found["unlabelled"] = spec["data"]["unlabelled"] or ""
-            found["augment"] = (spec["augment"] or {}).get("model") or ""
-    return found
+            keys["unlabelled"] = spec["data"]["unlabelled"] or ""
+            keys["augment"] = (spec["augment"] or {}).get("model") or ""
+    return keys
 
 
 def _rerun_reason(
@@ -203,9 +207,9 @@ def describe_first_difference(old: Any, new: Any, path: str = "") -> str | None:
         )
     for key in keys:
         before, after = (_get_item(value, key) for value in (old, new))
-        found = describe_first_difference(before, after, f"{path}.{key}")
-        if found:
-            return found
+        difference = describe_first_difference(before, after, f"{path}.{key}")
+        if difference:
+            return difference
     return None
 
 

@@ -91,16 +91,20 @@ def validate_inputs(
             small for them.
     """
     experiment_trackers.check_trackers_installed(recipe.report_to)
-    corpus = run_datasets.load_recipe_dataset(recipe, reporter)
-    check_losses_for_task(recipe.distill.losses_for_task(corpus.task), corpus.task)
-    label_loss.check_label_options_for_task(recipe.distill, corpus.task, "distill")
-    whole, beyond = transfer_texts.validate_transfer_set(
-        recipe, corpus, reporter, allow_pickle=options.allow_pickle, load_weights=load_weights
+    dataset_splits = run_datasets.load_recipe_dataset(recipe, reporter)
+    check_losses_for_task(recipe.distill.losses_for_task(dataset_splits.task), dataset_splits.task)
+    label_loss.check_label_options_for_task(recipe.distill, dataset_splits.task, "distill")
+    splits_with_transfer, max_transfer_texts = transfer_texts.validate_transfer_set(
+        recipe,
+        dataset_splits,
+        reporter,
+        allow_pickle=options.allow_pickle,
+        load_weights=load_weights,
     )
-    teacher, tokenizer, others, loaded = None, None, [], None
+    teacher, tokenizer, other_configs, loaded_teacher = None, None, [], None
     if not isinstance(recipe.teacher, ClassifierTeacherConfig):
-        setting = BlackBoxContext(
-            whole,
+        teacher_context = BlackBoxContext(
+            splits_with_transfer,
             recipe.data,
             Path(),
             reporter,
@@ -108,38 +112,47 @@ def validate_inputs(
             options.allow_code,
             options.allow_endpoints,
         )
-        registry.check_teacher(recipe.teacher, setting, recipe.distill.losses_for_task(corpus.task))
-        _require_memory_for_logits(corpus, len(corpus.label_names))
+        registry.check_teacher(
+            recipe.teacher, teacher_context, recipe.distill.losses_for_task(dataset_splits.task)
+        )
+        _require_memory_for_logits(dataset_splits, len(dataset_splits.label_names))
     else:
-        seen = partial(
+        validate_teacher = partial(
             _validate_teacher,
             recipe=recipe,
-            dataset_splits=corpus,
+            dataset_splits=dataset_splits,
             allow_pickle=options.allow_pickle,
             load_weights=load_weights,
         )
-        config, tokenizer, loaded = seen(recipe.teacher)
+        config, tokenizer, loaded_teacher = validate_teacher(recipe.teacher)
         # Only the teacher that is pruned stays in memory.
-        others = [seen(one)[0] for one in recipe.teacher.ensemble_with]
-        for one in (recipe.teacher, *recipe.teacher.ensemble_with):
-            if one.cross_fit_folds is not None:
+        other_configs = [
+            validate_teacher(teacher_config)[0] for teacher_config in recipe.teacher.ensemble_with
+        ]
+        for teacher_config in (recipe.teacher, *recipe.teacher.ensemble_with):
+            if teacher_config.cross_fit_folds is not None:
                 make_cross_validation_folds(
-                    corpus.splits["train"], corpus.task, one.cross_fit_folds, recipe.seed
+                    dataset_splits.splits["train"],
+                    dataset_splits.task,
+                    teacher_config.cross_fit_folds,
+                    recipe.seed,
                 )
         teacher = tensor_slicing.build_meta_model(config)
         if note := padding_warning(teacher, "The teacher"):
             reporter.info(note)
-    select_evaluation_splits(recipe.evaluate, corpus)
-    student, own = _validate_student(
+    select_evaluation_splits(recipe.evaluate, dataset_splits)
+    student, student_tokenizer = _validate_student(
         recipe,
-        loaded or teacher,
+        loaded_teacher or teacher,
         tokenizer,
-        corpus,
+        dataset_splits,
         allow_pickle=options.allow_pickle,
         load_weights=load_weights,
     )
     if teacher is None:
-        return ValidatedInputs(corpus, own, None, (), student, beyond)
+        return ValidatedInputs(
+            dataset_splits, student_tokenizer, None, (), student, max_transfer_texts
+        )
     sizes = [model_io.count_parameters(model) for model in (student, teacher)]
     if sizes[0] >= sizes[1]:
         reporter.info(
@@ -147,8 +160,15 @@ def validate_inputs(
                 *(size / 1e6 for size in sizes)
             )
         )
-    beside = tuple(tensor_slicing.build_meta_model(config) for config in others)
-    return ValidatedInputs(corpus, tokenizer or own, teacher, beside, student, beyond)
+    other_teachers = tuple(tensor_slicing.build_meta_model(config) for config in other_configs)
+    return ValidatedInputs(
+        dataset_splits,
+        tokenizer or student_tokenizer,
+        teacher,
+        other_teachers,
+        student,
+        max_transfer_texts,
+    )
 
 
 def _validate_teacher(
@@ -164,14 +184,20 @@ def _validate_teacher(
         teacher_config.model, teacher_config.revision, allow_pickle=allow_pickle
     )
     config = model_io.load_config(folder)
-    finished = teacher_config.fine_tune is None
+    is_finished = teacher_config.fine_tune is None
     if teacher_config.fine_tune is None:
-        parts = {"train", "validation", *recipe.evaluate.splits} & dataset_splits.splits.keys()
-        used = {label for part in parts for label in dataset_splits.present_labels(part)}
+        used_splits = {
+            "train",
+            "validation",
+            *recipe.evaluate.splits,
+        } & dataset_splits.splits.keys()
+        used_labels = {
+            label for part in used_splits for label in dataset_splits.present_labels(part)
+        }
         model_io.check_problem_type(
             config, dataset_splits.task, f"The teacher {teacher_config.model}"
         )
-        dataset_splits.match_model_labels(model_io.get_label_names(config), sorted(used))
+        dataset_splits.match_model_labels(model_io.get_label_names(config), sorted(used_labels))
     else:
         label_loss.check_label_options_for_task(
             teacher_config.fine_tune, dataset_splits.task, "teacher.fine_tune"
@@ -180,8 +206,10 @@ def _validate_teacher(
     _require_memory_for_logits(dataset_splits, config.num_labels)
     tokenizer, model = model_io.load_tokenizer(folder), None
     if load_weights:
-        new = () if finished else (dataset_splits.label_names, dataset_splits.task.name)
-        model = model_io.load_classifier(folder, *new, allow_new_head=not finished)
+        head_arguments = (
+            () if is_finished else (dataset_splits.label_names, dataset_splits.task.name)
+        )
+        model = model_io.load_classifier(folder, *head_arguments, allow_new_head=not is_finished)
         run_datasets.configure_tokenizer_and_padding(
             recipe, dataset_splits, model, tokenizer, f"The teacher {teacher_config.model}"
         )
@@ -208,23 +236,35 @@ def _validate_student(
     load_weights: bool,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """Return the student without weights, and its tokenizer."""
-    spec = recipe.student
-    if spec.family is not None:
-        student, own = build_family_student(
+    student_config = recipe.student
+    if student_config.family is not None:
+        student, student_tokenizer = build_family_student(
             recipe, dataset_splits, teacher, tokenizer, allow_pickle=allow_pickle, on_meta=True
         )
-        return student, own
-    wanted = run_datasets.all_texts(dataset_splits.splits["train"]) if spec.requires_texts else ()
-    if spec.model is None:
+        return student, student_tokenizer
+    texts = (
+        run_datasets.all_texts(dataset_splits.splits["train"])
+        if student_config.requires_texts
+        else ()
+    )
+    if student_config.model is None:
         assert teacher is not None and tokenizer is not None, "a recipe of a black box names one"
-        keep = layer_selection.select_layers(spec, layer_stacks.find_layer_stacks(teacher))
-        narrower = width_and_vocab_pruning.plan_width_and_vocab(spec, teacher, tokenizer, wanted)
-        form, student = student_architecture(spec, teacher, narrower, keep)
-        if load_weights and not narrower.random_weights:
+        kept_layers = layer_selection.select_layers(
+            student_config, layer_stacks.find_layer_stacks(teacher)
+        )
+        width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
+            student_config, teacher, tokenizer, texts
+        )
+        architecture, student = student_architecture(
+            student_config, teacher, width_and_vocab, kept_layers
+        )
+        if load_weights and not width_and_vocab.random_weights:
             # Refuse layers that make no model now, not after the teacher's training.
-            layer_pruning.prune_layers(teacher, keep, form)
+            layer_pruning.prune_layers(teacher, kept_layers, architecture)
         return student, tokenizer
-    folder = model_io.locate_model(spec.model, spec.revision, allow_pickle=allow_pickle)
+    folder = model_io.locate_model(
+        student_config.model, student_config.revision, allow_pickle=allow_pickle
+    )
     config, tokenizer = model_io.load_config(folder), model_io.load_tokenizer(folder)
     labels, task = dataset_splits.label_names, dataset_splits.task.name
     if teacher is not None:
@@ -233,9 +273,9 @@ def _validate_student(
     if load_weights:
         model = model_io.load_classifier(folder, labels, task, allow_new_head=True)
         run_datasets.configure_tokenizer_and_padding(
-            recipe, dataset_splits, model, tokenizer, f"The student {spec.model}"
+            recipe, dataset_splits, model, tokenizer, f"The student {student_config.model}"
         )
-    narrower = width_and_vocab_pruning.plan_width_and_vocab(
-        spec, tensor_slicing.build_meta_model(config), tokenizer, wanted
+    width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
+        student_config, tensor_slicing.build_meta_model(config), tokenizer, texts
     )
-    return tensor_slicing.build_meta_model(narrower.config), tokenizer
+    return tensor_slicing.build_meta_model(width_and_vocab.config), tokenizer

@@ -46,25 +46,31 @@ def load_recipe_dataset(
     recipe: Recipe | EvaluateCommandConfig, reporter: Reporter, *, for_training: bool = True
 ) -> DatasetSplits:
     """Load the recipe's data, and report notes on it; see `load_dataset_splits`."""
-    named = None if recipe.data.label is not None else _labels_from_teacher(recipe)
-    corpus = dataset_loading.load_dataset_splits(
-        recipe.data, recipe.seed, require_train=for_training, teacher_labels=named
+    teacher_labels = None if recipe.data.label is not None else _labels_from_teacher(recipe)
+    dataset_splits = dataset_loading.load_dataset_splits(
+        recipe.data, recipe.seed, require_train=for_training, teacher_labels=teacher_labels
     )
-    for note in corpus.notes:
+    for note in dataset_splits.notes:
         reporter.info(note)
-    own = None if isinstance(recipe, EvaluateCommandConfig) else recipe.white_box_teacher
-    if own is None or own.fine_tune is not None or not are_default_label_names(corpus.label_names):
-        return corpus
-    return corpus.with_model_label_names(model_io.get_label_names(_load_teacher_config(own)))
+    teacher = None if isinstance(recipe, EvaluateCommandConfig) else recipe.white_box_teacher
+    if (
+        teacher is None
+        or teacher.fine_tune is not None
+        or not are_default_label_names(dataset_splits.label_names)
+    ):
+        return dataset_splits
+    return dataset_splits.with_model_label_names(
+        model_io.get_label_names(_load_teacher_config(teacher))
+    )
 
 
 def load_unlabeled_texts(data_config: DataConfig, reporter: Reporter) -> "Dataset":
     """Load texts without labels, and report notes on them."""
     notes: list[str] = []
-    found = dataset_loading.load_unlabeled_texts(data_config, notes)
+    texts = dataset_loading.load_unlabeled_texts(data_config, notes)
     for note in notes:
         reporter.info(note)
-    return found
+    return texts
 
 
 def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[str, ...], Task]:
@@ -74,16 +80,16 @@ def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[
             "data.label is null: there are no labels to measure by.",
             "Name texts that have some: --data, --label.",
         )
-    stated = SINGLE_LABEL if recipe.data.task is None else TASKS[recipe.data.task]
+    task = SINGLE_LABEL if recipe.data.task is None else TASKS[recipe.data.task]
     if recipe.black_box_teacher is not None:
-        return registry.labels_named_by_teacher(recipe.black_box_teacher, recipe.data), stated
-    own = recipe.white_box_teacher
-    assert own is not None
-    config = _load_teacher_config(own)
+        return registry.labels_named_by_teacher(recipe.black_box_teacher, recipe.data), task
+    teacher = recipe.white_box_teacher
+    assert teacher is not None
+    config = _load_teacher_config(teacher)
     if recipe.data.task is None:
-        usual = REGRESSION if config.num_labels == 1 else SINGLE_LABEL
-        stated = TASKS.get(config.problem_type or "", usual)
-    return model_io.get_label_names(config), stated
+        default_task = REGRESSION if config.num_labels == 1 else SINGLE_LABEL
+        task = TASKS.get(config.problem_type or "", default_task)
+    return model_io.get_label_names(config), task
 
 
 def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig":
@@ -114,13 +120,13 @@ def with_pseudo_labels(dataset_splits: DatasetSplits, context: StageContext) -> 
     if dataset_splits.has_labels:
         return dataset_splits
     outputs = teacher_logits.load_teacher_logits(context.artifacts["outputs"])
-    found = dict(dataset_splits.splits)
-    for part in found.keys() & outputs.keys():
-        said = dataset_splits.task.predict(np.asarray(outputs[part][TEACHER_LOGITS]))
-        found[part] = label_arrays.label_with_predictions(
-            found[part], said, dataset_splits.label_names, dataset_splits.task
+    splits = dict(dataset_splits.splits)
+    for part in splits.keys() & outputs.keys():
+        predictions = dataset_splits.task.predict(np.asarray(outputs[part][TEACHER_LOGITS]))
+        splits[part] = label_arrays.label_with_predictions(
+            splits[part], predictions, dataset_splits.label_names, dataset_splits.task
         )
-    return replace(dataset_splits, splits=found)
+    return replace(dataset_splits, splits=splits)
 
 
 def with_transfer_set(dataset_splits: DatasetSplits, context: StageContext) -> DatasetSplits:

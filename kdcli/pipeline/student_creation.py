@@ -66,49 +66,58 @@ def build_initial_student(context: StageContext) -> StudentSummary:
         were kept; empty for another model) and `parameters`; of a pruned student also what
         `create_untrained_student` returns.
     """
-    spec, folder = context.recipe.student, context.artifacts["teacher"]
-    corpus = run_datasets.load_recipe_dataset(context.recipe, context.reporter)
-    rows, limit = corpus.splits["train"], context.recipe.data.max_length
+    student_config, folder = context.recipe.student, context.artifacts["teacher"]
+    dataset_splits = run_datasets.load_recipe_dataset(context.recipe, context.reporter)
+    rows, max_length = dataset_splits.splits["train"], context.recipe.data.max_length
     set_seed(context.recipe.student_seed)
-    if spec.family is not None:
-        return _write_family_student(context, corpus)
-    reference, place = context.recipe.teacher.title, folder
-    if spec.model is not None:
-        reference = spec.model
-        place = model_io.locate_model(
-            spec.model, spec.revision, allow_pickle=context.options.allow_pickle
+    if student_config.family is not None:
+        return _write_family_student(context, dataset_splits)
+    reference, model_folder = context.recipe.teacher.title, folder
+    if student_config.model is not None:
+        reference = student_config.model
+        model_folder = model_io.locate_model(
+            student_config.model, student_config.revision, allow_pickle=context.options.allow_pickle
         )
     if context.recipe.white_box_teacher is None:
-        labels, task = corpus.label_names, corpus.task.name
+        labels, task = dataset_splits.label_names, dataset_splits.task.name
     else:
         config = model_io.load_config(folder)
         labels, task = model_io.get_label_names(config), config.problem_type
-    own = spec.model is not None
-    prior = corpus.label_prior(labels) if own else None
-    model = model_io.load_classifier(place, labels, task, allow_new_head=own, initial_bias=prior)
-    tokenizer = model_io.load_tokenizer(place)
+    is_pretrained = student_config.model is not None
+    initial_bias = dataset_splits.label_prior(labels) if is_pretrained else None
+    model = model_io.load_classifier(
+        model_folder, labels, task, allow_new_head=is_pretrained, initial_bias=initial_bias
+    )
+    tokenizer = model_io.load_tokenizer(model_folder)
     run_datasets.configure_tokenizer_and_padding(
-        context.recipe, corpus, model, tokenizer, f"The student {reference}"
+        context.recipe, dataset_splits, model, tokenizer, f"The student {reference}"
     )
-    narrower = width_and_vocab_pruning.plan_width_and_vocab(
-        spec, model, tokenizer, run_datasets.all_texts(rows) if spec.requires_texts else ()
+    width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
+        student_config,
+        model,
+        tokenizer,
+        run_datasets.all_texts(rows) if student_config.requires_texts else (),
     )
-    origin = _SourceModel(reference, place, model, tokenizer, rows, limit)
-    if spec.model is None:
-        cut = _plan_student(origin, spec, narrower, context.reporter.advance)
-        return cut.summary | _write_student(origin, cut, context.output)
+    source_model = _SourceModel(reference, model_folder, model, tokenizer, rows, max_length)
+    if student_config.model is None:
+        student_plan = _plan_student(
+            source_model, student_config, width_and_vocab, context.reporter.advance
+        )
+        return student_plan.summary | _write_student(source_model, student_plan, context.output)
     student, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
-        narrower, model, tokenizer, origin.unpadded_batches, has_trained_head=False
+        width_and_vocab, model, tokenizer, source_model.unpadded_batches, has_trained_head=False
     )
     adopt_tokenizer_pad_token(student, tokenizer)
     model_io.save_model(student, tokenizer, context.output)
-    besides = [
+    remarks = [
         *_describe_earlier_pruning(model),
-        *width_and_vocab_pruning.describe_width_and_vocab(narrower),
+        *width_and_vocab_pruning.describe_width_and_vocab(width_and_vocab),
     ]
     return {
-        "origin": " ".join([f"It starts from the pretrained model {spec.model}.", *besides]),
-        "besides": besides,
+        "origin": " ".join(
+            [f"It starts from the pretrained model {student_config.model}.", *remarks]
+        ),
+        "besides": remarks,
         "layers": [],
         "parameters": model_io.count_parameters(student),
     }
@@ -151,7 +160,7 @@ def build_family_student(
     )
     name = f"student.family: {recipe.student.family}"
     try:
-        student, own = (family.estimate if on_meta else family.build)(family_context)
+        student, student_tokenizer = (family.estimate if on_meta else family.build)(family_context)
     except KdError:
         raise
     except Exception as error:  # the family's code may raise anything
@@ -168,17 +177,17 @@ def build_family_student(
     model_io.set_label_names(student.config, labels, task)
     # transformers has to load the student from its configuration alone.
     meta = tensor_slicing.build_meta_model(student.config)
-    if own.pad_token is None:
-        own.pad_token = own.eos_token
-    if len(own) > meta.get_input_embeddings().num_embeddings:
+    if student_tokenizer.pad_token is None:
+        student_tokenizer.pad_token = student_tokenizer.eos_token
+    if len(student_tokenizer) > meta.get_input_embeddings().num_embeddings:
         raise ModelError(f"{name} built a model with fewer embeddings than its tokenizer's tokens.")
     if on_meta:
-        return meta, own
+        return meta, student_tokenizer
     run_datasets.configure_tokenizer_and_padding(
-        recipe, dataset_splits, student.float().eval(), own, f"The student of {name}"
+        recipe, dataset_splits, student.float().eval(), student_tokenizer, f"The student of {name}"
     )
-    adopt_tokenizer_pad_token(student, own)
-    return student, own
+    adopt_tokenizer_pad_token(student, student_tokenizer)
+    return student, student_tokenizer
 
 
 def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) -> StudentSummary:
@@ -187,10 +196,10 @@ def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) 
     if recipe.white_box_teacher is not None:
         teacher, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
         set_seed(recipe.student_seed)
-    student, own = build_family_student(
+    student, student_tokenizer = build_family_student(
         recipe, dataset_splits, teacher, tokenizer, allow_pickle=context.options.allow_pickle
     )
-    model_io.save_model(student, own, context.output)
+    model_io.save_model(student, student_tokenizer, context.output)
     return {
         "origin": f"It is a {student.config.model_type} of the student family "
         f"{recipe.student.family}.",
@@ -252,55 +261,57 @@ def create_untrained_student(
         raise UsageError(f"--output {output} is a file, not a folder.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
-    built = output.with_name(f".{output.name}.new")
-    refuse_symlinks(output, built)
-    origin = model_io.locate_model(
+    new_folder = output.with_name(f".{output.name}.new")
+    refuse_symlinks(output, new_folder)
+    model_folder = model_io.locate_model(
         model_reference, init_config.student.revision, allow_pickle=allow_pickle
     )
-    config = model_io.load_config(origin)
-    if model_io.has_classification_head(origin):
+    config = model_io.load_config(model_folder)
+    if model_io.has_classification_head(model_folder):
         model_io.get_label_names(config)
     model = tensor_slicing.build_meta_model(config)
     layer_selection.select_layers(init_config.student, layer_stacks.find_layer_stacks(model))
-    tokenizer = model_io.load_tokenizer(origin)
+    tokenizer = model_io.load_tokenizer(model_folder)
     sample = (
         None
         if init_config.data is None
         else run_datasets.load_unlabeled_texts(init_config.data, reporter)
     )
-    strings = None if sample is None else run_datasets.all_texts(sample)
-    narrower = width_and_vocab_pruning.plan_width_and_vocab(
-        init_config.student, model, tokenizer, strings
+    texts = None if sample is None else run_datasets.all_texts(sample)
+    width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
+        init_config.student, model, tokenizer, texts
     )
     if init_config.student.strategy == "importance" or not dry_run:
         set_seed(0)
-        model = model_io.load_classifier(origin, allow_new_head=True)
+        model = model_io.load_classifier(model_folder, allow_new_head=True)
         align_padding(
             model, tokenizer, model_reference, *([] if sample is None else [sample_texts(sample)]),
             max_length=get_max_length(model, tokenizer, None),
         )  # fmt: skip
-    if not model_io.has_classification_head(origin):
+    if not model_io.has_classification_head(model_folder):
         reporter.info(
             f"{model_reference} has no classification head: the student's is new, and untrained "
             f"({model.config.num_labels} labels)."
         )
-    teacher = _SourceModel(model_reference, origin, model, tokenizer, sample)
-    start, long = time.monotonic(), init_config.student.strategy == "importance"
-    if long:
+    source_model = _SourceModel(model_reference, model_folder, model, tokenizer, sample)
+    start, is_measured = time.monotonic(), init_config.student.strategy == "importance"
+    if is_measured:
         reporter.start("student", "leave out layers on trial")
-    cut = _plan_student(teacher, init_config.student, narrower, reporter.advance)
-    if long:
+    student_plan = _plan_student(
+        source_model, init_config.student, width_and_vocab, reporter.advance
+    )
+    if is_measured:
         reporter.finish("student", "its layers are chosen", time.monotonic() - start)
-    show_summary(cut.summary)
+    show_summary(student_plan.summary)
     if dry_run:
-        return cut.summary
-    shutil.rmtree(built, ignore_errors=True)
+        return student_plan.summary
+    shutil.rmtree(new_folder, ignore_errors=True)
     try:
-        result = cut.summary | _write_student(teacher, cut, built)
+        result = student_plan.summary | _write_student(source_model, student_plan, new_folder)
         shutil.rmtree(output, ignore_errors=True)
-        built.rename(output)
+        new_folder.rename(output)
     finally:
-        shutil.rmtree(built, ignore_errors=True)
+        shutil.rmtree(new_folder, ignore_errors=True)
     return result
 
 
@@ -366,18 +377,23 @@ def student_architecture(
         width_and_vocab: Plan for width and vocabulary.
         kept_layers: The layers to keep of each stack.
     """
-    whole = all(
-        len(k) == s.depth
-        for k, s in zip(kept_layers, layer_stacks.find_layer_stacks(model), strict=True)
+    keeps_all_layers = all(
+        len(kept) == stack.depth
+        for kept, stack in zip(kept_layers, layer_stacks.find_layer_stacks(model), strict=True)
     )
     # A student that keeps all layers keeps the teacher's head and architecture.
-    auto = "same" if student_config.reduces_width_or_vocab and whole else "auto"
-    form = layer_pruning.resolve_architecture(
-        model.config, auto if student_config.architecture == "auto" else student_config.architecture
+    default_architecture = (
+        "same" if student_config.reduces_width_or_vocab and keeps_all_layers else "auto"
     )
-    thin = tensor_slicing.build_meta_model(width_and_vocab.config)
-    return form, tensor_slicing.build_meta_model(
-        layer_pruning.build_pruned_config(thin, kept_layers, form)
+    architecture = layer_pruning.resolve_architecture(
+        model.config,
+        default_architecture
+        if student_config.architecture == "auto"
+        else student_config.architecture,
+    )
+    narrow_model = tensor_slicing.build_meta_model(width_and_vocab.config)
+    return architecture, tensor_slicing.build_meta_model(
+        layer_pruning.build_pruned_config(narrow_model, kept_layers, architecture)
     )
 
 
@@ -390,7 +406,7 @@ def _plan_student(
     model = source_model.model
     stacks = layer_stacks.find_layer_stacks(model)
 
-    def measured(stack: LayerStack, count: int) -> LayerIndices:
+    def select_by_importance(stack: LayerStack, count: int) -> LayerIndices:
         batches = source_model.unpadded_batches(model, source_model.tokenizer)
         return layer_importance.select_layers_greedily(
             model,
@@ -401,38 +417,44 @@ def _plan_student(
             advance=advance,
         )
 
-    keep = layer_selection.select_layers(student_config, stacks, measured)
-    form, student = student_architecture(student_config, model, width_and_vocab, keep)
-    large, small = count_parameters_and_flops(model), count_parameters_and_flops(student)
-    kept = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)
-            for s, k in zip(stacks, keep, strict=True)}  # fmt: skip
-    wide, thin = (
+    kept_layers = layer_selection.select_layers(student_config, stacks, select_by_importance)
+    architecture, student = student_architecture(
+        student_config, model, width_and_vocab, kept_layers
+    )
+    teacher_size, student_size = (
+        count_parameters_and_flops(model),
+        count_parameters_and_flops(student),
+    )
+    layers_by_part = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)
+            for s, k in zip(stacks, kept_layers, strict=True)}  # fmt: skip
+    teacher_widths, student_widths = (
         prunable_units.get_model_widths(model.config),
         prunable_units.get_model_widths(student.config),
     )
-    origin = describe_kept_layers(stacks, keep, form, student_config.strategy)
+    origin = describe_kept_layers(stacks, kept_layers, architecture, student_config.strategy)
     if width_and_vocab.random_weights:
         origin = (
-            f"It starts from nothing: a {student.config.model_type} of {len(keep[0])} layers, "
-            f"{thin['hidden']} wide, its weights drawn at random."
+            f"It starts from nothing: a {student.config.model_type} of {len(kept_layers[0])} "
+            "layers, "
+            f"{student_widths['hidden']} wide, its weights drawn at random."
         )
-    result = {
+    summary = {
         "origin": " ".join(
             [origin, *width_and_vocab_pruning.describe_width_and_vocab(width_and_vocab)]
         ),
-        **kept,
-        **thin,
-        "parameters": small.parameters,
-        "megabytes": 4 * small.parameters / 1e6,
-        "flops_per_token": small.flops_per_token,
-        "speedup": large.flops_per_token / small.flops_per_token,
+        **layers_by_part,
+        **student_widths,
+        "parameters": student_size.parameters,
+        "megabytes": 4 * student_size.parameters / 1e6,
+        "flops_per_token": student_size.flops_per_token,
+        "speedup": teacher_size.flops_per_token / student_size.flops_per_token,
         "teacher": {
             "layers": stacks[0].depth,
             **{f"{stack.part}_layers": stack.depth for stack in stacks[1:]},
-            **wide,
-            "parameters": large.parameters,
+            **teacher_widths,
+            "parameters": teacher_size.parameters,
             "megabytes": model_io.get_weights_megabytes(source_model.folder),
-            "flops_per_token": large.flops_per_token,
+            "flops_per_token": teacher_size.flops_per_token,
         },
     }
     provenance = {
@@ -440,42 +462,52 @@ def _plan_student(
         "teacher": Path(source_model.name).name
         if Path(source_model.name).is_dir()
         else source_model.name,
-        **kept,
+        **layers_by_part,
         "teacher_layers": stacks[0].depth,
         "strategy": student_config.strategy
         if student_config.num_hidden_layers or student_config.num_decoder_layers
         else "named",
-        "form": form,
+        "form": architecture,
         **({"weights": "random"} if width_and_vocab.random_weights else {}),
-        **{f"teacher_{name}": wide[name] for name in wide if wide[name] != thin.get(name)},
+        **{
+            f"teacher_{name}": teacher_widths[name]
+            for name in teacher_widths
+            if teacher_widths[name] != student_widths.get(name)
+        },
     }
-    return _StudentPlan(width_and_vocab, keep, form, provenance, result)
+    return _StudentPlan(width_and_vocab, kept_layers, architecture, provenance, summary)
 
 
 def _write_student(source_model: _SourceModel, plan: _StudentPlan, output: Path) -> StudentSummary:
     """Write the student's folder; return its agreement with the teacher, if there are texts."""
-    head = model_io.has_classification_head(source_model.folder)
-    narrower, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
+    has_head = model_io.has_classification_head(source_model.folder)
+    narrowed_model, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
         plan.width_and_vocab,
         source_model.model,
         source_model.tokenizer,
         source_model.unpadded_batches,
-        has_trained_head=head,
+        has_trained_head=has_head,
     )
-    student = layer_pruning.prune_layers(narrower, plan.kept_layers, plan.architecture)
+    student = layer_pruning.prune_layers(narrowed_model, plan.kept_layers, plan.architecture)
     adopt_tokenizer_pad_token(student, tokenizer)
     student.config.kd = dict(plan.provenance)
     model_io.save_model(student, tokenizer, output)
-    if source_model.texts is None or not head:
+    if source_model.texts is None or not has_head:
         return {}
-    readers = ((source_model.model, source_model.tokenizer), (student, tokenizer))
-    answers = [
+    models = ((source_model.model, source_model.tokenizer), (student, tokenizer))
+    predictions = [
         predict_logits(
-            model, create_collator(model, own), source_model.tokenized_sample(own), _BATCH_SIZE
+            model,
+            create_collator(model, model_tokenizer),
+            source_model.tokenized_sample(model_tokenizer),
+            _BATCH_SIZE,
         ).argmax(-1)
-        for model, own in readers
+        for model, model_tokenizer in models
     ]
-    return {"agreement": float(np.mean(answers[0] == answers[1])), "texts": len(answers[0])}
+    return {
+        "agreement": float(np.mean(predictions[0] == predictions[1])),
+        "texts": len(predictions[0]),
+    }
 
 
 def describe_kept_layers(

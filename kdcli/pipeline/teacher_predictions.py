@@ -50,38 +50,46 @@ def compute_teacher_logits(context: StageContext) -> dict[str, Any]:
         `rows`, the number of texts; the task's primary metric of the logits on validation, if the
         data has labels.
     """
-    spec = context.recipe.teacher
-    corpus = run_datasets.with_transfer_set(
+    teacher_config = context.recipe.teacher
+    dataset_splits = run_datasets.with_transfer_set(
         run_datasets.load_recipe_dataset(context.recipe, context.reporter), context
     )
-    if not isinstance(spec, ClassifierTeacherConfig):
-        return _compute_black_box_logits(spec, corpus, context)
+    if not isinstance(teacher_config, ClassifierTeacherConfig):
+        return _compute_black_box_logits(teacher_config, dataset_splits, context)
     model = model_io.load_classifier(context.artifacts["teacher"])
     tokenizer = model_io.load_tokenizer(context.artifacts["teacher"])
     names = model_io.get_label_names(model.config)
-    splits = {split: corpus.splits[split] for split in _splits_to_predict(corpus)}
-    _require_disk_for_logits(corpus, len(names), context)
-    found = {} if spec.cross_fit_folds is None else {"train": _out_of_fold_logits(context, corpus)}
-    asked = {name: split for name, split in splits.items() if name not in found}
-    found |= _predict_logits(model, tokenizer, asked, context)
-    task = corpus.task
-    if spec.temperature_scaling:
-        truth = _validation_labels(corpus, names)
-        temperature = fit_temperature(found["validation"], truth, task)
+    splits = {split: dataset_splits.splits[split] for split in _splits_to_predict(dataset_splits)}
+    _require_disk_for_logits(dataset_splits, len(names), context)
+    logits_by_split = (
+        {}
+        if teacher_config.cross_fit_folds is None
+        else {"train": _out_of_fold_logits(context, dataset_splits)}
+    )
+    remaining = {name: split for name, split in splits.items() if name not in logits_by_split}
+    logits_by_split |= _predict_logits(model, tokenizer, remaining, context)
+    task = dataset_splits.task
+    if teacher_config.temperature_scaling:
+        labels = _validation_labels(dataset_splits, names)
+        temperature = fit_temperature(logits_by_split["validation"], labels, task)
         context.reporter.info(f"The teacher's logits are divided by {temperature:.2f}.")
-        found = {split: logits / temperature for split, logits in found.items()}
-    if context.required_runs:
-        found = {
-            split: _average_with_other_teachers(logits, split, names, task, context)
-            for split, logits in found.items()
+        logits_by_split = {
+            split: split_logits / temperature for split, split_logits in logits_by_split.items()
         }
-    whose = (
+    if context.required_runs:
+        logits_by_split = {
+            split: _average_with_other_teachers(split_logits, split, names, task, context)
+            for split, split_logits in logits_by_split.items()
+        }
+    subject = (
         f"Together the {1 + len(context.required_runs)} teachers'" if context.required_runs else ""
     )
-    headline = _validation_metric(corpus, names, found["validation"], whose, context)
+    metric = _validation_metric(
+        dataset_splits, names, logits_by_split["validation"], subject, context
+    )
     if distributed.is_main_process():
-        teacher_logits.write_teacher_logits(found, context.output)
-    return {"rows": sum(map(len, splits.values())), **headline}
+        teacher_logits.write_teacher_logits(logits_by_split, context.output)
+    return {"rows": sum(map(len, splits.values())), **metric}
 
 
 def _compute_black_box_logits(
@@ -90,21 +98,25 @@ def _compute_black_box_logits(
     """Write the logits of a black box."""
     _require_disk_for_logits(dataset_splits, len(dataset_splits.label_names), context)
 
-    def ask() -> dict[str, Any]:
-        setting = run_datasets.black_box_context(
+    def predict() -> dict[str, Any]:
+        teacher_context = run_datasets.black_box_context(
             context, dataset_splits, context.artifacts["teacher"]
         )
-        found = registry.predict_teacher_logits(
-            black_box, setting, _splits_to_predict(dataset_splits)
+        logits_by_split = registry.predict_teacher_logits(
+            black_box, teacher_context, _splits_to_predict(dataset_splits)
         )
-        teacher_logits.write_teacher_logits(found, context.output)
-        whose = f"The teacher ({black_box.title}):"
-        headline = _validation_metric(
-            dataset_splits, dataset_splits.label_names, found["validation"], whose, context
+        teacher_logits.write_teacher_logits(logits_by_split, context.output)
+        subject = f"The teacher ({black_box.title}):"
+        metric = _validation_metric(
+            dataset_splits,
+            dataset_splits.label_names,
+            logits_by_split["validation"],
+            subject,
+            context,
         )
-        return {"rows": sum(map(len, found.values())), **headline}
+        return {"rows": sum(map(len, logits_by_split.values())), **metric}
 
-    return distributed.broadcast_from_rank0(ask)
+    return distributed.broadcast_from_rank0(predict)
 
 
 def _validation_metric(
@@ -118,27 +130,27 @@ def _validation_metric(
     task = dataset_splits.task
     if not dataset_splits.has_labels:
         return {}
-    found = task.score(task.predict(logits), _validation_labels(dataset_splits, label_names))
+    value = task.score(task.predict(logits), _validation_labels(dataset_splits, label_names))
     if subject:
         context.reporter.info(
-            f"{subject} {task.primary_metric_title} on validation is {found:.4f}."
+            f"{subject} {task.primary_metric_title} on validation is {value:.4f}."
         )
-    return {task.primary_metric: found}
+    return {task.primary_metric: value}
 
 
 def _validation_labels(dataset_splits: DatasetSplits, label_names: Sequence[str]) -> np.ndarray:
-    places = dataset_splits.match_model_labels(
+    label_indices = dataset_splits.match_model_labels(
         label_names, dataset_splits.present_labels("validation")
     )
     return dataset_splits.ground_truth_labels(
-        dataset_splits.splits["validation"], places, len(label_names)
+        dataset_splits.splits["validation"], label_indices, len(label_names)
     )
 
 
 def _splits_to_predict(dataset_splits: DatasetSplits) -> list[str]:
     """Return the splits that the student trains on; without labels, the test split too."""
-    parts = _STUDENT_SPLITS if dataset_splits.has_labels else (*_STUDENT_SPLITS, _TEST_SPLIT)
-    return [split for split in parts if split in dataset_splits.splits]
+    candidates = _STUDENT_SPLITS if dataset_splits.has_labels else (*_STUDENT_SPLITS, _TEST_SPLIT)
+    return [split for split in candidates if split in dataset_splits.splits]
 
 
 def _require_disk_for_logits(
@@ -160,11 +172,15 @@ def _predict_logits(
 ) -> dict[str, np.ndarray]:
     """Return logits of each split, shape (rows, classes)."""
     limit = get_max_length(model, tokenizer, context.recipe.data.max_length)
-    collate, keep = create_collator(model, tokenizer), context.recipe.data.truncation
+    collator, truncation = create_collator(model, tokenizer), context.recipe.data.truncation
     advance = ProgressCounter(context.reporter, sum(map(len, splits.values())))
     return {
         name: predict_logits_distributed(
-            model, collate, tokenize_dataset(split, tokenizer, limit, keep), _BATCH_SIZE, advance
+            model,
+            collator,
+            tokenize_dataset(split, tokenizer, limit, truncation),
+            _BATCH_SIZE,
+            advance,
         )
         for name, split in splits.items()
     }
@@ -172,53 +188,54 @@ def _predict_logits(
 
 def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) -> np.ndarray:
     """Predict each training text by a teacher that was fine-tuned on the other folds."""
-    spec, train = context.recipe.white_box_teacher, dataset_splits.splits["train"]
-    assert spec is not None and spec.cross_fit_folds is not None
-    parts = make_cross_validation_folds(
-        train, dataset_splits.task, spec.cross_fit_folds, context.recipe.seed
+    teacher_config, train = context.recipe.white_box_teacher, dataset_splits.splits["train"]
+    assert teacher_config is not None and teacher_config.cross_fit_folds is not None
+    folds = make_cross_validation_folds(
+        train, dataset_splits.task, teacher_config.cross_fit_folds, context.recipe.seed
     )
-    found = np.empty((len(train), len(dataset_splits.label_names)), dtype=np.float32)
-    for number, (others, part) in enumerate(parts, 1):
-        kept = context.scratch / f"fold-{number}.npy"
-        if not kept.exists():
+    out_of_fold = np.empty((len(train), len(dataset_splits.label_names)), dtype=np.float32)
+    for number, (training_rows, held_out_rows) in enumerate(folds, 1):
+        logits_file = context.scratch / f"fold-{number}.npy"
+        if not logits_file.exists():
             context.reporter.info(
-                f"Part {number} of {spec.cross_fit_folds} is left out of fine-tuning."
+                f"Part {number} of {teacher_config.cross_fit_folds} is left out of fine-tuning."
             )
-            alone = replace(context, scratch=context.scratch / f"fold-{number}")
+            fold_context = replace(context, scratch=context.scratch / f"fold-{number}")
             # The fold is removed with all its windows and labels.
-            rest = replace(
-                dataset_splits, splits={**dataset_splits.splits, "train": train.select(others)}
+            training_splits = replace(
+                dataset_splits,
+                splits={**dataset_splits.splits, "train": train.select(training_rows)},
             )
             model, tokenizer, arguments = stage_training.prepare_fine_tuning(
-                alone, f"teacher-fold-{number}", rest
+                fold_context, f"teacher-fold-{number}", training_splits
             )
             train_model(model, tokenizer, **arguments)
-            logits = _predict_logits(model, tokenizer, {"part": train.select(part)}, context)[
-                "part"
-            ]
+            logits = _predict_logits(
+                model, tokenizer, {"part": train.select(held_out_rows)}, context
+            )["part"]
             if distributed.is_main_process():
-                with open_atomically(kept) as file:
+                with open_atomically(logits_file) as file:
                     np.save(file, logits)
             distributed.barrier()
-        found[part] = np.load(kept)
-    return found
+        out_of_fold[held_out_rows] = np.load(logits_file)
+    return out_of_fold
 
 
 def _average_with_other_teachers(
     logits: np.ndarray, split: str, label_names: tuple[str, ...], task: Task, context: StageContext
 ) -> np.ndarray:
     """Average all teachers' predictions, as logits in this teacher's order of classes."""
-    spec = context.recipe.white_box_teacher
-    assert spec is not None
-    every, weights = [logits], [spec.weight]
-    for folder, other in zip(context.required_runs, spec.ensemble_with, strict=True):
-        theirs = model_io.get_label_names(model_io.load_config(folder / "teacher"))
-        told = np.asarray(
+    teacher_config = context.recipe.white_box_teacher
+    assert teacher_config is not None
+    all_logits, weights = [logits], [teacher_config.weight]
+    for folder, other in zip(context.required_runs, teacher_config.ensemble_with, strict=True):
+        other_label_names = model_io.get_label_names(model_io.load_config(folder / "teacher"))
+        other_logits = np.asarray(
             teacher_logits.load_teacher_logits(folder / "teacher-outputs")[split][TEACHER_LOGITS]
         )
-        every.append(told[:, match_labels(label_names, theirs)])
+        all_logits.append(other_logits[:, match_labels(label_names, other_label_names)])
         weights.append(other.weight)
-    return teacher_logits.average_teacher_logits(every, weights, task)
+    return teacher_logits.average_teacher_logits(all_logits, weights, task)
 
 
 def prepare_black_box_teacher(

@@ -31,18 +31,16 @@ def build_transfer_set(context: StageContext) -> dict[str, Any]:
     Returns:
         `unlabelled` and `augmented`, numbers of texts; `left_out`, number of duplicates dropped.
     """
-    recipe, corpus = (
-        context.recipe,
-        run_datasets.load_recipe_dataset(context.recipe, context.reporter),
-    )
+    recipe = context.recipe
+    dataset_splits = run_datasets.load_recipe_dataset(recipe, context.reporter)
     parts: dict[str, Dataset] = {}
     if recipe.data.unlabeled is not None:
         parts["unlabelled"] = run_datasets.load_unlabeled_texts(
             recipe.data.unlabeled_data_config, context.reporter
         )
     if recipe.augment is not None:
-        parts["augmented"] = _augment_training_texts(recipe.augment, corpus, context)
-    kept = _drop_known_texts(parts, corpus)
+        parts["augmented"] = _augment_training_texts(recipe.augment, dataset_splits, context)
+    kept = _drop_known_texts(parts, dataset_splits)
     concatenate_datasets([*kept.values()]).save_to_disk(str(context.output))
     counts = {part: len(kept.get(part, ())) for part in ("unlabelled", "augmented")}
     left_out = sum(map(len, parts.values())) - sum(counts.values())
@@ -69,38 +67,41 @@ def validate_transfer_set(
     """
     if not recipe.has_transfer_set:
         return dataset_splits, 0
-    spec, rows = recipe.augment, 0
-    part = "augment" if recipe.data.unlabeled is None else "data.unlabeled"
+    augment_config, max_texts = recipe.augment, 0
+    recipe_key = "augment" if recipe.data.unlabeled is None else "data.unlabeled"
     if not required_teacher_outputs(recipe.distill.losses_for_task(dataset_splits.task)):
         raise RecipeError(
-            f"{part}: no loss of distill.losses has the student learn from the teacher, and these "
-            "texts have no labels.",
+            f"{recipe_key}: no loss of distill.losses has the student learn from the teacher, "
+            "and these texts have no labels.",
             "Add one, such as soft_targets.",
         )
     if recipe.distill.sampling == "balanced":
         raise RecipeError(
-            f"{part}: distill.sampling: balanced draws texts by their labels, and these have none.",
+            f"{recipe_key}: distill.sampling: balanced draws texts by their labels, and these "
+            "have none.",
             "Take class_weights: balanced.",
         )
     if recipe.data.unlabeled is not None:
         unlabelled = run_datasets.load_unlabeled_texts(recipe.data.unlabeled_data_config, reporter)
-        rows += len(unlabelled)
+        max_texts += len(unlabelled)
         dataset_splits = replace(
             dataset_splits,
             splits={**dataset_splits.splits, run_datasets.TRANSFER_SPLIT: unlabelled},
         )
-    if spec is not None:
-        rows += spec.copies * len(dataset_splits.splits["train"])
+    if augment_config is not None:
+        max_texts += augment_config.copies * len(dataset_splits.splits["train"])
         if isinstance(recipe.teacher, PrecomputedTeacherConfig):
             raise RecipeError(
                 "augment: a file has no scores for texts that are altered only now.",
                 "Leave it out, or take a teacher that can be asked.",
             )
-        if spec.model is not None and load_weights:
+        if augment_config.model is not None and load_weights:
             masked_lm.load_masked_lm(
-                locate_model(spec.model, spec.revision, allow_pickle=allow_pickle)
+                locate_model(
+                    augment_config.model, augment_config.revision, allow_pickle=allow_pickle
+                )
             )
-    return dataset_splits, rows
+    return dataset_splits, max_texts
 
 
 def _augment_training_texts(
@@ -111,18 +112,18 @@ def _augment_training_texts(
     columns = column_access.text_column_names(train)
     rows = [
         row
-        for piece in column_access.iterate_column_batches(train, *columns)
-        for row in zip(*piece, strict=True)
+        for batch in column_access.iterate_column_batches(train, *columns)
+        for row in zip(*batch, strict=True)
     ]
     copies = [*augmentation.augment_texts(rows, augment_config, context.recipe.seed)]
-    flat = [words for row in copies for words in row]
-    written = (
-        _fill_masked_words(augment_config, flat, context)
+    word_lists = [words for row in copies for words in row]
+    texts = (
+        _fill_masked_words(augment_config, word_lists, context)
         if augment_config.model
-        else [*_join_words(flat)]
+        else [*_join_words(word_lists)]
     )
     return Dataset.from_dict(
-        {name: written[place :: len(columns)] for place, name in enumerate(columns)}
+        {name: texts[column_index :: len(columns)] for column_index, name in enumerate(columns)}
     )
 
 
