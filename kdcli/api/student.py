@@ -1,16 +1,38 @@
 """Create untrained students from Python: the function behind `kd init-student`."""
 
+import shutil
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from transformers import set_seed
+
 from kdcli.api.reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
-from kdcli.models import model_io
-from kdcli.pipeline.student_creation import create_untrained_student
+from kdcli.data.column_access import sample_texts
+from kdcli.errors import UsageError
+from kdcli.models import (
+    layer_selection,
+    layer_stacks,
+    model_io,
+    tensor_slicing,
+    width_and_vocab_pruning,
+)
+from kdcli.models.padding import align_padding
+from kdcli.models.sequence_length import get_max_length
+from kdcli.models.student_pruning import (
+    SourceModel,
+    StudentSummary,
+    plan_student_pruning,
+    write_pruned_student,
+)
+from kdcli.pipeline import run_datasets
 from kdcli.progress import Reporter
 from kdcli.recipe.loading import config_from_overrides
 from kdcli.recipe.schema import InitStudentCommandConfig
+from kdcli.safe_files import refuse_symlinks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,3 +119,101 @@ def init_student(
             allow_pickle=allow_pickle,
         )
         return model_io.load_classifier(folder, allow_new_head=True) if output is None else folder
+
+
+def create_untrained_student(
+    model_reference: str,
+    init_config: InitStudentCommandConfig,
+    output: Path,
+    reporter: Reporter,
+    *,
+    overwrite: bool,
+    dry_run: bool = False,
+    show_summary: Callable[[StudentSummary], None] = lambda plan: None,
+    allow_pickle: bool = False,
+) -> StudentSummary:
+    """Prune a student from a model that belongs to no run.
+
+    Args:
+        model_reference: Hub id, folder or `package:NAME/PATH` of the model.
+        init_config: Which layers, which architecture, how wide; texts to measure on.
+        output: The student's folder.
+        reporter: Receives progress and notes.
+        overwrite: Replace `output` if it exists.
+        dry_run: Write nothing.
+        show_summary: Called with the summary before anything is written.
+        allow_pickle: Whether the model's weights may be a pickle.
+
+    Returns:
+        `origin`, one sentence on where its weights come from; `layers` (and `decoder_layers`)
+        that were kept; what `width.widths` says; `parameters`, `megabytes` and
+        `flops_per_token`; `teacher`, the same of the model; `speedup`, by the work that a token
+        is; where there are texts, `agreement`, the share of `texts` that the untrained student
+        labels as the model does.
+
+    Raises:
+        UsageError: `output` is a file, or is there already, or there are no texts to measure on.
+        ModelError: The model isn't there, or can't be cut so.
+        DataError: The texts can't be used.
+    """
+    if init_config.student.family is not None:
+        raise UsageError(
+            "student.family: kd init-student prunes a model, and builds no other families.",
+            "Use kd distill.",
+        )
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file, not a folder.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
+    new_folder = output.with_name(f".{output.name}.new")
+    refuse_symlinks(output, new_folder)
+    model_folder = model_io.locate_model(
+        model_reference, init_config.student.revision, allow_pickle=allow_pickle
+    )
+    config = model_io.load_config(model_folder)
+    if model_io.has_classification_head(model_folder):
+        model_io.get_label_names(config)
+    model = tensor_slicing.build_meta_model(config)
+    layer_selection.select_layers(init_config.student, layer_stacks.find_layer_stacks(model))
+    tokenizer = model_io.load_tokenizer(model_folder)
+    sample = (
+        None
+        if init_config.data is None
+        else run_datasets.load_unlabeled_texts(init_config.data, reporter)
+    )
+    texts = None if sample is None else run_datasets.all_texts(sample)
+    width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
+        init_config.student, model, tokenizer, texts
+    )
+    if init_config.student.strategy == "importance" or not dry_run:
+        set_seed(0)
+        model = model_io.load_classifier(model_folder, allow_new_head=True)
+        align_padding(
+            model, tokenizer, model_reference, *([] if sample is None else [sample_texts(sample)]),
+            max_length=get_max_length(model, tokenizer, None),
+        )  # fmt: skip
+    if not model_io.has_classification_head(model_folder):
+        reporter.info(
+            f"{model_reference} has no classification head: the student's is new, and untrained "
+            f"({model.config.num_labels} labels)."
+        )
+    source_model = SourceModel(model_reference, model_folder, model, tokenizer, sample)
+    start, is_measured = time.monotonic(), init_config.student.strategy == "importance"
+    if is_measured:
+        reporter.start("student", "leave out layers on trial")
+    student_plan = plan_student_pruning(
+        source_model, init_config.student, width_and_vocab, reporter.advance
+    )
+    if is_measured:
+        reporter.finish("student", "its layers are chosen", time.monotonic() - start)
+    show_summary(student_plan.summary)
+    if dry_run:
+        return student_plan.summary
+    shutil.rmtree(new_folder, ignore_errors=True)
+    try:
+        result = student_plan.summary | write_pruned_student(source_model, student_plan, new_folder)
+        shutil.rmtree(output, ignore_errors=True)
+        new_folder.rename(output)
+    finally:
+        shutil.rmtree(new_folder, ignore_errors=True)
+    return result

@@ -38,7 +38,8 @@ def card(
     quiet: QuietOption = False,
 ) -> None:
     """Write the model card of a run, and publish it with the student in one commit."""
-    from kdcli import hub, plugins
+    from kdcli import plugins
+    from kdcli.api import runs
     from kdcli.errors import UsageError
     from kdcli.pipeline import finished_run
 
@@ -50,22 +51,28 @@ def card(
     plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
     folder = run if run is not None else finished_run.find_latest_run(Path("runs"))
-    student = finished_run.rewrite_reports(folder, console)
-    document: dict[str, Any] = {"run": str(folder), "card": str(student / "README.md")}
-    text = f"Card: {student / 'README.md'}"
-    if push is not None:
-        files = finished_run.files_to_publish(folder)
-        if dry_run:
-            sizes = {name: path.stat().st_size for name, path in files.items()}
-            shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
-            card_text = (student / "README.md").read_text(encoding="utf-8")
-            document = {**document, "repository": push, "files": sizes, "text": card_text}
-            console.print_result(document, f"{card_text}\nFiles for {push} (bytes, name):\n{shown}")
-            return
-        published = hub.push_to_hub(
-            push, files, message, private=private or None, revision=revision, create_pr=create_pr
+    card = folder / "student" / "README.md"
+    document: dict[str, Any] = {"run": str(folder), "card": str(card)}
+    text = f"Card: {card}"
+    if push is not None and not dry_run:
+        published = runs.push_to_hub(
+            folder,
+            push,
+            message=message,
+            private=private or None,
+            revision=revision,
+            create_pr=create_pr,
+            reporter=console,
         )
         document |= {"url": published.url, "commit": published.commit}
-        done = "Published" if published.commit else "No changes at"
-        text += f"\n{done}: {published.url}"
+        text += f"\n{'Published' if published.commit else 'No changes at'}: {published.url}"
+    else:
+        runs.write_card(folder, reporter=console)
+    if push is not None and dry_run:
+        files = finished_run.files_to_publish(folder)
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        card_text = card.read_text(encoding="utf-8")
+        document |= {"repository": push, "files": sizes, "text": card_text}
+        shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
+        text = f"{card_text}\nFiles for {push} (bytes, name):\n{shown}"
     console.print_result(document, text)

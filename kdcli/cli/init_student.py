@@ -210,7 +210,7 @@ def _init_student_from_model(
     *,
     dry_run: bool,
 ) -> None:
-    from kdcli.pipeline.student_creation import create_untrained_student
+    from kdcli.api.student import create_untrained_student
     from kdcli.recipe.loading import config_from_overrides
     from kdcli.recipe.schema import InitStudentCommandConfig
 

@@ -19,14 +19,14 @@ from kdcli.models import (
     width_and_vocab_pruning,
 )
 from kdcli.models.padding import padding_warning
+from kdcli.models.student_pruning import build_pruned_meta_model
 from kdcli.pipeline import run_datasets, transfer_texts
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
-from kdcli.pipeline.student_creation import build_family_student, student_architecture
+from kdcli.pipeline.student_creation import build_family_student
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig, TeacherModelConfig
 from kdcli.teachers import registry
-from kdcli.teachers.black_box_context import BlackBoxContext
 from kdcli.training import experiment_trackers, label_loss
 
 if TYPE_CHECKING:
@@ -103,14 +103,8 @@ def validate_inputs(
     )
     teacher, tokenizer, other_configs, loaded_teacher = None, None, [], None
     if not isinstance(recipe.teacher, ClassifierTeacherConfig):
-        teacher_context = BlackBoxContext(
-            splits_with_transfer,
-            recipe.data,
-            Path(),
-            reporter,
-            options.allow_pickle,
-            options.allow_code,
-            options.allow_endpoints,
+        teacher_context = run_datasets.black_box_context(
+            recipe, splits_with_transfer, Path(), reporter, options
         )
         registry.check_teacher(
             recipe.teacher, teacher_context, recipe.distill.losses_for_task(dataset_splits.task)
@@ -255,7 +249,7 @@ def _validate_student(
         width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
             student_config, teacher, tokenizer, texts
         )
-        architecture, student = student_architecture(
+        architecture, student = build_pruned_meta_model(
             student_config, teacher, width_and_vocab, kept_layers
         )
         if load_weights and not width_and_vocab.random_weights:

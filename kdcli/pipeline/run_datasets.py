@@ -17,6 +17,7 @@ from kdcli.errors import DataError
 from kdcli.models import model_io
 from kdcli.models.padding import align_padding
 from kdcli.models.sequence_length import get_max_length
+from kdcli.pipeline.options import RunOptions
 from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.data import DataConfig
@@ -141,23 +142,29 @@ def with_transfer_set(dataset_splits: DatasetSplits, context: StageContext) -> D
 
 
 def black_box_context(
-    context: StageContext, dataset_splits: DatasetSplits, folder: Path
+    recipe: Recipe,
+    dataset_splits: DatasetSplits,
+    folder: Path,
+    reporter: Reporter,
+    options: RunOptions,
 ) -> BlackBoxContext:
     """Return the inputs of a black-box teacher.
 
     Args:
-        context: The stage's context.
+        recipe: The recipe.
         dataset_splits: The texts.
         folder: The teacher's folder.
+        reporter: Shows notes and progress.
+        options: What the run may load and ask.
     """
     return BlackBoxContext(
         dataset_splits,
-        context.recipe.data,
+        recipe.data,
         folder,
-        context.reporter,
-        context.options.allow_pickle,
-        context.options.allow_code,
-        context.options.allow_endpoints,
+        reporter,
+        options.allow_pickle,
+        options.allow_code,
+        options.allow_endpoints,
     )
 
 

@@ -100,7 +100,11 @@ def _compute_black_box_logits(
 
     def predict() -> dict[str, Any]:
         teacher_context = run_datasets.black_box_context(
-            context, dataset_splits, context.artifacts["teacher"]
+            context.recipe,
+            dataset_splits,
+            context.artifacts["teacher"],
+            context.reporter,
+            context.options,
         )
         logits_by_split = registry.predict_teacher_logits(
             black_box, teacher_context, _splits_to_predict(dataset_splits)
@@ -246,7 +250,11 @@ def prepare_black_box_teacher(
 
     def fit() -> None:
         context.output.mkdir()
-        black_box.fit(run_datasets.black_box_context(context, dataset_splits, context.output))
+        black_box.fit(
+            run_datasets.black_box_context(
+                context.recipe, dataset_splits, context.output, context.reporter, context.options
+            )
+        )
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (context.output / ABOUT_FILE).write_text(text + "\n", encoding="utf-8")
 

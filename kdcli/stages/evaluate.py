@@ -65,7 +65,9 @@ class EvaluateStage(Stage):
         logits = None
         if (black_box := recipe.black_box_teacher) is not None:
             splits = select_evaluation_splits(recipe.evaluate, corpus)
-            setting = run_datasets.black_box_context(context, corpus, folders.pop(TEACHER))
+            setting = run_datasets.black_box_context(
+                recipe, corpus, folders.pop(TEACHER), context.reporter, context.options
+            )
             logits = {
                 TEACHER: registry.predict_teacher_logits(
                     black_box, setting, [*dict.fromkeys([*splits, VALIDATION])]

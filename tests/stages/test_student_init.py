@@ -12,15 +12,15 @@ from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfi
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.layer_stacks import LayerStack
-from kdcli.pipeline import student_creation as stage
-from kdcli.pipeline.student_creation import describe_kept_layers
+from kdcli.api.student import create_untrained_student
+from kdcli.models.student_pruning import describe_kept_layers
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import InitStudentCommandConfig
 
 
 def cut_out(model, student, folder, reporter, *, replace=False, data=None, **options):
     spec = InitStudentCommandConfig(student=student, data=data)
-    return stage.create_untrained_student(
+    return create_untrained_student(
         model, spec, folder, reporter, overwrite=replace, **options
     )
 
