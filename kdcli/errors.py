@@ -11,7 +11,7 @@
     │   ├── LogprobsUnsupportedError    an API without log-probabilities
     │   └── CostLimitError              an API's next answer may exceed the cost limit
     ├── ExternalError               3   something outside kd failed; run the command again
-    │   ├── HubError                    the Hub or an API, or the connection to it
+    │   ├── RemoteServiceError                    the Hub or an API, or the connection to it
     │   └── ResourceError               disk, memory
     └── RunInterruptedError       130   stopped by the user; run the command again to continue
 
@@ -143,8 +143,8 @@ class ExternalError(KdError):
     exit_code = 3
 
 
-class HubError(ExternalError):
-    """The Hub or an API did not answer, or refused the request."""
+class RemoteServiceError(ExternalError):
+    """A remote service (the Hub, an API) did not answer, or refused the request."""
 
 
 class ResourceError(ExternalError):

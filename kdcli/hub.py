@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdcli.errors import HubError, ModelError, UsageError
+from kdcli.errors import RemoteServiceError, ModelError, UsageError
 
 _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 # A pickle can run code when it is loaded.
@@ -40,7 +40,7 @@ def download_model(repo: str, revision: str | None = None, *, allow_pickle: bool
 
     Raises:
         ModelError: The model does not exist or is gated.
-        HubError: The Hub can't be reached and the model is not in the cache.
+        RemoteServiceError: The Hub can't be reached and the model is not in the cache.
     """
     from huggingface_hub import snapshot_download
 
@@ -108,7 +108,7 @@ def push_to_hub(
     Raises:
         UsageError: The token is missing or lacks write access, or the Hub rejects the card's
             metadata.
-        HubError: The Hub can't be reached or refuses; the repository is unchanged.
+        RemoteServiceError: The Hub can't be reached or refuses; the repository is unchanged.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -216,7 +216,7 @@ def _default_request_timeout(timeout_factor: int) -> Iterator[None]:
         hooks.remove(set_timeout)
 
 
-def _error_from_http_status(resource: str, error: Any) -> UsageError | HubError:
+def _error_from_http_status(resource: str, error: Any) -> UsageError | RemoteServiceError:
     status = getattr(error.response, "status_code", None)
     if status in (401, 403):
         return UsageError(
@@ -226,24 +226,24 @@ def _error_from_http_status(resource: str, error: Any) -> UsageError | HubError:
         )
     reason = getattr(error, "server_message", None) or f"HTTP {status}"
     wait = "wait a few minutes, then " if status == 429 else ""
-    return HubError(
+    return RemoteServiceError(
         f"The Hub failed on {resource}: {reason}.",
         f"Nothing is lost: {wait}run the same command again.",
     )
 
 
-def _error_from_no_answer(resource: str, error: BaseException) -> HubError:
+def _error_from_no_answer(resource: str, error: BaseException) -> RemoteServiceError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return HubError(f"HF_HUB_OFFLINE is set, and {resource} is not in the cache.", "Unset it.")
+        return RemoteServiceError(f"HF_HUB_OFFLINE is set, and {resource} is not in the cache.", "Unset it.")
     if "Timeout" in f"{type(error).__name__} {type(error.__cause__).__name__}":
-        return HubError(
+        return RemoteServiceError(
             f"The Hub didn't answer in time for {resource}.",
             "Run the same command again, if needed with a longer timeout in seconds: "
             "HF_HUB_DOWNLOAD_TIMEOUT=60.",
         )
-    return HubError(
+    return RemoteServiceError(
         f"The Hub can't be reached for {resource}.",
         "Check the network (and HF_ENDPOINT), then run the same command again.",
     )

@@ -1,4 +1,4 @@
-"""Extensions from installed packages and from the user's own code.
+"""Find and import plug-ins: from installed packages, or from the user's own code.
 
 A package offers losses, readers, teachers, students and stages as entry points of the groups in
 `GROUPS`; the entry point's name is the `kind` in a recipe (a

@@ -36,8 +36,8 @@ class SilentReporter:
         """Do nothing."""
 
 
-class ProgressCounter:
-    """Sum of the progress of several passes that form one stage.
+class StageProgress:
+    """Progress of a stage, summed over its several passes.
 
     Args:
         reporter: Receives the sum.

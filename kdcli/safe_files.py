@@ -57,7 +57,7 @@ def append_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def refuse_symlinks(*paths: Path) -> None:
+def raise_if_symlink(*paths: Path) -> None:
     """Raise if a path is a symbolic link, because writes would end up elsewhere.
 
     Raises:

@@ -18,7 +18,7 @@ _MIN_PROBABILITY = 1e-12  # a probability of 0 has no logit
 
 @dataclass(frozen=True)
 class Task:
-    """Definition of a task.
+    """A task: the shape of its labels and predictions, and its metrics.
 
     Logits have the shape (texts, outputs). The ground truth has the shape that `predict` returns.
 

@@ -32,7 +32,7 @@ import properties  # noqa: F401 - sets hypothesis up
 import pytest
 from filelock import FileLock
 
-from kdcli.recipe.shipped_recipes import shipped_recipes_folder
+from kdcli.recipe.recipe_lookup import shipped_recipes_folder
 from kdcli.sanitize import printable
 
 

@@ -43,7 +43,7 @@ _OF_THE_HUB = (
     "transformers.models.distilbert.modeling_distilbert", "kdcli.cli.app", "kdcli.pipeline.runner",
     "kdcli.stages.distill", "kdcli.stages.evaluate", "kdcli.stages.html_report",
     "kdcli.pipeline.preflight", "kdcli.pipeline.stage_training",
-    "kdcli.pipeline.teacher_predictions", "kdcli.api.runs",
+    "kdcli.pipeline.teacher_preparation", "kdcli.api.runs",
 )  # fmt: skip
 _VARIABLES = ("DATASETS_", "HF_", "HOME", "TRANSFORMERS_", "XDG_")
 _PATIENCE = 600  # seconds: a machine may have other things to do

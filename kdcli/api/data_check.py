@@ -37,7 +37,7 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
     Raises:
         DataError: The data can't be read.
-        HubError: The Hub can't be reached for the data.
+        RemoteServiceError: The Hub can't be reached for the data.
     """
     notes: list[str] = []
     found, places, _ = dataset_loading.read_splits(recipe.data, notes)

@@ -10,7 +10,7 @@ from kdcli.api.runs import Overrides, to_overrides, to_reference
 from kdcli.errors import UsageError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.compare import ModelComparison, compare_models
-from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER
+from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER
 from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder

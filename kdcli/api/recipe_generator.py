@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcli import paths
+from kdcli import path_resolution
 from kdcli.data import dataset_loading, schema_inference
 from kdcli.data.checks import split_statistics
 from kdcli.data.labels.label_matching import match_labels
@@ -88,7 +88,7 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
 
     Raises:
         DataError: The data can't be read, or its columns can't be inferred.
-        HubError: The Hub can't be reached for the data.
+        RemoteServiceError: The Hub can't be reached for the data.
     """
     spec = DataConfig(dataset=request.data, config=request.config)
     notes: list[str] = []
@@ -221,7 +221,7 @@ def _single_or_list(columns: Sequence[str]) -> str | list[str]:
 def _relative_dataset_path(data: str, recipe_path: Path) -> str:
     if not split_files.is_local_dataset(DataConfig(dataset=data)):
         return data
-    path = paths.expand_local_path(data).resolve()
+    path = path_resolution.expand_local_path(data).resolve()
     base = recipe_path.resolve().parent
     return str(path.relative_to(base)) if path.is_relative_to(base) and path != base else str(path)
 
@@ -298,7 +298,7 @@ def _training_sections(
     epochs = next((passes for most, passes in _EPOCHS_BY_DATASET_SIZE if row_count < most), 2)
     fit = {"batch_size": batch, "epochs": epochs}
     teacher, distill = _YamlSection(), _YamlSection()
-    local = paths.expand_local_path(model)
+    local = path_resolution.expand_local_path(model)
     teacher.add("model", str(local.resolve()) if local.exists() else model)
     found = _cached_config_and_tokenizer(model)
     width = (

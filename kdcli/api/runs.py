@@ -183,7 +183,7 @@ def open_run(folder: str | Path) -> Run:
 
 
 def write_card(folder: str | Path, *, reporter: Reporter | None = None) -> Path:
-    """Write the card and the report of a finished run again: `kd card`.
+    """Write the model card of a finished run, and its report: `kd card`.
 
     Returns:
         Path of the card.
@@ -206,7 +206,9 @@ def push_to_hub(
     create_pr: bool = False,
     reporter: Reporter | None = None,
 ) -> "PushResult":
-    """Write a run's card again, and publish it with the student in one commit: `kd card --push`.
+    """Publish a run's student and card on the Hub in one commit: `kd card --push`.
+
+    The card is written again first.
 
     Args:
         folder: The run's folder.

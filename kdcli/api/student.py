@@ -20,7 +20,7 @@ from kdcli.models import (
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding import align_padding
+from kdcli.models.padding_invariance import make_padding_invariant
 from kdcli.models.sequence_length import get_max_length
 from kdcli.models.student_pruning import (
     SourceModel,
@@ -32,7 +32,7 @@ from kdcli.pipeline import run_datasets
 from kdcli.progress import Reporter
 from kdcli.recipe.loading import config_from_overrides
 from kdcli.recipe.schema import InitStudentCommandConfig
-from kdcli.safe_files import refuse_symlinks
+from kdcli.safe_files import raise_if_symlink
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -166,7 +166,7 @@ def create_untrained_student(
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
     new_folder = output.with_name(f".{output.name}.new")
-    refuse_symlinks(output, new_folder)
+    raise_if_symlink(output, new_folder)
     model_folder = model_io.locate_model(
         model_reference, init_config.student.revision, allow_pickle=allow_pickle
     )
@@ -179,7 +179,7 @@ def create_untrained_student(
     sample = (
         None
         if init_config.data is None
-        else run_datasets.load_unlabeled_texts(init_config.data, reporter)
+        else run_datasets.load_texts_without_labels(init_config.data, reporter)
     )
     texts = None if sample is None else run_datasets.all_texts(sample)
     width_and_vocab = width_and_vocab_pruning.plan_width_and_vocab(
@@ -188,7 +188,7 @@ def create_untrained_student(
     if init_config.student.strategy == "importance" or not dry_run:
         set_seed(0)
         model = model_io.load_classifier(model_folder, allow_new_head=True)
-        align_padding(
+        make_padding_invariant(
             model, tokenizer, model_reference, *([] if sample is None else [sample_texts(sample)]),
             max_length=get_max_length(model, tokenizer, None),
         )  # fmt: skip

@@ -50,7 +50,7 @@ def card(
         )
     plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
-    folder = run if run is not None else finished_run.find_latest_run(Path("runs"))
+    folder = run if run is not None else finished_run.find_last_changed_run(Path("runs"))
     card = folder / "student" / "README.md"
     document: dict[str, Any] = {"run": str(folder), "card": str(card)}
     text = f"Card: {card}"

@@ -124,7 +124,7 @@ def evaluate(
 
     # These take seconds to import: report mistakes in the gates first.
     from kdcli.api.evaluation import evaluate_models
-    from kdcli.evaluation.output import evaluation_json, per_example_export
+    from kdcli.evaluation.output import evaluation_schema, per_example_export
     from kdcli.safe_files import write_text_atomically
 
     if per_example is not None:
@@ -151,7 +151,7 @@ def evaluate(
     plugins.set_code_allowed(allow_code)
     found = evaluate_models(models, flags, console, reference_model, allow_pickle=allow_pickle)
     if output is not None:
-        write_text_atomically(output, evaluation_json.format_evaluation_json(found.evaluation))
+        write_text_atomically(output, evaluation_schema.format_evaluation_json(found.evaluation))
     if per_example is not None:
         per_example_export.write_per_example_file(found, per_example)
     checks = quality_gates.check_quality_gates(held, found.evaluation)

@@ -116,10 +116,10 @@ def init_student(
 
     from kdcli.errors import UsageError
     from kdcli.pipeline.options import RunOptions
-    from kdcli.recipe.shipped_recipes import is_recipe_reference
+    from kdcli.recipe.recipe_lookup import is_recipe_not_model
 
     console = Console(json_output=json_output, quiet=quiet)
-    if trim_vocab is not None and is_recipe_reference(model):
+    if trim_vocab is not None and is_recipe_not_model(model):
         raise UsageError(
             "A recipe trims the vocabulary to its own training texts: --trim-vocab "
             f"{trim_vocab} can't be used with it.",
@@ -156,7 +156,7 @@ def init_student(
         if value is not None
     ]
     changes: list[Override] = [*(overrides or ()), *flags]
-    build = _init_student_from_recipe if is_recipe_reference(model) else _init_student_from_model
+    build = _init_student_from_recipe if is_recipe_not_model(model) else _init_student_from_model
     options = RunOptions(fresh, allow_pickle, allow_code)
     build(model, changes, output, console, options, dry_run=dry_run)
 

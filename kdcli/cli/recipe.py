@@ -11,7 +11,7 @@ from kdcli.cli.options import AllowCodeOption, JsonOption, RecipeArgument, SetOp
 
 def list_recipes(json_output: JsonOption = False) -> None:
     """List the recipes that ship with kd."""
-    from kdcli.recipe.shipped_recipes import recipe_summary, shipped_recipe_paths
+    from kdcli.recipe.recipe_lookup import recipe_summary, shipped_recipe_paths
 
     rows = [(name, recipe_summary(path)) for name, path in shipped_recipe_paths().items()]
     document = [{"name": name, "about": about} for name, about in rows]
@@ -44,9 +44,9 @@ def copy_recipe(
     ] = None,
 ) -> None:
     """Copy a recipe to edit it."""
-    from kdcli.recipe.loading import copy_recipe_file
+    from kdcli.recipe.loading import copy_recipe_with_absolute_paths
 
-    written = copy_recipe_file(recipe, destination)
+    written = copy_recipe_with_absolute_paths(recipe, destination)
     Console().print_result({}, f"{written}\nNext: edit it, then kd recipe check {written}")
 
 

@@ -9,7 +9,7 @@ from kdcli.cli.console import Console
 
 
 class _CommandWithOldFlags(TyperCommand):
-    """A command that reads old flags as their new names.
+    """A command that accepts renamed flags under their old names.
 
     Attributes:
         new_flags: New names by old ones, without the dashes.

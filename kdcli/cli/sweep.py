@@ -61,7 +61,7 @@ def sweep(
     from kdcli.recipe.loading import load_recipe
     from kdcli.sweep import pareto, search
     from kdcli.sweep.search_space import space_to_json
-    from kdcli.sweep.worker import SweepConfig
+    from kdcli.sweep.worker import SweepContext
 
     console = Console(json_output=json_output, quiet=quiet)
     gate = pareto.parse_target(target)
@@ -79,7 +79,7 @@ def sweep(
     if dry_run:
         _show_search_space(str(folder), space_to_json(space), console)
         return
-    config = SweepConfig(loaded, space, folder, trials, None, options)
+    config = SweepContext(loaded, space, folder, trials, None, options)
     result = search.run_sweep(
         config, console, max_minutes=minutes, workers=workers, target=gate, fresh=fresh
     )

@@ -71,14 +71,14 @@ def multi_hot_labels(split: "Dataset", label_count: int) -> np.ndarray:
     """Lists of label ids as a multi-hot array, bool, (rows, labels)."""
     multi_hot, done = np.zeros((len(split), label_count), dtype=bool), 0
     for batch in split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS):
-        rows, values = flatten_lists(batch["label"])
+        rows, values = explode_lists(batch["label"])
         multi_hot[done + rows, values.to_numpy(zero_copy_only=False)] = True
         done += len(batch)
     return multi_hot
 
 
-def flatten_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
-    """Flatten a column of lists: the row index of each item, int64, (items,), and the items."""
+def explode_lists(lists: "pa.ChunkedArray") -> tuple[np.ndarray, "pa.ChunkedArray"]:
+    """Explode a column of lists into row indices, int64, (items,), and items."""
     import pyarrow.compute as pc
 
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
@@ -91,12 +91,12 @@ def distinct_list_labels(split: "Dataset") -> set[Any]:
 
     pieces = split.select_columns("label").with_format("arrow").iter(_MAX_BATCH_ROWS)
     return {
-        item for piece in pieces for item in pc.unique(flatten_lists(piece["label"])[1]).to_pylist()
+        item for piece in pieces for item in pc.unique(explode_lists(piece["label"])[1]).to_pylist()
     }
 
 
-def label_scores(split: "Dataset") -> np.ndarray:
-    """Scores of a split, float32, (rows,)."""
+def regression_scores(split: "Dataset") -> np.ndarray:
+    """Get the scores of a split for regression, float32, (rows,)."""
     column = split.select_columns("label").with_format("arrow")
     batches = [
         piece["label"].to_numpy().astype(np.float32) for piece in column.iter(_MAX_BATCH_ROWS)

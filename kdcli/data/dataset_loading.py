@@ -7,7 +7,7 @@ from kdcli.data import column_access, schema_inference
 from kdcli.data.checks import duplicates
 from kdcli.data.column_access import RowLocator
 from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.data.labels import label_arrays, multilabel, task_inference
+from kdcli.data.labels import label_arrays, multilabel_encoding, task_inference
 from kdcli.data.readers import data_files, split_files
 from kdcli.data.readers.hub_dataset import load_hub_dataset, unreadable_dataset_error
 from kdcli.data.validation_split import split_off_validation
@@ -61,7 +61,7 @@ def load_dataset_splits(
 
     Raises:
         DataError: The dataset, a split, a column or a label is missing or unusable.
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     notes: list[str] = []
     splits, row_locators, source_names = read_splits(
@@ -120,7 +120,7 @@ def read_splits(
 
     Raises:
         DataError: The dataset, all splits, or a column are missing or unusable.
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     available = find_splits(data_config, notes)
     parts = dict(assign_split_roles(data_config, available))
@@ -162,7 +162,7 @@ def read_splits(
     return splits, row_locators, parts
 
 
-def load_unlabeled_texts(data_config: DataConfig, notes: list[str]) -> "Dataset":
+def load_texts_without_labels(data_config: DataConfig, notes: list[str]) -> "Dataset":
     """Load the texts of the train split, or else of the first split, without labels.
 
     Args:
@@ -171,7 +171,7 @@ def load_unlabeled_texts(data_config: DataConfig, notes: list[str]) -> "Dataset"
 
     Raises:
         DataError: The dataset or a column is missing or unusable.
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     data_config = data_config.model_copy(update={"label": None, "label_separator": None})
     available = find_splits(data_config, notes)
@@ -186,7 +186,7 @@ def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, Spli
 
     Raises:
         DataError: There is no such dataset, or it is unusable.
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     if not split_files.is_local_dataset(data_config):
         return load_hub_dataset(data_config, notes)
@@ -239,7 +239,7 @@ def _standardize_columns(
     standard_names = dict(
         zip(
             columns,
-            ["label"] if has_one else multilabel.temporary_flag_columns(columns),
+            ["label"] if has_one else multilabel_encoding.temporary_flag_columns(columns),
             strict=True,
         )
     )
@@ -274,9 +274,9 @@ def _convert_to_label_lists(
 ) -> "Dataset":
     """Turn several label columns, or cells with separators, into lists of labels."""
     if len(data_config.label_columns) > 1:
-        return multilabel.merge_flag_columns(split, data_config.label_columns, locate_row)
+        return multilabel_encoding.merge_flag_columns(split, data_config.label_columns, locate_row)
     if data_config.label_separator is not None:
-        return multilabel.split_separated_labels(
+        return multilabel_encoding.split_separated_labels(
             split, data_config.label_separator, data_config.label_columns[0], locate_row
         )
     return split

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from kdcli.data.labels import multilabel
+from kdcli.data.labels import multilabel_encoding
 from kdcli.data.labels.label_parsing import label_to_name, parse_list_text, sort_label_names
 from kdcli.errors import DataError
 from kdcli.sanitize import abbreviate_list
@@ -111,7 +111,7 @@ def infer_task_and_labels(
     filled = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
     filled = [cell for cell in filled if cell is not None and cell != ""]
     lists = [items for cell in filled if (items := _parse_label_list(cell)) is not None]
-    if lists and multilabel.are_multi_hot_lists(lists):
+    if lists and multilabel_encoding.are_multi_hot_lists(lists):
         names = tuple(f"LABEL_{i}" for i in range(max(map(len, lists))))
         why = "Lists of 0 and 1, one for each label, which has no name there."
         return InferredLabels(MULTI_LABEL, names, reason=why)
@@ -247,4 +247,4 @@ def _is_label_column(rows: SampleRows, column: str) -> bool:
 
 
 def _is_binary_column(rows: SampleRows, column: str) -> bool:
-    return all(multilabel.parse_binary_flag(row.get(column)) is not None for row in rows)
+    return all(multilabel_encoding.parse_binary_flag(row.get(column)) is not None for row in rows)

@@ -16,10 +16,10 @@ from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
-from kdcli.evaluation.metrics import task_evaluators
+from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.metric_results import MetricResults
 from kdcli.evaluation.metrics.single_label import metrics_at_operating_points
-from kdcli.evaluation.output import evaluation_json
+from kdcli.evaluation.output import evaluation_schema
 from kdcli.evaluation.predict import inference
 from kdcli.evaluation.predict.calibrated_predictions import (
     VALIDATION,
@@ -82,8 +82,8 @@ def compare_models(
         truncate: The tokens to keep of a longer text.
         saved_calibrations: Temperature and thresholds saved with models. The other models are
             calibrated on the validation split, if there is one.
-        reference_model: The model to compare the others with; see `reference_model_name`.
-        precomputed_logits: Logits of black-box teachers; see `ModelGroup`. They have no costs.
+        reference_model: The model to compare the others with; see `reference_for_model`.
+        precomputed_logits: Logits of black-box teachers; see `ComparedModels`. They have no costs.
 
     Raises:
         DataError: The data has none of the splits, or the out-of-scope label is invalid.
@@ -96,7 +96,7 @@ def compare_models(
     )
     names = [*(precomputed_logits or {}), *model_folders]
     used = [*splits, *([VALIDATION] if can_calibrate and len(calibrations) < len(names) else [])]
-    group = inference.load_model_group(
+    group = inference.load_models_to_compare(
         model_folders,
         corpus,
         used,
@@ -108,7 +108,7 @@ def compare_models(
     request = EvaluationRequest(group, corpus, config, splits, calibrations)
     predictions = predict_all_models(request, reporter)
     references = {
-        name: evaluation_json.reference_model_name(name, names, reference_model) for name in names
+        name: evaluation_schema.reference_for_model(name, names, reference_model) for name in names
     }
     repeated, results = {}, {}
     for split in splits:
@@ -125,7 +125,7 @@ def compare_models(
         "interval": {"level": CONFIDENCE_LEVEL, "resamples": NUM_RESAMPLES},
         "task": group.task.name,
         "labels": group.labels,
-        "labels_from": "data" if corpus.has_labels else evaluation_json.TEACHER,
+        "labels_from": "data" if corpus.has_labels else evaluation_schema.TEACHER,
         "out_of_scope": None if request.out_of_scope_id is None else config.out_of_scope,
         "against": reference_model,
         "examples": {split: len(corpus.splits[split]) for split in splits},
@@ -188,7 +188,7 @@ def _report_constant_predictions(
     group = request.model_group
     num_references = len(np.unique(group.reference_labels(request.corpus.splits[split]), axis=0))
     kind = "labels" if group.task is SINGLE_LABEL else "values"
-    evaluator = task_evaluators.get_task_evaluator(group.task)
+    evaluator = base.get_task_evaluator(group.task)
     for name, prediction in predictions.items():
         distinct = np.unique(prediction.by_split[split].predicted, axis=0)
         if len(distinct) == 1 and num_references > 1:
@@ -220,7 +220,7 @@ def _evaluate_split(
 ) -> dict[str, dict[str, Any]]:
     """Return the metrics of each model on one split, as in `evaluation.json`."""
     group = request.model_group
-    evaluator = task_evaluators.get_task_evaluator(group.task)
+    evaluator = base.get_task_evaluator(group.task)
     references = group.reference_labels(request.corpus.splits[split])
     resamples = BootstrapResamples(len(references))
     truth = GroundTruth(references, group.labels, request.out_of_scope_id, resamples)
@@ -265,14 +265,14 @@ def _evaluate_split(
 
 
 def _compare_pair(
-    evaluator: task_evaluators.TaskEvaluator,
+    evaluator: base.TaskEvaluator,
     truth: GroundTruth,
     model: tuple[MetricResults, Predictions],
     other_model: tuple[MetricResults, Predictions],
 ) -> dict[str, Any]:
     """Compare two models on the same texts and the same bootstrap draws."""
     (results, predictions), (other_results, other_predictions) = model, other_model
-    test = evaluator.compare_predictions(truth, predictions, other_predictions)
+    test = evaluator.compare_correctness(truth, predictions, other_predictions)
     differences = {}
     for name in (
         results.values.keys()

@@ -1,4 +1,4 @@
-"""Attention transfer."""
+"""KL divergence between the attention of teacher and student."""
 
 from typing import TYPE_CHECKING, Literal
 

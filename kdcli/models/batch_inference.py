@@ -10,7 +10,7 @@ from torch import Tensor
 from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.collator import PaddingCollator
 from kdcli.data.tokenization.tokenize import token_lengths
-from kdcli.models.padding import needs_equal_lengths
+from kdcli.models.padding_invariance import needs_equal_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset

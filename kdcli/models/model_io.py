@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcli import distributed, hub, paths, resources
+from kdcli import distributed, hub, path_resolution, resources
 from kdcli.errors import ModelError, as_resource_error, first_message_line
 from kdcli.models import model_files
 from kdcli.safe_files import apply_umask, find_escaping_symlink, sha256_of_file
@@ -34,7 +34,7 @@ def locate_model(
         UsageError: The reference is not a valid Hub id.
         ModelError: There is no such model, its weights are a pickle, or kd can't use it (see
             `kdcli.models.model_files.check_model_folder`).
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     folder = _resolve_local_folder(reference)
     if folder is None:
@@ -159,7 +159,7 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from kdcli.models.padding import keep_block_sparse_attention
+    from kdcli.models.padding_invariance import keep_block_sparse_attention
 
     config = load_config(folder)
     resources.require_memory(
@@ -317,7 +317,7 @@ def _resolve_local_folder(reference: str) -> Path | None:
     """Resolve a reference to a folder; None for a Hub id."""
     if reference.startswith(_PACKAGE_PREFIX):
         return _resolve_package_folder(reference)
-    folder = paths.expand_local_path(reference)
+    folder = path_resolution.expand_local_path(reference)
     if folder.is_dir():
         if link := find_escaping_symlink(folder):
             raise ModelError(

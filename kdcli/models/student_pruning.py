@@ -9,20 +9,11 @@ import numpy as np
 
 from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
-from kdcli.models import (
-    layer_importance,
-    layer_pruning,
-    layer_selection,
-    layer_stacks,
-    model_io,
-    prunable_units,
-    tensor_slicing,
-    width_and_vocab_pruning,
-)
+from kdcli.models import layer_importance, layer_pruning, layer_selection, layer_stacks, model_io, width_pruning_plan, tensor_slicing, width_and_vocab_pruning
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_complexity import count_parameters_and_flops
-from kdcli.models.padding import adopt_tokenizer_pad_token, create_collator
+from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.models.width_and_vocab_pruning import WidthAndVocabPlan
 from kdcli.recipe.student import StudentConfig
@@ -151,8 +142,8 @@ def plan_student_pruning(
     layers_by_part = {f"{s.part}_layers" if s.part == "decoder" else "layers": list(k)
             for s, k in zip(stacks, kept_layers, strict=True)}  # fmt: skip
     teacher_widths, student_widths = (
-        prunable_units.get_model_widths(model.config),
-        prunable_units.get_model_widths(student.config),
+        width_pruning_plan.get_model_widths(model.config),
+        width_pruning_plan.get_model_widths(student.config),
     )
     origin = describe_kept_layers(stacks, kept_layers, architecture, student_config.strategy)
     if width_and_vocab.random_weights:

@@ -1,11 +1,11 @@
-"""Plan and apply the pruning of heads, neurons and vocabulary, and training from scratch."""
+"""Plan and apply the pruning of width (heads and neurons) and vocabulary."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli.errors import UsageError
-from kdcli.models import prunable_units, vocab_trimming, width_pruning
+from kdcli.models import width_pruning_plan, vocab_trimming, width_pruning
 from kdcli.recipe.student import StudentConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WidthAndVocabPlan:
     """
 
     config: "PretrainedConfig"
-    pruned_units: tuple[prunable_units.PrunableUnits, ...] = ()
+    pruned_units: tuple[width_pruning_plan.PrunableUnits, ...] = ()
     kept_token_ids: Sequence[int] | None = None
     vocab_texts: Sequence[str] = ()
     random_weights: bool = False
@@ -61,19 +61,19 @@ def plan_width_and_vocab(
         UsageError: The plan needs texts, and there are none.
     """
     config, kept = model.config, None
-    units: tuple[prunable_units.PrunableUnits, ...] = ()
+    units: tuple[width_pruning_plan.PrunableUnits, ...] = ()
     if student_config.hidden_size is not None:
-        config = prunable_units.build_scratch_config(
+        config = width_pruning_plan.build_scratch_config(
             config,
             student_config.hidden_size,
             heads=student_config.num_attention_heads,
             ffn=student_config.intermediate_size,
         )
     else:
-        units = prunable_units.plan_width_pruning(
+        units = width_pruning_plan.plan_width_pruning(
             model, heads=student_config.num_attention_heads, ffn=student_config.intermediate_size
         )
-        config = prunable_units.build_narrowed_config(config, units)
+        config = width_pruning_plan.build_narrowed_config(config, units)
     if student_config.requires_texts and vocab_texts is None:
         raise UsageError(
             "Selecting what to keep by measurement needs texts.", "Give them: --data DATASET."

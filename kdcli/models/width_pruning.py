@@ -23,7 +23,7 @@ from torch import Tensor
 from kdcli.errors import ModelError
 from kdcli.models import tensor_slicing
 from kdcli.models.batch_inference import Batch
-from kdcli.models.prunable_units import PrunableUnits, build_narrowed_config
+from kdcli.models.width_pruning_plan import PrunableUnits, build_narrowed_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

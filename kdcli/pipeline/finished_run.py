@@ -17,7 +17,7 @@ from kdcli.stages import all_stages
 STUDENT_FOLDER = "student"
 
 
-def find_latest_run(folder: Path) -> Path:
+def find_last_changed_run(folder: Path) -> Path:
     """Find the run below `folder` that was changed last.
 
     Raises:

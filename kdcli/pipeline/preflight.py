@@ -18,7 +18,7 @@ from kdcli.models import (
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding import padding_warning
+from kdcli.models.padding_invariance import padding_sensitivity_warning
 from kdcli.models.student_pruning import build_pruned_meta_model
 from kdcli.pipeline import run_datasets, transfer_texts
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
@@ -26,7 +26,7 @@ from kdcli.pipeline.student_creation import build_family_student
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig, TeacherModelConfig
-from kdcli.teachers import registry
+from kdcli.teachers import black_box_queries
 from kdcli.training import experiment_trackers, label_loss
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def validate_inputs(
     dataset_splits = run_datasets.load_recipe_dataset(recipe, reporter)
     check_losses_for_task(recipe.distill.losses_for_task(dataset_splits.task), dataset_splits.task)
     label_loss.check_label_options_for_task(recipe.distill, dataset_splits.task, "distill")
-    splits_with_transfer, max_transfer_texts = transfer_texts.validate_transfer_set(
+    splits_with_transfer, max_transfer_texts = transfer_texts.add_transfer_split(
         recipe,
         dataset_splits,
         reporter,
@@ -106,7 +106,7 @@ def validate_inputs(
         teacher_context = run_datasets.black_box_context(
             recipe, splits_with_transfer, Path(), reporter, options
         )
-        registry.check_teacher(
+        black_box_queries.check_teacher(
             recipe.teacher, teacher_context, recipe.distill.losses_for_task(dataset_splits.task)
         )
         _require_memory_for_logits(dataset_splits, len(dataset_splits.label_names))
@@ -132,7 +132,7 @@ def validate_inputs(
                     recipe.seed,
                 )
         teacher = tensor_slicing.build_meta_model(config)
-        if note := padding_warning(teacher, "The teacher"):
+        if note := padding_sensitivity_warning(teacher, "The teacher"):
             reporter.info(note)
     select_evaluation_splits(recipe.evaluate, dataset_splits)
     student, student_tokenizer = _validate_student(

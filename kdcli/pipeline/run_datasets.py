@@ -15,7 +15,7 @@ from kdcli.data.readers import saved_dataset
 from kdcli.data.tokenization import tokenize
 from kdcli.errors import DataError
 from kdcli.models import model_io
-from kdcli.models.padding import align_padding
+from kdcli.models.padding_invariance import make_padding_invariant
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline.options import RunOptions
 from kdcli.pipeline.stage import StageContext
@@ -24,7 +24,7 @@ from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import EvaluateCommandConfig, Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
-from kdcli.teachers import registry
+from kdcli.teachers import black_box_queries
 from kdcli.teachers.black_box_context import BlackBoxContext
 from kdcli.training import teacher_logits
 from kdcli.training.teacher_logits import TEACHER_LOGITS
@@ -65,10 +65,10 @@ def load_recipe_dataset(
     )
 
 
-def load_unlabeled_texts(data_config: DataConfig, reporter: Reporter) -> "Dataset":
-    """Load texts without labels, and report notes on them."""
+def load_texts_without_labels(data_config: DataConfig, reporter: Reporter) -> "Dataset":
+    """Load a data set's texts without their labels, and report notes on them."""
     notes: list[str] = []
-    texts = dataset_loading.load_unlabeled_texts(data_config, notes)
+    texts = dataset_loading.load_texts_without_labels(data_config, notes)
     for note in notes:
         reporter.info(note)
     return texts
@@ -83,7 +83,7 @@ def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[
         )
     task = SINGLE_LABEL if recipe.data.task is None else TASKS[recipe.data.task]
     if recipe.black_box_teacher is not None:
-        return registry.labels_named_by_teacher(recipe.black_box_teacher, recipe.data), task
+        return black_box_queries.labels_named_by_teacher(recipe.black_box_teacher, recipe.data), task
     teacher = recipe.white_box_teacher
     assert teacher is not None
     config = _load_teacher_config(teacher)
@@ -100,8 +100,8 @@ def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig"
     )
 
 
-def load_stage_dataset(context: StageContext, *, with_transfer: bool = True) -> DatasetSplits:
-    """Load the data of a stage after `outputs`: the teacher's labels where it has none.
+def load_teacher_labeled_dataset(context: StageContext, *, with_transfer: bool = True) -> DatasetSplits:
+    """Load a stage's data set, with the teacher's labels where the data has none.
 
     Args:
         context: The stage's context.
@@ -180,7 +180,7 @@ def configure_tokenizer_and_padding(
     The settings are saved with the tokenizer, so that they hold without kd too.
 
     Raises:
-        ModelError: No kind of padding does so; see `kdcli.models.padding.align_padding`.
+        ModelError: No kind of padding does so; see `kdcli.models.padding_invariance.make_padding_invariant`.
     """
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     tokenizer.model_max_length = limit
@@ -189,7 +189,7 @@ def configure_tokenizer_and_padding(
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
     some = column_access.sample_texts(dataset_splits.splits["train"])
-    align_padding(
+    make_padding_invariant(
         model,
         tokenizer,
         model_description,

@@ -23,8 +23,8 @@ _PEAK_UTILIZATION = 0.5
 
 
 @dataclass(frozen=True)
-class Workload:
-    """Sizes and speeds that the stages estimate their cost from.
+class EstimateInputs:
+    """Inputs of the estimate: sizes and speeds that the stages compute their cost from.
 
     Attributes:
         recipe: The recipe.
@@ -94,7 +94,7 @@ def estimate_run(
     train = inputs.dataset_splits.splits["train"]
     sample = train.select(range(min(_SAMPLE, len(train))))
     teachers = () if inputs.teacher is None else (inputs.teacher, *inputs.other_teachers)
-    workload = Workload(
+    workload = EstimateInputs(
         recipe,
         inputs,
         count_parameters_and_flops(inputs.student),

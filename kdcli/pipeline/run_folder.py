@@ -18,7 +18,7 @@ from kdcli.safe_files import (
     fsync_tree,
     hardlink_or_copy,
     is_inside,
-    refuse_symlinks,
+    raise_if_symlink,
     sha256_of_file,
     write_text_atomically,
 )
@@ -95,7 +95,7 @@ class RunFolder:
             if part.exists() and not part.is_dir():
                 raise UsageError(f"--output {path}: {part} is a file, not a folder.")
         for place in (path / name for name in _KD_PATHS):
-            refuse_symlinks(place, *_walk(place))
+            raise_if_symlink(place, *_walk(place))
         manifest = path / MANIFEST_FILE
         if not manifest.is_file():
             return cls(path)

@@ -15,7 +15,7 @@ from kdcli.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from kdcli.pipeline.preflight import ValidatedInputs
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Stage:
     def preserve_user_edits(self, run_folder: Path) -> None:
         """Save what the user wrote into the artifact, before a run may replace it."""
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate `parameters`, `steps` and `seconds`, as far as they apply, for `--dry-run`."""
         return {}
 

@@ -14,13 +14,13 @@ from kdcli.losses import label_only_losses
 from kdcli.losses.base import LayerMapping
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
-from kdcli.progress import ProgressCounter
+from kdcli.progress import StageProgress
 from kdcli.training import hidden_state_cache, model_outputs
 from kdcli.training.label_loss import build_label_loss_options
-from kdcli.training.train import TrainingRun
+from kdcli.training.train import TrainingContext
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TOKENIZER_SAMPLE = 100
 
 
-def prepare_fine_tuning(
+def prepare_teacher_fine_tuning(
     context: StageContext, stage: str, dataset_splits: DatasetSplits
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
     """Load the recipe's teacher with a new head, and prepare its fine-tuning.
@@ -75,7 +75,7 @@ def prepare_fine_tuning(
         "datasets": rows,
         "config": teacher.fine_tune,
         "loss_fn": CombinedLoss(label_only_losses(task), label_options=label_options, task=task),
-        "run": TrainingRun.for_stage(context, stage, seed),
+        "run": TrainingContext.for_stage(context, stage, seed),
     }  # fmt: skip
 
 
@@ -132,13 +132,13 @@ def cache_hidden_states(
     if not hidden_state_cache.cache_fits_on_disk(rows, layers, width, context.scratch):
         return None
     collate = create_collator(teacher, tokenizer)
-    advance = ProgressCounter(context.reporter, len(rows))
+    advance = StageProgress(context.reporter, len(rows))
     # One process writes, all of them read.
     distributed.broadcast_from_rank0(
         lambda: hidden_state_cache.write_hidden_state_cache(
             teacher, collate, rows, layers, context.scratch, advance=advance
         )
     )
-    return numbered, hidden_state_cache.open_hidden_state_cache(
+    return numbered, hidden_state_cache.load_hidden_state_cache(
         rows, layers, width, context.scratch
     )

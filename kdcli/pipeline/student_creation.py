@@ -25,7 +25,7 @@ from kdcli.models import (
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding import adopt_tokenizer_pad_token, align_padding
+from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, make_padding_invariant
 from kdcli.models.sequence_length import get_max_length
 from kdcli.models.student_pruning import (
     SourceModel,
@@ -37,8 +37,8 @@ from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import InitStudentCommandConfig, Recipe
-from kdcli.recipe.student_family import StudentFamilyContext
-from kdcli.safe_files import refuse_symlinks
+from kdcli.recipe.student_family_plugin import StudentFamilyContext
+from kdcli.safe_files import raise_if_symlink
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -35,7 +35,7 @@ def build_transfer_set(context: StageContext) -> dict[str, Any]:
     dataset_splits = run_datasets.load_recipe_dataset(recipe, context.reporter)
     parts: dict[str, Dataset] = {}
     if recipe.data.unlabeled is not None:
-        parts["unlabelled"] = run_datasets.load_unlabeled_texts(
+        parts["unlabelled"] = run_datasets.load_texts_without_labels(
             recipe.data.unlabeled_data_config, context.reporter
         )
     if recipe.augment is not None:
@@ -51,7 +51,7 @@ def build_transfer_set(context: StageContext) -> dict[str, Any]:
     return {**counts, "left_out": left_out}
 
 
-def validate_transfer_set(
+def add_transfer_split(
     recipe: Recipe,
     dataset_splits: DatasetSplits,
     reporter: Reporter,
@@ -82,7 +82,7 @@ def validate_transfer_set(
             "Take class_weights: balanced.",
         )
     if recipe.data.unlabeled is not None:
-        unlabelled = run_datasets.load_unlabeled_texts(recipe.data.unlabeled_data_config, reporter)
+        unlabelled = run_datasets.load_texts_without_labels(recipe.data.unlabeled_data_config, reporter)
         max_texts += len(unlabelled)
         dataset_splits = replace(
             dataset_splits,

@@ -65,14 +65,14 @@ class BlackBoxTeacher(FrozenConfig):
     def fit(self, context: Any) -> None:
         """Fit to the training texts, and write the result to `context.teacher_folder`."""
 
-    def load_predictor(self, context: Any) -> Predictor:
+    def create_predictor(self, context: Any) -> Predictor:
         """Load what answering needs: a model, a file, a connection.
 
         Returns:
             A function of a split (a `datasets.Dataset` with the column `text`, and `text_pair` for
             pairs) and a progress callback `(done, total)`. It returns the logits, float32,
             (texts, labels), in the order of `context.dataset_splits.label_names`; see
-            `kdcli.teachers.black_box_context.convert_to_logits` for probabilities.
+            `kdcli.teachers.logit_conversion.convert_to_logits` for probabilities.
         """
         raise NotImplementedError
 
@@ -99,9 +99,9 @@ class _BuiltInTeacher(BlackBoxTeacher):
         if self.has_fit:
             self._call("fit_teacher", context)
 
-    def load_predictor(self, context: Any) -> Predictor:
-        """See `BlackBoxTeacher.load_predictor`."""
-        predictor: Predictor = self._call("load_predictor", context)
+    def create_predictor(self, context: Any) -> Predictor:
+        """See `BlackBoxTeacher.create_predictor`."""
+        predictor: Predictor = self._call("create_predictor", context)
         return predictor
 
     def _call(self, function: str, argument: Any) -> Any:
@@ -197,7 +197,7 @@ class EmbeddingTeacherConfig(_BuiltInTeacher):
         return f"embeddings of {self.model}, and {head}"
 
 
-class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
+class LLMTeacherConfig(LabelDescriptionTeacherConfig):
     """A large language model behind an API for OpenAI's chat completions."""
 
     module = "llm"
@@ -238,7 +238,7 @@ class EndpointTeacherConfig(LabelDescriptionTeacherConfig):
     )
 
     @model_validator(mode="after")
-    def _check_price_for_max_cost(self) -> "EndpointTeacherConfig":
+    def _check_price_for_max_cost(self) -> "LLMTeacherConfig":
         if self.max_cost is not None and self.price_per_million_tokens is None:
             raise ValueError("has max_cost, but no price_per_million_tokens to compute the cost")
         return self
@@ -272,6 +272,6 @@ BLACK_BOX_TEACHERS: tuple[type[BlackBoxTeacher], ...] = (
     PrecomputedTeacherConfig,
     ZeroShotTeacherConfig,
     EmbeddingTeacherConfig,
-    EndpointTeacherConfig,
+    LLMTeacherConfig,
     FunctionTeacherConfig,
 )

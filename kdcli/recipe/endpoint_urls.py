@@ -57,7 +57,7 @@ def is_loopback_host(host: str) -> bool:
         return host == "localhost"
 
 
-def redact_endpoint_url(url: str) -> str:
+def publishable_endpoint_host(url: str) -> str:
     """Return the publishable part of a URL: a known provider's host, nothing of any other."""
     host = url_host(url)
     return host if host in API_KEY_VARIABLE_BY_HOST else "a private endpoint"

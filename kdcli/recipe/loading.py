@@ -8,10 +8,10 @@ from typing import Any
 
 from kdcli.errors import RecipeError
 from kdcli.recipe import renamed_keys, strict_yaml, validation
-from kdcli.recipe.overrides import Override, apply_override, find_override_origin
-from kdcli.recipe.recipe_paths import make_paths_absolute
+from kdcli.recipe.overrides import Override, apply_override, find_typed_override
+from kdcli.recipe.path_keys import make_paths_absolute
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.shipped_recipes import find_recipe_file
+from kdcli.recipe.recipe_lookup import find_recipe_file
 from kdcli.recipe.student import MUTUALLY_EXCLUSIVE_KEYS
 from kdcli.recipe.sweep import SWEEPABLE_SECTIONS, values_to_validate
 from kdcli.recipe.validation import ConfigT, ValidationMistake
@@ -81,7 +81,7 @@ def recipe_for_trial(
     return config_from_overrides(Recipe, overrides, base)
 
 
-def copy_recipe_file(reference: str, destination: Path | None) -> Path:
+def copy_recipe_with_absolute_paths(reference: str, destination: Path | None) -> Path:
     """Copy a recipe file, with its relative paths made absolute.
 
     Args:
@@ -158,7 +158,7 @@ def _apply_overrides_and_validate(
         if isinstance(found, Recipe):
             _check_sweep_values(found, document, display_name, origins)
         return found
-    where = find_override_origin(found.key_path, origins)
+    where = find_typed_override(found.key_path, origins)
     # A mistake that is there without the overrides too is the file's.
     if where is None or validation.validate_config(written, config_class) == found:
         where = f"{display_name}:{document.line_number(found.key_path)}"
@@ -177,7 +177,7 @@ def _check_sweep_values(
     for key, values in space.items():
         path = ("sweep", key)
         written_at = f"{display_name}:{document.line_number(path)}"
-        where = f"{find_override_origin(path, origins) or written_at}: sweep"
+        where = f"{find_typed_override(path, origins) or written_at}: sweep"
         if key.partition(".")[0] not in SWEEPABLE_SECTIONS:
             raise RecipeError(
                 f"{where}: {key} can't vary.",

@@ -10,7 +10,7 @@ from kdcli.errors import RecipeError
 from kdcli.losses import default_losses
 from kdcli.recipe import renamed_keys, strict_yaml
 from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.recipe_paths import SOURCE_KEY_PATHS, make_path_absolute, swept_model_key_paths
+from kdcli.recipe.path_keys import SOURCE_KEY_PATHS, make_path_absolute, swept_model_key_paths
 from kdcli.tasks import SINGLE_LABEL, TASKS
 
 # `key=value`, and what the user typed for it if that was not --set.
@@ -90,7 +90,7 @@ def _default_list_items(
     return [item.model_dump() if isinstance(item, BaseModel) else item for item in items]
 
 
-def find_override_origin(
+def find_typed_override(
     key_path: strict_yaml.KeyPath, origins: Mapping[strict_yaml.KeyPath, str]
 ) -> str | None:
     """Return what the user typed to set a key; None if its value comes from the file."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
-from kdcli.recipe.student_family import StudentFamily, load_student_family
+from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, find_student_family_plugin
 
 StudentArchitecture = Literal["auto", "same", "distilbert"]
 LayerSelectionStrategy = Literal["spaced", "first", "last", "importance"]
@@ -101,11 +101,11 @@ class StudentConfig(FrozenConfig):
         return any(key is not None for key in (self.hidden_size, self.model, self.family))
 
     @property
-    def student_family(self) -> StudentFamily | None:
+    def student_family(self) -> StudentFamilyPlugin | None:
         """The family with its options; None for kd's own."""
         if self.family is None:
             return None
-        return load_student_family(self.family).model_validate(self.options or {})
+        return find_student_family_plugin(self.family).model_validate(self.options or {})
 
     @property
     def is_cut_from_teacher(self) -> bool:
@@ -126,7 +126,7 @@ class StudentConfig(FrozenConfig):
         family = info.data.get("family")
         if family is None:
             return options
-        return load_student_family(family).model_validate(options or {}).model_dump(mode="json")
+        return find_student_family_plugin(family).model_validate(options or {}).model_dump(mode="json")
 
     @model_validator(mode="after")
     def _check_family(self) -> "StudentConfig":

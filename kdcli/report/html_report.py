@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from kdcli import __version__
 from kdcli.evaluation.metrics.metric_catalog import format_metric, is_fraction
 from kdcli.evaluation.output import comparison_summary
-from kdcli.evaluation.output.evaluation_json import STUDENT, TEACHER, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import STUDENT, TEACHER, flatten_costs
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables, svg_plots
@@ -68,9 +68,9 @@ def render_html_report(
         evaluation=evaluation,
         models=names,
         remarks=comparison_summary.comparison_remarks({**evaluation, "examples": splits}),
-        others=metric_tables.compared_model_names(evaluation),
+        others=metric_tables.reference_model_names(evaluation),
         splits=splits,
-        source={split: metric_tables.split_source_suffix(evaluation, split) for split in splits},
+        source={split: metric_tables.original_split_suffix(evaluation, split) for split in splits},
         results={split: metric_tables.metric_rows(evaluation, split) for split in splits},
         every={split: metric_tables.all_metric_rows(evaluation, split) for split in splits},
         costs=metric_tables.cost_rows(evaluation),

@@ -8,7 +8,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from kdcli.recipe import endpoint_urls
 from kdcli.recipe.base import FrozenConfig
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.sanitize import printable
@@ -25,8 +25,8 @@ def remove_local_paths(recipe: Recipe) -> Recipe:
             o.model_copy(update={"model": public_name(o.model)}) for o in teacher.ensemble_with
         )
         teacher_update["ensemble_with"] = also
-    if isinstance(teacher, EndpointTeacherConfig):
-        teacher_update = {"url": endpoint_urls.redact_endpoint_url(teacher.url)}
+    if isinstance(teacher, LLMTeacherConfig):
+        teacher_update = {"url": endpoint_urls.publishable_endpoint_host(teacher.url)}
     parts: dict[str, FrozenConfig] = {
         "data": recipe.data.model_copy(update={
             key: public_name(source) for key in ("dataset", "unlabeled")

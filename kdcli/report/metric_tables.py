@@ -9,7 +9,7 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_difference,
     format_metric,
 )
-from kdcli.evaluation.output.evaluation_json import STUDENT, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import STUDENT, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 _METRIC_TITLES = {
@@ -69,13 +69,13 @@ class MetricRow:
     gaps: Sequence[MetricCell | None]
 
 
-def compared_model_names(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return the names of the models that the student is compared with."""
+def reference_model_names(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the names of the reference models: those that the student is compared with."""
     return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
 
 
-def split_source_suffix(evaluation: Mapping[str, Any], split: str) -> str:
-    """Return the data set's name of a split in parentheses, or "" if it is the same."""
+def original_split_suffix(evaluation: Mapping[str, Any], split: str) -> str:
+    """Return a split's original name in the data set as a suffix " (name)"; "" if it is the same."""
     source = evaluation.get("sources", {}).get(split, split)
     return "" if source == split else f" ({source})"
 
@@ -89,7 +89,7 @@ def metric_rows(evaluation: Mapping[str, Any], split: str) -> list[MetricRow]:
             [_metric_cell(metrics, key) for metrics in metrics_by_model.values()],
             [
                 _difference_cell(metrics_by_model[STUDENT], name, key)
-                for name in compared_model_names(evaluation)
+                for name in reference_model_names(evaluation)
             ],
         )
         for key, title in _METRIC_TITLES[evaluation["task"]].items()

@@ -14,18 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdcli import __version__
 from kdcli.evaluation.output import comparison_summary
-from kdcli.evaluation.output.evaluation_json import STUDENT
+from kdcli.evaluation.output.evaluation_schema import STUDENT
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables
 from kdcli.report.local_paths import is_hub_id, last_path_part, public_name, remove_local_paths
-from kdcli.report.markdown import (
-    RawMarkdown,
-    escape_markdown,
-    escape_template_value,
-    indented_code_block,
-    markdown_code_span,
-)
+from kdcli.report.markdown_escaping import RawMarkdown, escape_markdown, escape_template_value, indented_code_block, markdown_code_span
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
@@ -98,12 +92,12 @@ def render_model_card(
         evaluation=evaluation,
         models=models,
         student=models[STUDENT],
-        others=metric_tables.compared_model_names(evaluation),
+        others=metric_tables.reference_model_names(evaluation),
         results={
             split: metric_tables.metric_rows(evaluation, split) for split in evaluation["examples"]
         },
         source={
-            split: metric_tables.split_source_suffix(evaluation, split)
+            split: metric_tables.original_split_suffix(evaluation, split)
             for split in ("validation", *evaluation["examples"])
         },
         costs=metric_tables.cost_rows(evaluation),

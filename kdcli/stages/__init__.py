@@ -7,7 +7,7 @@ from kdcli.errors import UsageError
 from kdcli.pipeline.stage import Stage
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.baseline import BaselineStage
-from kdcli.stages.control import ControlStage
+from kdcli.stages.transfer_set_ablation import TransferSetAblationStage
 from kdcli.stages.distill import DistillStage
 from kdcli.stages.evaluate import EvaluateStage
 from kdcli.stages.html_report import HtmlReportStage
@@ -25,7 +25,7 @@ BUILT_IN_STAGES: tuple[Stage, ...] = (
     TransferSetStage(),
     TeacherLogitsStage(),
     DistillStage(),
-    ControlStage(),
+    TransferSetAblationStage(),
     BaselineStage(),
     EvaluateStage(),
     InferenceConfigStage(),

@@ -9,8 +9,8 @@ from kdcli.stages.distill import DistillStage
 from kdcli.tasks import Task
 
 if TYPE_CHECKING:
-    from kdcli.losses import Loss
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.losses.base import Loss
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class BaselineStage(DistillStage):
@@ -33,7 +33,7 @@ class BaselineStage(DistillStage):
 
         return label_only_losses(task)
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the training; it takes as many steps as `distill`."""
         return workload.training_cost(
             workload.recipe.distill, workload.student, workload.distillation_texts

@@ -9,8 +9,8 @@ from kdcli.tasks import Task
 
 if TYPE_CHECKING:
     from kdcli.data.dataset_splits import DatasetSplits
-    from kdcli.losses import Loss
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.losses.base import Loss
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class DistillStage(Stage):
@@ -35,7 +35,7 @@ class DistillStage(Stage):
         """Return the loss terms to train with."""
         return context.recipe.distill.losses_for_task(task)
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the training, and the teacher's passes for losses on its hidden states."""
         from kdcli.losses.base import INTERNAL_OUTPUTS, required_teacher_outputs
 
@@ -67,12 +67,12 @@ class DistillStage(Stage):
         from kdcli.pipeline import run_datasets, stage_training
         from kdcli.training import model_outputs, teacher_logits
         from kdcli.training.label_loss import build_label_loss_options
-        from kdcli.training.train import TrainingRun, library_versions, train_model
+        from kdcli.training.train import TrainingContext, library_versions, train_model
 
         recipe, transfer_split = context.recipe, run_datasets.TRANSFER_SPLIT
         student = model_io.load_classifier(context.artifacts["student"])
         tokenizer = model_io.load_tokenizer(context.artifacts["student"])
-        dataset_splits = run_datasets.load_stage_dataset(context)
+        dataset_splits = run_datasets.load_teacher_labeled_dataset(context)
         run_datasets.configure_tokenizer_and_padding(
             recipe, dataset_splits, student, tokenizer, "The student"
         )
@@ -120,7 +120,7 @@ class DistillStage(Stage):
             rows,
             config,
             loss_fn,
-            run=TrainingRun.for_stage(context, self.name, recipe.student_seed),
+            run=TrainingContext.for_stage(context, self.name, recipe.student_seed),
             teacher=teacher,
             hidden_state_cache=cache,
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from kdcli.pipeline.stage import Stage, StageContext
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class EvaluateStage(Stage):
@@ -19,7 +19,7 @@ class EvaluateStage(Stage):
     ignored_keys = ("data.unlabeled",)
     version = 6
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the forward passes of all models; latency measurements are left out."""
         recipe = workload.recipe
         texts = sum(workload.split_sizes.get(split, 0) for split in recipe.evaluate.splits)
@@ -33,24 +33,18 @@ class EvaluateStage(Stage):
 
         Returns:
             The content of the file without its long tables; see
-            `kdcli.evaluation.output.evaluation_json`.
+            `kdcli.evaluation.output.evaluation_schema`.
         """
         from kdcli.evaluation.compare import compare_models
         from kdcli.evaluation.evaluation_splits import select_evaluation_splits
         from kdcli.evaluation.output import per_example_export
-        from kdcli.evaluation.output.evaluation_json import (
-            BASELINE,
-            STUDENT,
-            TEACHER,
-            drop_long_tables,
-            format_evaluation_json,
-        )
+        from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER, drop_long_tables, format_evaluation_json
         from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
         from kdcli.pipeline import run_datasets
-        from kdcli.teachers import registry
+        from kdcli.teachers import black_box_queries
 
         recipe = context.recipe
-        corpus = run_datasets.load_stage_dataset(context, with_transfer=False)
+        corpus = run_datasets.load_teacher_labeled_dataset(context, with_transfer=False)
         stage_of_model = {
             TEACHER: "teacher",
             STUDENT: "distill",
@@ -69,7 +63,7 @@ class EvaluateStage(Stage):
                 recipe, corpus, folders.pop(TEACHER), context.reporter, context.options
             )
             logits = {
-                TEACHER: registry.predict_teacher_logits(
+                TEACHER: black_box_queries.predict_teacher_logits(
                     black_box, setting, [*dict.fromkeys([*splits, VALIDATION])]
                 )
             }

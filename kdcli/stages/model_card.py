@@ -21,9 +21,9 @@ class ModelCardStage(Stage):
 
     def preserve_user_edits(self, run_folder: Path) -> None:
         """Save the user's sections: the card is replaced together with the student's folder."""
-        from kdcli.report import card_notes
+        from kdcli.report import user_card_notes
 
-        card_notes.save_card_notes(run_folder / self.artifact, run_folder / NOTES_FILE)
+        user_card_notes.save_card_notes(run_folder / self.artifact, run_folder / NOTES_FILE)
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write the student's `README.md`.
@@ -31,7 +31,7 @@ class ModelCardStage(Stage):
         Returns:
             `characters`: length of the card.
         """
-        from kdcli.report import card_notes, model_card
+        from kdcli.report import user_card_notes, model_card
 
         # Read as JSON, without transformers: writing a card again has to be quick.
         path = context.artifacts["distill"] / "config.json"
@@ -45,6 +45,6 @@ class ModelCardStage(Stage):
             config["model_type"],
             context.stage_seconds,
         )
-        text = card_notes.insert_card_notes(text, context.notes_file)
+        text = user_card_notes.insert_card_notes(text, context.notes_file)
         context.output.write_text(text, encoding="utf-8")
         return {"characters": len(text)}

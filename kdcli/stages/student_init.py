@@ -6,7 +6,7 @@ from kdcli.pipeline.stage import Stage, StageContext
 from kdcli.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class StudentInitStage(Stage):
@@ -26,7 +26,7 @@ class StudentInitStage(Stage):
             return {}
         return {"distill": {"seed": recipe.student_seed}}
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Return the student's size."""
         return {"parameters": workload.student.parameters}
 

@@ -6,7 +6,7 @@ from kdcli.pipeline.stage import Stage, StageContext
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class TeacherStage(Stage):
@@ -27,7 +27,7 @@ class TeacherStage(Stage):
     all_processes = True
     reusable_across_runs = True
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the fine-tuning; a black box has no size."""
         teacher = workload.recipe.white_box_teacher
         if workload.teacher is None or teacher is None:
@@ -45,25 +45,25 @@ class TeacherStage(Stage):
             a model; `task`.
         """
         from kdcli.models import model_io
-        from kdcli.pipeline import run_datasets, stage_training, teacher_predictions
+        from kdcli.pipeline import run_datasets, stage_training, teacher_preparation
         from kdcli.training.train import train_model
 
         recipe, teacher = context.recipe, context.recipe.teacher
         corpus = run_datasets.load_recipe_dataset(recipe, context.reporter)
         if not isinstance(teacher, ClassifierTeacherConfig):
-            return teacher_predictions.prepare_black_box_teacher(teacher, corpus, context)
+            return teacher_preparation.fit_and_save_black_box_teacher(teacher, corpus, context)
         history: list[dict[str, Any]] = []
         if teacher.fine_tune is None:
             folder = model_io.locate_model(
                 teacher.model, teacher.revision, allow_pickle=context.options.allow_pickle
             )
             model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
-            teacher_predictions.adopt_dataset_labels(model, corpus, context)
+            teacher_preparation.adopt_dataset_labels(model, corpus, context)
             run_datasets.configure_tokenizer_and_padding(
                 recipe, corpus, model, tokenizer, "The teacher"
             )
         else:
-            model, tokenizer, arguments = stage_training.prepare_fine_tuning(
+            model, tokenizer, arguments = stage_training.prepare_teacher_fine_tuning(
                 context, self.name, corpus
             )
             epochs = train_model(model, tokenizer, **arguments)

@@ -8,7 +8,7 @@ from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 
 if TYPE_CHECKING:
-    from kdcli.pipeline.run_estimate import Workload
+    from kdcli.pipeline.run_estimate import EstimateInputs
 
 
 class TeacherLogitsStage(Stage):
@@ -37,7 +37,7 @@ class TeacherLogitsStage(Stage):
             for number, other in enumerate(others, 2)
         ]
 
-    def estimate(self, workload: "Workload") -> dict[str, Any]:
+    def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the forward passes, and the training of further teachers and folds."""
         first = workload.recipe.white_box_teacher
         if first is None:  # nobody knows how long a black box takes to answer
@@ -54,6 +54,6 @@ class TeacherLogitsStage(Stage):
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write the logits; see `compute_teacher_logits`."""
-        from kdcli.pipeline.teacher_predictions import compute_teacher_logits
+        from kdcli.pipeline.teacher_preparation import compute_teacher_logits
 
         return compute_teacher_logits(context)

@@ -8,12 +8,12 @@ from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import UsageError
 from kdcli.evaluation.ci import quality_gates
 from kdcli.evaluation.efficiency import model_costs
-from kdcli.evaluation.output.evaluation_json import TEACHER
+from kdcli.evaluation.output.evaluation_schema import TEACHER
 from kdcli.evaluation.predict import inference
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
-from kdcli.sweep.optuna_study import RESULT_FILE
+from kdcli.sweep.optuna_storage import RESULT_FILE
 from kdcli.sweep.trials import Trial, drop_dominated
 from kdcli.tasks import TASKS
 from kdcli.training import teacher_logits
@@ -56,7 +56,7 @@ def time_models(
     reporter.start("measure", f"time {len(trials)} students and the teacher")
     folders = {TEACHER: run.path / "teacher"}
     folders |= {trial.name: run.path / trial.folder / "student" for trial in trials}
-    group = inference.load_model_group(
+    group = inference.load_models_to_compare(
         folders,
         dataset_splits,
         [_VALIDATION],
@@ -95,7 +95,7 @@ def _load_earlier_timings(
 
 
 def _teacher_validation_score(
-    run: RunFolder, group: inference.ModelGroup, dataset_splits: DatasetSplits
+    run: RunFolder, group: inference.ComparedModels, dataset_splits: DatasetSplits
 ) -> float:
     logits = teacher_logits.load_teacher_logits(run.path / "teacher-outputs")[
         _VALIDATION

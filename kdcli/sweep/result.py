@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdcli.evaluation.metrics.metric_catalog import is_fraction
-from kdcli.evaluation.output.evaluation_json import TEACHER
+from kdcli.evaluation.output.evaluation_schema import TEACHER
 from kdcli.report import svg_plots
-from kdcli.sweep.optuna_study import BEST_RECIPE_FILE, PLOT_FILE
+from kdcli.sweep.optuna_storage import BEST_RECIPE_FILE, PLOT_FILE
 from kdcli.sweep.pareto import TimedModel
 from kdcli.sweep.search_space import space_to_json
 from kdcli.sweep.trials import Trial
-from kdcli.sweep.worker import SweepConfig
+from kdcli.sweep.worker import SweepContext
 from kdcli.tasks import Task
 
 
@@ -31,7 +31,7 @@ class SweepResult:
         task: The task.
     """
 
-    config: SweepConfig
+    config: SweepContext
     trials: Sequence[Trial]
     timed_models: Mapping[str, TimedModel]
     frontier: Sequence[TimedModel]

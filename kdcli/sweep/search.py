@@ -24,18 +24,11 @@ from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.loading import dump_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.sweep import SearchSpace, values_to_validate
-from kdcli.sweep.optuna_study import (
-    BEST_RECIPE_FILE,
-    PLOT_FILE,
-    RESULT_FILE,
-    SweepStudy,
-    delete_sweep_files,
-    require_optuna,
-)
+from kdcli.sweep.optuna_storage import BEST_RECIPE_FILE, PLOT_FILE, RESULT_FILE, SweepStudy, delete_sweep_files, require_optuna
 from kdcli.sweep.pareto import choose_student, pareto_frontier, time_models
 from kdcli.sweep.result import SweepResult
 from kdcli.sweep.search_space import default_or_stated_space, recipe_values_in_space, space_to_json
-from kdcli.sweep.worker import SweepConfig, SweepWorker
+from kdcli.sweep.worker import SweepContext, SweepWorker
 
 
 def sweep_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
@@ -61,7 +54,7 @@ def load_search_space(
 
 
 def run_sweep(
-    config: SweepConfig,
+    config: SweepContext,
     reporter: Reporter,
     *,
     max_minutes: float | None = None,
@@ -154,7 +147,7 @@ def _validated_search_space(
     return space
 
 
-def _sweep_fingerprint(config: SweepConfig) -> dict[str, Any]:
+def _sweep_fingerprint(config: SweepContext) -> dict[str, Any]:
     recipe = config.recipe.model_dump(mode="json")
     parts = {part: recipe[part] for part in ("data", "teacher", "student", "distill", "seed")}
     return parts | {
@@ -164,7 +157,7 @@ def _sweep_fingerprint(config: SweepConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _worker_processes(config: SweepConfig, count: int) -> Iterator[None]:
+def _worker_processes(config: SweepContext, count: int) -> Iterator[None]:
     """Run the sweep in `count` more processes within the block, and join them at its end.
 
     Raises:
@@ -202,7 +195,7 @@ def _worker_processes(config: SweepConfig, count: int) -> Iterator[None]:
         )
 
 
-def _worker_process_main(config: SweepConfig, threads: int, failures: Any) -> None:
+def _worker_process_main(config: SweepContext, threads: int, failures: Any) -> None:
     import torch
 
     warnings.simplefilter("ignore")
@@ -218,7 +211,7 @@ def _worker_process_main(config: SweepConfig, threads: int, failures: Any) -> No
 
 
 def _write_sweep_result(
-    config: SweepConfig,
+    config: SweepContext,
     run: RunFolder,
     inputs: ValidatedInputs,
     target: float | None,

@@ -9,8 +9,8 @@ TrialState = Literal["running", "done", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class StudentCosts:
-    """The counted costs of a student.
+class StaticCosts:
+    """Costs of a student that are counted, not timed: layers, parameters, FLOPs.
 
     Attributes:
         layers: Number of layers that a token passes through.
@@ -22,7 +22,7 @@ class StudentCosts:
     parameters: int
     flops_per_token: float
 
-    def no_larger_than(self, other: "StudentCosts") -> bool:
+    def no_larger_than(self, other: "StaticCosts") -> bool:
         """Return whether no cost is larger than the other's."""
         return (
             self.layers <= other.layers
@@ -49,7 +49,7 @@ class Trial:
     number: int
     state: TrialState
     settings: Mapping[str, Any]
-    shape: StudentCosts | None = None
+    shape: StaticCosts | None = None
     epochs: Mapping[int, float] | None = None
     accuracy: float | None = None
     why: str = ""

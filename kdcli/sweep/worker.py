@@ -18,16 +18,16 @@ from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.loading import recipe_for_trial
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.sweep import SearchSpace
-from kdcli.sweep.optuna_study import ClaimedTrial, SweepStudy
+from kdcli.sweep.optuna_storage import ClaimedTrial, SweepStudy
 from kdcli.sweep.search_space import format_value, short_parameter_names
-from kdcli.sweep.trials import StudentCosts, Trial, should_prune
+from kdcli.sweep.trials import StaticCosts, Trial, should_prune
 
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class SweepConfig:
-    """Configuration of a sweep, shared by its workers.
+class SweepContext:
+    """Context of a sweep that all of its workers share: configuration and folders.
 
     Attributes:
         recipe: The recipe that all trials start from.
@@ -56,7 +56,7 @@ class SweepWorker:
     """
 
     def __init__(
-        self, config: SweepConfig, reporter: Reporter, inputs: ValidatedInputs | None = None
+        self, config: SweepContext, reporter: Reporter, inputs: ValidatedInputs | None = None
     ) -> None:
         self.config, self.reporter = config, reporter
         self.study = SweepStudy(config.folder, config.space, config.recipe.seed)
@@ -140,12 +140,12 @@ class SweepWorker:
         self.reporter.info(f"trial {claim.trial.number} failed: {error.message}")
         return "failed"
 
-    def _student_size(self, recipe: Recipe) -> StudentCosts:
+    def _student_size(self, recipe: Recipe) -> StaticCosts:
         pickle = self.config.options.allow_pickle
         student = self.inputs.student_for_recipe(recipe, allow_pickle=pickle)
         counted = count_parameters_and_flops(student)
         depth = getattr(layer_stacks.get_text_config(student.config), "num_hidden_layers", 0)
-        return StudentCosts(depth, model_io.count_parameters(student), counted.flops_per_token)
+        return StaticCosts(depth, model_io.count_parameters(student), counted.flops_per_token)
 
     def _finished_trials(self) -> list[Trial]:
         return [trial for trial in self.study.trials() if trial.state != "running"]

@@ -1,4 +1,4 @@
-"""The context that black box teachers get, and conversion of their predictions to logits."""
+"""The context that black-box teachers get beside the texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,6 @@ ProgressCallback = Callable[[int, int], None]
 # Takes a split and a progress callback; returns logits, (texts, labels), in the order of the data's
 # labels. The model or file is loaded once, before the first split.
 PredictLogits = Callable[["Dataset", ProgressCallback], np.ndarray]
-# Lower bound of probabilities, since log 0 is not finite.
-MIN_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,36 +44,3 @@ class BlackBoxContext:
     allow_pickle: bool = False
     allow_code: bool = False
     allow_endpoints: tuple[str, ...] = ()
-
-
-def convert_to_logits(values: np.ndarray, value_type: TeacherOutputType, task: Task) -> np.ndarray:
-    """Convert probabilities to logits whose softmax or sigmoid gives the probabilities back.
-
-    Args:
-        values: (texts, labels), finite.
-        value_type: Logits, and scores of a regression, are returned as they are.
-        task: Decides between softmax and sigmoid.
-
-    Returns:
-        float32, (texts, labels). With one label per text, probabilities are first normalized to a
-        sum of 1. None is below 1e-6.
-
-    Raises:
-        DataError: A probability is below 0 or above 1, or all of a text's are 0.
-    """
-    if value_type == "logits" or task is REGRESSION:
-        return values.astype(np.float32)
-    if wrong := values[(values < 0) | (values > 1)].tolist():
-        raise DataError(
-            f"{wrong[0]:g} is not a probability.",
-            "If these are logits, set teacher.output_type: logits.",
-        )
-    if task is SINGLE_LABEL:
-        sums = values.sum(1, keepdims=True)
-        if not sums.all():
-            raise DataError("A text's probabilities are all 0.")
-        logits = np.log(np.clip(values / sums, MIN_PROBABILITY, 1))
-    else:
-        clipped = np.clip(values, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        logits = np.log(clipped) - np.log1p(-clipped)
-    return logits.astype(np.float32)

@@ -18,16 +18,12 @@ from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
 from kdcli.models.batch_inference import Batch, predict_batches
-from kdcli.models.padding import align_padding, create_collator
+from kdcli.models.padding_invariance import make_padding_invariant, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
-from kdcli.teachers.black_box_context import (
-    MIN_PROBABILITY,
-    BlackBoxContext,
-    PredictLogits,
-    ProgressCallback,
-)
+from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.logit_conversion import MIN_PROBABILITY
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,7 +75,7 @@ def fit_teacher(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> Non
         np.savez(file, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
-def load_predictor(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def create_predictor(config: EmbeddingTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Load encoder and classifier, and return their predictor."""
     with np.load(context.teacher_folder / _HEAD_FILE) as head:
         weight, bias = head["weight"], head["bias"]
@@ -135,7 +131,7 @@ class _TextEmbedder:
         self.tokenizer = model_io.load_tokenizer(folder)
         self.max_length = get_max_length(model, self.tokenizer, context.data_config.max_length)
         texts = sample_texts(context.dataset_splits.splits["train"])
-        align_padding(model, self.tokenizer, config.model, texts, max_length=self.max_length)
+        make_padding_invariant(model, self.tokenizer, config.model, texts, max_length=self.max_length)
         self.model = model.base_model
         self.cls_pooling = _uses_cls_pooling(folder)
 

@@ -17,15 +17,11 @@ import numpy as np
 
 from kdcli.data.column_access import get_text_tuples
 from kdcli.errors import DataError, LogprobsUnsupportedError
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from kdcli.teachers.black_box_context import (
-    BlackBoxContext,
-    PredictLogits,
-    ProgressCallback,
-    convert_to_logits,
-)
+from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.logit_conversion import convert_to_logits
 from kdcli.teachers.llm_client import ChatClient, ChatResponse
 from kdcli.teachers.permissions import resolve_api_key
 from kdcli.teachers.response_cache import ResponseCache, default_cache_file
@@ -40,7 +36,7 @@ _MIN_LABEL_PROBABILITY_MASS = 0.5
 _NUMBER = re.compile(r"(?<!\d)\d{1,9}(?!\d)")
 
 
-def check_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
+def check_teacher(config: LLMTeacherConfig, context: BlackBoxContext) -> None:
     """Check that the user allows the endpoint, and that the labels are no scores.
 
     Raises:
@@ -52,7 +48,7 @@ def check_teacher(config: EndpointTeacherConfig, context: BlackBoxContext) -> No
         raise DataError("teacher: an endpoint predicts labels, but the data has scores.")
 
 
-def load_predictor(config: EndpointTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def create_predictor(config: LLMTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Find out whether the server returns log-probabilities, and return a predictor.
 
     Responses are cached: nothing is paid twice.
@@ -101,7 +97,7 @@ def load_predictor(config: EndpointTeacherConfig, context: BlackBoxContext) -> P
 class _ClassificationPrompt:
     """The prompt, and the parsing of responses."""
 
-    def __init__(self, config: EndpointTeacherConfig, context: BlackBoxContext) -> None:
+    def __init__(self, config: LLMTeacherConfig, context: BlackBoxContext) -> None:
         labels = context.dataset_splits.label_names
         self.config = config
         self.num_labels, self.is_multi_label = (
@@ -263,6 +259,6 @@ def _request_all(
             raise
 
 
-def _request_digest(config: EndpointTeacherConfig, request_body: Mapping[str, Any]) -> str:
+def _request_digest(config: LLMTeacherConfig, request_body: Mapping[str, Any]) -> str:
     request = json.dumps([config.url, config.model, request_body], sort_keys=True)
     return hashlib.sha256(request.encode()).hexdigest()

@@ -21,13 +21,13 @@ from requests import exceptions
 from kdcli.errors import (
     CostLimitError,
     ExternalError,
-    HubError,
+    RemoteServiceError,
     KdError,
     LogprobsUnsupportedError,
     UsageError,
     UserError,
 )
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.recipe.endpoint_urls import is_loopback_host, url_host
 
 _MAX_RETRY_DELAY = 60.0
@@ -133,7 +133,7 @@ class ChatClient:
     """
 
     def __init__(
-        self, config: EndpointTeacherConfig, api_key: str | None = None, total_cost: float = 0.0
+        self, config: LLMTeacherConfig, api_key: str | None = None, total_cost: float = 0.0
     ) -> None:
         self.config, self.total_cost, self._api_key = config, total_cost, api_key
         self._reserved_cost, self._requests_in_flight, self._next_request_time = 0.0, 0, 0.0
@@ -158,7 +158,7 @@ class ChatClient:
             CostLimitError: It could exceed the budget.
             LogprobsUnsupportedError: The server refuses the parameter `logprobs`.
             UsageError: The key or the URL is wrong, or the server refuses the request.
-            HubError: There is no response, after all retries.
+            RemoteServiceError: There is no response, after all retries.
         """
         content = {"model": self.config.model, **request_body}
         most = self._max_request_cost(content)
@@ -235,7 +235,7 @@ class ChatClient:
                 _retry_delay(attempt, reply)
             ):
                 break
-        raise HubError(
+        raise RemoteServiceError(
             f"{self.config.url} doesn't respond: {trouble}, {self.config.retries + 1} times.",
             "Responses so far are cached: run the same command again to continue.",
         )

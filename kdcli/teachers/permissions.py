@@ -12,7 +12,7 @@ from typing import Any
 
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import strict_yaml
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig, FunctionTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig, FunctionTeacherConfig
 from kdcli.recipe.endpoint_urls import API_KEY_VARIABLE_BY_HOST, is_loopback_host, url_host
 
 _ALLOWED_HOST_PATTERN = re.compile(
@@ -36,7 +36,7 @@ def require_code_allowed(config: FunctionTeacherConfig, *, allow_code: bool) -> 
         )
 
 
-def resolve_api_key(config: EndpointTeacherConfig, allow_endpoints: Iterable[str]) -> str | None:
+def resolve_api_key(config: LLMTeacherConfig, allow_endpoints: Iterable[str]) -> str | None:
     """Return the API key that may be sent to a recipe's endpoint, or None.
 
     Args:

@@ -10,12 +10,8 @@ from kdcli.data.readers import data_files, registry
 from kdcli.errors import DataError
 from kdcli.recipe.black_box_teachers import PrecomputedTeacherConfig
 from kdcli.recipe.data import DataConfig
-from kdcli.teachers.black_box_context import (
-    BlackBoxContext,
-    PredictLogits,
-    ProgressCallback,
-    convert_to_logits,
-)
+from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.logit_conversion import convert_to_logits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,12 +42,12 @@ def check_teacher(config: PrecomputedTeacherConfig, context: BlackBoxContext) ->
     Raises:
         DataError: It doesn't.
     """
-    logits = load_predictor(config, context)
+    logits = create_predictor(config, context)
     for part in {"train", "validation", "transfer"} & context.dataset_splits.splits.keys():
         logits(context.dataset_splits.splits[part], lambda done, total: None)
 
 
-def load_predictor(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def create_predictor(config: PrecomputedTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Read the file, and return a predictor that looks up each text's logits.
 
     Raises:

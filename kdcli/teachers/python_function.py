@@ -10,12 +10,8 @@ import numpy as np
 from kdcli.data.column_access import get_text_tuples
 from kdcli.errors import DataError, RecipeError
 from kdcli.recipe.black_box_teachers import FunctionTeacherConfig
-from kdcli.teachers.black_box_context import (
-    BlackBoxContext,
-    PredictLogits,
-    ProgressCallback,
-    convert_to_logits,
-)
+from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
+from kdcli.teachers.logit_conversion import convert_to_logits
 from kdcli.teachers.permissions import require_code_allowed
 
 if TYPE_CHECKING:
@@ -34,7 +30,7 @@ def check_teacher(config: FunctionTeacherConfig, context: BlackBoxContext) -> No
     _import_function(config.function)
 
 
-def load_predictor(config: FunctionTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def create_predictor(config: FunctionTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Import the function, and return a predictor that calls it with 256 texts at a time.
 
     Raises:

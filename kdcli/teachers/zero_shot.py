@@ -14,7 +14,7 @@ from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding import align_padding, create_collator
+from kdcli.models.padding_invariance import make_padding_invariant, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import ZeroShotTeacherConfig
 from kdcli.tasks import MULTI_LABEL
@@ -45,7 +45,7 @@ def check_teacher(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> No
     model_io.load_tokenizer(folder)
 
 
-def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> PredictLogits:
+def create_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> PredictLogits:
     """Load the model, and return a predictor of each label's entailment.
 
     With one label per text, a label's logit is that of entailment. With several, it is the logit of
@@ -63,7 +63,7 @@ def load_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) -> P
     limit = get_max_length(model, tokenizer, context.data_config.max_length)
     some = sample_texts(context.dataset_splits.splits["train"])[0]
     pairs_tried = [some, hypotheses[:1] * len(some)]
-    align_padding(model, tokenizer, config.model, pairs_tried, max_length=limit)
+    make_padding_invariant(model, tokenizer, config.model, pairs_tried, max_length=limit)
     collate = create_collator(model, tokenizer)
 
     def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:

@@ -100,7 +100,7 @@ def mark_checkpoint_complete(checkpoint: Path, extra_state: Mapping[str, Any]) -
     )
 
 
-def find_latest_checkpoint(checkpoints_folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def recover_latest_checkpoint(checkpoints_folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest complete checkpoint and its extra state; incomplete ones are deleted."""
     for checkpoint in _checkpoints_newest_first(checkpoints_folder):
         marker = _read_complete_marker(checkpoint)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def override_dropout(model: "PreTrainedModel", rate: float | None) -> Iterator[None]:
-    """Within the block all of the model's dropout has one rate.
+def temporary_dropout(model: "PreTrainedModel", rate: float | None) -> Iterator[None]:
+    """Set all of the model's dropout to one rate within a `with` block.
 
     The configuration, which is saved with the model, keeps the model's own.
 

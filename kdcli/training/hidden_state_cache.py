@@ -150,7 +150,7 @@ def write_hidden_state_cache(
     unfinished.replace(path)
 
 
-def open_hidden_state_cache(
+def load_hidden_state_cache(
     tokenized: "Dataset", state_indices: Sequence[int], hidden_size: int, folder: Path
 ) -> HiddenStateCache:
     """Open the states that `write_hidden_state_cache` has written, memory-mapped."""

@@ -1,4 +1,4 @@
-"""Label smoothing, focal loss and class weights of a training."""
+"""Options of the loss on labels: label smoothing, focal loss, class weights."""
 
 import numpy as np
 import torch

@@ -31,7 +31,7 @@ def write_teacher_logits(logits_by_split: dict[str, np.ndarray], folder: Path) -
     DatasetDict(splits).save_to_disk(str(folder))
 
 
-def average_teacher_logits(
+def ensemble_teacher_logits(
     logits_per_teacher: Sequence[np.ndarray], weights: Sequence[float], task: Task = SINGLE_LABEL
 ) -> np.ndarray:
     """Return the logits of the weighted mean of several teachers' probabilities or scores.

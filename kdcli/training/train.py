@@ -19,16 +19,16 @@ from kdcli.data.tokenization.tokenize import token_lengths
 from kdcli.losses.base import INTERNAL_OUTPUTS
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only
-from kdcli.models.padding import get_forward_argument_names, get_pad_token_id
+from kdcli.models.padding_invariance import get_forward_argument_names, get_pad_token_id
 from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.pipeline.stage import StageContext
 from kdcli.progress import Reporter
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import experiment_trackers, freezing, resource_checks
-from kdcli.training.checkpoints import CheckpointCallback, find_latest_checkpoint
-from kdcli.training.dropout import override_dropout
+from kdcli.training.checkpoints import CheckpointCallback, recover_latest_checkpoint
+from kdcli.training.dropout import temporary_dropout
 from kdcli.training.embedding_compaction import compact_embeddings, has_untied_embeddings
-from kdcli.training.epoch_metrics import EpochMetrics, ReporterCallback, epoch_metrics_from_log
+from kdcli.training.training_history import EpochMetrics, ReporterCallback, epoch_metrics_from_log
 from kdcli.training.hidden_state_cache import HiddenStateCache
 from kdcli.training.stop_signals import catch_stop_signals, stopped_at_step_error
 from kdcli.training.trainer import DistillationTrainer, projections_attached
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
-    """Seed, files and reporting of one training.
+class TrainingContext:
+    """Context of one training: its seed, files and reporter.
 
     Attributes:
         seed: Seed of the order of the rows and of dropout.
@@ -64,7 +64,7 @@ class TrainingRun:
     run_name: str | None = None
 
     @classmethod
-    def for_stage(cls, context: StageContext, stage: str, seed: int) -> "TrainingRun":
+    def for_stage(cls, context: StageContext, stage: str, seed: int) -> "TrainingContext":
         """Return the run of a stage: files in its run folder, trackers of its recipe."""
         return cls(
             seed=seed,
@@ -84,7 +84,7 @@ def train_model(
     config: TrainingConfig,
     loss_fn: CombinedLoss,
     *,
-    run: TrainingRun,
+    run: TrainingContext,
     teacher: "PreTrainedModel | None" = None,
     hidden_state_cache: HiddenStateCache | None = None,
 ) -> list[EpochMetrics]:
@@ -116,7 +116,7 @@ def train_model(
     """
     run.checkpoints_folder.mkdir(parents=True, exist_ok=True)
     resume_from = distributed.broadcast_from_rank0(
-        lambda: find_latest_checkpoint(run.checkpoints_folder)
+        lambda: recover_latest_checkpoint(run.checkpoints_folder)
     )
     checkpoint, loss_sums = resume_from or (None, {"sums": {}, "rows": 0})
     if checkpoint is not None:
@@ -130,7 +130,7 @@ def train_model(
             models, config, (train_dataset, validation_dataset)
         ) as embedding_rows,
         freezing.freeze_layers(model, config.freeze_layers),
-        override_dropout(model, config.dropout),
+        temporary_dropout(model, config.dropout),
         _last_layer_cls_only_if_safe(models, loss_fn),
         projections_attached(model, loss_fn),
         catch_stop_signals() as stop_request,
@@ -216,7 +216,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _training_arguments(
-    config: TrainingConfig, run: TrainingRun, primary_metric: str
+    config: TrainingConfig, run: TrainingContext, primary_metric: str
 ) -> TrainingArguments:
     best = config.keep_checkpoint == "best"
     return TrainingArguments(

@@ -23,8 +23,8 @@ from kdcli.evaluation.efficiency import latency
 from kdcli.evaluation.predict import inference
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_io import locate_model
-from kdcli.models.padding import create_collator
-from kdcli.progress import ProgressCounter, SilentReporter
+from kdcli.models.padding_invariance import create_collator
+from kdcli.progress import StageProgress, SilentReporter
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import EvaluateConfig
 
@@ -44,7 +44,7 @@ def main() -> None:
     spec = EvaluateConfig(splits=("test",), out_of_scope=options.out_of_scope, latency_texts=1)
     folders = {"model": Path(locate_model(options.model))}
     latency._NUM_WARM_UP_TEXTS, latency._NUM_BATCHES = 1, 1
-    subject = inference.load_model_group(folders, corpus, ["test"], None, SilentReporter()).models[
+    subject = inference.load_models_to_compare(folders, corpus, ["test"], None, SilentReporter()).models[
         "model"
     ]
     encoded = tokenize_dataset(corpus.splits["test"], subject.tokenizer, subject.max_length)
@@ -57,7 +57,7 @@ def main() -> None:
             collate,
             encoded,
             spec.batch_size,
-            ProgressCounter(SilentReporter(), len(encoded)),
+            StageProgress(SilentReporter(), len(encoded)),
         )
         spent["forward passes"].append(time.process_time() - start)
         start = time.process_time()

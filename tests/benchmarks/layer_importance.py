@@ -26,7 +26,7 @@ from kdcli.models import (
     model_io,
 )
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.data import DataConfig
 

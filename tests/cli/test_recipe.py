@@ -6,7 +6,7 @@ import helpers
 import pytest
 
 from kdcli.recipe.loading import load_recipe
-from kdcli.recipe.shipped_recipes import shipped_recipe_paths
+from kdcli.recipe.recipe_lookup import shipped_recipe_paths
 
 
 def kd(*arguments):

@@ -8,7 +8,7 @@ import pytest
 from kdcli import plugins
 from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.data.readers import registry
-from kdcli.data.readers.base import ColumnReader, FolderReader, RowReader
+from kdcli.data.readers.base import ColumnarReader, FolderReader, RowReader
 from kdcli.errors import DataError, UserError
 from kdcli.recipe.data import DataConfig
 
@@ -27,7 +27,7 @@ class PipeReader(RowReader):
             yield f"{path}:{number}", {"text": text, "label": label}
 
 
-class HalvesReader(ColumnReader):
+class HalvesReader(ColumnarReader):
     """The texts in the first half of the lines, their labels in the second."""
 
     suffixes = (".halves",)

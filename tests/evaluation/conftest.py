@@ -10,7 +10,7 @@ from kdcli.models.model_io import locate_model
 from kdcli.pipeline import runner
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.shipped_recipes import shipped_recipes_folder
+from kdcli.recipe.recipe_lookup import shipped_recipes_folder
 
 FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup_ratio": 0.1}
 

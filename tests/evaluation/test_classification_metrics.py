@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from kdcli.evaluation.metrics import classification
 from kdcli.evaluation.metrics.classification import (
     classification_metrics,
-    out_of_scope_metrics,
+    refusal_metrics,
     probability_metrics,
 )
 
@@ -108,7 +108,7 @@ def test_two_labels_have_no_top_three():
 
 def test_accuracy_is_the_mix_of_the_two_scopes():
     truth, said = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2, 1])
-    found = out_of_scope_metrics(said, truth, 0)
+    found = refusal_metrics(said, truth, 0)
     mixed = 0.4 * found["out_of_scope_recall"] + 0.6 * found["in_scope_accuracy"]
     assert sk.accuracy_score(truth, said) == pytest.approx(mixed)
 
@@ -116,7 +116,7 @@ def test_accuracy_is_the_mix_of_the_two_scopes():
 def test_out_of_scope_by_hand():
     # Of four texts in scope three are right and one is refused; of two out of scope one is.
     truth, said = np.array([1, 1, 2, 3, 0, 0]), np.array([1, 0, 2, 3, 0, 2])
-    assert out_of_scope_metrics(said, truth, 0) == {
+    assert refusal_metrics(said, truth, 0) == {
         "in_scope_accuracy": 0.75, "in_scope_refused": 0.25, "out_of_scope_recall": 0.5,
     }  # fmt: skip
 
@@ -126,7 +126,7 @@ def test_out_of_scope_by_hand():
     [([0, 0], {"in_scope_accuracy", "in_scope_refused"}), ([1, 2], {"out_of_scope_recall"})],
 )
 def test_what_a_split_has_nothing_of_has_no_figure(truth, missing):
-    found = out_of_scope_metrics(np.array([0, 1]), np.array(truth), 0)
+    found = refusal_metrics(np.array([0, 1]), np.array(truth), 0)
     assert {"in_scope_accuracy", "in_scope_refused", "out_of_scope_recall"} - set(found) == missing
 
 
@@ -155,5 +155,5 @@ def test_the_cells_of_the_confusion_matrix():
 
 def test_figures_are_plain_numbers_that_json_takes():
     said = np.array([0, 1, 1])
-    found = classification_metrics(said, said) | out_of_scope_metrics(said, said, 0)
+    found = classification_metrics(said, said) | refusal_metrics(said, said, 0)
     assert {type(value) for value in found.values()} == {float}

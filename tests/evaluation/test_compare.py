@@ -18,12 +18,12 @@ from kdcli.errors import DataError, ModelError
 from kdcli.evaluation.calibration import inference_config, out_of_scope_threshold
 from kdcli.evaluation.compare import compare_models
 from kdcli.evaluation.metrics import metric_catalog
-from kdcli.evaluation.output import evaluation_json
+from kdcli.evaluation.output import evaluation_schema
 from kdcli.models import model_io
 from kdcli.progress import SilentReporter
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import EvaluateConfig
-from kdcli.recipe.shipped_recipes import shipped_recipes_folder
+from kdcli.recipe.recipe_lookup import shipped_recipes_folder
 
 SPEC = EvaluateConfig(latency_texts=2)
 SCOPE = EvaluateConfig(latency_texts=2, out_of_scope="out_of_scope")
@@ -128,7 +128,7 @@ def test_every_figure_is_known_to_the_gates_and_has_an_interval(learnt):
             assert numbers == figures["intervals"].keys()
     student = learnt.evaluation["models"][1]["splits"]["test"]
     assert student.keys() >= known.keys()
-    assert evaluation_json.flatten_costs(learnt.evaluation["models"][1]).keys() == set(
+    assert evaluation_schema.flatten_costs(learnt.evaluation["models"][1]).keys() == set(
         metric_catalog.COST_METRICS
     )
 
@@ -228,22 +228,22 @@ def test_the_two_sides_of_a_pair_mirror_each_other(learnt):
 def test_costs_are_beside_those_of_the_teacher(learnt):
     teacher, student = learnt.evaluation["models"]
     assert "relative" not in teacher
-    own, its = evaluation_json.flatten_costs(student), evaluation_json.flatten_costs(teacher)
+    own, its = evaluation_schema.flatten_costs(student), evaluation_schema.flatten_costs(teacher)
     assert student["relative"] == {key: own[key] / its[key] for key in metric_catalog.COST_METRICS}
     assert student["relative"]["flops_per_token"] == pytest.approx(0.5, abs=0.05)
     assert student["peak_megabytes"] > 4 * student["parameters"] / 1e6
 
 
 def test_the_document_is_json_and_its_short_form_is_shorter(learnt):
-    text = evaluation_json.format_evaluation_json(learnt.evaluation)
+    text = evaluation_schema.format_evaluation_json(learnt.evaluation)
     again = json.loads(text)
     assert (
         again["models"][1]["splits"]["test"]["accuracy"]
         == (learnt.evaluation["models"][1]["splits"]["test"]["accuracy"])
     )
     assert again == json.loads(json.dumps(learnt.evaluation))
-    short = evaluation_json.drop_long_tables(learnt.evaluation)
-    assert len(evaluation_json.format_evaluation_json(short)) < 0.8 * len(text)
+    short = evaluation_schema.drop_long_tables(learnt.evaluation)
+    assert len(evaluation_schema.format_evaluation_json(short)) < 0.8 * len(text)
     assert "accuracy" in short["models"][0]["splits"]["test"]
 
 
@@ -358,4 +358,4 @@ NAMES = ["a/teacher", "a/student", "b/teacher", "b/student", "x"]
     ],
 )
 def test_who_is_compared_with_whom(name, names, against, expected):
-    assert evaluation_json.reference_model_name(name, names, against) == expected
+    assert evaluation_schema.reference_for_model(name, names, against) == expected

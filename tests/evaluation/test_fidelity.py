@@ -5,13 +5,13 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from kdcli.evaluation.metrics.fidelity import per_text_fidelity
+from kdcli.evaluation.metrics.fidelity import single_label_fidelity
 
 RANDOM = np.random.default_rng(11)
 
 
 def means(mine, other, references):
-    found = per_text_fidelity(mine, other, references)
+    found = single_label_fidelity(mine, other, references)
     return {
         name: (value if among is None else value[among]).mean()
         for name, (value, among) in found.items()
@@ -35,7 +35,7 @@ def test_the_divergence_is_scipy_s_and_from_the_teacher():
 
 def test_a_probability_that_underflowed_leaves_a_number():
     sure, other = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
-    kl, _ = per_text_fidelity(sure, other, np.array([0]))["kl"]
+    kl, _ = single_label_fidelity(sure, other, np.array([0]))["kl"]
     assert np.isfinite(kl).all()
 
 

@@ -8,7 +8,7 @@ from properties import examples
 
 from kdcli.evaluation.metrics.out_of_scope import (
     SCORE_NAMES,
-    MahalanobisScorer,
+    MahalanobisInScopeScorer,
     in_scope_score,
     out_of_scope_detection_metrics,
 )
@@ -74,7 +74,7 @@ def test_what_is_refused_to_catch_nineteen_in_twenty():
 def test_mahalanobis_sees_what_lies_between_the_classes():
     means = 6 * np.eye(4)
     labels = RANDOM.integers(0, 4, 400)
-    near = MahalanobisScorer(means[labels] + RANDOM.normal(size=(400, 4)), labels)
+    near = MahalanobisInScopeScorer(means[labels] + RANDOM.normal(size=(400, 4)), labels)
     inside = near(means[RANDOM.integers(0, 4, 200)] + RANDOM.normal(size=(200, 4)))
     outside = near(means.mean(0) + RANDOM.normal(size=(200, 4)))
     found = out_of_scope_detection_metrics(np.concatenate([inside, outside]), np.arange(400) >= 200)
@@ -85,13 +85,13 @@ def test_mahalanobis_sees_what_lies_between_the_classes():
 
 @pytest.mark.parametrize("texts", [1, 2])
 def test_mahalanobis_of_texts_that_don_t_differ_says_nothing(texts):
-    near = MahalanobisScorer(np.ones((texts, 4)), np.zeros(texts, dtype=int))
+    near = MahalanobisInScopeScorer(np.ones((texts, 4)), np.zeros(texts, dtype=int))
     assert near(RANDOM.normal(size=(3, 4))).tolist() == [0, 0, 0]
 
 
 def test_mahalanobis_works_with_fewer_texts_than_dimensions():
     labels = np.repeat([0, 1], 5)
     states = RANDOM.normal(size=(10, 64)) + 10 * labels[:, None]
-    near = MahalanobisScorer(states, labels)
+    near = MahalanobisInScopeScorer(states, labels)
     assert np.isfinite(near(states)).all()
     assert near(states).mean() > near(states + 50).mean()

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 
 SMALL = {"num_labels": 5, "vocab_size": 700, "pad_token_id": 0}
 MODELS = {

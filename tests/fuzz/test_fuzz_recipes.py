@@ -10,7 +10,7 @@ from properties import examples
 
 from kdcli.errors import KdError, RecipeError
 from kdcli.recipe.loading import dump_recipe, load_recipe
-from kdcli.recipe.shipped_recipes import shipped_recipe_paths
+from kdcli.recipe.recipe_lookup import shipped_recipe_paths
 from kdcli.sanitize import printable
 
 VALID = yaml.safe_load(shipped_recipe_paths()["clinc_plus"].read_text())

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, G
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 
 
 def test_batched_logits_equal_those_of_single_texts(tiny_teacher, help_desk):

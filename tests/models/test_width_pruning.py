@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import prunable_units, tensor_slicing, width_pruning
+from kdcli.models import width_pruning_plan, tensor_slicing, width_pruning
 
 SMALL = {"vocab_size": 100, "pad_token_id": 0}
 NARROW = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -71,7 +71,7 @@ def number(kind, key):
 
 
 def without(model, key, count, *, head=True):
-    units = prunable_units.plan_width_pruning(model, **{key: count})
+    units = width_pruning_plan.plan_width_pruning(model, **{key: count})
     return width_pruning.prune_width(model, units, BATCHES, use_logits=head)
 
 
@@ -107,7 +107,7 @@ def case(request):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_keeping_every_unit_changes_nothing(kind):
     model = make(CONFIGS[kind])
-    units = prunable_units.plan_width_pruning(model, heads=4, ffn=WIDTHS[kind])
+    units = width_pruning_plan.plan_width_pruning(model, heads=4, ffn=WIDTHS[kind])
     assert units == ()
     same = width_pruning.prune_width(model, units, BATCHES, use_logits=True)
     torch.testing.assert_close(logits(same), logits(model), atol=1e-5, rtol=0)
@@ -116,7 +116,7 @@ def test_keeping_every_unit_changes_nothing(kind):
 @pytest.mark.parametrize("head", [True, False], ids=["logits", "hidden states"])
 def test_units_without_effect_are_pruned(case, head):
     model, key, count = case
-    (units,) = prunable_units.plan_width_pruning(model, **{key: count // 2})
+    (units,) = width_pruning_plan.plan_width_pruning(model, **{key: count // 2})
     size = units.num_units // units.num_groups
     silence(model, units, range(size, size + count // 2))
     smaller = without(model, key, count // 2, head=head)
@@ -128,7 +128,7 @@ def test_units_without_effect_are_pruned(case, head):
 @pytest.mark.parametrize(("kind", "key"), [("qwen3", "heads"), ("t5", "heads"), ("bert", "ffn")])
 def test_importance_is_the_squared_gradient_of_the_outputs(kind, key):
     model, step = make(CONFIGS[kind]).double(), 1e-5
-    (units,) = prunable_units.plan_width_pruning(model, **{key: 2})
+    (units,) = width_pruning_plan.plan_width_pruning(model, **{key: 2})
     draws = 300
     many = [{name: t.repeat(draws, 1) for name, t in batch.items()} for batch in BATCHES]
     worth = width_pruning.compute_unit_importance(model, [units], many, use_logits=True)
@@ -174,7 +174,7 @@ def test_narrower_model_trains(case):
 def test_heads_and_neurons_are_pruned_together():
     model = make(CONFIGS["qwen3"])
     smaller = width_pruning.prune_width(
-        model, prunable_units.plan_width_pruning(model, heads=2, ffn=10), BATCHES, use_logits=True
+        model, width_pruning_plan.plan_width_pruning(model, heads=2, ffn=10), BATCHES, use_logits=True
     )
     attention = smaller.model.layers[0].self_attn
     assert attention.q_proj.weight.shape == (2 * 6, 32)
@@ -192,7 +192,7 @@ def test_heads_and_neurons_are_pruned_together():
     ],
 )
 def test_key_value_groups_are_pruned_consistently(heads, groups, keep, left, left_groups):
-    units = prunable_units.PrunableUnits("heads", heads, keep, groups, 1, {}, {}, ())
+    units = width_pruning_plan.PrunableUnits("heads", heads, keep, groups, 1, {}, {}, ())
     worth = torch.zeros(heads)
     worth[left] = 1.0
     found, found_groups = units.select_units(worth)
@@ -202,7 +202,7 @@ def test_key_value_groups_are_pruned_consistently(heads, groups, keep, left, lef
 
 def test_heads_with_a_shared_position_bias_match_in_all_layers():
     model = make(CONFIGS["t5"])
-    (units,) = prunable_units.plan_width_pruning(model, heads=2)
+    (units,) = width_pruning_plan.plan_width_pruning(model, heads=2)
     families = [sites for sites, _ in width_pruning._tied_projections(units)]
     assert sorted(map(len, families)) == [1, 1, 2, 2]
     assert ["transformer.encoder.block.0.layer.0.SelfAttention.o",
@@ -213,7 +213,7 @@ def test_heads_with_a_shared_position_bias_match_in_all_layers():
 def test_heads_without_a_head_dim_key_are_refused(kind):
     model = make(CONFIGS[kind])
     with pytest.raises(ModelError, match=f"student.num_attention_heads: .*type {kind} "):
-        prunable_units.plan_width_pruning(model, heads=2)
+        width_pruning_plan.plan_width_pruning(model, heads=2)
 
 
 @pytest.mark.parametrize(
@@ -232,19 +232,19 @@ def test_heads_without_a_head_dim_key_are_refused(kind):
 )
 def test_keeping_more_units_than_exist_is_refused(kind, wish, says):
     with pytest.raises(ModelError, match=says):
-        prunable_units.plan_width_pruning(make(CONFIGS[kind]), **wish)
+        width_pruning_plan.plan_width_pruning(make(CONFIGS[kind]), **wish)
 
 
 def test_config_check_of_the_architecture_is_reported():
     model = make(LlamaConfig(**GROUPED | {"num_key_value_heads": 1}))
     with pytest.raises(ModelError, match=r"hidden size \(32\) is not a multiple.*\(3\)"):
-        prunable_units.plan_width_pruning(model, heads=3)
+        width_pruning_plan.plan_width_pruning(model, heads=3)
 
 
 def test_expert_layers_are_refused():
     config = MixtralConfig(num_local_experts=2, **GROUPED)
     with pytest.raises(ModelError, match="type mixtral has no feed-forward layers of one width"):
-        prunable_units.plan_width_pruning(make(config), ffn=12)
+        width_pruning_plan.plan_width_pruning(make(config), ffn=12)
 
 
 def test_pruning_that_changes_the_computation_is_refused():
@@ -257,7 +257,7 @@ def test_pruning_that_changes_the_computation_is_refused():
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_scratch_model_is_narrower_and_runs(kind):
     config = CONFIGS[kind]
-    smaller = prunable_units.build_scratch_config(config, 16)
+    smaller = width_pruning_plan.build_scratch_config(config, 16)
     assert smaller.hidden_size == 16
     assert smaller.num_attention_heads == 2
     assert logits(make(smaller)).shape == (4, 2)
@@ -267,9 +267,9 @@ def test_scratch_model_is_narrower_and_runs(kind):
 
 
 def test_scratch_model_takes_heads_and_ffn():
-    config = prunable_units.build_scratch_config(CONFIGS["bert"], 20, heads=5, ffn=7)
+    config = width_pruning_plan.build_scratch_config(CONFIGS["bert"], 20, heads=5, ffn=7)
     assert (config.num_attention_heads, config.intermediate_size) == (5, 7)
-    assert prunable_units.build_scratch_config(CONFIGS["bert"], 16).intermediate_size == 12
+    assert width_pruning_plan.build_scratch_config(CONFIGS["bert"], 16).intermediate_size == 12
 
 
 @pytest.mark.parametrize(
@@ -287,14 +287,14 @@ def test_scratch_model_takes_heads_and_ffn():
 )
 def test_impossible_scratch_model_is_refused(kind, wish, says):
     with pytest.raises(ModelError, match=says):
-        prunable_units.build_scratch_config(CONFIGS[kind], **wish)
+        width_pruning_plan.build_scratch_config(CONFIGS[kind], **wish)
 
 
 def test_planning_works_on_the_meta_device():
     config = CONFIGS["qwen3"]
-    units = prunable_units.plan_width_pruning(
+    units = width_pruning_plan.plan_width_pruning(
         tensor_slicing.build_meta_model(config), heads=2, ffn=10
     )
-    smaller = prunable_units.build_narrowed_config(config, units)
+    smaller = width_pruning_plan.build_narrowed_config(config, units)
     assert (smaller.num_attention_heads, smaller.num_key_value_heads) == (2, 1)
     assert (smaller.head_dim, smaller.intermediate_size) == (6, 10)

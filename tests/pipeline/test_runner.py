@@ -414,9 +414,9 @@ def test_the_latest_run_is_the_one_worked_on_last(tmp_path):
         manifest = tmp_path / name / "run.json"
         manifest.touch()
         os.utime(manifest, (1e9 - age, 1e9 - age))
-    assert finished_run.find_latest_run(tmp_path).name == "new"
+    assert finished_run.find_last_changed_run(tmp_path).name == "new"
     with pytest.raises(UsageError, match="no run"):
-        finished_run.find_latest_run(tmp_path / "nowhere")
+        finished_run.find_last_changed_run(tmp_path / "nowhere")
 
 
 def test_the_forecast_counts_what_will_be(parts, finished):

@@ -15,12 +15,12 @@ from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentConfig
-from kdcli.recipe.student_family import StudentFamily, StudentFamilyContext
+from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, StudentFamilyContext
 
 FAMILY = f"{__name__}:ScratchBert"
 
 
-class ScratchBert(StudentFamily):
+class ScratchBert(StudentFamilyPlugin):
     """A BERT from random weights, with the teacher's tokenizer."""
 
     width: int = 16
@@ -83,7 +83,7 @@ def test_family_is_code_that_has_to_be_allowed(recipe, tmp_path):
     ],
 )
 def test_wrong_keys_are_refused(student, key, monkeypatch):
-    monkeypatch.setattr("kdcli.recipe.student.load_student_family", lambda name: ScratchBert)
+    monkeypatch.setattr("kdcli.recipe.student.find_student_family_plugin", lambda name: ScratchBert)
     with pytest.raises(ValueError, match=key):
         StudentConfig.model_validate(student)
 
@@ -95,7 +95,7 @@ def test_stage_keys_without_family_have_no_new_parts(recipe, tmp_path):
 
 
 def test_estimate_has_size_of_family_student(recipe, tokenizer, labels, monkeypatch):
-    monkeypatch.setattr("kdcli.recipe.student.load_student_family", lambda name: ScratchBert)
+    monkeypatch.setattr("kdcli.recipe.student.find_student_family_plugin", lambda name: ScratchBert)
     context = StudentFamilyContext(None, tokenizer, (), tuple(labels), None)
     model, _ = ScratchBert(width=12).build(context)
     estimate = estimate_run(Recipe.model_validate(recipe), SilentReporter())

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from kdcli.errors import RecipeError
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.loading import copy_recipe_file, dump_recipe, load_recipe
+from kdcli.recipe.loading import copy_recipe_with_absolute_paths, dump_recipe, load_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.shipped_recipes import shipped_recipe_paths, shipped_recipes_folder
+from kdcli.recipe.recipe_lookup import shipped_recipe_paths, shipped_recipes_folder
 
 MINIMAL = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
 
@@ -119,10 +119,10 @@ def test_text_that_looks_like_something_else_survives_a_round_trip(written, text
 
 
 def test_a_copy_works_from_where_it_is_put(tmp_path):
-    copied = copy_recipe_file("quickstart", tmp_path)
+    copied = copy_recipe_with_absolute_paths("quickstart", tmp_path)
     assert load_recipe(str(copied)) == load_recipe("quickstart")
     with pytest.raises(RecipeError, match="exists"):
-        copy_recipe_file("quickstart", tmp_path)
+        copy_recipe_with_absolute_paths("quickstart", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_copy_works_from_where_it_is_put(tmp_path):
 def test_a_copy_finds_its_files_however_they_are_written(written, tmp_path, path):
     (tmp_path / "texts.csv").touch()
     original = written("# Its dataset: texts.csv\n" + MINIMAL.replace("owner/texts", path))
-    copied = copy_recipe_file(original, tmp_path / "copy.yaml")
+    copied = copy_recipe_with_absolute_paths(original, tmp_path / "copy.yaml")
     (tmp_path / "elsewhere").mkdir()
     moved = copied.rename(tmp_path / "elsewhere" / "copy.yaml")
     assert load_recipe(str(moved)) == load_recipe(original)
@@ -141,9 +141,9 @@ def test_a_copy_finds_its_files_however_they_are_written(written, tmp_path, path
 @pytest.mark.parametrize(("text", "says"), [("", "is empty"), ("- a\n", "holds no keys")])
 def test_what_is_no_recipe_is_not_copied(written, tmp_path, text, says):
     with pytest.raises(RecipeError, match=says):
-        copy_recipe_file(written(text), tmp_path / "copy.yaml")
+        copy_recipe_with_absolute_paths(written(text), tmp_path / "copy.yaml")
     with pytest.raises(RecipeError, match="There is no folder"):
-        copy_recipe_file("quickstart", tmp_path / "nowhere" / "copy.yaml")
+        copy_recipe_with_absolute_paths("quickstart", tmp_path / "nowhere" / "copy.yaml")
 
 
 def test_the_schema_is_for_editors_and_as_strict_as_the_loader():

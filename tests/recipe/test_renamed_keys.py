@@ -13,7 +13,7 @@ from kdcli.pipeline.run_folder import RunFolder
 from kdcli.recipe.loading import dump_recipe, load_recipe, recipe_for_trial
 from kdcli.recipe.renamed_keys import RenamedKeyWarning
 from kdcli.recipe.schema import Recipe
-from kdcli.training.epoch_metrics import epoch_metrics_from_log
+from kdcli.training.training_history import epoch_metrics_from_log
 
 HEAD = "name: mine\ndata: {dataset: some/data}\n"
 CLASSIFIER = HEAD + "teacher: {model: some/bert}\n"

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from kdcli.recipe.loading import load_recipe
 from kdcli.recipe.schema import Recipe
-from kdcli.report.markdown import escape_markdown, markdown_code_span
+from kdcli.report.markdown_escaping import escape_markdown, markdown_code_span
 from kdcli.report.model_card import render_model_card
 from kdcli.sanitize import printable
 

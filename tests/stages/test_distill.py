@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification, BertTokenizerFast
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import RecipeError, UserError
 from kdcli.models import model_io
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.pipeline import runner
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
@@ -121,7 +121,7 @@ def test_states_keep_their_tokens_whichever_side_the_padding_is(tokenizer, tiny_
     )
     bare, collate = rows.remove_columns("row"), create_collator(model, tokenizer)
     hidden_state_cache.write_hidden_state_cache(model, collate, rows, [0, 2], tmp_path)
-    found = hidden_state_cache.open_hidden_state_cache(rows, [0, 2], 32, tmp_path)
+    found = hidden_state_cache.load_hidden_state_cache(rows, [0, 2], 32, tmp_path)
     for side in ("right", "left"):
         tokenizer.padding_side = side
         batch = found.wrap_collator(collate)([rows[i] for i in (2, 1)])

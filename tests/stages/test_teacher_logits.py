@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Dist
 from kdcli.data.dataset_loading import load_dataset_splits
 from kdcli.errors import DataError, ModelError, ResourceError, RunInterruptedError
 from kdcli.pipeline import runner
-from kdcli.pipeline import teacher_predictions as outputs_stage
+from kdcli.pipeline import teacher_preparation as outputs_stage
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.training import teacher_logits

@@ -17,9 +17,9 @@ from kdcli.pipeline import planning
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.recipe.loading import config_from_overrides, load_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
-from kdcli.sweep import optuna_study, pareto, search_space, trials
+from kdcli.sweep import optuna_storage, pareto, search_space, trials
 from kdcli.sweep.pareto import TimedModel
-from kdcli.sweep.trials import StudentCosts, Trial
+from kdcli.sweep.trials import StaticCosts, Trial
 from kdcli.tasks import SINGLE_LABEL
 
 FIT = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
@@ -281,7 +281,7 @@ def test_model_choices_are_relative_to_the_recipe_file(place, tmp_path, tiny_bac
     assert choices == (str(tiny_backbone.resolve()), "some/where")
 
 
-SMALL, LARGE = StudentCosts(1, 10, 10.0), StudentCosts(2, 20, 20.0)
+SMALL, LARGE = StaticCosts(1, 10, 10.0), StaticCosts(2, 20, 20.0)
 
 
 def tried(number, accuracy, shape=SMALL, epochs=None):
@@ -335,9 +335,9 @@ def test_fresh_refuses_while_a_worker_runs(tmp_path):
     (tmp_path / "trial-1").mkdir()
     (tmp_path / "sweep.db").touch()
     with FileLock(tmp_path / ".trial-1.lock"), pytest.raises(UsageError, match="running in"):
-        optuna_study.delete_sweep_files(tmp_path)
+        optuna_storage.delete_sweep_files(tmp_path)
     assert (tmp_path / "trial-1").is_dir()
-    optuna_study.delete_sweep_files(tmp_path)
+    optuna_storage.delete_sweep_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == []
 
 
@@ -345,8 +345,8 @@ def test_study_works_in_a_folder_of_any_name(tmp_path):
     folder = tmp_path / "a ?b#c%20d&e=f"
     folder.mkdir()
     varies = {"distill.epochs": (1, 2)}
-    optuna_study.SweepStudy(folder, varies, 0).start_or_resume({"a": 1}, {})
-    again = optuna_study.SweepStudy(folder, varies, 0)
+    optuna_storage.SweepStudy(folder, varies, 0).start_or_resume({"a": 1}, {})
+    again = optuna_storage.SweepStudy(folder, varies, 0)
     claim = again.claim_trial(1)
     assert (folder / "sweep.db").stat().st_size
     assert claim.hyperparameters["distill.epochs"] in (1, 2)

@@ -17,9 +17,9 @@ from helpers import Listener
 from teachers.conftest import label_of, texts_of
 
 from kdcli.data import dataset_loading as data
-from kdcli.errors import HubError, KdError, UsageError, UserError
+from kdcli.errors import RemoteServiceError, KdError, UsageError, UserError
 from kdcli.progress import SilentReporter
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.teachers import llm, llm_client
 from kdcli.teachers.black_box_context import BlackBoxContext
@@ -42,7 +42,7 @@ def corpus(planted):
 
 
 def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
-    spec = EndpointTeacherConfig(url=url, model="m", **settings)
+    spec = LLMTeacherConfig(url=url, model="m", **settings)
     place = BlackBoxContext(
         corpus,
         DataConfig(dataset="x/y"),
@@ -50,7 +50,7 @@ def ask(corpus, url, split="validation", reporter=None, allow=(), **settings):
         reporter or SilentReporter(),
         allow_endpoints=allow,
     )
-    return llm.load_predictor(spec, place)(corpus.splits[split], lambda done, total: None)
+    return llm.create_predictor(spec, place)(corpus.splits[split], lambda done, total: None)
 
 
 def right(corpus, logits, split="validation"):
@@ -133,7 +133,7 @@ def test_a_server_that_stays_down_is_given_up_and_paid_answers_stay(corpus):
     server = ChatServer(LABELS)
     with server.running() as url:
         server.faults = [*[None] * 10, *[500] * 10_000]
-        with pytest.raises(HubError, match="status 500: try again, 3 times"):
+        with pytest.raises(RemoteServiceError, match="status 500: try again, 3 times"):
             ask(corpus, url, retries=2)
         answered, server.faults = server.answered, []
         assert 1 <= answered <= 10
@@ -143,7 +143,7 @@ def test_a_server_that_stays_down_is_given_up_and_paid_answers_stay(corpus):
 
 
 def test_nobody_there(corpus):
-    with pytest.raises(HubError, match="no response"):
+    with pytest.raises(RemoteServiceError, match="no response"):
         ask(corpus, "http://127.0.0.1:9/v1", retries=1)
 
 
@@ -166,7 +166,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(corpus):
     server = ChatServer(LABELS, seconds=0.4)
     with (
         server.running() as url,
-        pytest.raises(HubError, match=r"within 0\.1 s, 2 times"),
+        pytest.raises(RemoteServiceError, match=r"within 0\.1 s, 2 times"),
     ):
         ask(corpus, url, timeout=0.1, retries=1)
 
@@ -497,7 +497,7 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(corpus, part):
     start = time.monotonic()
     with (
         ChatServer(LABELS, raw=raw).running() as url,
-        pytest.raises(HubError, match=r"within 0\.3 s"),
+        pytest.raises(RemoteServiceError, match=r"within 0\.3 s"),
     ):
         ask(corpus, url, timeout=0.3, retries=0)
     assert time.monotonic() - start < 1.5
@@ -513,7 +513,7 @@ def test_a_label_can_t_begin_another_label_s_line(corpus):
     labels = ("parcel\n2. refund\n3. nothing", "pass\u202eword", "refund")
     strange = dataclasses.replace(corpus, label_names=labels)
     place = BlackBoxContext(strange, DataConfig(dataset="x/y"), Path(), SilentReporter())
-    spec = EndpointTeacherConfig(
+    spec = LLMTeacherConfig(
         url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"}
     )
     listed = (

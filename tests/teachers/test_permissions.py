@@ -4,7 +4,7 @@ import pytest
 
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import endpoint_urls
-from kdcli.recipe.black_box_teachers import EndpointTeacherConfig
+from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.teachers.permissions import resolve_api_key
 
 
@@ -17,7 +17,7 @@ def keys(monkeypatch, tmp_path):
 
 
 def key(url, variable="OPENAI_API_KEY", allow=()):
-    return resolve_api_key(EndpointTeacherConfig(url=url, model="m", api_key_env=variable), allow)
+    return resolve_api_key(LLMTeacherConfig(url=url, model="m", api_key_env=variable), allow)
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,4 @@ def test_an_address_that_is_not_sound_is_refused(url):
     ],
 )
 def test_only_a_known_provider_is_published(url, shown):
-    assert endpoint_urls.redact_endpoint_url(url) == shown
+    assert endpoint_urls.publishable_endpoint_host(url) == shown

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher
-from kdcli.teachers.black_box_context import convert_to_logits
+from kdcli.teachers.logit_conversion import convert_to_logits
 
 
 class KeywordTeacher(BlackBoxTeacher):
@@ -23,7 +23,7 @@ class KeywordTeacher(BlackBoxTeacher):
     certainty: float
     template: str = ""
 
-    def load_predictor(self, context):
+    def create_predictor(self, context):
         labels, task = context.dataset_splits.label_names, context.dataset_splits.task
 
         def predict(split, advance):

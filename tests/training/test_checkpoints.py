@@ -73,7 +73,7 @@ def fit(tiny_teacher, rows, tmp_path):
             rows,
             SPEC.model_copy(update=changes),
             objective or CombinedLoss([CrossEntropy()]),
-            run=training.TrainingRun(
+            run=training.TrainingContext(
                 seed=1,
                 checkpoints_folder=tmp_path / scratch,
                 log_file=tmp_path / scratch / "log.jsonl",

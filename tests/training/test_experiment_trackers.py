@@ -47,7 +47,7 @@ def fit(tiny_teacher, tokenizer, help_desk, labels, tmp_path):
             {"train": encoded, "validation": encoded},
             TrainingConfig(epochs=epochs, batch_size=16, learning_rate=1e-3),
             CombinedLoss(TERMS),
-            run=training.TrainingRun(
+            run=training.TrainingContext(
                 0, tmp_path / "scratch", tmp_path / "logs/distill.jsonl",
                 reporter or SilentReporter(), CheckpointInterval(steps=1), report_to,
             ),

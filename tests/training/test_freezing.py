@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from kdcli.errors import RecipeError
-from kdcli.training.dropout import override_dropout
+from kdcli.training.dropout import temporary_dropout
 from kdcli.training.freezing import freeze_layers
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
@@ -42,7 +42,7 @@ def test_without_dropout_training_draws_nothing(model):
     model.train()
     first, second = (model(TOKENS).logits for _ in range(2))
     assert not torch.equal(first, second)
-    with override_dropout(model, 0.0):
+    with temporary_dropout(model, 0.0):
         torch.testing.assert_close(model(TOKENS).logits, model(TOKENS).logits, rtol=0, atol=0)
     assert not torch.equal(model(TOKENS).logits, model(TOKENS).logits)
 

@@ -46,14 +46,14 @@ def test_of_several_teachers_it_is_the_mean_of_probabilities():
         return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
 
     one, other = TOLD["train"], TOLD["train"][::-1].copy()
-    mean = teacher_logits.average_teacher_logits([one, other], [3.0, 1.0])
+    mean = teacher_logits.ensemble_teacher_logits([one, other], [3.0, 1.0])
     np.testing.assert_allclose(softmax(mean), 0.75 * softmax(one) + 0.25 * softmax(other), 1e-5)
-    alone = teacher_logits.average_teacher_logits([one, one], [1.0, 2.0])
+    alone = teacher_logits.ensemble_teacher_logits([one, one], [1.0, 2.0])
     np.testing.assert_allclose(softmax(alone), softmax(one), 1e-5)
 
 
 def test_a_teacher_that_is_certain_leaves_no_nan():
     certain = np.array([[1e4, -1e4, 0]], dtype=np.float32)
-    mean = teacher_logits.average_teacher_logits([certain, certain[:, ::-1].copy()], [1.0, 1.0])
+    mean = teacher_logits.ensemble_teacher_logits([certain, certain[:, ::-1].copy()], [1.0, 1.0])
     assert np.isfinite(mean[0, 0])
     assert not np.isnan(mean).any()

@@ -16,7 +16,7 @@ from kdcli.losses.combined import CombinedLoss
 from kdcli.losses.cross_entropy import cross_entropy
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.progress import SilentReporter
 from kdcli.recipe.training import TrainingConfig
 from kdcli.training import teacher_logits
@@ -71,7 +71,7 @@ def fit(
         {"train": rows, "validation": validation or rows.select(range(64))},
         TrainingConfig(**{"epochs": 3, **RATE, **spec}),
         objective or CombinedLoss(terms or [CrossEntropy()]),
-        run=training.TrainingRun(
+        run=training.TrainingContext(
             seed, tmp_path / "scratch", tmp_path / "log.jsonl", reporter or SilentReporter()
         ),
     )

@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from kdcli.data import column_access
-from kdcli.data.labels import class_labels, multilabel
+from kdcli.data.labels import class_labels, multilabel_encoding
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
@@ -33,7 +33,7 @@ def ground_truth_labels(
         Output indices, (rows,); or multi-hot labels, bool, (rows, outputs); or scores, (rows,).
     """
     if task is REGRESSION:
-        return column_access.label_scores(split)
+        return column_access.regression_scores(split)
     output_of_label = np.asarray(model_indices)
     if task is SINGLE_LABEL:
         return output_of_label[column_access.label_ids(split)]
@@ -67,7 +67,7 @@ def label_with_predictions(
     from datasets import ClassLabel
 
     if task is MULTI_LABEL:
-        return multilabel.add_multilabel_column(split, predictions, label_names)
+        return multilabel_encoding.add_label_id_lists(split, predictions, label_names)
     if task is REGRESSION:
         return split.add_column("label", predictions.astype(np.float32))
     return split.add_column("label", predictions, feature=ClassLabel(names=[*label_names]))
@@ -82,7 +82,7 @@ def label_codes(split: "Dataset") -> np.ndarray:
         multi_hot = column_access.multi_hot_labels(split, len(feature.feature.names))
         return np.array([crc32(row) for row in np.packbits(multi_hot, axis=1)], dtype=np.int64)
     if feature.dtype in _FLOAT_DTYPES:
-        return column_access.label_scores(split).view(np.uint32).astype(np.int64)
+        return column_access.regression_scores(split).view(np.uint32).astype(np.int64)
     return column_access.label_ids(split)
 
 
@@ -95,7 +95,7 @@ def check_labels_vary(
         DataError: They have.
     """
     if task is REGRESSION:
-        scores = column_access.label_scores(train)
+        scores = column_access.regression_scores(train)
         alone = f"one score only ({scores[0]:g})" if np.ptp(scores) == 0 else ""
     else:
         present = [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli.data.labels import label_arrays
-from kdcli.data.labels.label_parsing import label_names_by_number
+from kdcli.data.labels.label_parsing import parse_numbered_label_names
 from kdcli.errors import ModelError
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import MULTI_LABEL, REGRESSION, Task
@@ -45,7 +45,7 @@ def match_labels(
     occur = data_labels if present_labels is None else present_labels
     ids = {name: i for i, name in enumerate(model_labels)}
     if unknown := [name for name in occur if name not in ids]:
-        known, wanted = label_names_by_number(model_labels), label_names_by_number(occur)
+        known, wanted = parse_numbered_label_names(model_labels), parse_numbered_label_names(occur)
         if known is not None and wanted is not None and wanted.keys() <= known.keys():
             ids = {name: ids[known[number]] for number, name in wanted.items()}
             return [ids.get(name, -1) for name in data_labels]
@@ -78,8 +78,8 @@ def explain_label_match(data_labels: Sequence[str], model_labels: Sequence[str])
     ):
         return None
     if (
-        label_names_by_number(data_labels) is not None
-        and label_names_by_number(model_labels) is not None
+        parse_numbered_label_names(data_labels) is not None
+        and parse_numbered_label_names(model_labels) is not None
     ):
         return "labels are matched with the data's by number"
     if are_default_label_names(model_labels):

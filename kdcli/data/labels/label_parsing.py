@@ -40,8 +40,8 @@ def sort_label_names(names: Iterable[str]) -> list[str]:
     return sorted(distinct)
 
 
-def label_names_by_number(names: Sequence[str]) -> dict[Decimal, str] | None:
-    """Names by their numbers (7, LABEL_7); None if one has no number, or two have the same."""
+def parse_numbered_label_names(names: Sequence[str]) -> dict[Decimal, str] | None:
+    """Map numbers in label names (7, LABEL_7) to the names; None if one has no number, or two have the same."""
     by_number = {
         Decimal(m[1]): name for name in names if (m := _NUMBER_OR_DEFAULT_NAME.fullmatch(name))
     }
@@ -82,7 +82,7 @@ def _literal_eval_list(text: str) -> Any:
             return None
 
 
-def clean_label_cells(
+def parse_label_cells(
     splits: Mapping[str, "Dataset"],
     column: str,
     row_locators: Mapping[str, "RowLocator"],

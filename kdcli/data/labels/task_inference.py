@@ -7,7 +7,7 @@ import numpy as np
 
 from kdcli.data import column_access
 from kdcli.data.column_access import RowLocator
-from kdcli.data.labels import class_labels, label_parsing, multilabel
+from kdcli.data.labels import class_labels, label_parsing, multilabel_encoding
 from kdcli.errors import DataError
 from kdcli.recipe.data import DataConfig
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
@@ -47,7 +47,7 @@ def infer_task_and_unify_labels(
         DataError: A label is missing or invalid, or the recipe's task doesn't fit the column.
     """
     column = ", ".join(data_config.label_columns)
-    splits = label_parsing.clean_label_cells(splits, column, row_locators, notes)
+    splits = label_parsing.parse_label_cells(splits, column, row_locators, notes)
     task = _infer_task(splits, data_config, column, row_locators, notes)
     if task is REGRESSION:
         scores = {
@@ -57,7 +57,7 @@ def infer_task_and_unify_labels(
         return scores, (column,), task, True
     ordered = any(hasattr(_label_feature(split), "names") for split in splits.values())
     if task is MULTI_LABEL:
-        encoded = multilabel.encode_multilabel_column(splits, column, row_locators, notes)
+        encoded = multilabel_encoding.encode_label_id_lists(splits, column, row_locators, notes)
         names = next(iter(encoded.values())).features["label"].feature.names
     else:
         encoded = class_labels.encode_class_label_column(splits, column, row_locators, notes)
@@ -147,5 +147,5 @@ def _validate_scores(split: "Dataset", column: str, locate_row: RowLocator) -> "
             if value is None or not np.isfinite(value):
                 what = "there is no score" if value is None else f"{column} is {value}"
                 raise DataError(f"{locate_row(row)}: {what}.", "Write a number, or delete the row.")
-    scores = column_access.label_scores(split)
+    scores = column_access.regression_scores(split)
     return split.remove_columns("label").add_column("label", scores, feature=Value("float32"))

@@ -1,7 +1,7 @@
 """Base classes of data readers: the interface that a new format implements.
 
 A reader of a file format subclasses `RowReader` (text formats, where an error can name a line) or
-`ColumnReader` (formats that store columns). A reader of folders subclasses `FolderReader`. Readers
+`ColumnarReader` (formats that store columns). A reader of folders subclasses `FolderReader`. Readers
 of other packages are found by the entry-point group `kdcli.readers`; the entry point is called like
 the ending of the file's (or folder's) name, without the dot:
 
@@ -23,11 +23,11 @@ LocatedRow: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
 class DataReader(ABC):  # noqa: B024 (its two kinds have different methods)
-    """A format of data sets. Subclass `RowReader`, `ColumnReader` or `FolderReader`."""
+    """A format of data sets. Subclass `RowReader`, `ColumnarReader` or `FolderReader`."""
 
 
 class FileReader(DataReader):
-    """A format of files. Subclass `RowReader` or `ColumnReader`.
+    """A format of files. Subclass `RowReader` or `ColumnarReader`.
 
     Attributes:
         suffixes: Endings of file names in this format, in lower case: `(".csv", ".tsv")`.
@@ -69,7 +69,7 @@ class RowReader(FileReader):
         return False
 
 
-class ColumnReader(FileReader):
+class ColumnarReader(FileReader):
     """A format that stores columns."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli.data import mmap_tables
 from kdcli.data.readers import label_types
-from kdcli.data.readers.base import ColumnReader, LocatedRow, RowReader
+from kdcli.data.readers.base import ColumnarReader, LocatedRow, RowReader
 from kdcli.data.readers.registry import file_format, file_reader
 from kdcli.errors import DataError, MissingColumnError, first_message_line
 
@@ -67,7 +67,7 @@ def read_text_and_label_columns(
     try:
         table = (
             _read_columnar_files(reader, files, roles)
-            if isinstance(reader, ColumnReader)
+            if isinstance(reader, ColumnarReader)
             else _read_row_files(
                 files, roles, [] if notes is None else notes, parse_fractions=parse_fractions
             )
@@ -100,7 +100,7 @@ def read_first_rows(
 
     try:
         reader = file_reader(files[0])
-        if isinstance(reader, ColumnReader):
+        if isinstance(reader, ColumnarReader):
             return first_dataset_rows(Dataset(reader.read_first_rows(files[0], count)), count)
         rows = [dict(row) for _, row in islice(_iterate_files_rows(files, notes), count)]
     except DataError:
@@ -143,7 +143,7 @@ def _iterate_files_rows(
 def describe_row_location(files: Sequence[Path], row: int) -> str:
     """Describe where a row stands, by its index from 0: file and line, or file and row."""
     reader = file_reader(files[0])
-    if not isinstance(reader, ColumnReader):
+    if not isinstance(reader, ColumnarReader):
         return next(islice(_iterate_files_rows(files), row, None))[0]
     for file in files:
         count = reader.count_rows(file)
@@ -162,7 +162,7 @@ def _unreadable_file_error(file: Path, error: BaseException) -> DataError:
 def _row_reader(file: Path) -> RowReader:
     reader = file_reader(file)
     if not isinstance(reader, RowReader):
-        raise TypeError(f"{type(reader).__name__} is neither a RowReader nor a ColumnReader.")
+        raise TypeError(f"{type(reader).__name__} is neither a RowReader nor a ColumnarReader.")
     return reader
 
 
@@ -171,7 +171,7 @@ def _any_decimal_comma(files: Sequence[Path]) -> bool:
 
 
 def _read_columnar_files(
-    reader: ColumnReader, files: Sequence[Path], column_roles: Mapping[str, str]
+    reader: ColumnarReader, files: Sequence[Path], column_roles: Mapping[str, str]
 ) -> "pa.Table":
     import pyarrow as pa
 
@@ -216,9 +216,9 @@ def _read_row_files(
         if parse_fractions and _any_decimal_comma(files):
             table = label_types.convert_decimal_commas(table, column, notes)
         if column in lists:
-            values = label_types.cast_label_lists(table[column], python_types[column])
+            values = label_types.cast_numeric_label_lists(table[column], python_types[column])
         else:
-            values = label_types.cast_labels_to_common_type(
+            values = label_types.cast_labels_if_numeric(
                 table[column],
                 python_types[column],
                 from_text=cells_are_text,

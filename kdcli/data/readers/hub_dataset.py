@@ -24,7 +24,7 @@ def load_hub_dataset(data_config: DataConfig, notes: list[str]) -> "DatasetDict"
 
     Raises:
         DataError: There is no such data set, or it can't be read.
-        HubError: The Hub can't be reached.
+        RemoteServiceError: The Hub can't be reached.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError

@@ -11,7 +11,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d+")
 
 
-def cast_labels_to_common_type(
+def cast_labels_if_numeric(
     names: "pa.ChunkedArray", python_types: set[type], *, from_text: bool, parse_fractions: bool
 ) -> "pa.ChunkedArray":
     """Cast labels to numbers or booleans if all of them are; otherwise keep names."""
@@ -30,7 +30,7 @@ def cast_labels_to_common_type(
     return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
 
 
-def cast_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
+def cast_numeric_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
     """Cast lists of labels to lists of numbers if all items are numbers."""
     import pyarrow as pa
 

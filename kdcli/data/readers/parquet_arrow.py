@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import mmap_tables
-from kdcli.data.readers.base import ColumnReader
+from kdcli.data.readers.base import ColumnarReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +17,7 @@ _MAX_BATCH_ROWS = 10_000
 _MAX_BATCH_BYTES = 8_000_000
 
 
-class ParquetReader(ColumnReader):
+class ParquetReader(ColumnarReader):
     """Parquet; what is large once decoded goes through a memory-mapped file."""
 
     suffixes = (".parquet",)
@@ -54,7 +54,7 @@ class ParquetReader(ColumnReader):
             return pa.Table.from_batches(first_batch, file.schema_arrow)
 
 
-class ArrowReader(ColumnReader):
+class ArrowReader(ColumnarReader):
     """Arrow IPC in either form, stream or file, memory-mapped.
 
     Batches that are compressed (`lz4`, `zstd`) can't be mapped: they are decompressed as a whole,

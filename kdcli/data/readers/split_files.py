@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
 
-from kdcli import paths
+from kdcli import path_resolution
 from kdcli.data.readers import registry
 from kdcli.data.readers.text_lines import COMPRESSIONS
 from kdcli.errors import DataError, first_message_line
@@ -36,7 +36,7 @@ def folder_layout_hint() -> str:
 
 def is_local_dataset(data_config: DataConfig) -> bool:
     """Return whether `data.dataset` is an existing path or a pattern, and no Hub id."""
-    return paths.expand_local_path(data_config.dataset).exists() or paths.is_glob(
+    return path_resolution.expand_local_path(data_config.dataset).exists() or path_resolution.is_glob(
         data_config.dataset
     )
 
@@ -47,7 +47,7 @@ def hash_local_dataset(data_config: DataConfig) -> str:
     Raises:
         DataError: There are no such files.
     """
-    path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
+    path = _check_no_outside_links(path_resolution.expand_local_path(data_config.dataset))
     # The suffix decides how a file is read.
     digest = hashlib.sha256(_format_suffix(path).encode())
     for name, file in _iterate_hashed_files(path, data_config):
@@ -65,7 +65,7 @@ def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str
     Raises:
         DataError: There are no data files, or one has no known format.
     """
-    path = _check_no_outside_links(paths.expand_local_path(data_config.dataset))
+    path = _check_no_outside_links(path_resolution.expand_local_path(data_config.dataset))
     if path.is_file():
         return {"train": [_check_known_format(path)]}
     return _find_splits_by_pattern(path, data_config) or _find_splits_in_folder(
@@ -75,7 +75,7 @@ def find_local_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str
 
 def is_inside_dataset_folder(data_config: DataConfig, candidate: Path) -> bool:
     """Return whether `candidate` lies in a folder of data, all files of which count as data."""
-    path = paths.expand_local_path(data_config.dataset)
+    path = path_resolution.expand_local_path(data_config.dataset)
     counts_all_files = (
         path.is_dir()
         and not registry.folder_reader(path)
@@ -154,12 +154,12 @@ def _find_splits_by_pattern(path: Path, data_config: DataConfig) -> dict[str, li
 
 def _are_file_patterns(patterns: tuple[str, ...]) -> bool:
     return len(patterns) > 1 or any(
-        paths.is_glob(p) or registry.file_format(Path(p)) for p in patterns
+        path_resolution.is_glob(p) or registry.file_format(Path(p)) for p in patterns
     )
 
 
 def _match_files(pattern: Path, error_message: str) -> list[Path]:
-    files = [_check_known_format(file) for file in paths.expand_glob(pattern)]
+    files = [_check_known_format(file) for file in path_resolution.expand_glob(pattern)]
     if not files:
         raise DataError(error_message)
     return files
@@ -222,7 +222,7 @@ def _load_splits_from_card(
     """Load a folder by the metadata of its card, which name the files and their options."""
     from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
 
-    if paths.is_glob(str(path.resolve())):
+    if path_resolution.is_glob(str(path.resolve())):
         raise DataError(
             f"{path}: a folder with a data card can't have *, ? or [ in its path.",
             "Rename it, or delete what README.md has between its lines ---.",

@@ -1,4 +1,4 @@
-"""Order and composition of batches: grouped by length, balanced by class, shared by processes."""
+"""Sample batches: grouped by length, balanced by class, shared among processes."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kdcli.errors import UsageError
 from kdcli.evaluation.metrics.metric_catalog import COST_METRICS, HIGHER_IS_BETTER
-from kdcli.evaluation.output.evaluation_json import TEACHER, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import TEACHER, flatten_costs
 
 GateFlag = Literal["--fail-under", "--fail-over", "--max-drop", "--target"]
 ModelResult = Mapping[str, Any]

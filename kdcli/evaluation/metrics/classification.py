@@ -80,10 +80,10 @@ def probability_metrics(probabilities: np.ndarray, references: np.ndarray) -> di
     return _as_floats({"log_loss": loss, "brier": brier, **top_k})
 
 
-def out_of_scope_metrics(
+def refusal_metrics(
     predictions: np.ndarray, references: np.ndarray, out_of_scope_id: int
 ) -> dict[str, float]:
-    """Compute accuracy and refusals of in-scope texts, and recall of the out-of-scope label.
+    """Compute how often in-scope texts are right or refused, and out-of-scope texts refused.
 
     They are reported apart because accuracy over both depends on how many texts of the split are
     out of scope: a model that refuses more texts gains on a split with many of them.

@@ -15,7 +15,7 @@ from kdcli.evaluation.metrics.metric_results import MaskedValues
 _MIN_PROBABILITY = np.finfo(np.float64).tiny
 
 
-def per_text_fidelity(
+def single_label_fidelity(
     probabilities: np.ndarray, other_probabilities: np.ndarray, references: np.ndarray
 ) -> dict[str, MaskedValues]:
     """Compare two models of one label per text.
@@ -45,7 +45,7 @@ def per_text_fidelity(
     }
 
 
-def per_label_fidelity(
+def multi_label_fidelity(
     probabilities: np.ndarray,
     other_probabilities: np.ndarray,
     predicted: np.ndarray,

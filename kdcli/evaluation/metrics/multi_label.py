@@ -10,7 +10,7 @@ from kdcli.evaluation.calibration import multilabel_thresholds
 from kdcli.evaluation.calibration.inference_config import Calibration, CalibrationResult
 from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.evaluation.metrics.classification import per_class_metrics
-from kdcli.evaluation.metrics.fidelity import per_label_fidelity
+from kdcli.evaluation.metrics.fidelity import multi_label_fidelity
 from kdcli.evaluation.metrics.metric_results import MaskedValues, MetricResults, masked_means
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.mcnemar import mcnemar_test
@@ -61,7 +61,7 @@ def compute_metrics(
         scaled_logits = predictions.logits / calibration.temperature
         masked_values["log_loss_calibrated"] = _per_text_log_loss(scaled_logits, references), None
     if other_predictions is not None:
-        masked_values |= per_label_fidelity(
+        masked_values |= multi_label_fidelity(
             predictions.probabilities,
             other_predictions.probabilities,
             predictions.predicted,
@@ -106,7 +106,7 @@ def metrics_from_predictions(
     return {name: float(value) for name, value in f1.items()} | means
 
 
-def compare_predictions(
+def compare_correctness(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
     """Compute the agreement on single labels, and McNemar's test on texts with all labels right."""

@@ -58,7 +58,7 @@ def in_scope_score(score_name: str, logits: np.ndarray, out_of_scope_id: int) ->
     return _SCORE_FUNCTIONS[score_name](logits.astype(np.float64), out_of_scope_id)
 
 
-class MahalanobisScorer:
+class MahalanobisInScopeScorer:
     """In-scope score by the Mahalanobis distance of features to the nearest class mean.
 
     Lee et al. 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples, equation

@@ -73,10 +73,10 @@ def metrics_from_predictions(
     }
 
 
-def compare_predictions(
+def compare_correctness(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
-    """Return nothing: a score is neither correct nor wrong."""
+    """Return an empty comparison: a score is neither correct nor wrong."""
     return {}
 
 

@@ -67,7 +67,7 @@ def compute_metrics(
     if truth.out_of_scope_id is not None:
         _add_out_of_scope_metrics(results, masked_values, truth, predictions, truth.out_of_scope_id)
     if other_predictions is not None:
-        fidelity_values = fidelity.per_text_fidelity(
+        fidelity_values = fidelity.single_label_fidelity(
             predictions.probabilities, other_predictions.probabilities, truth.references
         )
         results.values |= masked_means(fidelity_values)
@@ -99,11 +99,11 @@ def metrics_from_predictions(
     """
     metrics = classification.classification_metrics(predictions, references)
     if out_of_scope_id is not None:
-        metrics |= classification.out_of_scope_metrics(predictions, references, out_of_scope_id)
+        metrics |= classification.refusal_metrics(predictions, references, out_of_scope_id)
     return metrics
 
 
-def compare_predictions(
+def compare_correctness(
     truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
 ) -> dict[str, Any]:
     """Compute the agreement of two models, and McNemar's test of their accuracy."""

@@ -9,7 +9,7 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_metric,
     is_fraction,
 )
-from kdcli.evaluation.output.evaluation_json import BASELINE, STUDENT, TEACHER, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 ModelResult = Mapping[str, Any]

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from kdcli.data.column_access import TEXT_COLUMNS, text_column_names
 from kdcli.errors import UsageError
-from kdcli.evaluation.metrics import task_evaluators
+from kdcli.evaluation.metrics import base
 from kdcli.safe_files import open_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def per_example_table(comparison: "ModelComparison") -> pa.Table:
     """
     parts = []
     corpus = comparison.corpus
-    evaluator = task_evaluators.get_task_evaluator(corpus.task)
+    evaluator = base.get_task_evaluator(corpus.task)
     for split, predictions in comparison.predictions.items():
         rows = corpus.splits[split]
         texts = text_column_names(rows)

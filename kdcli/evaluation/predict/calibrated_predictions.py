@@ -10,11 +10,11 @@ import numpy as np
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
-from kdcli.evaluation.metrics import task_evaluators
-from kdcli.evaluation.metrics.out_of_scope import MahalanobisScorer
-from kdcli.evaluation.predict.inference import ClassifierOutputs, ModelGroup
+from kdcli.evaluation.metrics import base
+from kdcli.evaluation.metrics.out_of_scope import MahalanobisInScopeScorer
+from kdcli.evaluation.predict.inference import ClassifierOutputs, ComparedModels
 from kdcli.evaluation.predict.predictions import Predictions
-from kdcli.progress import ProgressCounter, Reporter
+from kdcli.progress import StageProgress, Reporter
 from kdcli.recipe.schema import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class EvaluationRequest:
         saved_calibrations: Calibrations from the `kd.json` of models, by model name.
     """
 
-    model_group: ModelGroup
+    model_group: ComparedModels
     corpus: DatasetSplits
     config: EvaluateConfig
     splits: Sequence[str]
@@ -95,7 +95,7 @@ def predict_all_models(
     texts = sum(
         len(request.corpus.splits[s]) for name in names for s in request.splits_to_predict(name)
     )
-    progress = ProgressCounter(
+    progress = StageProgress(
         reporter, texts + len(names) * len(request.in_scope_train_sample or ())
     )
     return {
@@ -104,7 +104,7 @@ def predict_all_models(
 
 
 def _predict_model(
-    request: EvaluationRequest, model_name: str, progress: ProgressCounter
+    request: EvaluationRequest, model_name: str, progress: StageProgress
 ) -> CalibratedPredictions:
     run = partial(
         request.model_group.predict,
@@ -124,11 +124,11 @@ def _predict_model(
     operating_points: Sequence[OutOfScopeThreshold] = ()
     if calibration is None and VALIDATION in outputs:
         calibration, operating_points = _calibrate_on_validation(request, outputs[VALIDATION])
-    scorer: MahalanobisScorer | None = None
+    scorer: MahalanobisInScopeScorer | None = None
     if request.in_scope_train_sample is not None and not is_precomputed:
         features = run(request.in_scope_train_sample).features
         if features is not None:
-            scorer = MahalanobisScorer(
+            scorer = MahalanobisInScopeScorer(
                 features, request.model_group.reference_labels(request.in_scope_train_sample)
             )
     predictions = {}
@@ -146,7 +146,7 @@ def _calibrate_on_validation(
 ) -> tuple[Calibration, Sequence[OutOfScopeThreshold]]:
     group = request.model_group
     references = group.reference_labels(request.corpus.splits[VALIDATION])
-    result = task_evaluators.get_task_evaluator(group.task).calibrate_on_validation(
+    result = base.get_task_evaluator(group.task).calibrate_on_validation(
         outputs.logits, references, group.labels, request.out_of_scope_id, request.config
     )
     return result.calibration, result.alternative_operating_points

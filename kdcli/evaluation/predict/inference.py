@@ -18,9 +18,9 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding import align_padding, create_collator, padding_warning
+from kdcli.models.padding_invariance import make_padding_invariant, create_collator, padding_sensitivity_warning
 from kdcli.models.sequence_length import get_max_length
-from kdcli.progress import ProgressCounter, Reporter
+from kdcli.progress import StageProgress, Reporter
 from kdcli.recipe.data import TruncationMode
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
@@ -35,7 +35,7 @@ class ClassifierOutputs:
     """Outputs of a model on a split.
 
     Attributes:
-        logits: float32, (texts, labels), in the order of `ModelGroup.labels`.
+        logits: float32, (texts, labels), in the order of `ComparedModels.labels`.
         features: float32, (texts, width), the inputs of the last linear layer; None if they were
             not requested, or the model has no such layer.
     """
@@ -76,8 +76,8 @@ class EvalModel:
 
 
 @dataclass(frozen=True)
-class ModelGroup:
-    """Models to compare, which have the same labels.
+class ComparedModels:
+    """Models that are compared with each other; they have the same labels.
 
     Attributes:
         models: The models, by name.
@@ -120,7 +120,7 @@ class ModelGroup:
         model_name: str,
         dataset: "Dataset",
         batch_size: int,
-        progress: ProgressCounter,
+        progress: StageProgress,
         *,
         with_features: bool,
     ) -> ClassifierOutputs:
@@ -148,7 +148,7 @@ class ModelGroup:
         )
 
 
-def load_model_group(
+def load_models_to_compare(
     model_folders: Mapping[str, Path],
     corpus: DatasetSplits,
     splits: Sequence[str],
@@ -157,7 +157,7 @@ def load_model_group(
     *,
     truncate: TruncationMode | None = None,
     precomputed_logits: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-) -> ModelGroup:
+) -> ComparedModels:
     """Load models to evaluate on the same texts.
 
     Args:
@@ -167,7 +167,7 @@ def load_model_group(
         max_length: Tokens to keep of a text, if fewer than the models accept.
         reporter: Receives notes on labels that are matched by order, and on padding.
         truncate: The tokens to keep of a longer text.
-        precomputed_logits: See `ModelGroup`.
+        precomputed_logits: See `ComparedModels`.
 
     Raises:
         ModelError: The labels of a model differ from those of the data or of another model.
@@ -184,8 +184,8 @@ def load_model_group(
         truncation = truncate or saved.truncate
         limit = get_max_length(model, tokenizer, max_length or saved.max_length)
         texts = sample_texts(corpus.splits[splits[0]])
-        align_padding(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
-        if note := padding_warning(model, name):
+        make_padding_invariant(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
+        if note := padding_sensitivity_warning(model, name):
             reporter.info(note)
         models[name] = EvalModel(name, folder, model, tokenizer, names, limit, truncation)
     first, *others = models.values()
@@ -194,7 +194,7 @@ def load_model_group(
     known = [label for label in corpus.label_names if label in first.labels]
     labels = (*known, *(label for label in first.labels if label not in known))
     label_to_index = [labels.index(label) if label in known else -1 for label in corpus.label_names]
-    return ModelGroup(models, labels, np.array(label_to_index), corpus, precomputed_logits or {})
+    return ComparedModels(models, labels, np.array(label_to_index), corpus, precomputed_logits or {})
 
 
 def _match_label_names(

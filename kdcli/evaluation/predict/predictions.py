@@ -13,7 +13,7 @@ from kdcli.tasks import SINGLE_LABEL, Task
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Reference labels of a split, and its bootstrap resamples.
+    """True labels of a split, and bootstrap resamples of its rows.
 
     Attributes:
         references: The labels of the data, in the form of `Task.predict`.

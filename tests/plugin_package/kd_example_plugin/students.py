@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from kdcli.recipe.student_family import StudentFamily, StudentFamilyContext
+from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, StudentFamilyContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class WordBert(StudentFamily):
+class WordBert(StudentFamilyPlugin):
     """A small BERT from random weights, whose tokens are the words of the training texts."""
 
     width: int = Field(32, ge=2, multiple_of=2, description="Width of the hidden states.")

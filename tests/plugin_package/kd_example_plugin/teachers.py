@@ -20,13 +20,13 @@ class KeywordTeacher(BlackBoxTeacher):
     kind: Literal["keywords"] = "keywords"
     confidence: float = Field(0.9, gt=0, lt=1, description="Probability of a label that occurs.")
 
-    def load_predictor(
+    def create_predictor(
         self, context: "BlackBoxContext"
     ) -> "Callable[[Dataset, Callable[[int, int], None]], np.ndarray]":
         """Return a function that gives the logits of a split, (texts, labels)."""
         import numpy as np
 
-        from kdcli.teachers.black_box_context import convert_to_logits
+        from kdcli.teachers.logit_conversion import convert_to_logits
 
         labels = context.dataset_splits.label_names
 

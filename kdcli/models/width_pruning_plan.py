@@ -1,4 +1,4 @@
-"""Plan which units of a model to prune: attention heads or feed-forward neurons.
+"""Plan the pruning of a model's width: which attention heads and feed-forward neurons to keep.
 
 Each unit is a slice of the input of an output projection, which leads back into the residual
 stream.

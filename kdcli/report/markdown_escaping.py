@@ -1,4 +1,4 @@
-"""Text of unknown origin as Markdown that shows it unchanged."""
+"""Escape text of unknown origin so that Markdown shows it unchanged."""
 
 import re
 from typing import Any

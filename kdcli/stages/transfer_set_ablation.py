@@ -1,11 +1,11 @@
-"""Stage `control`: train the student without the transfer set."""
+"""Ablation (stage `control`): train the student without the transfer set."""
 
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.distill import DistillStage
 
 
-class ControlStage(DistillStage):
-    """Train the same student on the same teacher's outputs, without the transfer set."""
+class TransferSetAblationStage(DistillStage):
+    """Ablation: train the same student on the same teacher's outputs, without the transfer set."""
 
     name = "control"
     description = "train the student without these texts"

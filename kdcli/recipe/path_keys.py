@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdcli import paths
+from kdcli import path_resolution
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import strict_yaml
 
@@ -49,12 +49,12 @@ def make_path_absolute(
     if not isinstance(given, str) or not given:
         return None
     try:
-        path = paths.expand_local_path(given, base_folder)
+        path = path_resolution.expand_local_path(given, base_folder)
     except UsageError as error:
         raise RecipeError(f"{location}: {error}") from error
     if given.startswith("package:"):
         return None
-    if given.startswith((".", "/", "~")) or path.exists() or paths.is_glob(given):
+    if given.startswith((".", "/", "~")) or path.exists() or path_resolution.is_glob(given):
         part[key] = absolute = str(path.resolve())
         return absolute
     return None

@@ -1,4 +1,4 @@
-"""Check and query a recipe's black box teacher."""
+"""Query a recipe's black-box teacher for its labels and logits, and check it first."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from kdcli.errors import RecipeError
 from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, required_teacher_outputs
-from kdcli.progress import ProgressCounter
+from kdcli.progress import StageProgress
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher, LabelDescriptionTeacherConfig
 from kdcli.recipe.data import DataConfig
 from kdcli.sanitize import abbreviate_list
@@ -66,11 +66,11 @@ def predict_teacher_logits(
         KdError: It can't predict.
     """
     splits = {part: context.dataset_splits.splits[part] for part in split_names}
-    advance = ProgressCounter(context.reporter, sum(map(len, splits.values())))
+    advance = StageProgress(context.reporter, sum(map(len, splits.values())))
 
     def split_callback(rows: int) -> Callable[[int, int], None]:
         # One response may serve several texts, or several responses one text.
         return lambda done, total: advance(rows * done // total, rows)
 
-    predict = config.load_predictor(context)
+    predict = config.create_predictor(context)
     return {part: predict(split, split_callback(len(split))) for part, split in splits.items()}

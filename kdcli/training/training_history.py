@@ -1,4 +1,4 @@
-"""The table of a training: losses and metrics of every epoch, and their log file."""
+"""History of a training: losses and metrics of every epoch, as a table and a log file."""
 
 import json
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Three settings decide whether a text's logits depend on its batch, and model folders often get them
 wrong: the padding token, the padding side, and the model's own `pad_token_id`, by which decoders
-find a text's last token. `align_padding` sets all three, and refuses a model for which no choice
+find a text's last token. `make_padding_invariant` sets all three, and refuses a model for which no choice
 works.
 """
 
@@ -67,7 +67,7 @@ def create_collator(
     )
 
 
-def align_padding(
+def make_padding_invariant(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     model_name: str,
@@ -143,7 +143,7 @@ def needs_equal_lengths(model: "PreTrainedModel") -> bool:
     )
 
 
-def padding_warning(model: "PreTrainedModel", model_name: str) -> str | None:
+def padding_sensitivity_warning(model: "PreTrainedModel", model_name: str) -> str | None:
     """Write a warning for a model whose logits change with padding; None for other models."""
     if not needs_equal_lengths(model):
         return None

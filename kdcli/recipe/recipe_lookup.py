@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 
 import kdcli
-from kdcli import paths
+from kdcli import path_resolution
 from kdcli.errors import RecipeError
 
 
@@ -26,7 +26,7 @@ def find_recipe_file(reference: str) -> Path:
     Raises:
         RecipeError: There is no such recipe.
     """
-    path = paths.expand_local_path(reference)
+    path = path_resolution.expand_local_path(reference)
     if path.is_file():
         return path
     if path.is_dir():
@@ -41,8 +41,8 @@ def find_recipe_file(reference: str) -> Path:
     )
 
 
-def is_recipe_reference(reference: str) -> bool:
-    """Return whether a reference means a recipe rather than a model."""
+def is_recipe_not_model(reference: str) -> bool:
+    """Return whether a reference names a recipe and not a model."""
     return Path(reference).suffix in (".yaml", ".yml") or reference in shipped_recipe_paths()
 
 

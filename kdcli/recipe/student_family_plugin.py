@@ -1,4 +1,4 @@
-"""Student families from outside: what a class needs that builds students of its own architecture.
+"""Interface of plug-ins that build students of other architectures: student families.
 
 A recipe names one by `student.family`: the entry point of the group `kdcli.students`, or
 `package.module:Name`. The fields of the class are the keys of `student.options`.
@@ -41,8 +41,8 @@ class StudentFamilyContext:
     allow_pickle: bool = False
 
 
-class StudentFamily(FrozenConfig):
-    """Builds untrained students; a subclass declares its options as fields."""
+class StudentFamilyPlugin(FrozenConfig):
+    """A plug-in that builds untrained students; a subclass declares its options as fields."""
 
     def build(
         self, context: StudentFamilyContext
@@ -75,15 +75,15 @@ class StudentFamily(FrozenConfig):
             return self.build(context)
 
 
-def load_student_family(name: str) -> type[StudentFamily]:
-    """Load the family of a name or of a reference `package.module:Name`.
+def find_student_family_plugin(name: str) -> type[StudentFamilyPlugin]:
+    """Find the plug-in class of a family by name or by reference `package.module:Name`.
 
     Raises:
         RecipeError: No installed package offers the name.
         UsageError: A reference without `--allow-code`.
-        UserError: The import fails, or the object is no `StudentFamily`.
+        UserError: The import fails, or the object is no `StudentFamilyPlugin`.
     """
-    family: type[StudentFamily] | None = plugins.find_class(_PLUGIN_GROUP, name, StudentFamily)
+    family: type[StudentFamilyPlugin] | None = plugins.find_class(_PLUGIN_GROUP, name, StudentFamilyPlugin)
     if family is None:
         offered = plugins.plugin_names(_PLUGIN_GROUP)
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""Predict teacher logits; prepare finished and black-box teachers."""
+"""Prepare teachers, finished and black-box ones, and compute their logits."""
 
 import json
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits_distributed
-from kdcli.models.padding import create_collator
+from kdcli.models.padding_invariance import create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline import run_datasets, stage_training
 from kdcli.pipeline.stage import StageContext
-from kdcli.progress import ProgressCounter
+from kdcli.progress import StageProgress
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 from kdcli.safe_files import open_atomically
 from kdcli.tasks import Task
-from kdcli.teachers import registry
+from kdcli.teachers import black_box_queries
 from kdcli.training import teacher_logits
 from kdcli.training.teacher_logits import TEACHER_LOGITS
 from kdcli.training.train import train_model
@@ -106,7 +106,7 @@ def _compute_black_box_logits(
             context.reporter,
             context.options,
         )
-        logits_by_split = registry.predict_teacher_logits(
+        logits_by_split = black_box_queries.predict_teacher_logits(
             black_box, teacher_context, _splits_to_predict(dataset_splits)
         )
         teacher_logits.write_teacher_logits(logits_by_split, context.output)
@@ -177,7 +177,7 @@ def _predict_logits(
     """Return logits of each split, shape (rows, classes)."""
     limit = get_max_length(model, tokenizer, context.recipe.data.max_length)
     collator, truncation = create_collator(model, tokenizer), context.recipe.data.truncation
-    advance = ProgressCounter(context.reporter, sum(map(len, splits.values())))
+    advance = StageProgress(context.reporter, sum(map(len, splits.values())))
     return {
         name: predict_logits_distributed(
             model,
@@ -210,7 +210,7 @@ def _out_of_fold_logits(context: StageContext, dataset_splits: DatasetSplits) ->
                 dataset_splits,
                 splits={**dataset_splits.splits, "train": train.select(training_rows)},
             )
-            model, tokenizer, arguments = stage_training.prepare_fine_tuning(
+            model, tokenizer, arguments = stage_training.prepare_teacher_fine_tuning(
                 fold_context, f"teacher-fold-{number}", training_splits
             )
             train_model(model, tokenizer, **arguments)
@@ -239,13 +239,13 @@ def _average_with_other_teachers(
         )
         all_logits.append(other_logits[:, match_labels(label_names, other_label_names)])
         weights.append(other.weight)
-    return teacher_logits.average_teacher_logits(all_logits, weights, task)
+    return teacher_logits.ensemble_teacher_logits(all_logits, weights, task)
 
 
-def prepare_black_box_teacher(
+def fit_and_save_black_box_teacher(
     black_box: BlackBoxTeacher, dataset_splits: DatasetSplits, context: StageContext
 ) -> dict[str, Any]:
-    """Write the folder of a black-box teacher: its description, and what it fits on train."""
+    """Fit a black-box teacher on train, and save it with its description in its folder."""
     about = {"teacher": black_box.title, "labels": dataset_splits.label_names}
 
     def fit() -> None:

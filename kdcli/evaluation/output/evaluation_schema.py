@@ -1,4 +1,4 @@
-"""Form of `evaluation.json`, which docs/guides/figures.md describes."""
+"""Schema of `evaluation.json`, which docs/guides/figures.md describes."""
 
 import json
 import re
@@ -13,10 +13,10 @@ _LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
 
 
-def reference_model_name(
+def reference_for_model(
     model_name: str, model_names: Sequence[str], preferred_reference: str | None
 ) -> str | None:
-    """Return the model that a model is compared with, or None for the reference itself.
+    """Return the reference that a model is compared with; None for the reference itself.
 
     Args:
         model_name: The model.

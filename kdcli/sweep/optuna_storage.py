@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from kdcli.errors import UsageError
 from kdcli.pipeline.planning import describe_first_difference
 from kdcli.recipe.sweep import SearchSpace
-from kdcli.safe_files import refuse_symlinks
+from kdcli.safe_files import raise_if_symlink
 from kdcli.sweep.search_space import decode_optuna_params, suggest_values
-from kdcli.sweep.trials import StudentCosts, Trial, non_dominated_trials
+from kdcli.sweep.trials import StaticCosts, Trial, non_dominated_trials
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +40,7 @@ class ClaimedTrial:
         """The trial's hyperparameters, by recipe key."""
         return decode_optuna_params(self.trial.params)
 
-    def record_student_size(self, size: StudentCosts) -> None:
+    def record_student_size(self, size: StaticCosts) -> None:
         """Record the size of the trial's student."""
         self.trial.set_user_attr("shape", asdict(size))
 
@@ -123,7 +123,7 @@ class SweepStudy:
         """Return whether any trial is running."""
         return any(trial.state == "running" for trial in self.trials())
 
-    def complete_trial(self, claim: ClaimedTrial, accuracy: float, size: StudentCosts) -> None:
+    def complete_trial(self, claim: ClaimedTrial, accuracy: float, size: StaticCosts) -> None:
         """Record the result of a finished trial."""
         values = [accuracy, size.parameters, size.flops_per_token]
         self._study.tell(claim.trial, values)
@@ -187,7 +187,7 @@ def delete_sweep_files(folder: Path) -> None:
     """
     from filelock import FileLock, Timeout
 
-    refuse_symlinks(
+    raise_if_symlink(
         *(folder / name for name in (DATABASE_FILE, RESULT_FILE, PLOT_FILE, BEST_RECIPE_FILE))
     )
     for file in folder.glob(".trial-*.lock"):
@@ -228,7 +228,7 @@ def _open_optuna_study(file: Path) -> "optuna.Study":
     from sqlalchemy.engine import URL
     from sqlalchemy.exc import DatabaseError
 
-    refuse_symlinks(file)
+    raise_if_symlink(file)
     url = URL.create("sqlite", database=str(file.resolve()))
     try:
         storage = optuna.storages.RDBStorage(
@@ -251,7 +251,7 @@ def _trial_from_optuna(trial: "optuna.trial.FrozenTrial") -> Trial:
         number=trial.number,
         state="failed" if "why" in attrs else state,
         settings=decode_optuna_params(trial.params),
-        shape=StudentCosts(**attrs["shape"]) if "shape" in attrs else None,
+        shape=StaticCosts(**attrs["shape"]) if "shape" in attrs else None,
         epochs={int(epoch): accuracy for epoch, accuracy in attrs.get("epochs", {}).items()},
         accuracy=trial.values[0] if trial.values else None,
         why=attrs.get("why", ""),

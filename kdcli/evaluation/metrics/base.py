@@ -14,7 +14,7 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 
 class TaskEvaluator(Protocol):
-    """Module that evaluates one task; references and predictions are as `Task.predict` returns."""
+    """Interface of a module that evaluates one task; references and predictions are as `Task.predict` returns."""
 
     def calibrate_on_validation(
         self,
@@ -47,7 +47,7 @@ class TaskEvaluator(Protocol):
     ) -> dict[str, float]:
         """Compute the metrics that need predictions only, without probabilities."""
 
-    def compare_predictions(
+    def compare_correctness(
         self, truth: GroundTruth, predictions: Predictions, other_predictions: Predictions
     ) -> dict[str, Any]:
         """Compute the agreement of two models, and test whether one is correct more often."""

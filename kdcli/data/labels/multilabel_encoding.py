@@ -51,7 +51,7 @@ def merge_flag_columns(
         ],
         axis=1,
     )
-    return add_multilabel_column(split.remove_columns(flag_columns), multi_hot, label_names)
+    return add_label_id_lists(split.remove_columns(flag_columns), multi_hot, label_names)
 
 
 def split_separated_labels(
@@ -81,13 +81,13 @@ def split_separated_labels(
     return split.remove_columns("label").add_column("label", lists)
 
 
-def encode_multilabel_column(
+def encode_label_id_lists(
     splits: Mapping[str, "Dataset"],
     column: str,
     row_locators: Mapping[str, RowLocator],
     notes: list[str],
 ) -> dict[str, "Dataset"]:
-    """Encode the column `label` as lists of one ClassLabel for all splits.
+    """Encode the column `label` as lists of label ids, by one ClassLabel for all splits.
 
     A ClassLabel is kept. Otherwise names and whole numbers become label names, in the order of
     `label_parsing.sort_label_names`. Lists of one length with only 0 and 1 are multi-hot.
@@ -170,7 +170,7 @@ def _decode_multi_hot_lists(
                 "Write as many, or name the labels that a text has: [] is none.",
             )
         multi_hot[row] = flags
-    return add_multilabel_column(
+    return add_label_id_lists(
         split.remove_columns("label"), multi_hot, [f"LABEL_{i}" for i in range(width)]
     )
 
@@ -185,16 +185,16 @@ def _encode_label_lists(
 ) -> "Dataset":
     multi_hot, done = np.zeros((len(split), len(label_names)), dtype=bool), 0
     for lists in _iterate_label_lists(split):
-        rows, values = column_access.flatten_lists(lists)
+        rows, values = column_access.explode_lists(lists)
         multi_hot[done + rows, [label_ids[value] for value in values.to_pylist()]] = True
         done += len(lists)
-    return add_multilabel_column(split.remove_columns("label"), multi_hot, label_names)
+    return add_label_id_lists(split.remove_columns("label"), multi_hot, label_names)
 
 
-def add_multilabel_column(
+def add_label_id_lists(
     split: "Dataset", multi_hot: np.ndarray, label_names: Sequence[str]
 ) -> "Dataset":
-    """Add a column `label`, lists of a ClassLabel, from a bool array of (rows, labels)."""
+    """Add a column `label`, lists of label ids, from a multi-hot bool array of (rows, labels)."""
     import pyarrow as pa
     from datasets import ClassLabel, List
 
