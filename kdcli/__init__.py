@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         push_to_hub,
         write_card,
     )
-    from kdcli.api.student import init_student
+    from kdcli.api.student_init import init_student
     from kdcli.errors import KdError
     from kdcli.pipeline.stage import Stage, StageContext
     from kdcli.recipe.schema import Recipe
@@ -51,7 +51,7 @@ _MODULES = {
     "distill": "kdcli.api.runs",
     "evaluate": "kdcli.api.evaluation",
     "fine_tune_teacher": "kdcli.api.runs",
-    "init_student": "kdcli.api.student",
+    "init_student": "kdcli.api.student_init",
     "open_run": "kdcli.api.runs",
     "push_to_hub": "kdcli.api.runs",
     "write_card": "kdcli.api.runs",

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 
-from kdcli.api.reporting import QUIET_ENVIRONMENT
+from kdcli.api.progress_reporting import QUIET_ENVIRONMENT
 
 # A shell that starts a run in the background has it ignore Ctrl-C, and so would its processes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 import kdcli
+from kdcli.pipeline.finished_run import load_run_recipe
+from kdcli.pipeline.planning import plan_stages
+from kdcli.pipeline.run_folder import RunFolder
 from kdcli.recipe.schema import Recipe
 from kdcli.stages import all_stages
 
@@ -82,3 +85,10 @@ def test_recipe_uses_every_kind_of_plugin_of_another_package(
     assert run.results["badge"] == {"accuracy": accuracy}
     assert (run.path / "badge.json").is_file()
     assert "word_bert" in run.results["student"]["origin"]
+
+    # A plug-in that was changed trains again; what comes before it is reused.
+    loss_file = installed_plugin / "kd_example_plugin" / "losses.py"
+    loss_file.write_text(loss_file.read_text() + "\n# changed\n")
+    planned = {plan.stage.name: plan.reason for plan in plan_stages(load_run_recipe(run.path), RunFolder.open(run.path))}
+    assert "kd_example_plugin.losses" in planned["distill"]
+    assert not any(planned[stage] for stage in ("teacher", "student", "outputs"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.api.reporting import ProgressCallback, choose_reporter, quiet_libraries
+from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
 from kdcli.errors import UsageError
 from kdcli.evaluation.calibration import inference_config
@@ -15,7 +15,7 @@ from kdcli.models import model_io
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
-from kdcli.recipe.loading import config_from_overrides, load_recipe
+from kdcli.recipe.loading import config_from_flags, load_recipe
 from kdcli.recipe.overrides import Override
 from kdcli.recipe.renamed_keys import current_key_path
 from kdcli.recipe.schema import EvaluateCommandConfig
@@ -178,7 +178,7 @@ def _load_evaluation_config(
         base["evaluate"].pop("splits", None)
         if base["data"].get("label", "") is None:  # the run's own texts have none
             del base["data"]["label"]
-    return config_from_overrides(EvaluateCommandConfig, overrides, base)
+    return config_from_flags(EvaluateCommandConfig, overrides, base)
 
 
 def _flag_key(flag: Override) -> str:

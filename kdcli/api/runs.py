@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli import plugins
-from kdcli.api.reporting import ProgressCallback, choose_reporter, quiet_libraries
+from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.seed_repeats import repeat_with_seeds
 from kdcli.pipeline import finished_run, planning
 from kdcli.pipeline.options import RunOptions
@@ -15,7 +15,7 @@ from kdcli.pipeline.run_folder import SEEDS_FILE, CheckpointInterval, RunFolder
 from kdcli.pipeline.runner import run_pipeline
 from kdcli.progress import Reporter
 from kdcli.recipe import renamed_keys
-from kdcli.recipe.loading import config_from_overrides, load_recipe
+from kdcli.recipe.loading import config_from_flags, load_recipe
 from kdcli.recipe.overrides import Override
 from kdcli.recipe.schema import Recipe
 
@@ -257,7 +257,7 @@ def resolve_recipe(recipe: RecipeSource, overrides: Overrides = (), data: Any = 
         return load_recipe(str(recipe), changes)
     keys = recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else dict(recipe)
     keys = renamed_keys.current_values(json.loads(json.dumps(keys, default=str)))
-    return config_from_overrides(Recipe, changes, keys)
+    return config_from_flags(Recipe, changes, keys)
 
 
 def to_overrides(overrides: Overrides) -> list[Override]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kdcli import __version__, distributed
-from kdcli.api.reporting import QUIET_ENVIRONMENT
+from kdcli.api.progress_reporting import QUIET_ENVIRONMENT
 from kdcli.cli import (
     card,
     data,

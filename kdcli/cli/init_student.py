@@ -210,15 +210,15 @@ def _init_student_from_model(
     *,
     dry_run: bool,
 ) -> None:
-    from kdcli.api.student import create_untrained_student
-    from kdcli.recipe.loading import config_from_overrides
+    from kdcli.api.student_init import create_untrained_student
+    from kdcli.recipe.loading import config_from_flags
     from kdcli.recipe.schema import InitStudentCommandConfig
 
     def show(plan: dict[str, Any]) -> None:
         if dry_run or not console.json_output:
             _show_size_comparison(plan, model, console)
 
-    spec = config_from_overrides(InitStudentCommandConfig, overrides)
+    spec = config_from_flags(InitStudentCommandConfig, overrides)
     folder = output or Path(f"{model.rstrip('/').rpartition('/')[2]}-student")
     result = create_untrained_student(
         model,

@@ -59,7 +59,7 @@ def sweep(
     from kdcli.errors import GateFailedError, UsageError
     from kdcli.pipeline.options import RunOptions
     from kdcli.recipe.loading import load_recipe
-    from kdcli.sweep import pareto, search
+    from kdcli.sweep import pareto, run_sweep
     from kdcli.sweep.search_space import space_to_json
     from kdcli.sweep.worker import SweepContext
 
@@ -74,13 +74,13 @@ def sweep(
         raise UsageError("kd sweep isn't started by a launcher.", "Use --workers N.")
     plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
-    folder = search.sweep_folder_path(loaded, output)
-    space = search.load_search_space(loaded, console, options) if dry_run else {}
+    folder = run_sweep.sweep_folder_path(loaded, output)
+    space = run_sweep.load_search_space(loaded, console, options) if dry_run else {}
     if dry_run:
         _show_search_space(str(folder), space_to_json(space), console)
         return
     config = SweepContext(loaded, space, folder, trials, None, options)
-    result = search.run_sweep(
+    result = run_sweep.run_sweep(
         config, console, max_minutes=minutes, workers=workers, target=gate, fresh=fresh
     )
     _show_sweep_result(result, loaded, console)

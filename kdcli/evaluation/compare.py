@@ -18,9 +18,9 @@ from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
 from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.metric_results import MetricResults
-from kdcli.evaluation.metrics.single_label import metrics_at_operating_points
+from kdcli.evaluation.metrics.single_label import metrics_at_out_of_scope_thresholds
 from kdcli.evaluation.output import evaluation_schema
-from kdcli.evaluation.predict import inference
+from kdcli.evaluation.predict import model_logits
 from kdcli.evaluation.predict.calibrated_predictions import (
     VALIDATION,
     CalibratedPredictions,
@@ -96,7 +96,7 @@ def compare_models(
     )
     names = [*(precomputed_logits or {}), *model_folders]
     used = [*splits, *([VALIDATION] if can_calibrate and len(calibrations) < len(names) else [])]
-    group = inference.load_models_to_compare(
+    group = model_logits.load_models_to_compare(
         model_folders,
         corpus,
         used,
@@ -115,7 +115,7 @@ def compare_models(
         _report_constant_predictions(split, predictions, request, reporter)
         occurs_in_train, repeated[split] = _find_train_duplicates(corpus, split)
         results[split] = _evaluate_split(request, split, predictions, references, occurs_in_train)
-    timed_texts = inference.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
+    timed_texts = model_logits.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
     costs = model_costs.measure_model_costs(group.models, timed_texts, references)
     evaluation = {
         "kd": __version__,
@@ -257,7 +257,7 @@ def _evaluate_split(
                 request.out_of_scope_id,
             )
         if predictions[name].alternative_operating_points:
-            metrics["budgets"] = metrics_at_operating_points(
+            metrics["budgets"] = metrics_at_out_of_scope_thresholds(
                 truth, by_model[name], predictions[name].alternative_operating_points
             )
         metrics_by_model[name] = metrics

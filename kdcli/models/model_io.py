@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import distributed, hub, path_resolution, resources
 from kdcli.errors import ModelError, as_resource_error, first_message_line
-from kdcli.models import model_files
+from kdcli.models import model_folder_inspection
 from kdcli.safe_files import apply_umask, find_escaping_symlink, sha256_of_file
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
@@ -33,16 +33,16 @@ def locate_model(
     Raises:
         UsageError: The reference is not a valid Hub id.
         ModelError: There is no such model, its weights are a pickle, or kd can't use it (see
-            `kdcli.models.model_files.check_model_folder`).
+            `kdcli.models.model_folder_inspection.check_model_folder`).
         RemoteServiceError: The Hub can't be reached.
     """
     folder = _resolve_local_folder(reference)
     if folder is None:
         folder = hub.download_model(reference, revision)
-        if allow_pickle and not model_files.find_weight_files(folder):
+        if allow_pickle and not model_folder_inspection.find_weight_files(folder):
             folder = hub.download_model(reference, revision, allow_pickle=True)
-        model_files.check_model_folder(folder)
-    pickles = [path.name for path in model_files.find_weight_files(folder) if path.suffix == ".bin"]
+        model_folder_inspection.check_model_folder(folder)
+    pickles = [path.name for path in model_folder_inspection.find_weight_files(folder) if path.suffix == ".bin"]
     if pickles and not allow_pickle:
         raise ModelError(
             f"The weights of {reference} are a pickle ({pickles[0]}), which can run code.",
@@ -64,7 +64,7 @@ def compute_model_fingerprint(reference: str, revision: str | None = None) -> st
     if folder is None:
         return f"hub:{reference}@{revision or 'main'}"
     digest = hashlib.sha256()
-    weights = model_files.find_weight_files(folder)
+    weights = model_folder_inspection.find_weight_files(folder)
     for path in sorted(folder.iterdir()):
         if path in weights or (path.is_file() and path.suffix in {".json", ".txt", ".model"}):
             digest.update(f"{path.name}:{sha256_of_file(path)}\n".encode())
@@ -163,11 +163,11 @@ def load_classifier(
 
     config = load_config(folder)
     resources.require_memory(
-        4 * model_files.count_stored_parameters(folder),
+        4 * model_folder_inspection.count_stored_parameters(folder),
         f"The model in {folder}",
         "Use a smaller one.",
     )
-    weights = model_files.find_weight_files(folder)
+    weights = model_folder_inspection.find_weight_files(folder)
     if label_names is not None:
         set_label_names(config, label_names, problem_type)
     try:
@@ -228,7 +228,7 @@ def _check_embedding_rows(folder: Path, tokenizer: "PreTrainedTokenizerBase") ->
     Raises:
         ModelError: The tokenizer has tokens for which the embeddings weren't resized.
     """
-    rows = model_files.read_vocab_size(folder)
+    rows = model_folder_inspection.read_vocab_size(folder)
     if rows is None:
         return
     without_row = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
@@ -289,7 +289,7 @@ def count_parameters(model: Any) -> int:
 
 def get_weights_megabytes(folder: Path) -> float:
     """Get the size of the weights on disk, in megabytes of 1,000,000 bytes."""
-    return sum(path.stat().st_size for path in model_files.find_weight_files(folder)) / 1e6
+    return sum(path.stat().st_size for path in model_folder_inspection.find_weight_files(folder)) / 1e6
 
 
 def save_model(
@@ -363,7 +363,7 @@ def _resolve_package_folder(reference: str) -> Path:
 def _require_model_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model folder: it has no config.json.")
-    model_files.check_model_folder(folder)
+    model_folder_inspection.check_model_folder(folder)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 Three settings decide whether a text's logits depend on its batch, and model folders often get them
 wrong: the padding token, the padding side, and the model's own `pad_token_id`, by which decoders
-find a text's last token. `make_padding_invariant` sets all three, and refuses a model for which no choice
+find a text's last token. `choose_invariant_padding` sets all three, and refuses a model for which no choice
 works.
 """
 
@@ -67,7 +67,7 @@ def create_collator(
     )
 
 
-def make_padding_invariant(
+def choose_invariant_padding(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     model_name: str,

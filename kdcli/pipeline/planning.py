@@ -1,6 +1,7 @@
 """Plan a run: which of its stages are done already, and why the others have to run."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kdcli.pipeline.stage import Stage, StagePlan
 from kdcli.recipe import renamed_keys
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
+from kdcli.safe_files import sha256_of_file
 from kdcli.stages import enabled_stages
 
 
@@ -101,6 +103,8 @@ def _key_recipe_parts(
         del spec["student"]["family"], spec["student"]["options"]
     spec = renamed_keys.original_values(spec, recipe_values=whole)
     spec |= stage.extra_cache_key_parts(recipe)
+    if digests := _plugin_digests(recipe, spec):
+        spec["plugins"] = digests
     # The content of a source counts, not its path.
     if "data" in spec:
         spec["data"]["dataset"] = source_keys["data"]
@@ -115,6 +119,22 @@ def _key_recipe_parts(
     for index, other in enumerate(spec.get("teacher", {}).get("also", ())):
         other["model"] = source_keys[other_teacher_key(index)]
     return spec
+
+
+def _plugin_digests(recipe: Recipe, parts: Container[str]) -> dict[str, str]:
+    """Digest the modules of plug-in classes in parts of a recipe: their changes count too."""
+    values = {
+        "distill": recipe.distill.losses or (),
+        "teacher": (recipe.teacher,),
+        "student": (recipe.student.student_family,),
+    }
+    modules = {type(value).__module__ for part in values if part in parts for value in values[part]}
+    digests = {}
+    for name in sorted(modules):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name.partition(".")[0] not in ("kdcli", "builtins") and file is not None:
+            digests[name] = f"sha256:{sha256_of_file(Path(file))}"
+    return digests
 
 
 def source_cache_keys(recipe: Recipe) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli import resources
-from kdcli.data.cross_validation import make_cross_validation_folds
+from kdcli.data.cross_fitting import make_cross_validation_folds
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
 from kdcli.losses.base import check_losses_for_task

@@ -15,7 +15,7 @@ from kdcli.data.readers import saved_dataset
 from kdcli.data.tokenization import tokenize
 from kdcli.errors import DataError
 from kdcli.models import model_io
-from kdcli.models.padding_invariance import make_padding_invariant
+from kdcli.models.padding_invariance import choose_invariant_padding
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline.options import RunOptions
 from kdcli.pipeline.stage import StageContext
@@ -180,7 +180,7 @@ def configure_tokenizer_and_padding(
     The settings are saved with the tokenizer, so that they hold without kd too.
 
     Raises:
-        ModelError: No kind of padding does so; see `kdcli.models.padding_invariance.make_padding_invariant`.
+        ModelError: No kind of padding does so; see `kdcli.models.padding_invariance.choose_invariant_padding`.
     """
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     tokenizer.model_max_length = limit
@@ -189,7 +189,7 @@ def configure_tokenizer_and_padding(
         # Only what it was made with is saved.
         tokenizer.init_kwargs["truncation_side"] = side
     some = column_access.sample_texts(dataset_splits.splits["train"])
-    make_padding_invariant(
+    choose_invariant_padding(
         model,
         tokenizer,
         model_description,

@@ -25,7 +25,7 @@ from kdcli.models import (
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, make_padding_invariant
+from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, choose_invariant_padding
 from kdcli.models.sequence_length import get_max_length
 from kdcli.models.student_pruning import (
     SourceModel,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def build_initial_student(context: StageContext) -> StudentSummary:
+def write_initial_student(context: StageContext) -> StudentSummary:
     """Write the untrained student's folder.
 
     Returns:
@@ -178,7 +178,7 @@ def build_family_student(
 
 
 def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) -> StudentSummary:
-    """Write the folder of a student of another family; see `build_initial_student`."""
+    """Write the folder of a student of another family; see `write_initial_student`."""
     recipe, folder, teacher, tokenizer = context.recipe, context.artifacts["teacher"], None, None
     if recipe.white_box_teacher is not None:
         teacher, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)

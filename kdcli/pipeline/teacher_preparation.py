@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcli import distributed, resources
-from kdcli.data.cross_validation import make_cross_validation_folds
+from kdcli.data.cross_fitting import make_cross_validation_folds
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels.label_matching import (
     are_default_label_names,

@@ -12,7 +12,7 @@ from kdcli.data.checks import duplicates
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import RecipeError
 from kdcli.losses.base import required_teacher_outputs
-from kdcli.models import masked_lm
+from kdcli.models import mask_filling
 from kdcli.models.model_io import locate_model
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
@@ -96,7 +96,7 @@ def add_transfer_split(
                 "Leave it out, or take a teacher that can be asked.",
             )
         if augment_config.model is not None and load_weights:
-            masked_lm.load_masked_lm(
+            mask_filling.load_masked_lm(
                 locate_model(
                     augment_config.model, augment_config.revision, allow_pickle=allow_pickle
                 )
@@ -134,8 +134,8 @@ def _fill_masked_words(
     folder = locate_model(
         augment_config.model, augment_config.revision, allow_pickle=context.options.allow_pickle
     )
-    model, tokenizer = masked_lm.load_masked_lm(folder)
-    return masked_lm.fill_masked_words(
+    model, tokenizer = mask_filling.load_masked_lm(folder)
+    return mask_filling.fill_masked_words(
         model, tokenizer, word_lists, context.recipe.seed, context.reporter.advance
     )
 

@@ -37,7 +37,7 @@ def load_recipe(reference: str, overrides: Sequence[Override] = ()) -> Recipe:
     return _apply_overrides_and_validate(document, str(path), overrides, Recipe)
 
 
-def config_from_overrides(
+def config_from_flags(
     config_class: type[ConfigT],
     overrides: Sequence[Override],
     defaults: dict[str, Any] | None = None,
@@ -78,7 +78,7 @@ def recipe_for_trial(
     overrides = [
         (f"{key}={json.dumps(value)}", error_prefix) for key, value in trial_values.items()
     ]
-    return config_from_overrides(Recipe, overrides, base)
+    return config_from_flags(Recipe, overrides, base)
 
 
 def copy_recipe_with_absolute_paths(reference: str, destination: Path | None) -> Path:

@@ -74,7 +74,7 @@ def reference_model_names(evaluation: Mapping[str, Any]) -> list[str]:
     return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
 
 
-def original_split_suffix(evaluation: Mapping[str, Any], split: str) -> str:
+def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
     """Return a split's original name in the data set as a suffix " (name)"; "" if it is the same."""
     source = evaluation.get("sources", {}).get(split, split)
     return "" if source == split else f" ({source})"

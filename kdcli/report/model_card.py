@@ -97,7 +97,7 @@ def render_model_card(
             split: metric_tables.metric_rows(evaluation, split) for split in evaluation["examples"]
         },
         source={
-            split: metric_tables.original_split_suffix(evaluation, split)
+            split: metric_tables.source_split_name_suffix(evaluation, split)
             for split in ("validation", *evaluation["examples"])
         },
         costs=metric_tables.cost_rows(evaluation),

@@ -31,7 +31,7 @@ class StudentInitStage(Stage):
         return {"parameters": workload.student.parameters}
 
     def run(self, context: StageContext) -> dict[str, Any]:
-        """Write the untrained student's folder; see `build_initial_student`."""
-        from kdcli.pipeline.student_creation import build_initial_student
+        """Write the untrained student's folder; see `write_initial_student`."""
+        from kdcli.pipeline.student_creation import write_initial_student
 
-        return build_initial_student(context)
+        return write_initial_student(context)

@@ -9,7 +9,7 @@ from kdcli.errors import UsageError
 from kdcli.evaluation.ci import quality_gates
 from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.output.evaluation_schema import TEACHER
-from kdcli.evaluation.predict import inference
+from kdcli.evaluation.predict import model_logits
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import Reporter
 from kdcli.recipe.schema import Recipe
@@ -56,7 +56,7 @@ def time_models(
     reporter.start("measure", f"time {len(trials)} students and the teacher")
     folders = {TEACHER: run.path / "teacher"}
     folders |= {trial.name: run.path / trial.folder / "student" for trial in trials}
-    group = inference.load_models_to_compare(
+    group = model_logits.load_models_to_compare(
         folders,
         dataset_splits,
         [_VALIDATION],
@@ -65,7 +65,7 @@ def time_models(
         truncate=recipe.data.truncation,
     )
     accuracies[TEACHER] = _teacher_validation_score(run, group, dataset_splits)
-    texts = inference.sample_text_tuples(
+    texts = model_logits.sample_text_tuples(
         dataset_splits.splits[_VALIDATION], recipe.evaluate.latency_texts
     )
     costs = model_costs.measure_model_costs(group.models, texts, dict.fromkeys(folders))
@@ -95,7 +95,7 @@ def _load_earlier_timings(
 
 
 def _teacher_validation_score(
-    run: RunFolder, group: inference.ComparedModels, dataset_splits: DatasetSplits
+    run: RunFolder, group: model_logits.ComparedModels, dataset_splits: DatasetSplits
 ) -> float:
     logits = teacher_logits.load_teacher_logits(run.path / "teacher-outputs")[
         _VALIDATION

@@ -18,7 +18,7 @@ from kdcli.evaluation.calibration.temperature import fit_temperature
 from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
 from kdcli.models.batch_inference import Batch, predict_batches
-from kdcli.models.padding_invariance import make_padding_invariant, create_collator
+from kdcli.models.padding_invariance import choose_invariant_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
 from kdcli.tasks import SINGLE_LABEL
@@ -131,7 +131,7 @@ class _TextEmbedder:
         self.tokenizer = model_io.load_tokenizer(folder)
         self.max_length = get_max_length(model, self.tokenizer, context.data_config.max_length)
         texts = sample_texts(context.dataset_splits.splits["train"])
-        make_padding_invariant(model, self.tokenizer, config.model, texts, max_length=self.max_length)
+        choose_invariant_padding(model, self.tokenizer, config.model, texts, max_length=self.max_length)
         self.model = model.base_model
         self.cls_pooling = _uses_cls_pooling(folder)
 

@@ -14,7 +14,7 @@ from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError, ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding_invariance import make_padding_invariant, create_collator
+from kdcli.models.padding_invariance import choose_invariant_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import ZeroShotTeacherConfig
 from kdcli.tasks import MULTI_LABEL
@@ -63,7 +63,7 @@ def create_predictor(config: ZeroShotTeacherConfig, context: BlackBoxContext) ->
     limit = get_max_length(model, tokenizer, context.data_config.max_length)
     some = sample_texts(context.dataset_splits.splits["train"])[0]
     pairs_tried = [some, hypotheses[:1] * len(some)]
-    make_padding_invariant(model, tokenizer, config.model, pairs_tried, max_length=limit)
+    choose_invariant_padding(model, tokenizer, config.model, pairs_tried, max_length=limit)
     collate = create_collator(model, tokenizer)
 
     def predict(split: "Dataset", advance: ProgressCallback) -> np.ndarray:

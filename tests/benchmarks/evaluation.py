@@ -20,7 +20,7 @@ from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.evaluation.compare import compare_models
 from kdcli.evaluation.efficiency import latency
-from kdcli.evaluation.predict import inference
+from kdcli.evaluation.predict import model_logits
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_io import locate_model
 from kdcli.models.padding_invariance import create_collator
@@ -44,7 +44,7 @@ def main() -> None:
     spec = EvaluateConfig(splits=("test",), out_of_scope=options.out_of_scope, latency_texts=1)
     folders = {"model": Path(locate_model(options.model))}
     latency._NUM_WARM_UP_TEXTS, latency._NUM_BATCHES = 1, 1
-    subject = inference.load_models_to_compare(folders, corpus, ["test"], None, SilentReporter()).models[
+    subject = model_logits.load_models_to_compare(folders, corpus, ["test"], None, SilentReporter()).models[
         "model"
     ]
     encoded = tokenize_dataset(corpus.splits["test"], subject.tokenizer, subject.max_length)

@@ -10,7 +10,7 @@ from helpers import kd_stdout
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
 from kdcli.api.evaluation import evaluate_models
-from kdcli.models.model_files import find_weight_files
+from kdcli.models.model_folder_inspection import find_weight_files
 from kdcli.progress import SilentReporter
 
 COUNT = 12

@@ -10,7 +10,7 @@ from properties import examples
 
 from kdcli.evaluation.calibration import inference_config, out_of_scope_threshold
 from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER_BY_TASK
-from kdcli.evaluation.metrics.single_label import compute_metrics, metrics_at_operating_points
+from kdcli.evaluation.metrics.single_label import compute_metrics, metrics_at_out_of_scope_thresholds
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples
 
@@ -71,7 +71,7 @@ def test_shares_are_shares(texts, classes, outside, tuned, seed):
     for name, value in found.values.items():
         assert value >= -1e-12, name
         assert value <= 1 + 1e-12 or name in unbounded, name
-    for row in metrics_at_operating_points(truth, mine, points) if points else ():
+    for row in metrics_at_out_of_scope_thresholds(truth, mine, points) if points else ():
         assert 0 <= row["accuracy"] <= 1
 
 

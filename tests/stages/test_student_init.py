@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfi
 
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.layer_stacks import LayerStack
-from kdcli.api.student import create_untrained_student
+from kdcli.api.student_init import create_untrained_student
 from kdcli.models.student_pruning import describe_kept_layers
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import InitStudentCommandConfig

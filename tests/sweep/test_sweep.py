@@ -15,7 +15,7 @@ from helpers import kd
 from kdcli.errors import RecipeError, UsageError
 from kdcli.pipeline import planning
 from kdcli.pipeline.run_folder import RunFolder
-from kdcli.recipe.loading import config_from_overrides, load_recipe, recipe_for_trial
+from kdcli.recipe.loading import config_from_flags, load_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
 from kdcli.sweep import optuna_storage, pareto, search_space, trials
 from kdcli.sweep.pareto import TimedModel
@@ -360,7 +360,7 @@ def test_study_works_in_a_folder_of_any_name(tmp_path):
 
 def test_search_space_survives_yaml(place):
     recipe = load_recipe(str(place / "recipe.yaml"))
-    assert config_from_overrides(Recipe, [], recipe.model_dump(mode="json")) == recipe
+    assert config_from_flags(Recipe, [], recipe.model_dump(mode="json")) == recipe
 
 
 def test_parse_target():

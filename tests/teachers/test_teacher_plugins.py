@@ -6,7 +6,7 @@ import pytest
 
 from kdcli import plugins
 from kdcli.errors import RecipeError, UsageError
-from kdcli.recipe.loading import config_from_overrides, dump_recipe, load_recipe
+from kdcli.recipe.loading import config_from_flags, dump_recipe, load_recipe
 from kdcli.recipe.schema import Recipe
 
 MODULE = """
@@ -41,7 +41,7 @@ TEACHER = {"kind": "keywords", "certainty": 0.9, "template": "its own key"}
 def recipe_of(*overrides):
     values = {"name": "x", "data": {"dataset": "some/data"}, "teacher": dict(TEACHER),
               "student": {"model": "a/b"}}  # fmt: skip
-    return config_from_overrides(Recipe, overrides, values)
+    return config_from_flags(Recipe, overrides, values)
 
 
 @pytest.fixture

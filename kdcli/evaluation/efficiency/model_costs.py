@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcli.evaluation.efficiency import latency
 from kdcli.evaluation.output.evaluation_schema import flatten_costs
-from kdcli.evaluation.predict.inference import EvalModel
+from kdcli.evaluation.predict.model_logits import EvalModel
 from kdcli.models import model_io
 
 

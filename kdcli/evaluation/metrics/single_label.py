@@ -126,7 +126,7 @@ def prediction_confidence(predictions: Predictions) -> np.ndarray:
     return predictions.probabilities.max(-1)
 
 
-def metrics_at_operating_points(
+def metrics_at_out_of_scope_thresholds(
     truth: GroundTruth, predictions: Predictions, operating_points: Sequence[OutOfScopeThreshold]
 ) -> list[dict[str, float]]:
     """Compute the metrics at several out-of-scope thresholds, to compare budgets.

@@ -12,7 +12,7 @@ from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
 from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisInScopeScorer
-from kdcli.evaluation.predict.inference import ClassifierOutputs, ComparedModels
+from kdcli.evaluation.predict.model_logits import ClassifierOutputs, ComparedModels
 from kdcli.evaluation.predict.predictions import Predictions
 from kdcli.progress import StageProgress, Reporter
 from kdcli.recipe.schema import EvaluateConfig

@@ -24,7 +24,7 @@ from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, make_padding_invariant, create_collator
+from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, choose_invariant_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 
 WORDS = ["<pad>", *(f"w{i}" for i in range(1, 9))]
@@ -70,7 +70,7 @@ def as_kd_reads(folder, texts, batch_size=4):
     model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
     split = Dataset.from_dict({"text": texts})
     limit = get_max_length(model, tokenizer, None)
-    make_padding_invariant(model, tokenizer, "it", sample_texts(split), max_length=limit)
+    choose_invariant_padding(model, tokenizer, "it", sample_texts(split), max_length=limit)
     encoded = tokenize_dataset(split, tokenizer, limit)
     return (
         predict_logits(model, create_collator(model, tokenizer), encoded, batch_size),
@@ -185,7 +185,7 @@ def test_model_that_ignores_the_mask_is_refused(tmp_path, monkeypatch):
         lambda self, input_ids=None, **_: forward(self, input_ids=input_ids),
     )
     with pytest.raises(ModelError) as refused:
-        make_padding_invariant(model, tokenizer, "mine", [SHORT], max_length=20)
+        choose_invariant_padding(model, tokenizer, "mine", [SHORT], max_length=20)
     assert refused.value.message.startswith("mine ")
 
 
@@ -194,7 +194,7 @@ def test_texts_beyond_the_position_table_are_refused_by_length(tmp_path):
     folder = saved(tiny_gpt2(0), tokenizer, tmp_path / "gpt2")
     model = model_io.load_classifier(folder)
     with pytest.raises(ModelError) as refused:
-        make_padding_invariant(model, tokenizer, "mine", [["w1 " * 50, "w2"]], max_length=100)
+        choose_invariant_padding(model, tokenizer, "mine", [["w1 " * 50, "w2"]], max_length=100)
     assert "1 to 50 tokens" in refused.value.message
 
 
@@ -214,4 +214,4 @@ def test_a_tokenizer_without_tokens_is_refused(tmp_path):
     folder = saved(tiny_gpt2(0), word_tokenizer(WORDS), tmp_path / "gpt2")
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
     with pytest.raises(ModelError):
-        make_padding_invariant(model_io.load_classifier(folder), empty, "mine", [SHORT], max_length=20)
+        choose_invariant_padding(model_io.load_classifier(folder), empty, "mine", [SHORT], max_length=20)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from transformers import set_seed
 
-from kdcli.api.reporting import ProgressCallback, choose_reporter, quiet_libraries
+from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
 from kdcli.data.column_access import sample_texts
 from kdcli.errors import UsageError
@@ -20,7 +20,7 @@ from kdcli.models import (
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding_invariance import make_padding_invariant
+from kdcli.models.padding_invariance import choose_invariant_padding
 from kdcli.models.sequence_length import get_max_length
 from kdcli.models.student_pruning import (
     SourceModel,
@@ -30,7 +30,7 @@ from kdcli.models.student_pruning import (
 )
 from kdcli.pipeline import run_datasets
 from kdcli.progress import Reporter
-from kdcli.recipe.loading import config_from_overrides
+from kdcli.recipe.loading import config_from_flags
 from kdcli.recipe.schema import InitStudentCommandConfig
 from kdcli.safe_files import raise_if_symlink
 
@@ -107,7 +107,7 @@ def init_student(
     keys |= {} if data is None else {"data.dataset": to_reference(data)}
     keys |= {} if text is None else {"data.text": text}
     changes = [*to_overrides(overrides), *to_overrides(keys)]
-    config = config_from_overrides(InitStudentCommandConfig, changes)
+    config = config_from_flags(InitStudentCommandConfig, changes)
     with quiet_libraries(), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "student" if output is None else Path(output)
         create_untrained_student(
@@ -188,7 +188,7 @@ def create_untrained_student(
     if init_config.student.strategy == "importance" or not dry_run:
         set_seed(0)
         model = model_io.load_classifier(model_folder, allow_new_head=True)
-        make_padding_invariant(
+        choose_invariant_padding(
             model, tokenizer, model_reference, *([] if sample is None else [sample_texts(sample)]),
             max_length=get_max_length(model, tokenizer, None),
         )  # fmt: skip

@@ -5,7 +5,7 @@ import torch
 from transformers import BertForMaskedLM
 
 from kdcli.errors import ModelError
-from kdcli.models import masked_lm
+from kdcli.models import mask_filling
 
 TEXTS = [["where", None, "my", "parcel"], [None, None], ["hello"], ["the", None] * 40]
 
@@ -20,9 +20,9 @@ def language_model(tokenizer, config, tmp_path_factory):
 
 
 def filled(folder, seed=0):
-    model, tokenizer = masked_lm.load_masked_lm(folder)
+    model, tokenizer = mask_filling.load_masked_lm(folder)
     done = []
-    texts = masked_lm.fill_masked_words(
+    texts = mask_filling.fill_masked_words(
         model, tokenizer, TEXTS * 20, seed, lambda *so_far: done.append(so_far)
     )
     assert done == [(64, 80), (80, 80)]
@@ -50,4 +50,4 @@ def test_filling_depends_on_the_seed_only(language_model):
 def test_model_without_masked_lm_head_is_refused(tiny_backbone, tiny_teacher):
     for folder in (tiny_backbone, tiny_teacher):
         with pytest.raises(ModelError, match="holds no masked language model"):
-            masked_lm.load_masked_lm(folder)
+            mask_filling.load_masked_lm(folder)

@@ -18,7 +18,7 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding_invariance import make_padding_invariant, create_collator, padding_sensitivity_warning
+from kdcli.models.padding_invariance import choose_invariant_padding, create_collator, padding_sensitivity_warning
 from kdcli.models.sequence_length import get_max_length
 from kdcli.progress import StageProgress, Reporter
 from kdcli.recipe.data import TruncationMode
@@ -184,7 +184,7 @@ def load_models_to_compare(
         truncation = truncate or saved.truncate
         limit = get_max_length(model, tokenizer, max_length or saved.max_length)
         texts = sample_texts(corpus.splits[splits[0]])
-        make_padding_invariant(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
+        choose_invariant_padding(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
         if note := padding_sensitivity_warning(model, name):
             reporter.info(note)
         models[name] = EvalModel(name, folder, model, tokenizer, names, limit, truncation)
