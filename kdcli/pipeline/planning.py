@@ -1,7 +1,7 @@
 """Plan a run: which of its stages are done already, and why the others have to run."""
 
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +121,19 @@ def _key_recipe_parts(
     return spec
 
 
-def _plugin_digests(recipe: Recipe, parts: Container[str]) -> dict[str, str]:
-    """Digest the modules of plug-in classes in parts of a recipe: their changes count too."""
-    values = {
-        "distill": recipe.distill.losses or (),
-        "teacher": (recipe.teacher,),
-        "student": (recipe.student.student_family,),
-    }
-    modules = {type(value).__module__ for part in values if part in parts for value in values[part]}
+def _plugin_digests(recipe: Recipe, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Digest the modules of the plug-in classes that a stage uses: their changes count too."""
+    used: list[Any] = []
+    if "losses" in spec.get("distill", {}):
+        used += recipe.distill.losses or ()
+    if "teacher" in spec:
+        used.append(recipe.teacher)
+    if "student" in spec and recipe.student.family is not None:
+        used.append(recipe.student.student_family)
     digests = {}
-    for name in sorted(modules):
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if name.partition(".")[0] not in ("kdcli", "builtins") and file is not None:
+    for name in sorted({type(value).__module__ for value in used}):
+        file = sys.modules[name].__file__
+        if name.partition(".")[0] != "kdcli" and file is not None:
             digests[name] = f"sha256:{sha256_of_file(Path(file))}"
     return digests
 
