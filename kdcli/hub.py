@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdcli.errors import RemoteServiceError, ModelError, UsageError
+from kdcli.errors import ModelError, RemoteServiceError, UsageError
 
 _MODEL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 # A pickle can run code when it is loaded.
@@ -236,7 +236,9 @@ def _error_from_no_answer(resource: str, error: BaseException) -> RemoteServiceE
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return RemoteServiceError(f"HF_HUB_OFFLINE is set, and {resource} is not in the cache.", "Unset it.")
+        return RemoteServiceError(
+            f"HF_HUB_OFFLINE is set, and {resource} is not in the cache.", "Unset it."
+        )
     if "Timeout" in f"{type(error).__name__} {type(error.__cause__).__name__}":
         return RemoteServiceError(
             f"The Hub didn't answer in time for {resource}.",

@@ -42,7 +42,11 @@ def locate_model(
         if allow_pickle and not model_folder_inspection.find_weight_files(folder):
             folder = hub.download_model(reference, revision, allow_pickle=True)
         model_folder_inspection.check_model_folder(folder)
-    pickles = [path.name for path in model_folder_inspection.find_weight_files(folder) if path.suffix == ".bin"]
+    pickles = [
+        path.name
+        for path in model_folder_inspection.find_weight_files(folder)
+        if path.suffix == ".bin"
+    ]
     if pickles and not allow_pickle:
         raise ModelError(
             f"The weights of {reference} are a pickle ({pickles[0]}), which can run code.",
@@ -289,7 +293,9 @@ def count_parameters(model: Any) -> int:
 
 def get_weights_megabytes(folder: Path) -> float:
     """Get the size of the weights on disk, in megabytes of 1,000,000 bytes."""
-    return sum(path.stat().st_size for path in model_folder_inspection.find_weight_files(folder)) / 1e6
+    return (
+        sum(path.stat().st_size for path in model_folder_inspection.find_weight_files(folder)) / 1e6
+    )
 
 
 def save_model(

@@ -2,8 +2,8 @@
 
 Three settings decide whether a text's logits depend on its batch, and model folders often get them
 wrong: the padding token, the padding side, and the model's own `pad_token_id`, by which decoders
-find a text's last token. `choose_invariant_padding` sets all three, and refuses a model for which no choice
-works.
+find a text's last token. `choose_invariant_padding` sets all three, and refuses a model for which
+no choice works.
 """
 
 import inspect

@@ -9,7 +9,16 @@ import numpy as np
 
 from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
-from kdcli.models import layer_importance, layer_pruning, layer_selection, layer_stacks, model_io, width_pruning_plan, tensor_slicing, width_and_vocab_pruning
+from kdcli.models import (
+    layer_importance,
+    layer_pruning,
+    layer_selection,
+    layer_stacks,
+    model_io,
+    tensor_slicing,
+    width_and_vocab_pruning,
+    width_pruning_plan,
+)
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_complexity import count_parameters_and_flops
@@ -117,6 +126,17 @@ def plan_student_pruning(
     width_and_vocab: WidthAndVocabPlan,
     advance: Callable[[int, int], None],
 ) -> StudentPruningPlan:
+    """Plan the pruning of a student: choose its layers, and count its size and speed-up.
+
+    Args:
+        source_model: The model to prune.
+        student_config: The recipe's `student`.
+        width_and_vocab: Plan for width and vocabulary.
+        advance: Called with the trials done and their number, where layers are chosen by trial.
+
+    Raises:
+        ModelError: The model has fewer layers.
+    """
     model = source_model.model
     stacks = layer_stacks.find_layer_stacks(model)
 
@@ -192,7 +212,9 @@ def plan_student_pruning(
     return StudentPruningPlan(width_and_vocab, kept_layers, architecture, provenance, summary)
 
 
-def write_pruned_student(source_model: SourceModel, plan: StudentPruningPlan, output: Path) -> StudentSummary:
+def write_pruned_student(
+    source_model: SourceModel, plan: StudentPruningPlan, output: Path
+) -> StudentSummary:
     """Write the student's folder; return its agreement with the teacher, if there are texts."""
     has_head = model_io.has_classification_head(source_model.folder)
     narrowed_model, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from kdcli.errors import UsageError
-from kdcli.models import width_pruning_plan, vocab_trimming, width_pruning
+from kdcli.models import vocab_trimming, width_pruning, width_pruning_plan
 from kdcli.recipe.student import StudentConfig
 
 if TYPE_CHECKING:

@@ -83,7 +83,9 @@ def _labels_from_teacher(recipe: Recipe | EvaluateCommandConfig) -> tuple[tuple[
         )
     task = SINGLE_LABEL if recipe.data.task is None else TASKS[recipe.data.task]
     if recipe.black_box_teacher is not None:
-        return black_box_queries.labels_named_by_teacher(recipe.black_box_teacher, recipe.data), task
+        return black_box_queries.labels_named_by_teacher(
+            recipe.black_box_teacher, recipe.data
+        ), task
     teacher = recipe.white_box_teacher
     assert teacher is not None
     config = _load_teacher_config(teacher)
@@ -100,7 +102,9 @@ def _load_teacher_config(teacher: ClassifierTeacherConfig) -> "PretrainedConfig"
     )
 
 
-def load_teacher_labeled_dataset(context: StageContext, *, with_transfer: bool = True) -> DatasetSplits:
+def load_teacher_labeled_dataset(
+    context: StageContext, *, with_transfer: bool = True
+) -> DatasetSplits:
     """Load a stage's data set, with the teacher's labels where the data has none.
 
     Args:
@@ -180,7 +184,8 @@ def configure_tokenizer_and_padding(
     The settings are saved with the tokenizer, so that they hold without kd too.
 
     Raises:
-        ModelError: No kind of padding does so; see `kdcli.models.padding_invariance.choose_invariant_padding`.
+        ModelError: No kind of padding does so; see
+            `kdcli.models.padding_invariance.choose_invariant_padding`.
     """
     limit = get_max_length(model, tokenizer, recipe.data.max_length)
     tokenizer.model_max_length = limit

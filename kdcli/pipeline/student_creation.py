@@ -1,32 +1,23 @@
 """Create untrained students: pruned from a teacher, or from a smaller pretrained model."""
 
 import copy
-import shutil
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import set_seed
 
-from kdcli.data.column_access import sample_texts
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import (
     KdError,
     ModelError,
-    UsageError,
     as_resource_error,
     first_message_line,
 )
 from kdcli.models import (
-    layer_selection,
-    layer_stacks,
     model_io,
     tensor_slicing,
     width_and_vocab_pruning,
 )
-from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, choose_invariant_padding
-from kdcli.models.sequence_length import get_max_length
+from kdcli.models.padding_invariance import adopt_tokenizer_pad_token
 from kdcli.models.student_pruning import (
     SourceModel,
     StudentSummary,
@@ -35,10 +26,8 @@ from kdcli.models.student_pruning import (
 )
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
-from kdcli.progress import Reporter
-from kdcli.recipe.schema import InitStudentCommandConfig, Recipe
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student_family_plugin import StudentFamilyContext
-from kdcli.safe_files import raise_if_symlink
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -90,7 +79,9 @@ def write_initial_student(context: StageContext) -> StudentSummary:
         student_plan = plan_student_pruning(
             source_model, student_config, width_and_vocab, context.reporter.advance
         )
-        return student_plan.summary | write_pruned_student(source_model, student_plan, context.output)
+        return student_plan.summary | write_pruned_student(
+            source_model, student_plan, context.output
+        )
     student, tokenizer = width_and_vocab_pruning.apply_width_and_vocab(
         width_and_vocab, model, tokenizer, source_model.unpadded_batches, has_trained_head=False
     )

@@ -82,7 +82,9 @@ def add_transfer_split(
             "Take class_weights: balanced.",
         )
     if recipe.data.unlabeled is not None:
-        unlabelled = run_datasets.load_texts_without_labels(recipe.data.unlabeled_data_config, reporter)
+        unlabelled = run_datasets.load_texts_without_labels(
+            recipe.data.unlabeled_data_config, reporter
+        )
         max_texts += len(unlabelled)
         dataset_splits = replace(
             dataset_splits,

@@ -10,8 +10,8 @@ from kdcli.errors import RecipeError
 from kdcli.recipe import renamed_keys, strict_yaml, validation
 from kdcli.recipe.overrides import Override, apply_override, find_typed_override
 from kdcli.recipe.path_keys import make_paths_absolute
-from kdcli.recipe.schema import Recipe
 from kdcli.recipe.recipe_lookup import find_recipe_file
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import MUTUALLY_EXCLUSIVE_KEYS
 from kdcli.recipe.sweep import SWEEPABLE_SECTIONS, values_to_validate
 from kdcli.recipe.validation import ConfigT, ValidationMistake

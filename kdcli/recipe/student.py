@@ -126,7 +126,9 @@ class StudentConfig(FrozenConfig):
         family = info.data.get("family")
         if family is None:
             return options
-        return find_student_family_plugin(family).model_validate(options or {}).model_dump(mode="json")
+        return (
+            find_student_family_plugin(family).model_validate(options or {}).model_dump(mode="json")
+        )
 
     @model_validator(mode="after")
     def _check_family(self) -> "StudentConfig":

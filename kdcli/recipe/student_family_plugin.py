@@ -83,7 +83,9 @@ def find_student_family_plugin(name: str) -> type[StudentFamilyPlugin]:
         UsageError: A reference without `--allow-code`.
         UserError: The import fails, or the object is no `StudentFamilyPlugin`.
     """
-    family: type[StudentFamilyPlugin] | None = plugins.find_class(_PLUGIN_GROUP, name, StudentFamilyPlugin)
+    family: type[StudentFamilyPlugin] | None = plugins.find_class(
+        _PLUGIN_GROUP, name, StudentFamilyPlugin
+    )
     if family is None:
         offered = plugins.plugin_names(_PLUGIN_GROUP)
         raise RecipeError(

@@ -70,7 +70,9 @@ def render_html_report(
         remarks=comparison_summary.comparison_remarks({**evaluation, "examples": splits}),
         others=metric_tables.reference_model_names(evaluation),
         splits=splits,
-        source={split: metric_tables.source_split_name_suffix(evaluation, split) for split in splits},
+        source={
+            split: metric_tables.source_split_name_suffix(evaluation, split) for split in splits
+        },
         results={split: metric_tables.metric_rows(evaluation, split) for split in splits},
         every={split: metric_tables.all_metric_rows(evaluation, split) for split in splits},
         costs=metric_tables.cost_rows(evaluation),

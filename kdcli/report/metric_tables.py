@@ -75,7 +75,7 @@ def reference_model_names(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
-    """Return a split's original name in the data set as a suffix " (name)"; "" if it is the same."""
+    """Return a split's name in its source as a suffix, " (name)"; "" if it is the same."""
     source = evaluation.get("sources", {}).get(split, split)
     return "" if source == split else f" ({source})"
 

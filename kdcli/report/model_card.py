@@ -19,7 +19,13 @@ from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables
 from kdcli.report.local_paths import is_hub_id, last_path_part, public_name, remove_local_paths
-from kdcli.report.markdown_escaping import RawMarkdown, escape_markdown, escape_template_value, indented_code_block, markdown_code_span
+from kdcli.report.markdown_escaping import (
+    RawMarkdown,
+    escape_markdown,
+    escape_template_value,
+    indented_code_block,
+    markdown_code_span,
+)
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 

@@ -7,7 +7,6 @@ from kdcli.errors import UsageError
 from kdcli.pipeline.stage import Stage
 from kdcli.recipe.schema import Recipe
 from kdcli.stages.baseline import BaselineStage
-from kdcli.stages.transfer_set_ablation import TransferSetAblationStage
 from kdcli.stages.distill import DistillStage
 from kdcli.stages.evaluate import EvaluateStage
 from kdcli.stages.html_report import HtmlReportStage
@@ -17,6 +16,7 @@ from kdcli.stages.student_init import StudentInitStage
 from kdcli.stages.teacher import TeacherStage
 from kdcli.stages.teacher_logits import TeacherLogitsStage
 from kdcli.stages.transfer_set import TransferSetStage
+from kdcli.stages.transfer_set_ablation import TransferSetAblationStage
 
 ENTRY_POINT_GROUP = "kdcli.stages"
 BUILT_IN_STAGES: tuple[Stage, ...] = (

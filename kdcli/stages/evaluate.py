@@ -38,7 +38,13 @@ class EvaluateStage(Stage):
         from kdcli.evaluation.compare import compare_models
         from kdcli.evaluation.evaluation_splits import select_evaluation_splits
         from kdcli.evaluation.output import per_example_export
-        from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER, drop_long_tables, format_evaluation_json
+        from kdcli.evaluation.output.evaluation_schema import (
+            BASELINE,
+            STUDENT,
+            TEACHER,
+            drop_long_tables,
+            format_evaluation_json,
+        )
         from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
         from kdcli.pipeline import run_datasets
         from kdcli.teachers import black_box_queries

@@ -31,7 +31,7 @@ class ModelCardStage(Stage):
         Returns:
             `characters`: length of the card.
         """
-        from kdcli.report import user_card_notes, model_card
+        from kdcli.report import model_card, user_card_notes
 
         # Read as JSON, without transformers: writing a card again has to be quick.
         path = context.artifacts["distill"] / "config.json"

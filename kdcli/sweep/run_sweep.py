@@ -24,7 +24,14 @@ from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.loading import dump_recipe, recipe_for_trial
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.sweep import SearchSpace, values_to_validate
-from kdcli.sweep.optuna_storage import BEST_RECIPE_FILE, PLOT_FILE, RESULT_FILE, SweepStudy, delete_sweep_files, require_optuna
+from kdcli.sweep.optuna_storage import (
+    BEST_RECIPE_FILE,
+    PLOT_FILE,
+    RESULT_FILE,
+    SweepStudy,
+    delete_sweep_files,
+    require_optuna,
+)
 from kdcli.sweep.pareto import choose_student, pareto_frontier, time_models
 from kdcli.sweep.result import SweepResult
 from kdcli.sweep.search_space import default_or_stated_space, recipe_values_in_space, space_to_json

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.errors import DataError
 from kdcli.progress import Reporter
-from kdcli.recipe.black_box_teachers import TeacherOutputType
 from kdcli.recipe.data import DataConfig
-from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -131,7 +131,9 @@ class _TextEmbedder:
         self.tokenizer = model_io.load_tokenizer(folder)
         self.max_length = get_max_length(model, self.tokenizer, context.data_config.max_length)
         texts = sample_texts(context.dataset_splits.splits["train"])
-        choose_invariant_padding(model, self.tokenizer, config.model, texts, max_length=self.max_length)
+        choose_invariant_padding(
+            model, self.tokenizer, config.model, texts, max_length=self.max_length
+        )
         self.model = model.base_model
         self.cls_pooling = _uses_cls_pooling(folder)
 

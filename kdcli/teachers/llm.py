@@ -21,8 +21,8 @@ from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.sanitize import printable
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from kdcli.teachers.black_box_context import BlackBoxContext, PredictLogits, ProgressCallback
-from kdcli.teachers.logit_conversion import convert_to_logits
 from kdcli.teachers.llm_client import ChatClient, ChatResponse
+from kdcli.teachers.logit_conversion import convert_to_logits
 from kdcli.teachers.permissions import resolve_api_key
 from kdcli.teachers.response_cache import ResponseCache, default_cache_file
 

@@ -21,9 +21,9 @@ from requests import exceptions
 from kdcli.errors import (
     CostLimitError,
     ExternalError,
-    RemoteServiceError,
     KdError,
     LogprobsUnsupportedError,
+    RemoteServiceError,
     UsageError,
     UserError,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdcli.errors import RecipeError, UsageError
 from kdcli.recipe import strict_yaml
-from kdcli.recipe.black_box_teachers import LLMTeacherConfig, FunctionTeacherConfig
+from kdcli.recipe.black_box_teachers import FunctionTeacherConfig, LLMTeacherConfig
 from kdcli.recipe.endpoint_urls import API_KEY_VARIABLE_BY_HOST, is_loopback_host, url_host
 
 _ALLOWED_HOST_PATTERN = re.compile(

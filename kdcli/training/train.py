@@ -28,10 +28,10 @@ from kdcli.training import experiment_trackers, freezing, resource_checks
 from kdcli.training.checkpoints import CheckpointCallback, recover_latest_checkpoint
 from kdcli.training.dropout import temporary_dropout
 from kdcli.training.embedding_compaction import compact_embeddings, has_untied_embeddings
-from kdcli.training.training_history import EpochMetrics, ReporterCallback, epoch_metrics_from_log
 from kdcli.training.hidden_state_cache import HiddenStateCache
 from kdcli.training.stop_signals import catch_stop_signals, stopped_at_step_error
 from kdcli.training.trainer import DistillationTrainer, projections_attached
+from kdcli.training.training_history import EpochMetrics, ReporterCallback, epoch_metrics_from_log
 from kdcli.training.weight_averaging import WeightAveragingCallback
 
 if TYPE_CHECKING:

@@ -25,7 +25,11 @@ from kdcli.errors import UsageError, UserError
 from kdcli.losses import default_losses
 from kdcli.losses.base import INTERNAL_OUTPUTS, Loss, ModelOutputs, required_teacher_outputs
 from kdcli.losses.combined import CombinedLoss, sum_loss_terms
-from kdcli.models.padding_invariance import get_forward_argument_names, get_pad_token_id, needs_equal_lengths
+from kdcli.models.padding_invariance import (
+    get_forward_argument_names,
+    get_pad_token_id,
+    needs_equal_lengths,
+)
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
 from kdcli.training.hidden_state_cache import ROW_COLUMN, hidden_states_from_batch
 from kdcli.training.model_outputs import (

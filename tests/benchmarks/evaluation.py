@@ -24,7 +24,7 @@ from kdcli.evaluation.predict import model_logits
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.model_io import locate_model
 from kdcli.models.padding_invariance import create_collator
-from kdcli.progress import StageProgress, SilentReporter
+from kdcli.progress import SilentReporter, StageProgress
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.schema import EvaluateConfig
 
@@ -44,9 +44,9 @@ def main() -> None:
     spec = EvaluateConfig(splits=("test",), out_of_scope=options.out_of_scope, latency_texts=1)
     folders = {"model": Path(locate_model(options.model))}
     latency._NUM_WARM_UP_TEXTS, latency._NUM_BATCHES = 1, 1
-    subject = model_logits.load_models_to_compare(folders, corpus, ["test"], None, SilentReporter()).models[
-        "model"
-    ]
+    subject = model_logits.load_models_to_compare(
+        folders, corpus, ["test"], None, SilentReporter()
+    ).models["model"]
     encoded = tokenize_dataset(corpus.splits["test"], subject.tokenizer, subject.max_length)
     collate = create_collator(subject.model, subject.tokenizer)
     spent: dict[str, list[float]] = {"forward passes": [], "all of it": []}

@@ -130,7 +130,10 @@ def test_the_card_s_text_holds_no_more_than_ours(card):
     assert not kinds & {"html_inline", "image", "link_open", "hr"}
     assert not kinds & {"s_open", "strong_open", "blockquote_open"}
     blocks = [token.content for token in tokens if token.type == "html_block"]
-    assert "".join(blocks) == f"{user_card_notes.NOTE_BEGIN_MARKER}\n{user_card_notes.NOTE_END_MARKER}\n"
+    assert (
+        "".join(blocks)
+        == f"{user_card_notes.NOTE_BEGIN_MARKER}\n{user_card_notes.NOTE_END_MARKER}\n"
+    )
     titles = [tokens[i + 1] for i, token in enumerate(tokens) if token.type == "heading_open"]
     assert not [title for title in titles[1:] if "heading" in title.content]
     assert "".join(c.content for c in titles[0].children) == "www.evil.example_-_"

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 from kdcli.models.model_io import locate_model
 from kdcli.pipeline import runner
 from kdcli.progress import SilentReporter
-from kdcli.recipe.schema import Recipe
 from kdcli.recipe.recipe_lookup import shipped_recipes_folder
+from kdcli.recipe.schema import Recipe
 
 FIT = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-4, "warmup_ratio": 0.1}
 

@@ -11,8 +11,8 @@ from sklearn import metrics as sk
 from kdcli.evaluation.metrics import classification
 from kdcli.evaluation.metrics.classification import (
     classification_metrics,
-    refusal_metrics,
     probability_metrics,
+    refusal_metrics,
 )
 
 

@@ -22,8 +22,8 @@ from kdcli.evaluation.output import evaluation_schema
 from kdcli.models import model_io
 from kdcli.progress import SilentReporter
 from kdcli.recipe.data import DataConfig
-from kdcli.recipe.schema import EvaluateConfig
 from kdcli.recipe.recipe_lookup import shipped_recipes_folder
+from kdcli.recipe.schema import EvaluateConfig
 
 SPEC = EvaluateConfig(latency_texts=2)
 SCOPE = EvaluateConfig(latency_texts=2, out_of_scope="out_of_scope")

@@ -10,7 +10,10 @@ from properties import examples
 
 from kdcli.evaluation.calibration import inference_config, out_of_scope_threshold
 from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER_BY_TASK
-from kdcli.evaluation.metrics.single_label import compute_metrics, metrics_at_out_of_scope_thresholds
+from kdcli.evaluation.metrics.single_label import (
+    compute_metrics,
+    metrics_at_out_of_scope_thresholds,
+)
 from kdcli.evaluation.predict.predictions import GroundTruth, Predictions
 from kdcli.evaluation.uncertainty.bootstrap import BootstrapResamples
 

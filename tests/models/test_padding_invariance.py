@@ -24,7 +24,11 @@ from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import ModelError
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding_invariance import adopt_tokenizer_pad_token, choose_invariant_padding, create_collator
+from kdcli.models.padding_invariance import (
+    adopt_tokenizer_pad_token,
+    choose_invariant_padding,
+    create_collator,
+)
 from kdcli.models.sequence_length import get_max_length
 
 WORDS = ["<pad>", *(f"w{i}" for i in range(1, 9))]
@@ -214,4 +218,6 @@ def test_a_tokenizer_without_tokens_is_refused(tmp_path):
     folder = saved(tiny_gpt2(0), word_tokenizer(WORDS), tmp_path / "gpt2")
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), pad_token="<pad>")
     with pytest.raises(ModelError):
-        choose_invariant_padding(model_io.load_classifier(folder), empty, "mine", [SHORT], max_length=20)
+        choose_invariant_padding(
+            model_io.load_classifier(folder), empty, "mine", [SHORT], max_length=20
+        )

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from kdcli.errors import ModelError
-from kdcli.models import width_pruning_plan, tensor_slicing, width_pruning
+from kdcli.models import tensor_slicing, width_pruning, width_pruning_plan
 
 SMALL = {"vocab_size": 100, "pad_token_id": 0}
 NARROW = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -174,7 +174,10 @@ def test_narrower_model_trains(case):
 def test_heads_and_neurons_are_pruned_together():
     model = make(CONFIGS["qwen3"])
     smaller = width_pruning.prune_width(
-        model, width_pruning_plan.plan_width_pruning(model, heads=2, ffn=10), BATCHES, use_logits=True
+        model,
+        width_pruning_plan.plan_width_pruning(model, heads=2, ffn=10),
+        BATCHES,
+        use_logits=True,
     )
     attention = smaller.model.layers[0].self_attn
     assert attention.q_proj.weight.shape == (2 * 6, 32)

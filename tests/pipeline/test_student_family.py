@@ -15,7 +15,7 @@ from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.recipe.student import StudentConfig
-from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, StudentFamilyContext
+from kdcli.recipe.student_family_plugin import StudentFamilyContext, StudentFamilyPlugin
 
 FAMILY = f"{__name__}:ScratchBert"
 

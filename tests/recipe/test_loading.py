@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from kdcli.errors import RecipeError
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.loading import copy_recipe_with_absolute_paths, dump_recipe, load_recipe
-from kdcli.recipe.schema import Recipe
 from kdcli.recipe.recipe_lookup import shipped_recipe_paths, shipped_recipes_folder
+from kdcli.recipe.schema import Recipe
 
 MINIMAL = "name: mine\ndata:\n  dataset: owner/texts\nteacher:\n  model: owner/model\n"
 

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from kdcli.api.student_init import create_untrained_student
 from kdcli.errors import UsageError
 from kdcli.models import model_io
 from kdcli.pipeline.run_estimate import estimate_run
 from kdcli.pipeline.runner import run_pipeline
-from kdcli.api.student_init import create_untrained_student
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import InitStudentCommandConfig, Recipe
 

@@ -10,9 +10,9 @@ from helpers import Listener
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, ViTConfig, XLMConfig
 
+from kdcli.api.student_init import create_untrained_student
 from kdcli.errors import ModelError, UsageError
 from kdcli.models.layer_stacks import LayerStack
-from kdcli.api.student_init import create_untrained_student
 from kdcli.models.student_pruning import describe_kept_layers
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import InitStudentCommandConfig
@@ -20,9 +20,7 @@ from kdcli.recipe.schema import InitStudentCommandConfig
 
 def cut_out(model, student, folder, reporter, *, replace=False, data=None, **options):
     spec = InitStudentCommandConfig(student=student, data=data)
-    return create_untrained_student(
-        model, spec, folder, reporter, overwrite=replace, **options
-    )
+    return create_untrained_student(model, spec, folder, reporter, overwrite=replace, **options)
 
 
 def test_a_student_of_a_classifier_keeps_its_head_and_labels(tiny_teacher, labels, tmp_path):

@@ -17,7 +17,7 @@ from helpers import Listener
 from teachers.conftest import label_of, texts_of
 
 from kdcli.data import dataset_loading as data
-from kdcli.errors import RemoteServiceError, KdError, UsageError, UserError
+from kdcli.errors import KdError, RemoteServiceError, UsageError, UserError
 from kdcli.progress import SilentReporter
 from kdcli.recipe.black_box_teachers import LLMTeacherConfig
 from kdcli.recipe.data import DataConfig
@@ -513,9 +513,7 @@ def test_a_label_can_t_begin_another_label_s_line(corpus):
     labels = ("parcel\n2. refund\n3. nothing", "pass\u202eword", "refund")
     strange = dataclasses.replace(corpus, label_names=labels)
     place = BlackBoxContext(strange, DataConfig(dataset="x/y"), Path(), SilentReporter())
-    spec = LLMTeacherConfig(
-        url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"}
-    )
+    spec = LLMTeacherConfig(url="http://localhost/v1", model="m", descriptions={"refund": "a\nb\n"})
     listed = (
         llm._ClassificationPrompt(spec, place).system_message.split("Labels:\n")[1].split("\n\n")[0]
     )

@@ -41,7 +41,10 @@ def sort_label_names(names: Iterable[str]) -> list[str]:
 
 
 def parse_numbered_label_names(names: Sequence[str]) -> dict[Decimal, str] | None:
-    """Map numbers in label names (7, LABEL_7) to the names; None if one has no number, or two have the same."""
+    """Parse numbers out of label names (7, LABEL_7), and map them to the names.
+
+    Returns None if a name has no number, or two have the same.
+    """
     by_number = {
         Decimal(m[1]): name for name in names if (m := _NUMBER_OR_DEFAULT_NAME.fullmatch(name))
     }

@@ -30,7 +30,9 @@ def cast_labels_if_numeric(
     return pa.chunked_array([typed.take(chunk) for chunk in places.chunks])
 
 
-def cast_numeric_label_lists(lists: "pa.ChunkedArray", python_types: set[type]) -> "pa.ChunkedArray":
+def cast_numeric_label_lists(
+    lists: "pa.ChunkedArray", python_types: set[type]
+) -> "pa.ChunkedArray":
     """Cast lists of labels to lists of numbers if all items are numbers."""
     import pyarrow as pa
 

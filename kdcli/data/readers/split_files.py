@@ -36,9 +36,9 @@ def folder_layout_hint() -> str:
 
 def is_local_dataset(data_config: DataConfig) -> bool:
     """Return whether `data.dataset` is an existing path or a pattern, and no Hub id."""
-    return path_resolution.expand_local_path(data_config.dataset).exists() or path_resolution.is_glob(
+    return path_resolution.expand_local_path(
         data_config.dataset
-    )
+    ).exists() or path_resolution.is_glob(data_config.dataset)
 
 
 def hash_local_dataset(data_config: DataConfig) -> str:

@@ -14,7 +14,10 @@ from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 
 class TaskEvaluator(Protocol):
-    """Interface of a module that evaluates one task; references and predictions are as `Task.predict` returns."""
+    """Interface of a module that evaluates one task.
+
+    References and predictions are as `Task.predict` returns.
+    """
 
     def calibrate_on_validation(
         self,

@@ -14,7 +14,7 @@ from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisInScopeScorer
 from kdcli.evaluation.predict.model_logits import ClassifierOutputs, ComparedModels
 from kdcli.evaluation.predict.predictions import Predictions
-from kdcli.progress import StageProgress, Reporter
+from kdcli.progress import Reporter, StageProgress
 from kdcli.recipe.schema import EvaluateConfig
 
 if TYPE_CHECKING:

@@ -18,9 +18,13 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models import model_io
 from kdcli.models.logit_prediction import predict_logits
-from kdcli.models.padding_invariance import choose_invariant_padding, create_collator, padding_sensitivity_warning
+from kdcli.models.padding_invariance import (
+    choose_invariant_padding,
+    create_collator,
+    padding_sensitivity_warning,
+)
 from kdcli.models.sequence_length import get_max_length
-from kdcli.progress import StageProgress, Reporter
+from kdcli.progress import Reporter, StageProgress
 from kdcli.recipe.data import TruncationMode
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
@@ -184,7 +188,9 @@ def load_models_to_compare(
         truncation = truncate or saved.truncate
         limit = get_max_length(model, tokenizer, max_length or saved.max_length)
         texts = sample_texts(corpus.splits[splits[0]])
-        choose_invariant_padding(model, tokenizer, name, texts, max_length=limit, truncation=truncation)
+        choose_invariant_padding(
+            model, tokenizer, name, texts, max_length=limit, truncation=truncation
+        )
         if note := padding_sensitivity_warning(model, name):
             reporter.info(note)
         models[name] = EvalModel(name, folder, model, tokenizer, names, limit, truncation)
@@ -194,7 +200,9 @@ def load_models_to_compare(
     known = [label for label in corpus.label_names if label in first.labels]
     labels = (*known, *(label for label in first.labels if label not in known))
     label_to_index = [labels.index(label) if label in known else -1 for label in corpus.label_names]
-    return ComparedModels(models, labels, np.array(label_to_index), corpus, precomputed_logits or {})
+    return ComparedModels(
+        models, labels, np.array(label_to_index), corpus, precomputed_logits or {}
+    )
 
 
 def _match_label_names(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, StudentFamilyContext
+from kdcli.recipe.student_family_plugin import StudentFamilyContext, StudentFamilyPlugin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
