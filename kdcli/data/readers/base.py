@@ -2,8 +2,8 @@
 
 A reader of a file format subclasses `RowReader` (text formats, where an error can name a line) or
 `ColumnarReader` (formats that store columns). A reader of folders subclasses `FolderReader`.
-Readers of other packages are found by the entry-point group `kdcli.readers`; the entry point is called like
-the ending of the file's (or folder's) name, without the dot:
+Readers of other packages are found by the entry-point group `kdcli.readers`; the entry point is
+called like the ending of the file's (or folder's) name, without the dot:
 
     [project.entry-points."kdcli.readers"]
     avro = "my_package:AvroReader"
