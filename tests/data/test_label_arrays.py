@@ -184,3 +184,10 @@ def test_columns_of_true_and_false_are_flags_in_any_case(read, no, yes):
     cells = {"rude": [yes, no, yes], "loud": [no, no, yes]}
     corpus = read(train=cells, column=("rude", "loud"))
     assert names_of(corpus) == [{"rude"}, set(), {"rude", "loud"}]
+
+
+def test_texts_without_any_label_have_no_outputs(read):
+    corpus = read("jsonl", train=[[], []])
+    truth = corpus.ground_truth_labels(corpus.splits["train"], [], 3)
+    assert corpus.task is MULTI_LABEL
+    assert truth.tolist() == [[False] * 3] * 2

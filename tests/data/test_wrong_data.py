@@ -139,6 +139,11 @@ BROKEN = {
     "a fraction among names": ("d.jsonl", line_17('{"text": "a", "label": 1.5}'),
                                ":17: label is 1.5, not a name"),
     "numbers with a point": ("d.csv", csv([("a", 1.0), ("b", 2.0)]), ":2: label is 1.0: is that a"),
+    "a score beyond float32": (
+        "d.csv",
+        csv([("a", 1.5), ("b", 1e300), ("c", 2.5)]),
+        r":3: label is 1e\+300",
+    ),
     "a score missing": ("d.csv", csv([("a", 1.5), ("b", "nan"), ("c", 2.5)]), ":3: label is nan"),
     "a list that is none": ("d.jsonl", '{"text": "a", "label": ["b"]}\n{"text": "c", "label": "d"}',
                             ":2: label is 'd', not a list"),

@@ -34,7 +34,7 @@ def ground_truth_labels(
     """
     if task is REGRESSION:
         return column_access.regression_scores(split)
-    output_of_label = np.asarray(model_indices)
+    output_of_label = np.asarray(model_indices, dtype=np.int64)
     if task is SINGLE_LABEL:
         return output_of_label[column_access.label_ids(split)]
     known = np.flatnonzero(output_of_label >= 0)

@@ -139,12 +139,17 @@ def _finite_labels(split: "Dataset") -> list[float]:
     return [v for v in split.unique("label") if v is not None and np.isfinite(v)]
 
 
+def _is_float32_score(value: float | None) -> bool:
+    """Return whether a value is a number that stays finite in float32, as models compute."""
+    return value is not None and bool(abs(value) <= np.finfo(np.float32).max)
+
+
 def _validate_scores(split: "Dataset", column: str, locate_row: RowLocator) -> "Dataset":
     from datasets import Value
 
-    if any(value is None or not np.isfinite(value) for value in split.unique("label")):
+    if not all(map(_is_float32_score, split.unique("label"))):
         for row, value in enumerate(column_access.iterate_column_values(split, "label")):
-            if value is None or not np.isfinite(value):
+            if not _is_float32_score(value):
                 what = "there is no score" if value is None else f"{column} is {value}"
                 raise DataError(f"{locate_row(row)}: {what}.", "Write a number, or delete the row.")
     scores = column_access.regression_scores(split)
