@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdcli.api.evaluation import EvaluationReport, evaluate
+    from kdcli.api.export import export
     from kdcli.api.runs import (
         Run,
         distill,
@@ -33,6 +34,7 @@ __all__ = [
     "StageContext",
     "distill",
     "evaluate",
+    "export",
     "fine_tune_teacher",
     "init_student",
     "open_run",
@@ -50,6 +52,7 @@ _MODULES = {
     "StageContext": "kdcli.pipeline.stage",
     "distill": "kdcli.api.runs",
     "evaluate": "kdcli.api.evaluation",
+    "export": "kdcli.api.export",
     "fine_tune_teacher": "kdcli.api.runs",
     "init_student": "kdcli.api.student_init",
     "open_run": "kdcli.api.runs",

@@ -282,3 +282,22 @@ def refuses(tmp_path, monkeypatch):
         return said.removeprefix("Error: ")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_teacher, small_data, make_once) -> Path:
+    """A DistilBERT cut from the teacher, exported to ONNX in int8."""
+    import kdcli
+
+    def fill(folder):
+        kdcli.init_student(tiny_teacher, output=folder / "student", drop_every=2)
+        kdcli.export(
+            folder / "student",
+            folder / "exported",
+            precision="int8",
+            max_drop=["accuracy=1"],
+            data=small_data,
+            label="intent",
+        )
+
+    return make_once("exported", fill) / "exported"

@@ -12,6 +12,7 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.compare import ModelComparison, compare_models
 from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER
 from kdcli.models import model_io
+from kdcli.onnx_export.precision_gates import list_exported_files
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
@@ -119,9 +120,8 @@ def evaluate_models(
         KdError: A model or the data is missing or unusable.
     """
     given = {_flag_key(flag) for flag in overrides}
-    of_run = "data.dataset" not in given
-    spec = _load_evaluation_config(models, overrides, of_run)
-    folders = _resolve_model_folders(models, allow_pickle=allow_pickle)
+    spec, of_run = load_evaluation_config(models, overrides)
+    folders = _resolve_model_paths(models, allow_pickle=allow_pickle)
     if spec.data.task is None and (task := _common_task(folders.values())):
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"task": task})})
     if reference_model is not None:
@@ -129,7 +129,7 @@ def evaluate_models(
     reporter.start("evaluate", f"measure {', '.join(folders)}")
     # A validation split held out from train has to be the same as in the run.
     corpus = run_datasets.load_recipe_dataset(spec, reporter, for_training=of_run)
-    first = next(iter(folders.values()))
+    first = model_io.get_model_folder(next(iter(folders.values())))
     corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
@@ -139,7 +139,7 @@ def evaluate_models(
     carried = {
         name: found
         for name, path in folders.items()
-        if (found := inference_config.load_calibration(path))
+        if (found := inference_config.load_calibration(model_io.get_model_folder(path)))
     }
     labels = {s.operating_point.label for s in carried.values() if s.operating_point}
     if chosen.out_of_scope is None and len(labels) == 1 and labels <= {*corpus.label_names}:
@@ -158,9 +158,22 @@ def evaluate_models(
     )
 
 
-def _load_evaluation_config(
-    models: Sequence[str], overrides: Sequence[Override], from_run: bool
-) -> EvaluateCommandConfig:
+def load_evaluation_config(
+    models: Sequence[str], overrides: Sequence[Override]
+) -> tuple[EvaluateCommandConfig, bool]:
+    """Load the data and evaluation settings of the run that a model belongs to, and of the user.
+
+    Args:
+        models: Run folders, model folders or Hub ids.
+        overrides: What the user said of data and evaluation, in a recipe's keys.
+
+    Returns:
+        The settings, and whether the texts are the run's own.
+
+    Raises:
+        UsageError: There is no run, and the user named no data.
+    """
+    from_run = "data.dataset" not in {_flag_key(flag) for flag in overrides}
     base: dict[str, Any] = {"data": {}, "evaluate": {}}
     recipes = [r for m in models for r in (Path(m) / RECIPE_FILE, Path(m).parent / RECIPE_FILE)]
     found = next((recipe for recipe in recipes if recipe.is_file()), None)
@@ -178,7 +191,7 @@ def _load_evaluation_config(
         base["evaluate"].pop("splits", None)
         if base["data"].get("label", "") is None:  # the run's own texts have none
             del base["data"]["label"]
-    return config_from_flags(EvaluateCommandConfig, overrides, base)
+    return config_from_flags(EvaluateCommandConfig, overrides, base), from_run
 
 
 def _flag_key(flag: Override) -> str:
@@ -188,31 +201,42 @@ def _flag_key(flag: Override) -> str:
 
 def _common_task(folders: Iterable[Path]) -> str | None:
     """Return the task that all models' configurations state; None if they differ."""
-    stated = {model_io.load_config(folder).problem_type for folder in folders}
+    configs = (model_io.load_config(model_io.get_model_folder(folder)) for folder in folders)
+    stated = {config.problem_type for config in configs}
     return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
 
 
-def _resolve_model_folders(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
-    """Return the models' folders by display name: short names where they are unique."""
-    folders: dict[str, Path] = {}
+def _resolve_model_paths(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
+    """Return the models' folders or ONNX files by display name: short names if they are unique.
+
+    A run stands for its models, and a folder also for the ONNX file that was exported into it.
+    """
+    paths: dict[str, Path] = {}
     for model in models:
         path = Path(model)
         if (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file():
             run = RunFolder.open(path)
             names = [path.resolve().name, model] if len(models) > 1 else [""]
-            prefix = next((n for n in names if f"{n}/student" not in folders), model)
+            prefix = next((n for n in names if f"{n}/student" not in paths), model)
             for part in (TEACHER, STUDENT, "control", BASELINE):
                 # Only the student is always a model folder.
                 if part == STUDENT or (path / part / "config.json").is_file():
                     _refuse_changed_model(run, part)
-                    folders[f"{prefix}/{part}".lstrip("/")] = model_io.locate_model(
-                        str(path / part)
-                    )
+                    folder = model_io.locate_model(str(path / part))
+                    _add_with_exported_file(f"{prefix}/{part}".lstrip("/"), folder, paths)
+        elif path.suffix == ".onnx" and path.is_file():
+            model_io.locate_model(str(model_io.get_model_folder(path)))
+            paths[model] = path
         else:
-            folders[_short_name(model, folders)] = model_io.locate_model(
-                model, allow_pickle=allow_pickle
-            )
-    return folders
+            folder = model_io.locate_model(model, allow_pickle=allow_pickle)
+            _add_with_exported_file(_short_name(model, paths), folder, paths)
+    return paths
+
+
+def _add_with_exported_file(name: str, folder: Path, paths: dict[str, Path]) -> None:
+    paths[name] = folder
+    for suffix, file in list_exported_files(folder).items():
+        paths[name + suffix] = file
 
 
 def _refuse_changed_model(run: RunFolder, part: str) -> None:

@@ -24,6 +24,7 @@ from kdcli.cli import (
     data,
     distill,
     evaluate,
+    export,
     fine_tune_teacher,
     init_student,
     recipe,
@@ -159,6 +160,7 @@ app.command("fine-tune-teacher")(_with_error_handling(fine_tune_teacher.fine_tun
 app.command("sweep")(_with_error_handling(sweep.sweep))
 app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_student.init_student))
 app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
+app.command("export")(_with_error_handling(export.export))
 app.command("card")(_with_error_handling(card.card))
 
 recipe_app = typer.Typer(help="List, show, copy, check and create recipes.", no_args_is_help=True)

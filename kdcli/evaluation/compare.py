@@ -58,7 +58,7 @@ class ModelComparison:
 
 
 def compare_models(
-    model_folders: Mapping[str, Path],
+    model_paths: Mapping[str, Path],
     corpus: DatasetSplits,
     config: EvaluateConfig,
     max_length: int | None,
@@ -74,7 +74,7 @@ def compare_models(
     Each model runs once over each split; all metrics are computed from its logits.
 
     Args:
-        model_folders: The models' folders, by name.
+        model_paths: The models' folders, or their ONNX files, by name.
         corpus: The data set.
         config: The recipe's `evaluate` section.
         max_length: Tokens to keep of a text, if fewer than the models accept.
@@ -94,10 +94,10 @@ def compare_models(
     calibrations = _usable_calibrations(
         saved_calibrations or {}, config.out_of_scope, can_calibrate
     )
-    names = [*(precomputed_logits or {}), *model_folders]
+    names = [*(precomputed_logits or {}), *model_paths]
     used = [*splits, *([VALIDATION] if can_calibrate and len(calibrations) < len(names) else [])]
     group = model_logits.load_models_to_compare(
-        model_folders,
+        model_paths,
         corpus,
         used,
         max_length,
@@ -134,7 +134,7 @@ def compare_models(
         "models": [
             {
                 "name": name,
-                "path": str(model_folders.get(name, "")),
+                "path": str(model_paths.get(name, "")),
                 "reference": references[name],
                 **costs.get(name, {}),
                 "settings": _calibration_json(predictions[name].calibration, name in calibrations),

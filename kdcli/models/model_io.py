@@ -1,6 +1,7 @@
 """Locate, load and save models."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -286,6 +287,11 @@ def check_problem_type(config: "PretrainedConfig", task: Task, model_name: str) 
         )
 
 
+def get_model_folder(path: Path) -> Path:
+    """Get the model folder that a path belongs to: itself, or that of an exported ONNX file."""
+    return path.parent.parent if path.suffix == ".onnx" else path
+
+
 def count_parameters(model: Any) -> int:
     """Count all parameters; shared ones count once."""
     return sum(p.numel() for p in model.parameters())
@@ -305,6 +311,7 @@ def save_model(
 
     Only the main process writes.
     """
+    from kdcli.models.padding_invariance import get_forward_argument_names
     from kdcli.models.sequence_length import NO_LENGTH_LIMIT
 
     if distributed.is_main_process():
@@ -314,9 +321,23 @@ def save_model(
             tokenizer.backend_tokenizer.enable_truncation(
                 tokenizer.model_max_length, direction=side
             )
+        # Clients that feed a model all that its tokenizer gives fail at an input that it lacks.
+        names = [n for n in tokenizer.model_input_names if n in get_forward_argument_names(model)]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        _add_standard_sizes(model.config, folder / "config.json")
         apply_umask(folder)
+
+
+def _add_standard_sizes(config: "PretrainedConfig", file: Path) -> None:
+    """Add the sizes that text-embeddings-inference reads, which DistilBERT calls otherwise."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    sizes = {key: getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers")}
+    missing = {k: v for k, v in sizes.items() if k not in content and isinstance(v, int)}
+    if missing:
+        text = json.dumps(content | missing, indent=2, sort_keys=True)
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def _resolve_local_folder(reference: str) -> Path | None:

@@ -150,8 +150,25 @@ def _begin_run(
         run.write_text(RECIPE_FILE, dump_recipe(recipe))
         _report_first_change(plans, run, reporter)
         # An interrupted run must not reuse what depends on a stage that runs again.
-        run.forget_stages(plan.stage.name for plan in plans if plan.reason)
+        run.forget_stages(
+            [
+                *(plan.stage.name for plan in plans if plan.reason),
+                *_dropped_student_files(recipe, run),
+            ]
+        )
     return run, plans
+
+
+def _dropped_student_files(recipe: Recipe, run: RunFolder) -> list[str]:
+    """List recorded stages that the recipe no longer has, whose files would still be published."""
+    enabled = {stage.name for stage in enabled_stages(recipe)}
+    return [
+        stage.name
+        for stage in all_stages()
+        if stage.name in run.records
+        and stage.name not in enabled
+        and len(Path(stage.artifact).parts) > 1
+    ]
 
 
 def _create_context(

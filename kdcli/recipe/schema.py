@@ -14,6 +14,7 @@ from kdcli.recipe.augmentation import AugmentationConfig
 from kdcli.recipe.base import FrozenConfig
 from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.data import DataConfig
+from kdcli.recipe.export import ExportConfig
 from kdcli.recipe.student import StudentConfig
 from kdcli.recipe.sweep import SearchSpace
 from kdcli.recipe.teacher import AnyTeacher, ClassifierTeacherConfig
@@ -116,6 +117,11 @@ class Recipe(FrozenConfig):
         "it once without them.",
     )
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig | None = Field(
+        None,
+        description="Export the student to ONNX, for runtimes without PyTorch; {} takes the "
+        "defaults. Needs pip install 'kdcli[export]'.",
+    )
     card: ModelCardConfig = ModelCardConfig()
     sweep: Annotated[SearchSpace, Field(min_length=1)] | None = Field(
         None,

@@ -79,7 +79,7 @@ def render_html_report(
         picture=_trade_off_plot(evaluation, splits[0]),
         fits=[_training_curves(model, history, index, task)
               for index, model in enumerate(names)
-              if (history := stage_results[_STAGE_BY_MODEL.get(model, model)]["history"])],
+              if (history := _training_history(stage_results, model))],
         confusions={s: _ConfusionTable(evaluation, s) for s in splits
                     if _all_models_have(evaluation, "confusion")},
         classes={s: _per_class_f1_rows(evaluation, s) for s in splits
@@ -92,6 +92,13 @@ def render_html_report(
         whole=metric_tables.format_duration(sum(stage_seconds.values())),
         kd_version=__version__,
     )  # fmt: skip
+
+
+def _training_history(
+    stage_results: Mapping[str, Mapping[str, Any]], model: str
+) -> Sequence[Mapping[str, Any]]:
+    """Return the epochs of a model's training; none for an exported model."""
+    return stage_results.get(_STAGE_BY_MODEL.get(model, model), {}).get("history", ())
 
 
 def _escape_control_characters(value: Any) -> Any:

@@ -9,7 +9,7 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_difference,
     format_metric,
 )
-from kdcli.evaluation.output.evaluation_schema import STUDENT, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import STUDENT, exported_from, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 _METRIC_TITLES = {
@@ -71,7 +71,8 @@ class MetricRow:
 
 def reference_model_names(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the names of the reference models: those that the student is compared with."""
-    return [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
+    names = [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
+    return [name for name in names if exported_from(name, (STUDENT,)) is None]
 
 
 def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
@@ -133,7 +134,7 @@ def _cost_cell(
     ratio = model_result.get("relative", {}).get(metric)
     times = "" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"
     cost = flatten_costs(model_result)
-    return MetricCell(f"{cost[metric] * scale:{form}}{unit}" if cost else "", times)
+    return MetricCell(f"{cost[metric] * scale:{form}}{unit}" if metric in cost else "", times)
 
 
 def all_metric_rows(evaluation: Mapping[str, Any], split: str) -> list[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ from kdcli.recipe.schema import Recipe
 from kdcli.stages.baseline import BaselineStage
 from kdcli.stages.distill import DistillStage
 from kdcli.stages.evaluate import EvaluateStage
+from kdcli.stages.export import ExportStage
 from kdcli.stages.html_report import HtmlReportStage
 from kdcli.stages.inference_config import InferenceConfigStage
 from kdcli.stages.model_card import ModelCardStage
@@ -27,6 +28,7 @@ BUILT_IN_STAGES: tuple[Stage, ...] = (
     DistillStage(),
     TransferSetAblationStage(),
     BaselineStage(),
+    ExportStage(),
     EvaluateStage(),
     InferenceConfigStage(),
     HtmlReportStage(),

@@ -14,7 +14,7 @@ class EvaluateStage(Stage):
     name = "evaluate"
     description = "measure them"
     artifact = "evaluation.json"
-    needs = ("teacher", "outputs", "distill", "control", "baseline")
+    needs = ("teacher", "outputs", "distill", "control", "baseline", "export")
     recipe_parts = ("data", "evaluate")
     ignored_keys = ("data.unlabeled",)
     version = 6
@@ -40,6 +40,7 @@ class EvaluateStage(Stage):
         from kdcli.evaluation.output import per_example_export
         from kdcli.evaluation.output.evaluation_schema import (
             BASELINE,
+            EXPORT_SUFFIXES,
             STUDENT,
             TEACHER,
             drop_long_tables,
@@ -62,6 +63,10 @@ class EvaluateStage(Stage):
             for model, stage in stage_of_model.items()
             if stage in context.artifacts
         }
+        if "export" in context.artifacts:
+            exported = context.stage_results["export"]
+            name = STUDENT + EXPORT_SUFFIXES[exported["precision"]]
+            folders[name] = context.artifacts["export"] / exported["file"]
         logits = None
         if (black_box := recipe.black_box_teacher) is not None:
             splits = select_evaluation_splits(recipe.evaluate, corpus)

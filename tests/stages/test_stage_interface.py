@@ -93,9 +93,9 @@ KEYS = {
 class ExportStage(Stage):
     """Add a file and a folder to the student, after the card."""
 
-    name = "export"
+    name = "bundle"
     description = "export the student"
-    artifact = "student/export"
+    artifact = "student/bundle"
     needs = ("distill", "card")
     recipe_parts = ("name",)
 
@@ -143,17 +143,17 @@ def test_a_stage_of_a_plugin_runs_after_the_card_and_is_cached_and_published(
     with_plugins(ExportStage)
     recipe, folder, listener = Recipe.model_validate(parts), tmp_path / "run", Listener()
     run = runner.run_pipeline(recipe, folder, listener)
-    assert listener.started[-2:] == ["card", "export"]
-    assert run.records["export"].result == {"files": 1}
-    assert (folder / "student/export/model.txt").read_text() == "tiny"
+    assert listener.started[-2:] == ["card", "bundle"]
+    assert run.records["bundle"].result == {"files": 1}
+    assert (folder / "student/bundle/model.txt").read_text() == "tiny"
     again = Listener()
     runner.run_pipeline(recipe, folder, again)
     assert again.started == []
     assert "export/model.txt" in finished_run.files_to_publish(folder)
     finished_run.rewrite_reports(folder, Listener())
-    (folder / "student/export/model.txt").unlink()
+    (folder / "student/bundle/model.txt").unlink()
     runner.run_pipeline(recipe, folder, again)
-    assert again.started == ["export"]
+    assert again.started == ["bundle"]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcli.evaluation.efficiency import latency
 from kdcli.evaluation.output.evaluation_schema import flatten_costs
-from kdcli.evaluation.predict.model_logits import EvalModel
+from kdcli.evaluation.predict.eval_models import EvalModel, OnnxEvalModel
 from kdcli.models import model_io
+from kdcli.runtime import PARAMETERS_KEY
 
 
 def measure_model_costs(
-    models: Mapping[str, EvalModel],
+    models: Mapping[str, EvalModel | OnnxEvalModel],
     texts: Sequence[tuple[str, ...]],
     reference_models: Mapping[str, str | None],
 ) -> dict[str, dict[str, Any]]:
@@ -35,23 +36,35 @@ def measure_model_costs(
     for name, other in reference_models.items():
         if name in costs and other in costs:
             values, reference = flatten_costs(costs[name]), flatten_costs(costs[other])
-            costs[name]["relative"] = {key: values[key] / reference[key] for key in values}
+            costs[name]["relative"] = {
+                key: values[key] / reference[key] for key in values if key in reference
+            }
     return costs
 
 
 def _measure_model(
-    model: EvalModel, texts: Sequence[tuple[str, ...]], speed: latency.InferenceSpeed
+    model: EvalModel | OnnxEvalModel,
+    texts: Sequence[tuple[str, ...]],
+    speed: latency.InferenceSpeed,
 ) -> dict[str, Any]:
-    by_length = sorted(
-        (model.tokenize_batch([text]) for text in texts), key=lambda b: b["input_ids"].numel()
-    )
+    """Measure a model; memory and FLOPs of a PyTorch model only."""
+    if isinstance(model, OnnxEvalModel):
+        size = {"megabytes": model.classifier.path.stat().st_size / 1e6}
+        if PARAMETERS_KEY in model.classifier.metadata:
+            size["parameters"] = int(model.classifier.metadata[PARAMETERS_KEY])
+    else:
+        batches = (model.tokenize_batch([text]) for text in texts)
+        by_length = sorted(batches, key=lambda batch: batch["input_ids"].numel())
+        size = {
+            "parameters": model_io.count_parameters(model.model),
+            "megabytes": model_io.get_weights_megabytes(model.folder),
+            "peak_megabytes": peak_memory_megabytes(
+                model.model, model.tokenize_batch(texts[: latency.BATCH_SIZE])
+            ),
+            "flops_per_token": flops_per_token(model.model, by_length[len(by_length) // 2]),
+        }
     return {
-        "parameters": model_io.count_parameters(model.model),
-        "megabytes": model_io.get_weights_megabytes(model.folder),
-        "peak_megabytes": peak_memory_megabytes(
-            model.model, model.tokenize_batch(texts[: latency.BATCH_SIZE])
-        ),
-        "flops_per_token": flops_per_token(model.model, by_length[len(by_length) // 2]),
+        **size,
         "latency_ms": {"p50": speed.p50_ms, "p95": speed.p95_ms},
         "texts_per_second": speed.texts_per_second,
     }

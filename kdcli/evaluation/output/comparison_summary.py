@@ -9,7 +9,13 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_metric,
     is_fraction,
 )
-from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import (
+    BASELINE,
+    STUDENT,
+    TEACHER,
+    exported_from,
+    flatten_costs,
+)
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 ModelResult = Mapping[str, Any]
@@ -64,7 +70,7 @@ def comparison_table_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     rows.append(["cost", *("" for _ in models)])
     costs = [flatten_costs(model) for model in models]
     rows += [
-        [f"  {title}", *(shape.format(cost[key] * scale) if cost else "" for cost in costs)]
+        [f"  {title}", *(shape.format(cost[key] * scale) if key in cost else "" for cost in costs)]
         for key, (title, scale, shape) in _COST_FORMATS.items()
     ]
     speedup = ["  speed-up", *map(_format_speedup, models)]
@@ -101,8 +107,10 @@ def comparison_remarks(evaluation: Mapping[str, Any]) -> list[str]:
     for split in evaluation["examples"]:
         remarks += [_describe_difference(m, split, task) for m in models if m["reference"]]
     remarks += _warn_if_baseline_beats_student(models, evaluation["examples"], task)
+    names = [model["name"] for model in models]
+    calibrated = [m for m in models if exported_from(m["name"], names) is None]
     for key, describe in _THRESHOLD_DESCRIPTIONS.items():
-        remarks += [describe(model) for model in models if _calibration_value(model, key)]
+        remarks += [describe(model) for model in calibrated if _calibration_value(model, key)]
     return remarks
 
 
@@ -116,14 +124,15 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     subject = _with_article(name)
     amount = value.lstrip("+-") + (" points" if is_fraction(metric) else "")
     direction = "higher" if difference["value"] > 0 else "lower"
+    comparison = f"{amount} {direction} than" if difference["value"] else "the same as"
     tests = [f"95 % interval {low} to {high}"]
     if "p" in pair:
         tests.append("McNemar p " + ("< 0.001" if pair["p"] < 0.001 else f"= {pair['p']:.2g}"))
     if difference["noise"]:
         tests.insert(0, "not significant")
     sentence = (
-        f"{split}: the {task.primary_metric_title} of {subject} is {amount} {direction} "
-        f"than that of {_with_article(other)} ({', '.join(tests)})."
+        f"{split}: the {task.primary_metric_title} of {subject} is {comparison} "
+        f"that of {_with_article(other)} ({', '.join(tests)})."
     )
     if "p" not in pair:
         return sentence

@@ -8,6 +8,13 @@ from typing import Any
 from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
+# The suffix of an exported model's name, by precision.
+EXPORT_SUFFIXES = {
+    "float32": "-onnx",
+    "float16": "-float16",
+    "int8": "-int8",
+    "int8-weights": "-int8-weights",
+}
 # Left out of the run's manifest for their length.
 _LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
@@ -21,25 +28,32 @@ def reference_for_model(
     Args:
         model_name: The model.
         model_names: All models, in the user's order.
-        preferred_reference: The reference that the user names. Default: the teacher of the same
-            run, another teacher, or the first model.
+        preferred_reference: The reference that the user names. Default: of an exported model, the
+            one that was exported; of others, the teacher of the same run, another teacher, or the
+            first model.
     """
     run = model_name.rpartition("/")[0]
-    candidates = (
-        [preferred_reference]
-        if preferred_reference
-        else [f"{run}/{TEACHER}".lstrip("/"), TEACHER, model_names[0]]
-    )
+    defaults = [f"{run}/{TEACHER}".lstrip("/"), TEACHER, model_names[0]]
+    if (source := exported_from(model_name, model_names)) is not None:
+        defaults.insert(0, source)
+    candidates = [preferred_reference] if preferred_reference else defaults
     reference = next(name for name in candidates if name in model_names)
     return None if reference == model_name else reference
 
 
+def exported_from(model_name: str, model_names: Sequence[str]) -> str | None:
+    """Return the model that a model was exported from; None for models that weren't exported."""
+    sources = (model_name.removesuffix(suffix) for suffix in EXPORT_SUFFIXES.values())
+    return next((name for name in sources if name != model_name and name in model_names), None)
+
+
 def flatten_costs(model_result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the costs of a model by the names in `COST_METRICS`; {} if it was not run."""
+    """Return the costs of a model by the names in `COST_METRICS`, as far as it has them."""
     if "latency_ms" not in model_result:
         return {}
     times = {f"latency_ms_{key}": value for key, value in model_result["latency_ms"].items()}
-    return {key: times.get(key, model_result.get(key, 0.0)) for key in COST_METRICS}
+    costs = {**model_result, **times}
+    return {key: costs[key] for key in COST_METRICS if key in costs}
 
 
 def drop_long_tables(evaluation: Mapping[str, Any]) -> dict[str, Any]:

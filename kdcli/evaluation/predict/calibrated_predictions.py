@@ -12,7 +12,9 @@ from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
 from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisInScopeScorer
-from kdcli.evaluation.predict.model_logits import ClassifierOutputs, ComparedModels
+from kdcli.evaluation.output.evaluation_schema import exported_from
+from kdcli.evaluation.predict.eval_models import ClassifierOutputs
+from kdcli.evaluation.predict.model_logits import ComparedModels
 from kdcli.evaluation.predict.predictions import Predictions
 from kdcli.progress import Reporter, StageProgress
 from kdcli.recipe.schema import EvaluateConfig
@@ -68,8 +70,15 @@ class EvaluationRequest:
 
     def splits_to_predict(self, model_name: str) -> list[str]:
         """Return the splits that a model has to predict, validation included for calibration."""
-        calibrates = model_name not in self.saved_calibrations and VALIDATION in self.corpus.splits
+        is_calibrated = (
+            model_name in self.saved_calibrations or self.calibration_source(model_name) is not None
+        )
+        calibrates = not is_calibrated and VALIDATION in self.corpus.splits
         return list(dict.fromkeys([*self.splits, *([VALIDATION] if calibrates else [])]))
+
+    def calibration_source(self, model_name: str) -> str | None:
+        """Return the model whose calibration an exported model takes over; None for others."""
+        return exported_from(model_name, self.model_group.model_names)
 
 
 @dataclass(frozen=True)
@@ -98,13 +107,22 @@ def predict_all_models(
     progress = StageProgress(
         reporter, texts + len(names) * len(request.in_scope_train_sample or ())
     )
-    return {
-        name: _predict_model(request, name, progress) for name in request.model_group.model_names
-    }
+    # An exported model is deployed with the calibration of its source, which comes first.
+    predictions: dict[str, CalibratedPredictions] = {}
+    for name in sorted(
+        request.model_group.model_names, key=lambda n: request.calibration_source(n) is not None
+    ):
+        source = request.calibration_source(name)
+        calibration = predictions[source].calibration if source is not None else None
+        predictions[name] = _predict_model(request, name, progress, calibration)
+    return {name: predictions[name] for name in request.model_group.model_names}
 
 
 def _predict_model(
-    request: EvaluationRequest, model_name: str, progress: StageProgress
+    request: EvaluationRequest,
+    model_name: str,
+    progress: StageProgress,
+    calibration: Calibration | None,
 ) -> CalibratedPredictions:
     run = partial(
         request.model_group.predict,
@@ -120,7 +138,7 @@ def _predict_model(
         else run(request.corpus.splits[split])
         for split in request.splits_to_predict(model_name)
     }
-    calibration = request.saved_calibrations.get(model_name)
+    calibration = request.saved_calibrations.get(model_name, calibration)
     operating_points: Sequence[OutOfScopeThreshold] = ()
     if calibration is None and VALIDATION in outputs:
         calibration, operating_points = _calibrate_on_validation(request, outputs[VALIDATION])

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from kdcli.data.column_access import sample_texts
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels.label_matching import explain_label_match
-from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset, tokenize_texts
-from kdcli.data.tokenization.windows import average_windows
 from kdcli.errors import ModelError
 from kdcli.evaluation.calibration import inference_config
-from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
+from kdcli.evaluation.predict.eval_models import (
+    ClassifierOutputs,
+    EvalModel,
+    OnnxEvalModel,
+    load_onnx_classifier,
+)
 from kdcli.models import model_io
-from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding_invariance import (
     choose_invariant_padding,
-    create_collator,
     padding_sensitivity_warning,
 )
 from kdcli.models.sequence_length import get_max_length
@@ -31,52 +31,6 @@ from kdcli.tasks import REGRESSION, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class ClassifierOutputs:
-    """Outputs of a model on a split.
-
-    Attributes:
-        logits: float32, (texts, labels), in the order of `ComparedModels.labels`.
-        features: float32, (texts, width), the inputs of the last linear layer; None if they were
-            not requested, or the model has no such layer.
-    """
-
-    logits: np.ndarray
-    features: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class EvalModel:
-    """A model to evaluate, with its tokenizer.
-
-    Attributes:
-        labels: The names of its outputs; those of the data if the model has no names.
-        max_length: The number of tokens of a text that it reads.
-        truncation: The tokens to keep of a longer text.
-    """
-
-    name: str
-    folder: Path
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    labels: tuple[str, ...]
-    max_length: int
-    truncation: TruncationMode | None = None
-
-    def tokenize_batch(self, texts: Sequence[tuple[str, ...]]) -> dict[str, torch.Tensor]:
-        """Tokenize texts, or pairs of texts, as one padded batch of texts or of their windows."""
-        columns = [*zip(*texts, strict=True)]
-        encoding = tokenize_texts(self.tokenizer, columns, self.max_length, self.truncation)
-        return create_collator(self.model, self.tokenizer)(encoding_to_rows(encoding))
-
-    def predict_class_ids(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
-        """Return the index of the highest logit, for each text or window."""
-        batch = self.tokenize_batch(texts)
-        with torch.inference_mode():
-            return self.model(**batch).logits.argmax(-1).tolist()
 
 
 @dataclass(frozen=True)
@@ -92,7 +46,7 @@ class ComparedModels:
             the order of the data's labels, all of which the models know.
     """
 
-    models: Mapping[str, EvalModel]
+    models: Mapping[str, EvalModel | OnnxEvalModel]
     labels: tuple[str, ...]
     dataset_label_to_index: np.ndarray
     corpus: DatasetSplits
@@ -133,27 +87,16 @@ class ComparedModels:
         Raises:
             ModelError: A logit is NaN or infinite.
         """
-        entry = self.models[model_name]
-        encoded = tokenize_dataset(dataset, entry.tokenizer, entry.max_length, entry.truncation)
-        collate = create_collator(entry.model, entry.tokenizer)
-        features = None
-        if with_features:
-            logits, features = predict_logits_and_features(
-                entry.model, collate, encoded, batch_size, progress
-            )
-        else:
-            logits = predict_logits(entry.model, collate, encoded, batch_size, progress)
-        if not np.isfinite(logits).all():
+        model = self.models[model_name]
+        outputs = model.predict(dataset, batch_size, progress, with_features=with_features)
+        if not np.isfinite(outputs.logits).all():
             raise ModelError(f"{model_name}: a logit is NaN or infinite; the weights are damaged.")
-        order = [entry.labels.index(label) for label in self.labels]
-        return ClassifierOutputs(
-            average_windows(logits[:, order], encoded),
-            None if features is None else average_windows(features, encoded),
-        )
+        order = [model.labels.index(label) for label in self.labels]
+        return ClassifierOutputs(outputs.logits[:, order], outputs.features)
 
 
 def load_models_to_compare(
-    model_folders: Mapping[str, Path],
+    model_paths: Mapping[str, Path],
     corpus: DatasetSplits,
     splits: Sequence[str],
     max_length: int | None,
@@ -165,7 +108,7 @@ def load_models_to_compare(
     """Load models to evaluate on the same texts.
 
     Args:
-        model_folders: The models' folders, by name.
+        model_paths: The models' folders, or their ONNX files, by name.
         corpus: The data set.
         splits: The splits that will be used.
         max_length: Tokens to keep of a text, if fewer than the models accept.
@@ -177,14 +120,19 @@ def load_models_to_compare(
         ModelError: The labels of a model differ from those of the data or of another model.
     """
     present = sorted({label for split in splits for label in corpus.present_labels(split)})
-    models: dict[str, EvalModel] = {}
-    for name, folder in model_folders.items():
-        model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
-        model_io.check_problem_type(model.config, corpus.task, name)
-        names = _match_label_names(
-            name, model_io.get_label_names(model.config), corpus, present, reporter
+    models: dict[str, EvalModel | OnnxEvalModel] = {}
+    for name, path in model_paths.items():
+        config = model_io.load_config(model_io.get_model_folder(path))
+        model_io.check_problem_type(config, corpus.task, name)
+        labels = _match_label_names(
+            name, model_io.get_label_names(config), corpus, present, reporter
         )
-        saved = inference_config.load_input_truncation(folder)
+        if path.suffix == ".onnx":
+            classifier = load_onnx_classifier(path, max_length, truncate)
+            models[name] = OnnxEvalModel(name, labels, classifier)
+            continue
+        model, tokenizer = model_io.load_classifier(path), model_io.load_tokenizer(path)
+        saved = inference_config.load_input_truncation(path)
         truncation = truncate or saved.truncate
         limit = get_max_length(model, tokenizer, max_length or saved.max_length)
         texts = sample_texts(corpus.splits[splits[0]])
@@ -193,7 +141,7 @@ def load_models_to_compare(
         )
         if note := padding_sensitivity_warning(model, name):
             reporter.info(note)
-        models[name] = EvalModel(name, folder, model, tokenizer, names, limit, truncation)
+        models[name] = EvalModel(name, path, model, tokenizer, labels, limit, truncation)
     first, *others = models.values()
     for other in others:
         _require_same_labels(first, other)
@@ -226,7 +174,9 @@ def _match_label_names(
     return tuple(names.get(index, label) for index, label in enumerate(model_labels))
 
 
-def _require_same_labels(model: EvalModel, other_model: EvalModel) -> None:
+def _require_same_labels(
+    model: EvalModel | OnnxEvalModel, other_model: EvalModel | OnnxEvalModel
+) -> None:
     extra = [
         sorted({*a.labels} - {*b.labels}) for a, b in ((model, other_model), (other_model, model))
     ]

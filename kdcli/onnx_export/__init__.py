@@ -1,0 +1,1 @@
+"""Export of classifiers to formats that run without PyTorch."""

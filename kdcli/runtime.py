@@ -1,0 +1,403 @@
+"""Run an exported classifier without PyTorch.
+
+Needs numpy, tokenizers and onnxruntime. It imports nothing of kd but its errors, so that
+`pip install --no-deps kdcli` and the exported folder's `requirements.txt` are enough:
+
+    from kdcli.runtime import Classifier
+
+    classifier = Classifier("exported")
+    classifier.predict(["My card is lost."])[0].label
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kdcli.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ONNX_FOLDER = "onnx"
+FLOAT32_FILE = "model.onnx"
+QUANTIZED_FILE = "model_quantized.onnx"
+# Entries of an ONNX file's metadata that `kd export` writes.
+PRECISION_KEY, PARAMETERS_KEY, EQUAL_LENGTHS_KEY = (
+    "kd.precision",
+    "kd.parameters",
+    "kd.equal_lengths",
+)
+# Windows share a quarter of their tokens with the one before, as in training.
+_WINDOW_OVERLAP_DIVISOR = 4
+_MAX_BATCH_TEXTS = 32
+_MAX_BATCH_TOKENS = 4_096
+_NO_LENGTH_LIMIT = 1_000_000
+_CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+Text = str | tuple[str, str]
+Truncation = Literal["head", "tail", "both", "windows"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: The predicted label; the out-of-scope label for a text that is refused. None for a
+            multi-label model (see `labels`) and for a regression.
+        score: The calibrated probability of `label`, from 0 to 1; of a multi-label model, the
+            highest one; the score of a regression.
+        labels: All labels of the text, by a multi-label model.
+        refused: Whether the text is below the out-of-scope threshold.
+        top: The most probable labels with their calibrated probabilities, best first.
+    """
+
+    label: str | None
+    score: float
+    labels: tuple[str, ...] = ()
+    refused: bool = False
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Token ids of a text, or of one of its windows."""
+
+    text_index: int
+    ids: Sequence[int]
+    type_ids: Sequence[int]
+
+
+class Classifier:
+    """An exported classifier in onnxruntime.
+
+    It decides as `kd evaluate` does: with the temperature and thresholds of `kd.json`, and texts
+    truncated as in training.
+
+    Args:
+        folder: The folder that `kd export` wrote, or a run's `student`.
+        file: The ONNX file in its folder `onnx`. Default: the quantized one, if there is one.
+        num_threads: Threads that share the work on one text. Default: the CPUs that this process
+            may use, by its affinity and its container's limit.
+        max_length: Tokens to keep of a text. Default: as in training.
+        truncation: Tokens to keep of a longer text. Default: as in training.
+
+    Attributes:
+        labels: Names of the outputs, in order.
+        task: `single_label_classification`, `multi_label_classification` or `regression`.
+        path: The ONNX file.
+        metadata: The file's metadata.
+
+    Raises:
+        ModelError: A file is missing or invalid.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        file: str | None = None,
+        num_threads: int | None = None,
+        max_length: int | None = None,
+        truncation: Truncation | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        config = self._read_json("config.json")
+        self._read_labels(config)
+        settings = {} if not (self.folder / "kd.json").is_file() else self._read_json("kd.json")
+        self._temperature = float(settings.get("temperature", 1.0))
+        self._operating_point: Mapping[str, Any] | None = settings.get("operating_point")
+        self._thresholds: Mapping[str, float] = settings.get("thresholds") or {}
+        self._load_tokenizer(
+            config,
+            max_length or settings.get("max_length"),
+            truncation or settings.get("truncate"),
+        )
+        self.path = self._find_onnx_file(file)
+        self._load_session(num_threads or available_cpus())
+
+    def predict(self, texts: Sequence[Text], top_k: int = 1) -> list[Prediction]:
+        """Label texts, or pairs of texts, as `kd evaluate` does.
+
+        Args:
+            texts: Texts, or pairs of texts.
+            top_k: Number of labels in `Prediction.top`.
+
+        Raises:
+            ModelError: The operating point of `kd.json` names no label of the model.
+        """
+        return [self._interpret(row, top_k) for row in self.predict_logits(texts)]
+
+    def predict_logits(
+        self,
+        texts: Sequence[Text],
+        *,
+        batch_size: int | None = None,
+        advance: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "np.ndarray":
+        """Compute the raw outputs, float32, (texts, labels); of windows, their mean.
+
+        Args:
+            texts: Texts, or pairs of texts.
+            batch_size: Rows in a batch. Default: 1 where activations are quantized with a scale
+                for each batch, so that a text's answer is its own; otherwise up to 32.
+            advance: Called after each batch with the rows done and the number of rows.
+        """
+        import numpy as np
+
+        sums = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        counts = np.zeros((len(texts), 1), dtype=np.float32)
+        rows = [row for index, text in enumerate(texts) for row in self._encode(index, text)]
+        done = 0
+        for batch in self._split_into_batches(rows, batch_size):
+            for row, output in zip(batch, self._run(batch), strict=True):
+                sums[row.text_index] += output
+                counts[row.text_index] += 1
+            done += len(batch)
+            advance(done, len(rows))
+        return sums / counts
+
+    def _interpret(self, logits: "np.ndarray", top_k: int) -> Prediction:
+        import numpy as np
+
+        if self.task == "regression":
+            return Prediction(None, float(logits[0]))
+        logits = logits.astype(np.float64)
+        is_multi_label = self.task == "multi_label_classification"
+        to_probabilities = _sigmoid if is_multi_label else _softmax
+        probabilities = to_probabilities(logits / self._temperature)
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = tuple((self.labels[i], float(probabilities[i])) for i in best)
+        if is_multi_label:
+            present = logits > 0
+            if self._thresholds:
+                # They were chosen on probabilities without the temperature.
+                limits = [self._thresholds.get(label, 0.5) for label in self.labels]
+                present = _sigmoid(logits) >= np.array(limits)
+            labels = tuple(self.labels[i] for i in np.flatnonzero(present))
+            return Prediction(None, float(probabilities.max()), labels, top=top)
+        index, refused = self._decide(logits)
+        return Prediction(self.labels[index], float(probabilities[index]), (), refused, top)
+
+    def _decide(self, logits: "np.ndarray") -> tuple[int, bool]:
+        """Return the index of the label, and whether the text is refused."""
+        import numpy as np
+
+        point = self._operating_point
+        if point is None:
+            return int(logits.argmax()), False
+        if point["label"] not in self.labels or point["score"] not in _IN_SCOPE_SCORES:
+            raise ModelError(
+                f"{self.folder / 'kd.json'}: the operating point's label or score is unknown.",
+                "Delete the entry operating_point, or export the model again.",
+            )
+        out_of_scope_id = self.labels.index(point["label"])
+        score = _IN_SCOPE_SCORES[point["score"]](logits, out_of_scope_id)
+        if score < point["threshold"]:
+            return out_of_scope_id, True
+        in_scope = logits.copy()
+        in_scope[out_of_scope_id] = -np.inf
+        return int(in_scope.argmax()), False
+
+    def _encode(self, text_index: int, text: Text) -> list[_Row]:
+        """Tokenize a text: one row, or one for each of its windows."""
+        first, second = (text, None) if isinstance(text, str) else text
+        encoding = self._tokenizer.encode(first, second)
+        ids, type_ids = encoding.ids, encoding.type_ids
+        if self._truncation == "both" and len(ids) > self._max_length:
+            # Cutting the middle keeps the special tokens at both ends.
+            tail = self._max_length // 2
+            head = self._max_length - tail
+            ids, type_ids = ids[:head] + ids[-tail:], type_ids[:head] + type_ids[-tail:]
+        overflow = encoding.overflowing if self._truncation == "windows" else ()
+        windows = ((window.ids, window.type_ids) for window in overflow)
+        return [_Row(text_index, *row) for row in ((ids, type_ids), *windows)]
+
+    def _split_into_batches(
+        self, rows: Sequence[_Row], batch_size: int | None
+    ) -> Iterator[Sequence[_Row]]:
+        """Yield rows in batches of similar length, the longest first."""
+        if batch_size is None:
+            batch_size = 1 if self._one_text_per_batch else _MAX_BATCH_TEXTS
+        ordered = sorted(rows, key=lambda row: -len(row.ids))
+        while ordered:
+            longest = len(ordered[0].ids)
+            size = min(batch_size, max(1, _MAX_BATCH_TOKENS // max(1, longest)))
+            if self._equal_lengths:
+                size = min(size, sum(len(row.ids) == longest for row in ordered))
+            yield ordered[:size]
+            ordered = ordered[size:]
+
+    def _run(self, batch: Sequence[_Row]) -> "np.ndarray":
+        """Compute the logits of a batch, (rows, labels)."""
+        import numpy as np
+
+        width = max(len(row.ids) for row in batch)
+        shape = (len(batch), width)
+        arrays = {
+            "input_ids": np.full(shape, self._pad_token_id, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+            "token_type_ids": np.zeros(shape, dtype=np.int64),
+        }
+        for index, row in enumerate(batch):
+            length = len(row.ids)
+            columns = slice(width - length, width) if self._pads_left else slice(length)
+            arrays["input_ids"][index, columns] = row.ids
+            arrays["attention_mask"][index, columns] = 1
+            arrays["token_type_ids"][index, columns] = row.type_ids
+        inputs = {name: arrays[name] for name in self._input_names}
+        logits: np.ndarray = self._session.run(["logits"], inputs)[0]
+        return logits
+
+    def _read_labels(self, config: Mapping[str, Any]) -> None:
+        names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+        if not names:
+            raise ModelError(
+                f"{self.folder / 'config.json'} names no labels (id2label): it is no classifier's."
+            )
+        self.labels = tuple(names[index] for index in sorted(names))
+        default_task = "regression" if len(names) == 1 else "single_label_classification"
+        self.task: str = config.get("problem_type") or default_task
+
+    def _load_tokenizer(
+        self, config: Mapping[str, Any], max_length: int | None, truncation: Truncation | None
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        tokenizer_config = self._read_json("tokenizer_config.json")
+        self._tokenizer = Tokenizer.from_file(str(self._require_file("tokenizer.json")))
+        saved = self._tokenizer.truncation or {}
+        limits = (
+            max_length,
+            tokenizer_config.get("model_max_length"),
+            saved.get("max_length"),
+        )
+        self._max_length = int(min([x for x in limits if x is not None], default=_NO_LENGTH_LIMIT))
+        side = tokenizer_config.get("truncation_side", "right")
+        self._truncation = truncation or ("tail" if side == "left" else "head")
+        self._pad_token_id = int(config.get("pad_token_id") or 0)
+        self._pads_left = tokenizer_config.get("padding_side") == "left"
+        self._tokenizer.no_padding()
+        if self._truncation == "both" or self._max_length >= _NO_LENGTH_LIMIT:
+            self._tokenizer.no_truncation()
+            return
+        overlap = self._max_length // _WINDOW_OVERLAP_DIVISOR
+        self._tokenizer.enable_truncation(
+            self._max_length,
+            stride=overlap if self._truncation == "windows" else 0,
+            direction="left" if self._truncation == "tail" else "right",
+        )
+
+    def _load_session(self, num_threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has an exception type for each of its causes
+            raise ModelError(
+                f"{self.path} can't be loaded: {str(error).splitlines()[0]}",
+                "Export the model again: kd export MODEL.",
+            ) from error
+        self._input_names = [each.name for each in self._session.get_inputs()]
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        # Activations in 8 bits get one scale for a batch: alone, a text's answer is its own.
+        self._one_text_per_batch = self.metadata.get(PRECISION_KEY) == "int8"
+        self._equal_lengths = self.metadata.get(EQUAL_LENGTHS_KEY) == "true"
+
+    def _find_onnx_file(self, file: str | None) -> Path:
+        if file is None:
+            quantized = self.folder / ONNX_FOLDER / QUANTIZED_FILE
+            file = QUANTIZED_FILE if quantized.is_file() else FLOAT32_FILE
+        return self._require_file(f"{ONNX_FOLDER}/{file}")
+
+    def _require_file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise ModelError(f"{self.folder} has no {name}.", "Export a model there: kd export.")
+        return path
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self._require_file(name)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{path} is no JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"{path} is no JSON object.")
+        return content
+
+
+def available_cpus() -> int:
+    """Count the CPUs that this process may use, by its affinity and its container's limit."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_CPU_LIMIT.read_text(encoding="ascii").split()
+        limit = count if quota == "max" else -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        limit = count
+    return max(1, min(count, limit))
+
+
+def _softmax(values: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    exponentials = np.exp(values - values.max())
+    probabilities: np.ndarray = exponentials / exponentials.sum()
+    return probabilities
+
+
+def _sigmoid(values: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    probabilities: np.ndarray = 1 / (1 + np.exp(-values))
+    return probabilities
+
+
+def _log_sum_exp(values: "np.ndarray") -> float:
+    import numpy as np
+
+    return float(values.max() + np.log(np.exp(values - values.max()).sum()))
+
+
+def _drop(values: "np.ndarray", index: int) -> "np.ndarray":
+    import numpy as np
+
+    return np.delete(values, index)
+
+
+def _max_in_scope_probability(logits: "np.ndarray", out_of_scope_id: int) -> float:
+    return float(_drop(_softmax(logits), out_of_scope_id).max())
+
+
+def _logit_margin(logits: "np.ndarray", out_of_scope_id: int) -> float:
+    return float(_drop(logits, out_of_scope_id).max() - logits[out_of_scope_id])
+
+
+def _negative_energy(logits: "np.ndarray", out_of_scope_id: int) -> float:
+    return _log_sum_exp(_drop(logits, out_of_scope_id))
+
+
+def _negative_entropy(logits: "np.ndarray", out_of_scope_id: int) -> float:
+    import numpy as np
+
+    probabilities = _softmax(_drop(logits, out_of_scope_id))
+    positive = probabilities[probabilities > 0]
+    return float((positive * np.log(positive)).sum())
+
+
+# The scores of `kdcli.evaluation.metrics.out_of_scope`, for one text and without scipy.
+_IN_SCOPE_SCORES: Mapping[str, Callable[["np.ndarray", int], float]] = {
+    "probability": _max_in_scope_probability,
+    "margin": _logit_margin,
+    "energy": _negative_energy,
+    "entropy": _negative_entropy,
+}
