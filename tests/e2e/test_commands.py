@@ -32,8 +32,10 @@ def quick(kd):
 
 def test_the_quick_start_learns_and_says_so(quick, place):
     figures = json.loads((place / "runs/kd-quickstart/evaluation.json").read_text())
-    teacher, student = figures["models"]
+    teacher, student, exported = figures["models"]
     assert student["parameters"] < teacher["parameters"]
+    assert exported["reference"] == "student"
+    assert exported["name"] in quick.stdout
     assert student["splits"]["validation"]["accuracy"] > 3 / 17
     assert "validation, 180 texts" in quick.stdout
     assert "Next: kd card" in quick.stdout

@@ -13,11 +13,13 @@ from datasets import load_from_disk
 from models.architectures import LABELS, Architecture, save, some_texts
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import kdcli
 from kdcli.api.evaluation import evaluate_models
 from kdcli.errors import KdError
 from kdcli.pipeline import runner
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
+from kdcli.runtime import Classifier
 
 EQUAL = "equal"
 TOLERANCE = 1e-4
@@ -121,6 +123,30 @@ def distilled(folder: Path, it: Architecture, **parts: Any) -> str:
         accuracy = model["splits"]["test"]["accuracy"]
         right = np.mean(logits.argmax(-1) == truth["test"])
         _same(accuracy, right, f"accuracy of the {model['name']}")
+    return EQUAL
+
+
+def exported(folder: Path, it: Architecture) -> str:
+    """Export the classifier in `folder` to ONNX, and run it without PyTorch in padded batches.
+
+    Returns:
+        `EQUAL`, or why kd refuses it, with nothing written.
+
+    Raises:
+        Wrong: Its logits aren't transformers', or kd refuses it when something is written already.
+    """
+    texts = some_texts(10, seed=2, longest=it.limit, shortest=it.shortest)
+    expected = reference(folder, texts, it)
+    output = folder.with_name(f"{folder.name}-onnx")
+    try:
+        kdcli.export(folder, output)
+    except KdError as error:
+        if left := sorted(path.name for path in folder.parent.glob("*-onnx*")):
+            raise Wrong(f"refused after {left}: {error}") from error
+        return str(error)
+    # Sums of T5's unscaled attention grow large.
+    scale = max(1, np.abs(expected).max() * 10 * ("t5" in it.tokenizer))
+    _compare(Classifier(output).predict_logits(texts) / scale, expected / scale, texts, "ONNX")
     return EQUAL
 
 

@@ -389,6 +389,13 @@ NOT_CUT = {
     "zamba": "can't read a text",
     "zamba2": "can't read a text",
 }
+NOT_EXPORTED: dict[str, str] = {
+    "big_bird": "can't be exported",
+    "canine": "written in Python",
+    "funnel": "can't read texts",
+    "longformer": "data-dependent",
+    "reformer": "data-dependent",
+}
 # There is no comparing with these.
 LEFT_OUT = {
     "layoutlmv2": "transformers needs detectron2, and a picture, to run it",

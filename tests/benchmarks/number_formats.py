@@ -1,0 +1,170 @@
+"""Accuracy, size and speed of a run's teacher and student in each number format.
+
+    python tests/benchmarks/number_formats.py RUN [--threads 1 2]
+
+RUN is a finished run with a validation and a test split. Every format is measured on the test
+split, in the runtime that runs it, with the threshold of `kd.json` (the teacher's is chosen on
+validation). Other labels are those that differ from PyTorch's in float32, with a 95 % Wilson
+interval. Models take turns at every text.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+import kdcli
+from kdcli.evaluation.efficiency.latency import BATCH_SIZE
+from kdcli.evaluation.predict.eval_models import load_onnx_classifier
+from kdcli.models import model_io
+
+FORMATS = ("float32", "int8", "int8-weights")
+FIRST_ANSWER = {
+    "onnx": "from kdcli.runtime import Classifier\n"
+    "Classifier(F, file=N, num_threads=T).predict(['hello'])",
+    "torch": "import torch\ntorch.set_num_threads(T)\nfrom transformers import pipeline\n"
+    "pipeline('text-classification', F)('hello')",
+}
+
+
+def export_all(run: Path, folder: Path) -> dict[str, Path]:
+    """Export teacher and student in every format; return the paths to measure, by name."""
+    paths = {}
+    for part in ("teacher", "student"):
+        paths[part] = run / part
+        for precision in FORMATS:
+            output = folder / f"{part}-{precision}"
+            kdcli.export(
+                run / part, output, precision=precision, max_drop=["accuracy=1"],
+            )  # fmt: skip
+            name = "model.onnx" if precision == "float32" else "model_quantized.onnx"
+            paths[f"{part}-{precision}"] = output / "onnx" / name
+    return paths
+
+
+def accuracy_rows(paths: dict[str, Path], run: Path) -> dict[str, dict]:
+    """Measure the accuracy of every format on the test split."""
+    report = kdcli.evaluate(
+        [str(path) for path in paths.values()],
+        splits=["test"],
+        overrides={"evaluate.latency_texts": 2},
+    )
+    names = dict(zip(paths, (m["name"] for m in report.evaluation["models"]), strict=True))
+    predictions = report.comparison.predictions["test"]
+    rows = {}
+    for key, name in names.items():
+        metrics = report.metrics[name]["test"]
+        source = predictions[names[key.split("-")[0]]].predicted
+        changed = int((predictions[name].predicted != source).sum())
+        interval = binomtest(changed, len(source)).proportion_ci(method="wilson")
+        rows[key] = {
+            "in scope": metrics.get("in_scope_accuracy", metrics["accuracy"]),
+            "with threshold": metrics.get("accuracy_at_threshold", metrics["accuracy"]),
+            "changed": changed,
+            "changed, low": interval.low,
+            "changed, high": interval.high,
+            "texts": len(source),
+        }
+    return rows
+
+
+def classifiers(paths: dict[str, Path], threads: int) -> dict:
+    """Return a function from texts to labels for each path."""
+    torch.set_num_threads(threads)
+    tokenize, functions = {"truncation": True, "padding": True, "return_tensors": "pt"}, {}
+    for name, path in paths.items():
+        if path.suffix == ".onnx":
+            model = load_onnx_classifier(path)
+            model._load_session(threads)
+            functions[name] = model.predict_logits
+            continue
+        model, tokenizer = model_io.load_classifier(path), model_io.load_tokenizer(path)
+
+        def run(texts, model=model, tokenizer=tokenizer):
+            with torch.inference_mode():
+                return model(
+                    **tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+                ).logits
+
+        functions[name] = run
+    return functions
+
+
+def speed_rows(paths: dict[str, Path], texts: list[str], threads: int) -> dict[str, dict]:
+    """Time every format: texts one by one, and in batches, the formats in turn."""
+    functions = classifiers(paths, threads)
+    batches = [texts[i : i + BATCH_SIZE] for i in range(0, 8 * BATCH_SIZE, BATCH_SIZE)]
+    seconds = {name: {"one": [], "batch": []} for name in functions}
+    for kind, items in (("one", [[text] for text in texts]), ("batch", batches)):
+        for index, item in enumerate([*items[:20], *items]):  # the first are a warm-up
+            for name, classify in functions.items():
+                start = time.perf_counter()
+                classify(item)
+                if index >= len(items[:20]):
+                    seconds[name][kind].append(time.perf_counter() - start)
+    return {
+        name: {
+            "ms": 1e3 * np.median(times["one"]),
+            "p99 ms": 1e3 * np.percentile(times["one"], 99),
+            "texts/s": BATCH_SIZE / np.median(times["batch"]),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def first_answer_seconds(path: Path, threads: int) -> float:
+    """Return the processor time of a new process from its start to its first answer."""
+    onnx = path.suffix == ".onnx"
+    folder = path.parent.parent if onnx else path
+    values = f"F, N, T = {str(folder)!r}, {path.name!r}, {threads}\n"
+    code = values + FIRST_ANSWER["onnx" if onnx else "torch"]
+    before = os.times()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])
+
+
+def main() -> None:
+    """Print a table for each number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--texts", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = export_all(options.run, Path(scratch))
+        accuracy = accuracy_rows(paths, options.run)
+        corpus = kdcli.evaluate(
+            str(paths["student"]), splits=["test"], overrides={"evaluate.latency_texts": 1}
+        ).comparison.corpus
+        texts = list(corpus.splits["test"]["text"][: options.texts])
+        texts = (texts * (8 * BATCH_SIZE // len(texts) + 1))[: max(options.texts, 8 * BATCH_SIZE)]
+        for threads in options.threads:
+            speeds = speed_rows(paths, texts, threads)
+            print(f"\n{threads} thread(s)\n")
+            print("| model | in scope | with threshold | other labels | MB | ms | p99 | texts/s "
+                  "| first answer |")  # fmt: skip
+            print("| --- |" + " ---: |" * 8)
+            for name, path in paths.items():
+                row, speed = accuracy[name], speeds[name]
+                onnx = path.suffix == ".onnx"
+                size = path.stat().st_size / 1e6 if onnx else model_io.get_weights_megabytes(path)
+                low, high = 100 * row["changed, low"], 100 * row["changed, high"]
+                print(
+                    f"| {name} | {100 * row['in scope']:.2f} % "
+                    f"| {100 * row['with threshold']:.2f} % | {row['changed']} of {row['texts']} ({low:.2f} to {high:.2f} %) "
+                    f"| {size:.1f} | {speed['ms']:.2f} | {speed['p99 ms']:.2f} "
+                    f"| {speed['texts/s']:.0f} | {first_answer_seconds(path, threads):.2f} s |"
+                )
+
+
+if __name__ == "__main__":
+    main()
