@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from scipy.stats import binomtest
 
 import kdcli
 from kdcli.evaluation.efficiency.latency import BATCH_SIZE
-from kdcli.evaluation.predict.eval_models import load_onnx_classifier
 from kdcli.models import model_io
+from kdcli.runtime import Classifier
 
 FORMATS = ("float32", "int8", "int8-weights")
 FIRST_ANSWER = {
@@ -76,25 +77,24 @@ def accuracy_rows(paths: dict[str, Path], run: Path) -> dict[str, dict]:
 
 
 def classifiers(paths: dict[str, Path], threads: int) -> dict:
-    """Return a function from texts to labels for each path."""
+    """Return a function from texts to logits for each path."""
     torch.set_num_threads(threads)
-    tokenize, functions = {"truncation": True, "padding": True, "return_tensors": "pt"}, {}
+    functions = {}
     for name, path in paths.items():
         if path.suffix == ".onnx":
-            model = load_onnx_classifier(path)
-            model._load_session(threads)
-            functions[name] = model.predict_logits
-            continue
-        model, tokenizer = model_io.load_classifier(path), model_io.load_tokenizer(path)
-
-        def run(texts, model=model, tokenizer=tokenizer):
-            with torch.inference_mode():
-                return model(
-                    **tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
-                ).logits
-
-        functions[name] = run
+            folder = model_io.get_model_folder(path)
+            functions[name] = Classifier(folder, file=path.name, num_threads=threads).predict_logits
+        else:
+            model, tokenizer = model_io.load_classifier(path), model_io.load_tokenizer(path)
+            functions[name] = partial(predict_with_pytorch, model, tokenizer)
     return functions
+
+
+def predict_with_pytorch(model, tokenizer, texts: list[str]) -> torch.Tensor:
+    """Return the logits of texts, read as one padded batch."""
+    inputs = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**inputs).logits
 
 
 def speed_rows(paths: dict[str, Path], texts: list[str], threads: int) -> dict[str, dict]:
@@ -158,12 +158,18 @@ def main() -> None:
                 onnx = path.suffix == ".onnx"
                 size = path.stat().st_size / 1e6 if onnx else model_io.get_weights_megabytes(path)
                 low, high = 100 * row["changed, low"], 100 * row["changed, high"]
-                print(
-                    f"| {name} | {100 * row['in scope']:.2f} % "
-                    f"| {100 * row['with threshold']:.2f} % | {row['changed']} of {row['texts']} ({low:.2f} to {high:.2f} %) "
-                    f"| {size:.1f} | {speed['ms']:.2f} | {speed['p99 ms']:.2f} "
-                    f"| {speed['texts/s']:.0f} | {first_answer_seconds(path, threads):.2f} s |"
+                cells = (
+                    name,
+                    f"{100 * row['in scope']:.2f} %",
+                    f"{100 * row['with threshold']:.2f} %",
+                    f"{row['changed']} of {row['texts']} ({low:.2f} to {high:.2f} %)",
+                    f"{size:.1f}",
+                    f"{speed['ms']:.2f}",
+                    f"{speed['p99 ms']:.2f}",
+                    f"{speed['texts/s']:.0f}",
+                    f"{first_answer_seconds(path, threads):.2f} s",
                 )
+                print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
