@@ -84,9 +84,10 @@ def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
 def metric_rows(evaluation: Mapping[str, Any], split: str) -> list[MetricRow]:
     """Return the metrics of a split that at least one model has."""
     metrics_by_model = {model["name"]: model["splits"][split] for model in evaluation["models"]}
+    exported = any(exported_from(name, (STUDENT,)) for name in metrics_by_model)
     rows = [
         MetricRow(
-            title,
+            f"{title} (exported: the student)" if exported and "the teacher" in title else title,
             [_metric_cell(metrics, key) for metrics in metrics_by_model.values()],
             [
                 _difference_cell(metrics_by_model[STUDENT], name, key)

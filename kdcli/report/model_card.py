@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdcli import __version__
 from kdcli.evaluation.output import comparison_summary
-from kdcli.evaluation.output.evaluation_schema import EXPORT_SUFFIXES, STUDENT
+from kdcli.evaluation.output.evaluation_schema import STUDENT
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables
@@ -96,7 +96,7 @@ def render_model_card(
         code=markdown_code_span,
         literal=RawMarkdown(json.dumps(recipe.name)),
         evaluation=evaluation,
-        exported=_exported_file(recipe, stage_results),
+        exported=stage_results["export"] if recipe.export else None,
         models=models,
         student=models[STUDENT],
         others=metric_tables.reference_model_names(evaluation),
@@ -126,16 +126,6 @@ def render_model_card(
         ],
         kd_version=__version__,
     )
-
-
-def _exported_file(
-    recipe: Recipe, stage_results: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Return the result of the export, and the suffix of the exported model's name."""
-    if recipe.export is None:
-        return None
-    exported = stage_results["export"]
-    return {**exported, "suffix": EXPORT_SUFFIXES[exported["precision"]]}
 
 
 def _kept_epoch(
