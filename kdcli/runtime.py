@@ -35,6 +35,7 @@ _WINDOW_OVERLAP_DIVISOR = 4
 _MAX_BATCH_TEXTS = 32
 _MAX_BATCH_TOKENS = 4_096
 _NO_LENGTH_LIMIT = 1_000_000
+_INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 _CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 Text = str | tuple[str, str]
@@ -236,21 +237,25 @@ class Classifier:
         import numpy as np
 
         width = max(len(row.ids) for row in batch)
-        shape = (len(batch), width)
-        arrays = {
-            "input_ids": np.full(shape, self._pad_token_id, dtype=np.int64),
-            "attention_mask": np.zeros(shape, dtype=np.int64),
-            "token_type_ids": np.zeros(shape, dtype=np.int64),
-        }
-        for index, row in enumerate(batch):
-            length = len(row.ids)
-            columns = slice(width - length, width) if self._pads_left else slice(length)
-            arrays["input_ids"][index, columns] = row.ids
-            arrays["attention_mask"][index, columns] = 1
-            arrays["token_type_ids"][index, columns] = row.type_ids
+        padded = [self._pad(row, width) for row in batch]
+        arrays = dict(
+            zip(_INPUT_NAMES, np.array(padded, dtype=np.int64).swapaxes(0, 1), strict=True)
+        )
         inputs = {name: arrays[name] for name in self._input_names}
         logits: np.ndarray = self._session.run(["logits"], inputs)[0]
         return logits
+
+    def _pad(self, row: _Row, width: int) -> list[Sequence[int]]:
+        """Pad token ids, attention mask and type ids of a row to a width."""
+        length = len(row.ids)
+        columns = (row.ids, [1] * length, row.type_ids)
+        gap = width - length
+        if not gap:
+            return [*columns]
+        fillings = ([fill] * gap for fill in (self._pad_token_id, 0, 0))
+        if self._pads_left:
+            return [[*filling, *column] for filling, column in zip(fillings, columns, strict=True)]
+        return [[*column, *filling] for filling, column in zip(fillings, columns, strict=True)]
 
     def _read_labels(self, config: Mapping[str, Any]) -> None:
         names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
