@@ -12,7 +12,7 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.compare import ModelComparison, compare_models
 from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER
 from kdcli.models import model_io
-from kdcli.onnx_export.precision_gates import list_exported_files
+from kdcli.onnx_export.precision_gates import find_exported_file
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE, RunFolder
 from kdcli.progress import Reporter
@@ -235,7 +235,8 @@ def _resolve_model_paths(models: Sequence[str], *, allow_pickle: bool) -> dict[s
 
 def _add_with_exported_file(name: str, folder: Path, paths: dict[str, Path]) -> None:
     paths[name] = folder
-    for suffix, file in list_exported_files(folder).items():
+    if (exported := find_exported_file(folder)) is not None:
+        suffix, file = exported
         paths[name + suffix] = file
 
 

@@ -114,7 +114,8 @@ def export_model(
     folder = model_io.locate_model(
         str(run / "student") if is_run else reference, allow_pickle=allow_pickle
     )
-    texts = _load_texts(reference, folder, overrides, reporter) if is_run or overrides else None
+    has_texts = bool(overrides) or is_run or (run.parent / RECIPE_FILE).is_file()
+    texts = _load_texts(reference, folder, overrides, reporter) if has_texts else None
     if texts is None and precision not in (None, "float32"):
         raise UsageError(
             f"--precision {precision} has to be checked on texts with labels, and {reference} "

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdcli.data import column_access
 from kdcli.data.dataset_splits import DatasetSplits
+from kdcli.errors import ModelError
 from kdcli.evaluation.ci.quality_gates import (
     GateResult,
     QualityGate,
@@ -137,14 +138,25 @@ def parse_gates(config: ExportConfig, texts: ExportTexts | None) -> list[Quality
     return [parse_quality_gate("--max-drop", text) for text in stated]
 
 
-def list_exported_files(folder: Path) -> dict[str, Path]:
-    """List the exported ONNX file of a model folder, by suffix of the model's name."""
+def find_exported_file(folder: Path) -> tuple[str, Path] | None:
+    """Find the ONNX file that was exported into a model folder.
+
+    Returns:
+        The suffix of the exported model's name, and the file; None if there is none.
+
+    Raises:
+        ModelError: `onnx/export.json` is damaged.
+    """
     file = folder / ONNX_FOLDER / EXPORT_FILE
     if not file.is_file():
-        return {}
-    exported = json.loads(file.read_text(encoding="utf-8"))
-    path: Path = folder / ONNX_FOLDER / FILE_NAMES[exported["precision"]]
-    return {EXPORT_SUFFIXES[exported["precision"]]: path}
+        return None
+    try:
+        precision = json.loads(file.read_text(encoding="utf-8"))["precision"]
+        return EXPORT_SUFFIXES[precision], folder / ONNX_FOLDER / FILE_NAMES[precision]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{file} is damaged: it names no precision.", "Delete it, or export the model again."
+        ) from error
 
 
 def _check_precision(

@@ -218,6 +218,12 @@ def test_evaluate_measures_the_exported_file_beside_its_source(exported, small_d
     assert quantized["parameters"] == source["parameters"]
 
 
+def test_a_damaged_note_of_the_export_is_named(exported, small_data, model_copy, refuses):
+    (model_copy / "onnx").mkdir()
+    (model_copy / "onnx/export.json").write_text("{}")
+    assert "export.json" in refuses("evaluate", model_copy, "--data", small_data)
+
+
 def test_a_single_file_is_a_model_too(exported, small_data):
     file = exported / "onnx/model.onnx"
     report = kdcli.evaluate([exported, file], data=small_data, label="intent", splits=["test"])
@@ -250,6 +256,8 @@ def test_a_recipe_s_export_is_measured_cached_and_published(tiny_teacher, small_
     listener = helpers.Listener()
     kdcli.distill(recipe, output=tmp_path / "run", reporter=listener)
     assert listener.started == []
+    again = kdcli.export(run.student, tmp_path / "again", max_drop=["accuracy=1"])
+    assert json.loads((again / "onnx/export.json").read_text())["precision"] == "int8"
     card = (run.student / "README.md").read_text()
     assert "student-int8-weights" in card
     assert "kdcli.runtime" in card

@@ -50,8 +50,8 @@ def _measure_model(
     """Measure a model; memory and FLOPs of a PyTorch model only."""
     if isinstance(model, OnnxEvalModel):
         size = {"megabytes": model.classifier.path.stat().st_size / 1e6}
-        if PARAMETERS_KEY in model.classifier.metadata:
-            size["parameters"] = int(model.classifier.metadata[PARAMETERS_KEY])
+        if (parameters := model.classifier.metadata.get(PARAMETERS_KEY, "")).isdecimal():
+            size["parameters"] = int(parameters)
     else:
         batches = (model.tokenize_batch([text]) for text in texts)
         by_length = sorted(batches, key=lambda batch: batch["input_ids"].numel())
