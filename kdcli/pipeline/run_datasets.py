@@ -12,6 +12,7 @@ from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels import label_arrays
 from kdcli.data.labels.label_matching import are_default_label_names, map_labels_to_model
 from kdcli.data.readers import saved_dataset
+from kdcli.data.shared_loading import load_once
 from kdcli.data.tokenization import tokenize
 from kdcli.errors import DataError
 from kdcli.models import model_io
@@ -48,8 +49,11 @@ def load_recipe_dataset(
 ) -> DatasetSplits:
     """Load the recipe's data, and report notes on it; see `load_dataset_splits`."""
     teacher_labels = None if recipe.data.label is not None else _labels_from_teacher(recipe)
-    dataset_splits = dataset_loading.load_dataset_splits(
-        recipe.data, recipe.seed, require_train=for_training, teacher_labels=teacher_labels
+    dataset_splits = load_once(
+        f"{recipe.data.model_dump_json()} {recipe.seed} {for_training} {teacher_labels}",
+        lambda: dataset_loading.load_dataset_splits(
+            recipe.data, recipe.seed, require_train=for_training, teacher_labels=teacher_labels
+        ),
     )
     for note in dataset_splits.notes:
         reporter.info(note)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli import distributed
+from kdcli.data.shared_loading import share_loaded_datasets
 from kdcli.errors import ResourceError, RunInterruptedError, signal_number_of
 from kdcli.pipeline.locks import run_folder_lock, shared_work_lock
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
@@ -54,7 +55,7 @@ def run_pipeline(
     Raises:
         KdError: A stage can't run; finished stages are kept.
     """
-    with ExitStack() as locks, distributed.process_group():
+    with ExitStack() as locks, distributed.process_group(), share_loaded_datasets():
         run, plans = distributed.broadcast_from_rank0(
             lambda: _begin_run(
                 recipe, folder, reporter, until, options, locks=locks, validated=validated

@@ -12,6 +12,7 @@ from helpers import Listener
 from safetensors.torch import load_file
 
 from kdcli.api.seed_repeats import repeat_with_seeds
+from kdcli.data import dataset_loading
 from kdcli.errors import DataError, ModelError, RecipeError, UsageError
 from kdcli.pipeline import finished_run, planning, runner
 from kdcli.pipeline.options import RunOptions
@@ -71,6 +72,15 @@ def test_a_run_leaves_what_the_readme_says(finished):
         "evaluation.json", "report.html", "logs",
     }  # fmt: skip
     assert (finished / "student/README.md").is_file()
+
+
+def test_the_data_set_is_loaded_once(parts, tmp_path, monkeypatch):
+    load, calls = dataset_loading.load_dataset_splits, []
+    monkeypatch.setattr(
+        dataset_loading, "load_dataset_splits", lambda *a, **k: (calls.append(a), load(*a, **k))[1]
+    )
+    runner.run_pipeline(recipe(parts), tmp_path / "run", SilentReporter())
+    assert len(calls) == 1
 
 
 def test_a_tracker_that_isn_t_there_is_told_before_any_work(parts, tmp_path):
