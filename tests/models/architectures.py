@@ -472,7 +472,8 @@ def spread(model: Any, inputs: Sequence[Mapping[str, Tensor]], *, remembers: boo
 
     A model that remembers is copied for each input: a short text changes BigBird for good.
     """
-    last = [m for m in model.modules() if getattr(m, "out_features", 0) == len(LABELS)][-1]
+    count = model.config.num_labels
+    last = [m for m in model.modules() if getattr(m, "out_features", 0) == count][-1]
     read: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, given: read.append(given[0]))
 
