@@ -336,7 +336,8 @@ def _add_standard_sizes(config: "PretrainedConfig", file: Path) -> None:
     sizes = {key: getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers")}
     missing = {k: v for k, v in sizes.items() if k not in content and isinstance(v, int)}
     if missing:
-        text = json.dumps(content | missing, indent=2, sort_keys=True)
+        # Sorted as text, label 10 would precede label 2.
+        text = json.dumps(dict(sorted((content | missing).items())), indent=2)
         file.write_text(text + "\n", encoding="utf-8")
 
 

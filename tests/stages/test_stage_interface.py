@@ -149,7 +149,7 @@ def test_a_stage_of_a_plugin_runs_after_the_card_and_is_cached_and_published(
     again = Listener()
     runner.run_pipeline(recipe, folder, again)
     assert again.started == []
-    assert "export/model.txt" in finished_run.files_to_publish(folder)
+    assert "bundle/model.txt" in finished_run.files_to_publish(folder)
     finished_run.rewrite_reports(folder, Listener())
     (folder / "student/bundle/model.txt").unlink()
     runner.run_pipeline(recipe, folder, again)
