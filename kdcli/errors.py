@@ -11,7 +11,7 @@
     │   ├── LogprobsUnsupportedError    an API without log-probabilities
     │   └── CostLimitError              an API's next answer may exceed the cost limit
     ├── ExternalError               3   something outside kd failed; run the command again
-    │   ├── RemoteServiceError                    the Hub or an API, or the connection to it
+    │   ├── RemoteServiceError          the Hub or an API, or the connection to it
     │   └── ResourceError               disk, memory
     └── RunInterruptedError       130   stopped by the user; run the command again to continue
 
