@@ -10,18 +10,20 @@ Needs numpy, tokenizers and onnxruntime. It imports nothing of kd but its errors
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdcli.errors import ModelError
+from kdcli.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
 
 ONNX_FOLDER = "onnx"
+EXPORT_FILE = "export.json"
 FLOAT32_FILE = "model.onnx"
 QUANTIZED_FILE = "model_quantized.onnx"
 # Entries of an ONNX file's metadata that `kd export` writes.
@@ -33,9 +35,11 @@ PRECISION_KEY, PARAMETERS_KEY, EQUAL_LENGTHS_KEY = (
 # Windows share a quarter of their tokens with the one before, as in training.
 _WINDOW_OVERLAP_DIVISOR = 4
 _MAX_BATCH_TEXTS = 32
+_CHUNK_TEXTS = 4_096
 _MAX_BATCH_TOKENS = 4_096
 _NO_LENGTH_LIMIT = 1_000_000
 _INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+_TRUNCATIONS = ("head", "tail", "both", "windows")
 _CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 Text = str | tuple[str, str]
@@ -64,6 +68,26 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class _Settings:
+    """The content of `kd.json`: how to read a model's outputs, and how texts are truncated."""
+
+    temperature: float = 1.0
+    operating_point: "_OperatingPoint | None" = None
+    thresholds: Mapping[str, float] | None = None
+    max_length: int | None = None
+    truncation: Truncation | None = None
+
+
+@dataclass(frozen=True)
+class _OperatingPoint:
+    """Texts whose in-scope score is below the threshold get the out-of-scope label."""
+
+    label_id: int
+    score: str
+    threshold: float
+
+
+@dataclass(frozen=True)
 class _Row:
     """Token ids of a text, or of one of its windows."""
 
@@ -80,7 +104,7 @@ class Classifier:
 
     Args:
         folder: The folder that `kd export` wrote, or a run's `student`.
-        file: The ONNX file in its folder `onnx`. Default: the quantized one, if there is one.
+        file: The ONNX file in its folder `onnx`. Default: the one that was exported last.
         num_threads: Threads that share the work on one text. Default: the CPUs that this process
             may use, by its affinity and its container's limit.
         max_length: Tokens to keep of a text. Default: as in training.
@@ -108,14 +132,11 @@ class Classifier:
         self.folder = Path(folder)
         config = self._read_json("config.json")
         self._read_labels(config)
-        settings = {} if not (self.folder / "kd.json").is_file() else self._read_json("kd.json")
-        self._temperature = float(settings.get("temperature", 1.0))
-        self._operating_point: Mapping[str, Any] | None = settings.get("operating_point")
-        self._thresholds: Mapping[str, float] = settings.get("thresholds") or {}
+        settings = self._read_settings()
+        self._temperature = settings.temperature
+        self._operating_point, self._thresholds = settings.operating_point, settings.thresholds
         self._load_tokenizer(
-            config,
-            max_length or settings.get("max_length"),
-            truncation or settings.get("truncate"),
+            config, max_length or settings.max_length, truncation or settings.truncation
         )
         self.path = self._find_onnx_file(file)
         self._load_session(num_threads or available_cpus())
@@ -128,7 +149,7 @@ class Classifier:
             top_k: Number of labels in `Prediction.top`.
 
         Raises:
-            ModelError: The operating point of `kd.json` names no label of the model.
+            DataError: A text is no text, or has no tokens.
         """
         return [self._interpret(row, top_k) for row in self.predict_logits(texts)]
 
@@ -145,21 +166,28 @@ class Classifier:
             texts: Texts, or pairs of texts.
             batch_size: Rows in a batch. Default: 1 where activations are quantized with a scale
                 for each batch, so that a text's answer is its own; otherwise up to 32.
-            advance: Called after each batch with the rows done and the number of rows.
+            advance: Called after each batch with the texts done and the number of texts.
+
+        Raises:
+            DataError: A text is no text, or has no tokens.
         """
         import numpy as np
 
-        sums = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        counts = np.zeros((len(texts), 1), dtype=np.float32)
-        rows = [row for index, text in enumerate(texts) for row in self._encode(index, text)]
-        done = 0
-        for batch in self._split_into_batches(rows, batch_size):
-            for row, output in zip(batch, self._run(batch), strict=True):
-                sums[row.text_index] += output
-                counts[row.text_index] += 1
-            done += len(batch)
-            advance(done, len(rows))
-        return sums / counts
+        if isinstance(texts, str):
+            raise DataError("predict takes a list of texts, and was given one text.")
+        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(texts), _CHUNK_TEXTS):
+            chunk = texts[start : start + _CHUNK_TEXTS]
+            rows = [row for i, text in enumerate(chunk, start) for row in self._encode(i, text)]
+            counts, done = np.zeros((len(chunk), 1), dtype=np.float32), 0
+            for batch in self._split_into_batches(rows, batch_size):
+                for row, output in zip(batch, self._run(batch), strict=True):
+                    logits[row.text_index] += output
+                    counts[row.text_index - start] += 1
+                done += len(batch)
+                advance(start + len(chunk) * done // len(rows), len(texts))
+            logits[start : start + len(chunk)] /= counts
+        return logits
 
     def _interpret(self, logits: "np.ndarray", top_k: int) -> Prediction:
         import numpy as np
@@ -190,24 +218,23 @@ class Classifier:
         point = self._operating_point
         if point is None:
             return int(logits.argmax()), False
-        if point["label"] not in self.labels or point["score"] not in _IN_SCOPE_SCORES:
-            raise ModelError(
-                f"{self.folder / 'kd.json'}: the operating point's label or score is unknown.",
-                "Delete the entry operating_point, or export the model again.",
-            )
-        out_of_scope_id = self.labels.index(point["label"])
-        score = _IN_SCOPE_SCORES[point["score"]](logits, out_of_scope_id)
-        if score < point["threshold"]:
-            return out_of_scope_id, True
+        if _IN_SCOPE_SCORES[point.score](logits, point.label_id) < point.threshold:
+            return point.label_id, True
         in_scope = logits.copy()
-        in_scope[out_of_scope_id] = -np.inf
+        in_scope[point.label_id] = -np.inf
         return int(in_scope.argmax()), False
 
     def _encode(self, text_index: int, text: Text) -> list[_Row]:
         """Tokenize a text: one row, or one for each of its windows."""
-        first, second = (text, None) if isinstance(text, str) else text
-        encoding = self._tokenizer.encode(first, second)
+        is_pair = isinstance(text, tuple | list) and len(text) == 2
+        if not all(isinstance(part, str) for part in (text if is_pair else [text])):
+            raise DataError(
+                f"Text {text_index} is neither a text nor a pair of texts: {text!r:.80}."
+            )
+        encoding = self._tokenizer.encode(*text) if is_pair else self._tokenizer.encode(text)
         ids, type_ids = encoding.ids, encoding.type_ids
+        if not ids:
+            raise DataError(f"Text {text_index} has no tokens: {text!r:.80}.", "Leave it out.")
         if self._truncation == "both" and len(ids) > self._max_length:
             # Cutting the middle keeps the special tokens at both ends.
             tail = self._max_length // 2
@@ -223,14 +250,15 @@ class Classifier:
         """Yield rows in batches of similar length, the longest first."""
         if batch_size is None:
             batch_size = 1 if self._one_text_per_batch else _MAX_BATCH_TEXTS
-        ordered = sorted(rows, key=lambda row: -len(row.ids))
-        while ordered:
-            longest = len(ordered[0].ids)
-            size = min(batch_size, max(1, _MAX_BATCH_TOKENS // max(1, longest)))
+        ordered, start = sorted(rows, key=lambda row: -len(row.ids)), 0
+        while start < len(ordered):
+            longest = len(ordered[start].ids)
+            end = start + min(batch_size, max(1, _MAX_BATCH_TOKENS // longest))
+            batch = ordered[start:end]
             if self._equal_lengths:
-                size = min(size, sum(len(row.ids) == longest for row in ordered))
-            yield ordered[:size]
-            ordered = ordered[size:]
+                batch = [row for row in batch if len(row.ids) == longest]
+            yield batch
+            start += len(batch)
 
     def _run(self, batch: Sequence[_Row]) -> "np.ndarray":
         """Compute the logits of a batch, (rows, labels)."""
@@ -258,14 +286,53 @@ class Classifier:
         return [[*column, *filling] for filling, column in zip(fillings, columns, strict=True)]
 
     def _read_labels(self, config: Mapping[str, Any]) -> None:
-        names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-        if not names:
-            raise ModelError(
-                f"{self.folder / 'config.json'} names no labels (id2label): it is no classifier's."
-            )
+        file = self.folder / "config.json"
+        architectures = config.get("architectures") or ()
+        if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
+            raise ModelError(f"{file} is no classifier's: its architecture is {architectures}.")
+        # transformers leaves out these names.
+        stated = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+        try:
+            names = {int(index): str(name) for index, name in stated.items()}
+        except (AttributeError, TypeError, ValueError):
+            names = {}
+        if not names or sorted(names) != [*range(len(names))]:
+            raise ModelError(f"{file}: id2label doesn't number the labels from 0.")
         self.labels = tuple(names[index] for index in sorted(names))
         default_task = "regression" if len(names) == 1 else "single_label_classification"
         self.task: str = config.get("problem_type") or default_task
+
+    def _read_settings(self) -> _Settings:
+        """Read `kd.json`, which models from elsewhere lack."""
+        if not (self.folder / "kd.json").is_file():
+            return _Settings()
+        content = self._read_json("kd.json")
+        try:
+            return self._parse_settings(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self.folder / 'kd.json'} is damaged: temperature, thresholds or truncation are "
+                "missing or invalid.",
+                "Export the model again, or delete the file to go without them.",
+            ) from error
+
+    def _parse_settings(self, content: Mapping[str, Any]) -> _Settings:
+        temperature = float(content["temperature"])
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(temperature)
+        operating_point = None
+        if (point := content.get("operating_point")) is not None:
+            label_id, threshold = self.labels.index(point["label"]), float(point["threshold"])
+            if point["score"] not in _IN_SCOPE_SCORES or not math.isfinite(threshold):
+                raise ValueError(point)
+            operating_point = _OperatingPoint(label_id, point["score"], threshold)
+        thresholds = {k: float(v) for k, v in (content.get("thresholds") or {}).items()}
+        max_length, truncation = content.get("max_length"), content.get("truncate")
+        if not (max_length is None or (type(max_length) is int and max_length > 0)):
+            raise ValueError(max_length)
+        if truncation not in (None, *_TRUNCATIONS):
+            raise ValueError(truncation)
+        return _Settings(temperature, operating_point, thresholds, max_length, truncation)
 
     def _load_tokenizer(
         self, config: Mapping[str, Any], max_length: int | None, truncation: Truncation | None
@@ -273,7 +340,11 @@ class Classifier:
         from tokenizers import Tokenizer
 
         tokenizer_config = self._read_json("tokenizer_config.json")
-        self._tokenizer = Tokenizer.from_file(str(self._require_file("tokenizer.json")))
+        file = self._require_file("tokenizer.json")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises nothing more specific
+            raise ModelError(f"{file} can't be read: {_first_line(error)}") from error
         saved = self._tokenizer.truncation or {}
         limits = (
             max_length,
@@ -293,7 +364,7 @@ class Classifier:
         self._tokenizer.enable_truncation(
             self._max_length,
             stride=overlap if self._truncation == "windows" else 0,
-            direction="left" if self._truncation == "tail" else "right",
+            direction={"head": "right", "tail": "left"}.get(self._truncation, side),
         )
 
     def _load_session(self, num_threads: int) -> None:
@@ -302,22 +373,33 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
+        # Idle threads that spin take the processors from whatever else runs in the process.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has an exception type for each of its causes
             raise ModelError(
-                f"{self.path} can't be loaded: {str(error).splitlines()[0]}",
+                f"{self.path} can't be loaded: {_first_line(error)}",
                 "Export the model again: kd export MODEL.",
             ) from error
         self._input_names = [each.name for each in self._session.get_inputs()]
+        widths = {each.name: each.shape[-1] for each in self._session.get_outputs()}
+        if {*self._input_names} - {*_INPUT_NAMES} or widths.get("logits") != len(self.labels):
+            raise ModelError(
+                f"{self.path} takes {', '.join(self._input_names)} and gives {widths}, not logits "
+                f"of {len(self.labels)} labels for token ids.",
+                "Export the model with kd export.",
+            )
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         # Activations in 8 bits get one scale for a batch: alone, a text's answer is its own.
         self._one_text_per_batch = self.metadata.get(PRECISION_KEY) == "int8"
         self._equal_lengths = self.metadata.get(EQUAL_LENGTHS_KEY) == "true"
 
     def _find_onnx_file(self, file: str | None) -> Path:
+        if file is None and (self.folder / ONNX_FOLDER / EXPORT_FILE).is_file():
+            file = Path(str(self._read_json(f"{ONNX_FOLDER}/{EXPORT_FILE}").get("file"))).name
         if file is None:
             quantized = self.folder / ONNX_FOLDER / QUANTIZED_FILE
             file = QUANTIZED_FILE if quantized.is_file() else FLOAT32_FILE
@@ -338,6 +420,10 @@ class Classifier:
         if not isinstance(content, dict):
             raise ModelError(f"{path} is no JSON object.")
         return content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def available_cpus() -> int:

@@ -147,6 +147,20 @@ def apply_umask(folder: Path) -> None:
                 path.chmod(mode)
 
 
+def replace_folder(new_folder: Path, target: Path) -> None:
+    """Put a new folder in the place of another, which is deleted only when the new one is there."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        target.rename(old)
+    try:
+        new_folder.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def fsync_tree(path: Path) -> None:
     """Sync a file, or everything in a folder, to disk."""
     for child in [path, *path.rglob("*")]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models import architectures
 from scipy.special import expit, softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import kdcli
 from kdcli import runtime
-from kdcli.errors import ModelError
+from kdcli.errors import DataError, ModelError
 from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
 from kdcli.evaluation.metrics.out_of_scope import SCORE_NAMES, in_scope_score
 from kdcli.runtime import Classifier
@@ -153,25 +155,73 @@ def test_threads_are_those_of_the_container(tmp_path, monkeypatch, limit, expect
     assert runtime.available_cpus() == expected
 
 
+SETTINGS = {"temperature": 1.0, "operating_point": None}
+POINT = {"label": "out_of_scope", "score": "margin", "threshold": 0.0}
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("config.json", None),
         ("config.json", "{"),
         ("config.json", "{}"),
+        ("config.json", {"architectures": ["BertForSequenceClassification"], "id2label": ["a"]}),
+        ("config.json", {"architectures": ["BertForSequenceClassification"]}),  # two labels
         ("tokenizer.json", None),
+        ("tokenizer.json", "{"),
         ("tokenizer_config.json", "[]"),
         ("onnx/model_quantized.onnx", "no graph"),
-        ("kd.json", '{"operating_point": {"label": "x", "score": "margin", "threshold": 0}}'),
+        ("kd.json", "{}"),
+        ("kd.json", SETTINGS | {"temperature": 0}),
+        ("kd.json", SETTINGS | {"temperature": None}),
+        ("kd.json", SETTINGS | {"max_length": "64"}),
+        ("kd.json", SETTINGS | {"truncate": "foo"}),
+        ("kd.json", SETTINGS | {"operating_point": "margin"}),
+        ("kd.json", SETTINGS | {"operating_point": POINT | {"label": "x"}}),
+        ("kd.json", SETTINGS | {"operating_point": POINT | {"score": "x"}}),
+        ("kd.json", SETTINGS | {"thresholds": {"out_of_scope": None}}),
     ],
 )
 def test_a_file_that_is_missing_or_damaged_is_named(exported, tmp_path, name, content):
     folder = with_settings(exported, tmp_path)
     (folder / name).unlink()
     if content is not None:
-        (folder / name).write_text(content)
-    with pytest.raises(ModelError, match=Path(name).name):
-        Classifier(folder).predict(["hello"])
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ModelError, match=Path(name).name.replace("config.json", "(config|onnx)")):
+        Classifier(folder)
+
+
+@pytest.mark.parametrize("texts", ["hello", [None], [("a", "b", "c")], [["a", 1]]])
+def test_what_is_no_list_of_texts_is_refused(classifier, texts):
+    with pytest.raises(DataError):
+        classifier.predict(texts)
+
+
+def test_a_text_without_tokens_is_refused_by_its_place(tmp_path):
+    """A decoder's tokenizer adds no token, so that an empty text has none."""
+    architectures.save("gpt2", tmp_path / "model")
+    kdcli.export(tmp_path / "model", tmp_path / "exported")
+    with pytest.raises(DataError, match="Text 1"):
+        Classifier(tmp_path / "exported").predict(["w1 w2", ""])
+
+
+def test_labels_that_transformers_leaves_out_are_those_that_it_means(exported, tmp_path):
+    """It saves no names for two labels without one; the graph here has 17."""
+    folder = with_settings(exported, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(i): f"LABEL_{i}" for i in range(17)}
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config))
+    assert Classifier(folder).predict(["hello"])[0].label.startswith("LABEL_")
+
+
+def test_many_texts_are_read_in_chunks(classifier, texts, monkeypatch):
+    expected, told = classifier.predict_logits(texts), []
+    monkeypatch.setattr(runtime, "_CHUNK_TEXTS", 7)
+    found = classifier.predict_logits(texts, advance=lambda *progress: told.append(progress))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert told == sorted(told)
+    assert told[-1] == (len(texts), len(texts))
 
 
 RUN = """

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
-from kdcli.errors import UsageError
+from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.compare import ModelComparison, compare_models
 from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER
@@ -20,6 +20,7 @@ from kdcli.recipe.loading import config_from_flags, load_recipe
 from kdcli.recipe.overrides import Override
 from kdcli.recipe.renamed_keys import current_key_path
 from kdcli.recipe.schema import EvaluateCommandConfig
+from kdcli.runtime import ONNX_FOLDER
 from kdcli.tasks import TASKS
 
 
@@ -121,8 +122,8 @@ def evaluate_models(
     """
     given = {_flag_key(flag) for flag in overrides}
     spec, of_run = load_evaluation_config(models, overrides)
-    folders = _resolve_model_paths(models, allow_pickle=allow_pickle)
-    if spec.data.task is None and (task := _common_task(folders.values())):
+    folders, exported_from = _resolve_model_paths(models, allow_pickle=allow_pickle)
+    if spec.data.task is None and (task := common_task(folders.values())):
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"task": task})})
     if reference_model is not None:
         reference_model = _find_or_add_model(reference_model, folders, allow_pickle=allow_pickle)
@@ -155,6 +156,7 @@ def evaluate_models(
         truncate=spec.data.truncation,
         saved_calibrations=carried,
         reference_model=reference_model,
+        exported_from=exported_from,
     )
 
 
@@ -175,7 +177,8 @@ def load_evaluation_config(
     """
     from_run = "data.dataset" not in {_flag_key(flag) for flag in overrides}
     base: dict[str, Any] = {"data": {}, "evaluate": {}}
-    recipes = [r for m in models for r in (Path(m) / RECIPE_FILE, Path(m).parent / RECIPE_FILE)]
+    folders = [model_io.get_model_folder(Path(model)) for model in models]
+    recipes = [r for f in folders for r in (f / RECIPE_FILE, f.parent / RECIPE_FILE)]
     found = next((recipe for recipe in recipes if recipe.is_file()), None)
     if found is not None:
         whole = load_recipe(str(found)).model_dump(mode="json")
@@ -199,19 +202,32 @@ def _flag_key(flag: Override) -> str:
     return ".".join(map(str, current_key_path(tuple(key.split(".")))))
 
 
-def _common_task(folders: Iterable[Path]) -> str | None:
+def common_task(folders: Iterable[Path]) -> str | None:
     """Return the task that all models' configurations state; None if they differ."""
     configs = (model_io.load_config(model_io.get_model_folder(folder)) for folder in folders)
     stated = {config.problem_type for config in configs}
     return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
 
 
-def _resolve_model_paths(models: Sequence[str], *, allow_pickle: bool) -> dict[str, Path]:
+def _resolve_model_paths(
+    models: Sequence[str], *, allow_pickle: bool
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the models' folders or ONNX files by display name: short names if they are unique.
 
     A run stands for its models, and a folder also for the ONNX file that was exported into it.
+
+    Returns:
+        The paths, and the source of each exported model, by name.
     """
     paths: dict[str, Path] = {}
+    exported_from: dict[str, str] = {}
+
+    def add(name: str, path: Path) -> None:
+        paths[name] = path
+        if path.is_dir() and (exported := find_exported_file(path)) is not None:
+            suffix, paths[name + suffix] = exported
+            exported_from[name + suffix] = name
+
     for model in models:
         path = Path(model)
         if (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file():
@@ -223,21 +239,24 @@ def _resolve_model_paths(models: Sequence[str], *, allow_pickle: bool) -> dict[s
                 if part == STUDENT or (path / part / "config.json").is_file():
                     _refuse_changed_model(run, part)
                     folder = model_io.locate_model(str(path / part))
-                    _add_with_exported_file(f"{prefix}/{part}".lstrip("/"), folder, paths)
-        elif path.suffix == ".onnx" and path.is_file():
-            model_io.locate_model(str(model_io.get_model_folder(path)))
-            paths[model] = path
+                    add(f"{prefix}/{part}".lstrip("/"), folder)
         else:
-            folder = model_io.locate_model(model, allow_pickle=allow_pickle)
-            _add_with_exported_file(_short_name(model, paths), folder, paths)
-    return paths
+            add(_short_name(model, paths), _locate(model, allow_pickle=allow_pickle))
+    return paths, exported_from
 
 
-def _add_with_exported_file(name: str, folder: Path, paths: dict[str, Path]) -> None:
-    paths[name] = folder
-    if (exported := find_exported_file(folder)) is not None:
-        suffix, file = exported
-        paths[name + suffix] = file
+def _locate(model: str, *, allow_pickle: bool) -> Path:
+    """Locate a model folder, or an ONNX file in the folder `onnx` of one."""
+    path = Path(model)
+    if not (path.suffix == ".onnx" and path.is_file()):
+        return model_io.locate_model(model, allow_pickle=allow_pickle)
+    if path.parent.name != ONNX_FOLDER:
+        raise ModelError(
+            f"{path} doesn't lie in the folder {ONNX_FOLDER} of a model folder.",
+            "Name a file that kd export wrote.",
+        )
+    model_io.locate_model(str(path.parent.parent))
+    return path
 
 
 def _refuse_changed_model(run: RunFolder, part: str) -> None:
@@ -255,7 +274,7 @@ def _find_or_add_model(model: str, folders: dict[str, Path], *, allow_pickle: bo
     """Return the display name of a model; add it if it is not among the folders."""
     if model in folders:
         return model
-    folder = model_io.locate_model(model, allow_pickle=allow_pickle)
+    folder = _locate(model, allow_pickle=allow_pickle)
     known = next((n for n, path in folders.items() if path.resolve() == folder.resolve()), None)
     if known is None:
         known = _short_name(model, folders)

@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from kdcli.api.evaluation import load_evaluation_config
+from kdcli.api.evaluation import common_task, load_evaluation_config
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
 from kdcli.errors import UsageError
@@ -16,13 +17,18 @@ from kdcli.models import model_io
 from kdcli.models.padding_invariance import choose_invariant_padding
 from kdcli.models.sequence_length import get_max_length
 from kdcli.onnx_export import onnx_folder
-from kdcli.onnx_export.precision_gates import ExportResult, ExportTexts, export_to_onnx
+from kdcli.onnx_export.precision_gates import (
+    ExportResult,
+    ExportTexts,
+    export_to_onnx,
+    parse_gates,
+)
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE
 from kdcli.progress import Reporter
 from kdcli.recipe.export import ExportConfig, Precision
 from kdcli.recipe.overrides import Override
-from kdcli.safe_files import raise_if_symlink
+from kdcli.safe_files import raise_if_symlink, replace_folder
 
 # Written by kd and kept: thresholds and card of the model.
 _EXTRA_FILES = (inference_config.INFERENCE_CONFIG_FILENAME, "README.md")
@@ -106,36 +112,43 @@ def export_model(
     onnx_folder.require_export_packages()
     run = Path(reference)
     is_run = (run / RECIPE_FILE).is_file() and not (run / "config.json").is_file()
-    output = Path(f"{run.resolve().name}-onnx") if output is None else output
-    if output.exists() and (not fresh or not output.is_dir()):
-        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
-    new_folder = output.with_name(f".{output.name}.new")
-    raise_if_symlink(output, new_folder)
+    output = Path(f"{run.resolve().name}-onnx" if output is None else output).resolve()
     folder = model_io.locate_model(
         str(run / "student") if is_run else reference, allow_pickle=allow_pickle
     )
-    has_texts = bool(overrides) or is_run or (run.parent / RECIPE_FILE).is_file()
-    texts = _load_texts(reference, folder, overrides, reporter) if has_texts else None
-    if texts is None and precision not in (None, "float32"):
+    _check_output(output, folder, fresh=fresh)
+    texts = None
+    if precision != "float32" and (overrides or is_run or (run.parent / RECIPE_FILE).is_file()):
+        texts = _load_texts(reference, folder, overrides, reporter)
+    if texts is None and (precision not in (None, "float32") or max_drop):
         raise UsageError(
-            f"--precision {precision} has to be checked on texts with labels, and {reference} "
-            "belongs to no run.",
-            "Name them: --data DATASET.",
+            f"{reference} belongs to no run: a precision has to be checked on texts with labels.",
+            "Name them: --data DATASET. Or take --precision float32 without --max-drop.",
         )
     config = ExportConfig(
         precision=precision or ("float32" if texts is None else "int8"), max_drop=max_drop
     )
-    shutil.rmtree(new_folder, ignore_errors=True)
-    try:
-        _copy_model(reference, folder, new_folder)
+    if texts is not None:
+        parse_gates(config, texts.dataset_splits.task)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        new_folder = Path(scratch) / output.name
+        _copy_model(reference, folder, new_folder, texts)
         reporter.start("export", f"export {reference} to ONNX")
         result = export_to_onnx(new_folder, config, texts, reporter)
         onnx_folder.write_requirements(new_folder)
-        shutil.rmtree(output, ignore_errors=True)
-        new_folder.rename(output)
-    finally:
-        shutil.rmtree(new_folder, ignore_errors=True)
+        _check_output(output, folder, fresh=fresh)
+        replace_folder(new_folder, output)
     return output, result
+
+
+def _check_output(output: Path, model_folder: Path, *, fresh: bool) -> None:
+    """Refuse a folder that is there already, or that holds the model or the working folder."""
+    raise_if_symlink(output)
+    if any(path.resolve().is_relative_to(output) for path in (model_folder, Path.cwd())):
+        raise UsageError(f"--output {output} holds the model or the working folder.")
+    if output.exists() and (not fresh or not output.is_dir()):
+        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
 
 
 def _load_texts(
@@ -143,6 +156,9 @@ def _load_texts(
 ) -> ExportTexts:
     """Load the texts to check a precision on: a validation split, or the only split."""
     config, of_run = load_evaluation_config([reference], overrides)
+    if config.data.task is None and (task := common_task([folder])):
+        data = config.data.model_copy(update={"task": task})
+        config = config.model_copy(update={"data": data})
     corpus = run_datasets.load_recipe_dataset(config, reporter, for_training=of_run)
     if VALIDATION not in corpus.splits:
         if len(corpus.splits) > 1:
@@ -159,12 +175,15 @@ def _load_texts(
     return ExportTexts(corpus, evaluate, config.data.max_length, config.data.truncation)
 
 
-def _copy_model(reference: str, folder: Path, new_folder: Path) -> None:
-    """Write the model in float32, with a padding that changes no logits."""
+def _copy_model(reference: str, folder: Path, new_folder: Path, texts: ExportTexts | None) -> None:
+    """Write the model in float32, with its task, and a padding that changes no logits."""
     model, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
     onnx_folder.require_fast_tokenizer(tokenizer, reference)
+    if model.config.problem_type is None and texts is not None:
+        model.config.problem_type = texts.dataset_splits.task.name
     saved = inference_config.load_input_truncation(folder)
     limit = get_max_length(model, tokenizer, saved.max_length)
+    tokenizer.model_max_length = limit
     choose_invariant_padding(
         model, tokenizer, reference, max_length=limit, truncation=saved.truncate
     )

@@ -32,7 +32,7 @@ from kdcli.pipeline import run_datasets
 from kdcli.progress import Reporter
 from kdcli.recipe.loading import config_from_flags
 from kdcli.recipe.schema import InitStudentCommandConfig
-from kdcli.safe_files import raise_if_symlink
+from kdcli.safe_files import raise_if_symlink, replace_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -212,8 +212,7 @@ def create_untrained_student(
     shutil.rmtree(new_folder, ignore_errors=True)
     try:
         result = student_plan.summary | write_pruned_student(source_model, student_plan, new_folder)
-        shutil.rmtree(output, ignore_errors=True)
-        new_folder.rename(output)
+        replace_folder(new_folder, output)
     finally:
         shutil.rmtree(new_folder, ignore_errors=True)
     return result

@@ -110,7 +110,7 @@ def _describe_result(folder: Path, result: "ExportResult") -> str:
         if "changed_labels" in result.validation:
             sentence += f", {result.validation['changed_labels']:,} other labels"
         lines.append(f"{sentence}.")
-        if result.precision == "int8":
+        if result.precision == "int8" and "batch_changes" in result.validation:
             lines.append(
                 f"In batches of 32, {result.validation['batch_changes']:,} labels change: run int8 "
                 "on one text at a time, as kdcli.runtime does."

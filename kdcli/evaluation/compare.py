@@ -68,6 +68,7 @@ def compare_models(
     saved_calibrations: Mapping[str, Calibration] | None = None,
     reference_model: str | None = None,
     precomputed_logits: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    exported_from: Mapping[str, str] | None = None,
 ) -> ModelComparison:
     """Evaluate models on the splits that the recipe names.
 
@@ -84,6 +85,7 @@ def compare_models(
             calibrated on the validation split, if there is one.
         reference_model: The model to compare the others with; see `reference_for_model`.
         precomputed_logits: Logits of black-box teachers; see `ComparedModels`. They have no costs.
+        exported_from: The source of each exported model, whose temperature and thresholds it takes.
 
     Raises:
         DataError: The data has none of the splits, or the out-of-scope label is invalid.
@@ -105,10 +107,14 @@ def compare_models(
         truncate=truncate,
         precomputed_logits=precomputed_logits,
     )
-    request = EvaluationRequest(group, corpus, config, splits, calibrations)
+    sources = {
+        name: source for name, source in (exported_from or {}).items() if source in model_paths
+    }
+    request = EvaluationRequest(group, corpus, config, splits, calibrations, sources)
     predictions = predict_all_models(request, reporter)
     references = {
-        name: evaluation_schema.reference_for_model(name, names, reference_model) for name in names
+        name: evaluation_schema.reference_for_model(name, names, reference_model, sources)
+        for name in names
     }
     repeated, results = {}, {}
     for split in splits:
@@ -136,6 +142,7 @@ def compare_models(
                 "name": name,
                 "path": str(model_paths.get(name, "")),
                 "reference": references[name],
+                **({"exported_from": sources[name]} if name in sources else {}),
                 **costs.get(name, {}),
                 "settings": _calibration_json(predictions[name].calibration, name in calibrations),
                 "splits": {split: results[split][name] for split in splits},

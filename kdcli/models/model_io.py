@@ -289,7 +289,7 @@ def check_problem_type(config: "PretrainedConfig", task: Task, model_name: str) 
 
 def get_model_folder(path: Path) -> Path:
     """Get the model folder that a path belongs to: itself, or that of an exported ONNX file."""
-    return path.parent.parent if path.suffix == ".onnx" else path
+    return path.parent.parent if path.is_file() else path
 
 
 def count_parameters(model: Any) -> int:
@@ -326,15 +326,22 @@ def save_model(
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        _add_standard_sizes(model.config, folder / "config.json")
+        _add_standard_entries(model.config, folder / "config.json")
         apply_umask(folder)
 
 
-def _add_standard_sizes(config: "PretrainedConfig", file: Path) -> None:
-    """Add the sizes that text-embeddings-inference reads, which DistilBERT calls otherwise."""
+def _add_standard_entries(config: "PretrainedConfig", file: Path) -> None:
+    """Add entries that other clients read, and that transformers leaves out.
+
+    text-embeddings-inference reads sizes, which DistilBERT calls otherwise; the names of labels are
+    left out where they are LABEL_0 and LABEL_1.
+    """
     content = json.loads(file.read_text(encoding="utf-8"))
-    sizes = {key: getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers")}
-    missing = {k: v for k, v in sizes.items() if k not in content and isinstance(v, int)}
+    standard: dict[str, Any] = {
+        key: getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers")
+    }
+    standard |= {"id2label": config.id2label, "label2id": config.label2id}
+    missing = {key: value for key, value in standard.items() if value and key not in content}
     if missing:
         # Sorted as text, label 10 would precede label 2.
         text = json.dumps(dict(sorted((content | missing).items())), indent=2)

@@ -146,15 +146,20 @@ def write_converted_file(folder: Path, precision: Precision) -> Path:
     """Convert `onnx/model.onnx` of a folder to another precision, and return the new file.
 
     Raises:
-        ModelError: The result is no valid graph.
+        ModelError: It can't be converted, or the result is no valid graph.
     """
     import onnx
 
     source = folder / ONNX_FOLDER / FLOAT32_FILE
     graph = onnx.load(str(source))
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
-    with silence_exporter():
-        graph = CONVERTERS[precision](graph)
+    try:
+        with silence_exporter():
+            graph = CONVERTERS[precision](graph)
+    except Exception as error:  # onnxruntime's converters raise several types
+        raise as_resource_error(error) or ModelError(
+            f"{source} can't be converted to {precision}: {first_message_line(error)}"
+        ) from error
     remove_build_traces(graph)
     set_metadata(graph, metadata | {PRECISION_KEY: precision})
     path = folder / ONNX_FOLDER / FILE_NAMES[precision]

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcli.data import column_access
 from kdcli.data.dataset_splits import DatasetSplits
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.ci.quality_gates import (
     GateResult,
     QualityGate,
@@ -18,6 +18,7 @@ from kdcli.evaluation.ci.quality_gates import (
     parse_quality_gate,
 )
 from kdcli.evaluation.compare import compare_models
+from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER_BY_TASK
 from kdcli.evaluation.output.evaluation_schema import EXPORT_SUFFIXES, STUDENT
 from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
 from kdcli.evaluation.predict.eval_models import load_onnx_classifier
@@ -27,11 +28,10 @@ from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.data import TruncationMode
 from kdcli.recipe.export import ExportConfig, Precision
 from kdcli.recipe.schema import EvaluateConfig
-from kdcli.runtime import FLOAT32_FILE, ONNX_FOLDER
+from kdcli.runtime import EXPORT_FILE, ONNX_FOLDER
 from kdcli.safe_files import write_text_atomically
-from kdcli.tasks import SINGLE_LABEL
+from kdcli.tasks import REGRESSION, Task
 
-EXPORT_FILE = "export.json"
 DEFAULT_MAX_DROP = 0.005
 # The precisions to try, in order, by the one that is asked for.
 _FALLBACKS: Mapping[Precision, tuple[Precision, ...]] = {
@@ -69,9 +69,10 @@ class ExportResult:
         file: The ONNX file with this precision, in the folder `onnx`.
         megabytes: Its size, in megabytes of 1,000,000 bytes.
         largest_difference: Of a float32 logit from PyTorch's, relative to the largest.
-        validation: Measured against the PyTorch model on validation: `texts`, `changed_labels`
-            (with one label per text), `drops` (each gate's value), and `batch_changes`, the texts
-            whose label changes in batches of 32. None for float32, or without texts.
+        validation: Measured against the PyTorch model on validation: `texts`, `drops` (each gate's
+            value), and unless the model scores texts, `changed_labels` (texts with other labels)
+            and `batch_changes` (texts whose labels change in batches of 32). None for float32, or
+            without texts.
         rejected: A sentence for each precision that missed a gate.
     """
 
@@ -101,20 +102,24 @@ def export_to_onnx(
         UsageError: Packages are missing, or a gate is invalid.
     """
     onnx_folder.require_export_packages()
-    gates = parse_gates(config, texts)
+    gates = [] if texts is None else parse_gates(config, texts.dataset_splits.task)
     difference = onnx_folder.write_float32_file(folder)
     rejected: list[str] = []
     for precision in _FALLBACKS[config.precision]:
-        path, validation = folder / ONNX_FOLDER / FLOAT32_FILE, None
+        path, validation = folder / ONNX_FOLDER / FILE_NAMES[precision], None
         if precision != "float32":
-            path = onnx_folder.write_converted_file(folder, precision)
-            if texts is not None:
-                validation, missed = _check_precision(folder, path, precision, texts, gates)
-                if missed:
-                    path.unlink()
-                    rejected.append(_describe_rejection(precision, missed))
-                    reporter.info(rejected[-1])
-                    continue
+            fault = None
+            try:
+                onnx_folder.write_converted_file(folder, precision)
+                if texts is not None:
+                    validation, fault = _check_precision(folder, path, precision, texts, gates)
+            except ModelError as error:  # float16 may overflow, and a converter fail
+                fault = f"{precision} can't be used: {error.message}"
+            if fault is not None:
+                path.unlink(missing_ok=True)
+                rejected.append(fault)
+                reporter.info(f"{fault} A safer format is tried.")
+                continue
         megabytes = path.stat().st_size / 1e6
         result = ExportResult(
             precision, path.name, megabytes, difference, validation, tuple(rejected)
@@ -125,17 +130,23 @@ def export_to_onnx(
     raise AssertionError("float32 has no gates")
 
 
-def parse_gates(config: ExportConfig, texts: ExportTexts | None) -> list[QualityGate]:
+def parse_gates(config: ExportConfig, task: Task) -> list[QualityGate]:
     """Parse the gates of an export; by default the primary metric may drop by 0.005.
 
     Raises:
-        UsageError: A gate is invalid.
+        UsageError: A gate is invalid, or not on a metric of the task on validation.
     """
-    if texts is None:
-        return []
-    metric = texts.dataset_splits.task.primary_metric
-    stated = config.max_drop or (f"{metric}={DEFAULT_MAX_DROP}",)
-    return [parse_quality_gate("--max-drop", text) for text in stated]
+    stated = config.max_drop or (f"{task.primary_metric}={DEFAULT_MAX_DROP}",)
+    gates = [parse_quality_gate("--max-drop", text) for text in stated]
+    for gate in gates:
+        if gate.split not in (None, VALIDATION) or gate.metric not in (
+            known := HIGHER_IS_BETTER_BY_TASK[task.name]
+        ):
+            raise UsageError(
+                f"{gate}: an export is checked on validation, by a metric of {task}.",
+                f"Known metrics: {', '.join(known)}.",
+            )
+    return gates
 
 
 def find_exported_file(folder: Path) -> tuple[str, Path] | None:
@@ -165,10 +176,11 @@ def _check_precision(
     precision: Precision,
     texts: ExportTexts,
     gates: Sequence[QualityGate],
-) -> tuple[dict[str, Any], list[GateResult]]:
-    """Measure a file against the PyTorch model; return the figures and the gates it missed."""
-    name = STUDENT + EXPORT_SUFFIXES[precision]
-    config = texts.config.model_copy(update={"splits": (VALIDATION,)})
+) -> tuple[dict[str, Any], str | None]:
+    """Measure a file against the PyTorch model; return the figures, and why it is rejected."""
+    name, task = STUDENT + EXPORT_SUFFIXES[precision], texts.dataset_splits.task
+    # Times are measured later, beside the other models.
+    config = texts.config.model_copy(update={"splits": (VALIDATION,), "latency_texts": 1})
     comparison = compare_models(
         {STUDENT: folder, name: path},
         texts.dataset_splits,
@@ -177,33 +189,42 @@ def _check_precision(
         SilentReporter(),
         truncate=texts.truncation,
         reference_model=STUDENT,
+        exported_from={name: STUDENT},
     )
     results = check_quality_gates(gates, comparison.evaluation)
+    predictions = comparison.predictions[VALIDATION]
     figures: dict[str, Any] = {
         "texts": comparison.evaluation["examples"][VALIDATION],
         "drops": {result.gate.metric: result.value for result in results},
-        "batch_changes": _count_batch_changes(path, texts),
     }
-    if texts.dataset_splits.task is SINGLE_LABEL:
-        predictions = comparison.predictions[VALIDATION]
-        changed = predictions[STUDENT].predicted != predictions[name].predicted
-        figures["changed_labels"] = int(np.count_nonzero(changed))
-    return figures, [result for result in results if not result.passed]
+    if task is not REGRESSION:
+        figures["changed_labels"] = _count_differences(
+            predictions[STUDENT].predicted, predictions[name].predicted
+        )
+        figures["batch_changes"] = _count_batch_changes(path, texts)
+    missed = [result for result in results if not result.passed]
+    return figures, _describe_rejection(precision, missed) if missed else None
 
 
 def _count_batch_changes(path: Path, texts: ExportTexts) -> int:
-    """Count the validation texts whose highest output changes in a batch of 32."""
+    """Count the validation texts whose predicted labels change in a batch of 32."""
     classifier = load_onnx_classifier(path, texts.max_length, texts.truncation)
     tuples = column_access.get_text_tuples(texts.dataset_splits.splits[VALIDATION])
-    rows = [columns[0] if len(columns) == 1 else columns[:2] for columns in tuples]
+    rows = [columns[0] if len(columns) == 1 else (columns[0], columns[1]) for columns in tuples]
+    predict = texts.dataset_splits.task.predict
     alone, batched = (
-        classifier.predict_logits(rows, batch_size=size).argmax(-1)  # type: ignore[arg-type]
-        for size in (1, _BATCH_SIZE)
+        predict(classifier.predict_logits(rows, batch_size=size)) for size in (1, _BATCH_SIZE)
     )
-    return int(np.count_nonzero(alone != batched))
+    return _count_differences(alone, batched)
+
+
+def _count_differences(first: np.ndarray, second: np.ndarray) -> int:
+    """Count the texts whose predictions, (texts,) or (texts, labels), differ."""
+    differs = first != second
+    return int(np.count_nonzero(differs if differs.ndim == 1 else differs.any(-1)))
 
 
 def _describe_rejection(precision: Precision, missed: Sequence[GateResult]) -> str:
     drops = " and ".join(f"{each.gate.metric} by {each.value:.4f}" for each in missed)
     limits = " and ".join(f"{each.gate.limit:g}" for each in missed)
-    return f"{precision} lowers {drops} on validation, more than {limits}: a safer format is tried."
+    return f"{precision} lowers {drops} on validation, more than {limits}."

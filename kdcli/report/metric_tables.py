@@ -9,7 +9,7 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_difference,
     format_metric,
 )
-from kdcli.evaluation.output.evaluation_schema import STUDENT, exported_from, flatten_costs
+from kdcli.evaluation.output.evaluation_schema import STUDENT, flatten_costs
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 _METRIC_TITLES = {
@@ -71,8 +71,11 @@ class MetricRow:
 
 def reference_model_names(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the names of the reference models: those that the student is compared with."""
-    names = [model["name"] for model in evaluation["models"] if model["name"] != STUDENT]
-    return [name for name in names if exported_from(name, (STUDENT,)) is None]
+    return [
+        model["name"]
+        for model in evaluation["models"]
+        if model["name"] != STUDENT and "exported_from" not in model
+    ]
 
 
 def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
@@ -84,7 +87,7 @@ def source_split_name_suffix(evaluation: Mapping[str, Any], split: str) -> str:
 def metric_rows(evaluation: Mapping[str, Any], split: str) -> list[MetricRow]:
     """Return the metrics of a split that at least one model has."""
     metrics_by_model = {model["name"]: model["splits"][split] for model in evaluation["models"]}
-    exported = any(exported_from(name, (STUDENT,)) for name in metrics_by_model)
+    exported = any("exported_from" in model for model in evaluation["models"])
     rows = [
         MetricRow(
             f"{title} (exported: the student)" if exported and "the teacher" in title else title,

@@ -96,7 +96,7 @@ def render_model_card(
         code=markdown_code_span,
         literal=RawMarkdown(json.dumps(recipe.name)),
         evaluation=evaluation,
-        exported=stage_results["export"] if recipe.export else None,
+        exported=stage_results.get("export") if recipe.export else None,
         models=models,
         student=models[STUDENT],
         others=metric_tables.reference_model_names(evaluation),

@@ -63,10 +63,12 @@ class EvaluateStage(Stage):
             for model, stage in stage_of_model.items()
             if stage in context.artifacts
         }
+        exported_from = {}
         if "export" in context.artifacts:
             exported = context.stage_results["export"]
             name = STUDENT + EXPORT_SUFFIXES[exported["precision"]]
             folders[name] = context.artifacts["export"] / exported["file"]
+            exported_from[name] = STUDENT
         logits = None
         if (black_box := recipe.black_box_teacher) is not None:
             splits = select_evaluation_splits(recipe.evaluate, corpus)
@@ -86,6 +88,7 @@ class EvaluateStage(Stage):
             context.reporter,
             truncate=recipe.data.truncation,
             precomputed_logits=logits,
+            exported_from=exported_from,
         )
         evaluation = {
             **comparison.evaluation,

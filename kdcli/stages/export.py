@@ -18,24 +18,32 @@ class ExportStage(Stage):
     description = "export the student to ONNX"
     artifact = "student/onnx"
     needs = ("distill", "outputs")
-    recipe_parts = ("data", "export")
+    recipe_parts = ("data", "evaluate", "export")
+    ignored_keys = (
+        "data.unlabeled",
+        "evaluate.splits",
+        "evaluate.batch_size",
+        "evaluate.latency_texts",
+    )
 
     def is_enabled(self, recipe: Recipe) -> bool:
         """Return whether the recipe asks for an export."""
         return recipe.export is not None
 
     def validate(self, recipe: Recipe, inputs: "ValidatedInputs") -> None:
-        """Check that the packages are installed, and that the gates are valid.
+        """Check packages, gates and tokenizer.
 
         Raises:
-            UsageError: They aren't.
+            UsageError: A package is missing, or a gate can't be checked on validation.
+            ModelError: The tokenizer needs transformers.
         """
         from kdcli.onnx_export import onnx_folder, precision_gates
 
         onnx_folder.require_export_packages()
         assert recipe.export is not None, "the stage is enabled"
-        texts = precision_gates.ExportTexts(inputs.dataset_splits, recipe.evaluate)
-        precision_gates.parse_gates(recipe.export, texts)
+        precision_gates.parse_gates(recipe.export, inputs.dataset_splits.task)
+        if recipe.student.is_cut_from_teacher:
+            onnx_folder.require_fast_tokenizer(inputs.tokenizer, "The teacher")
 
     def run(self, context: StageContext) -> dict[str, Any]:
         """Write the folder `onnx`.

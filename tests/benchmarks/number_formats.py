@@ -136,7 +136,7 @@ def main() -> None:
     """Print a table for each number of threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--texts", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import helpers
@@ -151,13 +152,54 @@ def test_a_precision_that_misses_a_gate_gives_way_to_a_safer_one(
     result = export_to_onnx(model_copy, config, texts, listener)
     assert result.precision == expected
     assert [sentence.split()[0] for sentence in result.rejected] == [*spoilt]
-    assert listener.said == [*result.rejected]
+    assert listener.said == [f"{reason} A safer format is tried." for reason in result.rejected]
     assert (model_copy / "onnx/model_quantized.onnx").exists() == (expected != "float32")
     saved = json.loads((model_copy / "onnx/export.json").read_text())
     assert saved == json.loads(json.dumps(asdict(result)))
     if expected != "float32":
         changed = round(result.validation["texts"] * result.validation["drops"]["accuracy"])
         assert result.validation["changed_labels"] == changed
+
+
+def test_float16_that_overflows_gives_way_to_float32(model_copy, texts, monkeypatch):
+    def overflow(graph):
+        raise ValueError("overflow")
+
+    monkeypatch.setattr(onnx_folder, "CONVERTERS", CONVERTERS | {"float16": overflow})
+    config = ExportConfig(precision="float16")
+    result = export_to_onnx(model_copy, config, texts, helpers.Listener())
+    assert result.precision == "float32"
+    assert "overflow" in result.rejected[0]
+
+
+def test_the_runtime_runs_the_precision_that_was_exported(model_copy):
+    config = ExportConfig(precision="float16")
+    export_to_onnx(model_copy, config, None, helpers.Listener())
+    assert Classifier(model_copy).path.name == "model_fp16.onnx"
+
+
+def test_a_multi_label_model_without_a_stated_task_is_exported_as_one(
+    tiny_teacher, small_data, tmp_path
+):
+    data = tmp_path / "data.jsonl"
+    rows = (json.dumps({"text": f"text {i}", "label": ["cancel_order"]}) for i in range(9))
+    data.write_text("\n".join(rows))
+    folder = kdcli.export(tiny_teacher, tmp_path / "exported", data=data, max_drop=["micro_f1=1"])
+    assert Classifier(folder).task == "multi_label_classification"
+    assert Classifier(folder).predict(["hello"])[0].label is None
+
+
+def test_a_folder_that_would_be_lost_is_refused(tiny_teacher, refuses, tmp_path):
+    assert "working folder" in refuses("export", tiny_teacher, "-o", ".", "--fresh")
+    assert "working folder" in refuses("export", tiny_teacher, "-o", "..", "--fresh")
+
+
+def test_a_replaced_folder_is_whole(tiny_teacher, tmp_path):
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported/old.txt").touch()
+    kdcli.export(tiny_teacher, tmp_path / "exported", fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+    assert not (tmp_path / "exported/old.txt").exists()
 
 
 def test_a_file_that_answers_otherwise_is_refused_and_nothing_is_left(
@@ -200,6 +242,7 @@ def test_what_can_t_be_exported_is_refused(
     assert "--data" in refuses("export", tiny_teacher, "-o", "there", "--precision", "int8")
     assert "--fresh" in refuses("export", tiny_teacher, "-o", exported)
     assert "--max-drop" in refuses("export", tiny_teacher, "--max-drop", "beauty=1")
+    assert "--data" in refuses("export", tiny_teacher, "--max-drop", "accuracy=1")
     assert "tokenizer.json" in refuses("export", slow, "-o", "there")
 
 
@@ -216,6 +259,22 @@ def test_evaluate_measures_the_exported_file_beside_its_source(exported, small_d
     assert quantized["reference"] == "exported"
     assert quantized["megabytes"] < source["megabytes"] / 2
     assert quantized["parameters"] == source["parameters"]
+
+
+def test_models_that_are_only_named_alike_are_strangers(exported, small_data, tmp_path):
+    for name in ("foo", "foo-int8"):
+        shutil.copytree(exported, tmp_path / name, ignore=shutil.ignore_patterns("onnx"))
+    report = kdcli.evaluate(
+        [tmp_path / "foo-int8", tmp_path / "foo"], data=small_data, label="intent", splits=["test"]
+    )
+    assert not any("exported_from" in model for model in report.evaluation["models"])
+    assert [model["reference"] for model in report.evaluation["models"]] == [None, "foo-int8"]
+
+
+def test_a_file_outside_of_an_export_is_refused(exported, small_data, tmp_path, refuses):
+    file = tmp_path / "model.onnx"
+    file.write_bytes((exported / "onnx/model.onnx").read_bytes())
+    assert "model.onnx" in refuses("evaluate", file, "--data", small_data, "--label", "intent")
 
 
 def test_a_damaged_note_of_the_export_is_named(exported, small_data, model_copy, refuses):

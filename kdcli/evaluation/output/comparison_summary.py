@@ -13,7 +13,6 @@ from kdcli.evaluation.output.evaluation_schema import (
     BASELINE,
     STUDENT,
     TEACHER,
-    exported_from,
     flatten_costs,
 )
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
@@ -107,8 +106,7 @@ def comparison_remarks(evaluation: Mapping[str, Any]) -> list[str]:
     for split in evaluation["examples"]:
         remarks += [_describe_difference(m, split, task) for m in models if m["reference"]]
     remarks += _warn_if_baseline_beats_student(models, evaluation["examples"], task)
-    names = [model["name"] for model in models]
-    calibrated = [m for m in models if exported_from(m["name"], names) is None]
+    calibrated = [model for model in models if "exported_from" not in model]
     for key, describe in _THRESHOLD_DESCRIPTIONS.items():
         remarks += [describe(model) for model in calibrated if _calibration_value(model, key)]
     return remarks

@@ -21,7 +21,10 @@ _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
 
 
 def reference_for_model(
-    model_name: str, model_names: Sequence[str], preferred_reference: str | None
+    model_name: str,
+    model_names: Sequence[str],
+    preferred_reference: str | None,
+    exported_from: Mapping[str, str] | None = None,
 ) -> str | None:
     """Return the reference that a model is compared with; None for the reference itself.
 
@@ -31,20 +34,21 @@ def reference_for_model(
         preferred_reference: The reference that the user names. Default: of an exported model, the
             one that was exported; of others, the teacher of the same run, another teacher, or the
             first model.
+        exported_from: The source of each exported model.
     """
     run = model_name.rpartition("/")[0]
-    defaults = [f"{run}/{TEACHER}".lstrip("/"), TEACHER, model_names[0]]
-    if (source := exported_from(model_name, model_names)) is not None:
-        defaults.insert(0, source)
-    candidates = [preferred_reference] if preferred_reference else defaults
+    candidates = (
+        [preferred_reference]
+        if preferred_reference
+        else [
+            (exported_from or {}).get(model_name),
+            f"{run}/{TEACHER}".lstrip("/"),
+            TEACHER,
+            model_names[0],
+        ]
+    )
     reference = next(name for name in candidates if name in model_names)
     return None if reference == model_name else reference
-
-
-def exported_from(model_name: str, model_names: Sequence[str]) -> str | None:
-    """Return the model that a model was exported from; None for models that weren't exported."""
-    sources = (model_name.removesuffix(suffix) for suffix in EXPORT_SUFFIXES.values())
-    return next((name for name in sources if name != model_name and name in model_names), None)
 
 
 def flatten_costs(model_result: Mapping[str, Any]) -> dict[str, float]:

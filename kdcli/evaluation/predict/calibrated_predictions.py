@@ -1,7 +1,7 @@
 """Predictions of all models on all splits, calibrated on the validation split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from kdcli.evaluation.calibration.inference_config import Calibration
 from kdcli.evaluation.calibration.out_of_scope_threshold import OutOfScopeThreshold
 from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.out_of_scope import MahalanobisInScopeScorer
-from kdcli.evaluation.output.evaluation_schema import exported_from
 from kdcli.evaluation.predict.eval_models import ClassifierOutputs
 from kdcli.evaluation.predict.model_logits import ComparedModels
 from kdcli.evaluation.predict.predictions import Predictions
@@ -37,6 +36,7 @@ class EvaluationRequest:
         config: The recipe's `evaluate` section.
         splits: The splits to evaluate on.
         saved_calibrations: Calibrations from the `kd.json` of models, by model name.
+        exported_from: The source of each exported model, which has the same calibration.
     """
 
     model_group: ComparedModels
@@ -44,6 +44,7 @@ class EvaluationRequest:
     config: EvaluateConfig
     splits: Sequence[str]
     saved_calibrations: Mapping[str, Calibration]
+    exported_from: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def out_of_scope_id(self) -> int | None:
@@ -70,15 +71,9 @@ class EvaluationRequest:
 
     def splits_to_predict(self, model_name: str) -> list[str]:
         """Return the splits that a model has to predict, validation included for calibration."""
-        is_calibrated = (
-            model_name in self.saved_calibrations or self.calibration_source(model_name) is not None
-        )
+        is_calibrated = model_name in self.saved_calibrations or model_name in self.exported_from
         calibrates = not is_calibrated and VALIDATION in self.corpus.splits
         return list(dict.fromkeys([*self.splits, *([VALIDATION] if calibrates else [])]))
-
-    def calibration_source(self, model_name: str) -> str | None:
-        """Return the model whose calibration an exported model takes over; None for others."""
-        return exported_from(model_name, self.model_group.model_names)
 
 
 @dataclass(frozen=True)
@@ -109,11 +104,9 @@ def predict_all_models(
     )
     # An exported model is deployed with the calibration of its source, which comes first.
     predictions: dict[str, CalibratedPredictions] = {}
-    for name in sorted(
-        request.model_group.model_names, key=lambda n: request.calibration_source(n) is not None
-    ):
-        source = request.calibration_source(name)
-        calibration = predictions[source].calibration if source is not None else None
+    for name in sorted(request.model_group.model_names, key=request.exported_from.__contains__):
+        source = request.exported_from.get(name)
+        calibration = None if source is None else predictions[source].calibration
         predictions[name] = _predict_model(request, name, progress, calibration)
     return {name: predictions[name] for name in request.model_group.model_names}
 
@@ -143,7 +136,9 @@ def _predict_model(
     if calibration is None and VALIDATION in outputs:
         calibration, operating_points = _calibrate_on_validation(request, outputs[VALIDATION])
     scorer: MahalanobisInScopeScorer | None = None
-    if request.in_scope_train_sample is not None and not is_precomputed:
+    if request.in_scope_train_sample is not None and not (
+        is_precomputed or model_name in request.exported_from
+    ):
         features = run(request.in_scope_train_sample).features
         if features is not None:
             scorer = MahalanobisInScopeScorer(

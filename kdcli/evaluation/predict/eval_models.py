@@ -134,7 +134,11 @@ def load_onnx_classifier(
 
     require_onnx_runtime()
     return Classifier(
-        file.parent.parent, file=file.name, max_length=max_length, truncation=truncation
+        file.parent.parent,
+        file=file.name,
+        num_threads=torch.get_num_threads(),
+        max_length=max_length,
+        truncation=truncation,
     )
 
 

@@ -127,7 +127,7 @@ def load_models_to_compare(
         labels = _match_label_names(
             name, model_io.get_label_names(config), corpus, present, reporter
         )
-        if path.suffix == ".onnx":
+        if path.is_file():
             classifier = load_onnx_classifier(path, max_length, truncate)
             models[name] = OnnxEvalModel(name, labels, classifier)
             continue
