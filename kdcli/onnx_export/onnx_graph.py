@@ -1,6 +1,7 @@
 """Translate a classifier into one ONNX file."""
 
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,9 +50,9 @@ def export_onnx_graph(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> 
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever the model's code does
+        reason = textwrap.shorten(first_message_line(error.__cause__ or error), 120)
         raise as_resource_error(error) or ModelError(
-            f"A {model.config.model_type} can't be exported to ONNX: "
-            f"{first_message_line(error.__cause__ or error)}",
+            f"torch can't translate a {model.config.model_type} to ONNX: {reason}",
             "Deploy its PyTorch folder, or take a student of another architecture.",
         ) from error
     graph: ModelProto = program.model_proto

@@ -390,11 +390,28 @@ NOT_CUT = {
     "zamba2": "can't read a text",
 }
 NOT_EXPORTED: dict[str, str] = {
-    "big_bird": "can't be exported",
+    "axk1": "can't translate",
+    "axk2": "can't translate",
+    "big_bird": "can't translate",
     "canine": "written in Python",
-    "funnel": "can't read texts",
-    "longformer": "data-dependent",
-    "reformer": "data-dependent",
+    "deepseek_v2": "can't translate",
+    "deepseek_v3": "can't translate",
+    "funnel": "can't read",
+    "gpt_oss": "can't translate",
+    "hunyuan_v1_moe": "can't translate",
+    "jamba": "can't translate",
+    "longformer": "can't translate",
+    "mbart": "can't read",
+    "minimax": "can't translate",
+    "mistral4": "can't translate",
+    "mixtral": "can't translate",
+    "phimoe": "can't translate",
+    "plbart": "can't read",
+    "qwen2_moe": "can't translate",
+    "qwen3_moe": "can't translate",
+    "reformer": "can't translate",
+    "xlnet": "can't translate",
+    "zamba": "fixed axes",
 }
 # There is no comparing with these.
 LEFT_OUT = {
