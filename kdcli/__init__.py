@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdcli.api.evaluation import EvaluationReport, evaluate
     from kdcli.api.export import export
+    from kdcli.api.prediction import load
     from kdcli.api.runs import (
         Run,
         distill,
@@ -37,6 +38,7 @@ __all__ = [
     "export",
     "fine_tune_teacher",
     "init_student",
+    "load",
     "open_run",
     "push_to_hub",
     "write_card",
@@ -55,6 +57,7 @@ _MODULES = {
     "export": "kdcli.api.export",
     "fine_tune_teacher": "kdcli.api.runs",
     "init_student": "kdcli.api.student_init",
+    "load": "kdcli.api.prediction",
     "open_run": "kdcli.api.runs",
     "push_to_hub": "kdcli.api.runs",
     "write_card": "kdcli.api.runs",

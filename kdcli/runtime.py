@@ -12,12 +12,13 @@ Needs numpy, tokenizers and onnxruntime. It imports nothing of kd but its errors
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdcli.errors import DataError, ModelError
+from kdcli.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,25 +97,22 @@ class _Row:
     type_ids: Sequence[int]
 
 
-class Classifier:
-    """An exported classifier in onnxruntime.
-
-    It decides as `kd evaluate` does: with the temperature and thresholds of `kd.json`, and texts
-    truncated as in training.
+class TextClassifier(ABC):
+    """A text classifier that decides as `kd evaluate` does: the interface of every runtime.
 
     Args:
-        folder: The folder that `kd export` wrote, or a run's `student`.
-        file: The ONNX file in its folder `onnx`. Default: the one that was exported last.
-        num_threads: Threads that share the work on one text. Default: the CPUs that this process
-            may use, by its affinity and its container's limit.
+        folder: The model's folder, with `kd.json` if kd calibrated the model.
+        labels: Names of the outputs, in order.
+        task: `single_label_classification`, `multi_label_classification` or `regression`.
         max_length: Tokens to keep of a text. Default: as in training.
         truncation: Tokens to keep of a longer text. Default: as in training.
 
     Attributes:
+        folder: The model's folder.
         labels: Names of the outputs, in order.
         task: `single_label_classification`, `multi_label_classification` or `regression`.
-        path: The ONNX file.
-        metadata: The file's metadata.
+        max_length: Tokens to keep of a text, if that is stated.
+        truncation: Tokens to keep of a longer text, if that is stated.
 
     Raises:
         ModelError: A file is missing or invalid.
@@ -123,23 +121,18 @@ class Classifier:
     def __init__(
         self,
         folder: str | Path,
+        labels: Sequence[str],
+        task: str,
         *,
-        file: str | None = None,
-        num_threads: int | None = None,
         max_length: int | None = None,
         truncation: Truncation | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        config = self._read_json("config.json")
-        self._read_labels(config)
+        self.folder, self.labels, self.task = Path(folder), tuple(labels), task
         settings = self._read_settings()
         self._temperature = settings.temperature
         self._operating_point, self._thresholds = settings.operating_point, settings.thresholds
-        self._load_tokenizer(
-            config, max_length or settings.max_length, truncation or settings.truncation
-        )
-        self.path = self._find_onnx_file(file)
-        self._load_session(num_threads or available_cpus())
+        self.max_length = max_length or settings.max_length
+        self.truncation = truncation or settings.truncation
 
     def predict(self, texts: Sequence[Text], top_k: int = 1) -> list[Prediction]:
         """Label texts, or pairs of texts, as `kd evaluate` does.
@@ -151,7 +144,7 @@ class Classifier:
         Raises:
             DataError: A text is no text, or has no tokens.
         """
-        return [self._interpret(row, top_k) for row in self.predict_logits(texts)]
+        return self.interpret(self.predict_logits(texts), top_k)
 
     def predict_logits(
         self,
@@ -164,8 +157,7 @@ class Classifier:
 
         Args:
             texts: Texts, or pairs of texts.
-            batch_size: Rows in a batch. Default: 1 where activations are quantized with a scale
-                for each batch, so that a text's answer is its own; otherwise up to 32.
+            batch_size: Rows in a batch. Default: as suits the model.
             advance: Called after each batch with the texts done and the number of texts.
 
         Raises:
@@ -173,68 +165,201 @@ class Classifier:
         """
         import numpy as np
 
-        if isinstance(texts, str):
-            raise DataError("predict takes a list of texts, and was given one text.")
+        _check_texts(texts)
         logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         for start in range(0, len(texts), _CHUNK_TEXTS):
             chunk = texts[start : start + _CHUNK_TEXTS]
-            rows = [row for i, text in enumerate(chunk, start) for row in self._encode(i, text)]
-            counts, done = np.zeros((len(chunk), 1), dtype=np.float32), 0
-            for batch in self._split_into_batches(rows, batch_size):
-                for row, output in zip(batch, self._run(batch), strict=True):
-                    logits[row.text_index] += output
-                    counts[row.text_index - start] += 1
-                done += len(batch)
-                advance(start + len(chunk) * done // len(rows), len(texts))
-            logits[start : start + len(chunk)] /= counts
+
+            def advance_all(
+                done: int, rows: int, start: int = start, size: int = len(chunk)
+            ) -> None:
+                advance(start + size * done // rows, len(texts))
+
+            logits[start : start + len(chunk)] = self._compute_logits(
+                chunk, start, batch_size, advance_all
+            )
         return logits
 
-    def _interpret(self, logits: "np.ndarray", top_k: int) -> Prediction:
+    @abstractmethod
+    def _compute_logits(
+        self,
+        texts: Sequence[Text],
+        first_index: int,
+        batch_size: int | None,
+        advance: Callable[[int, int], None],
+    ) -> "np.ndarray":
+        """Compute the raw outputs of some thousand texts, (texts, labels).
+
+        Args:
+            texts: All texts, or all pairs of texts.
+            first_index: The first text's index, for messages.
+            batch_size: Rows in a batch. None: as suits the model.
+            advance: Called after each batch with the rows done and the number of rows.
+        """
+
+    def interpret(self, logits: "np.ndarray", top_k: int = 1) -> list[Prediction]:
+        """Turn raw outputs, (texts, labels), into predictions.
+
+        Args:
+            logits: Finite values.
+            top_k: Number of labels in `Prediction.top`.
+
+        Raises:
+            ModelError: A logit is NaN or infinite.
+        """
         import numpy as np
 
-        if self.task == "regression":
-            return Prediction(None, float(logits[0]))
         logits = logits.astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise ModelError(f"{self.folder}: a logit is NaN or infinite; the model is damaged.")
+        if self.task == "regression":
+            return [Prediction(None, score) for score in logits[:, 0].tolist()]
         is_multi_label = self.task == "multi_label_classification"
         to_probabilities = _sigmoid if is_multi_label else _softmax
         probabilities = to_probabilities(logits / self._temperature)
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        top = tuple((self.labels[i], float(probabilities[i])) for i in best)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+        top_scores = np.take_along_axis(probabilities, order, axis=1).tolist()
+        top = [
+            tuple((self.labels[i], score) for i, score in zip(row, scores, strict=True))
+            for row, scores in zip(order.tolist(), top_scores, strict=True)
+        ]
         if is_multi_label:
-            present = logits > 0
-            if self._thresholds:
-                # They were chosen on probabilities without the temperature.
-                limits = [self._thresholds.get(label, 0.5) for label in self.labels]
-                present = _sigmoid(logits) >= np.array(limits)
-            labels = tuple(self.labels[i] for i in np.flatnonzero(present))
-            return Prediction(None, float(probabilities.max()), labels, top=top)
-        index, refused = self._decide(logits)
-        return Prediction(self.labels[index], float(probabilities[index]), (), refused, top)
+            return self._interpret_multi_label(logits, probabilities, top)
+        indices, refused = self._decide(logits)
+        scores = np.take_along_axis(probabilities, indices[:, None], axis=1)[:, 0]
+        rows = zip(indices.tolist(), scores.tolist(), refused.tolist(), top, strict=True)
+        return [
+            Prediction(self.labels[index], score, (), is_refused, best)
+            for index, score, is_refused, best in rows
+        ]
 
-    def _decide(self, logits: "np.ndarray") -> tuple[int, bool]:
-        """Return the index of the label, and whether the text is refused."""
+    def _interpret_multi_label(
+        self,
+        logits: "np.ndarray",
+        probabilities: "np.ndarray",
+        top: Sequence[tuple[tuple[str, float], ...]],
+    ) -> list[Prediction]:
+        import numpy as np
+
+        present = logits > 0
+        if self._thresholds:
+            # They were chosen on probabilities without the temperature.
+            limits = [self._thresholds.get(label, 0.5) for label in self.labels]
+            present = _sigmoid(logits) >= np.array(limits)
+        highest = probabilities.max(axis=1).tolist()
+        return [
+            Prediction(None, score, tuple(self.labels[i] for i in np.flatnonzero(row)), top=best)
+            for score, row, best in zip(highest, present, top, strict=True)
+        ]
+
+    def _decide(self, logits: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+        """Return the index of each text's label, and whether the text is refused."""
         import numpy as np
 
         point = self._operating_point
         if point is None:
-            return int(logits.argmax()), False
-        if _IN_SCOPE_SCORES[point.score](logits, point.label_id) < point.threshold:
-            return point.label_id, True
+            return logits.argmax(axis=1), np.zeros(len(logits), dtype=bool)
+        refused = _IN_SCOPE_SCORES[point.score](logits, point.label_id) < point.threshold
         in_scope = logits.copy()
-        in_scope[point.label_id] = -np.inf
-        return int(in_scope.argmax()), False
+        in_scope[:, point.label_id] = -np.inf
+        return np.where(refused, point.label_id, in_scope.argmax(axis=1)), refused
 
-    def _encode(self, text_index: int, text: Text) -> list[_Row]:
+    def _read_settings(self) -> _Settings:
+        """Read `kd.json`, which models from elsewhere lack."""
+        if not (self.folder / "kd.json").is_file():
+            return _Settings()
+        content = _read_json(self.folder, "kd.json")
+        try:
+            return self._parse_settings(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self.folder / 'kd.json'} is damaged: temperature, thresholds or truncation are "
+                "missing or invalid.",
+                "Export the model again, or delete the file to go without them.",
+            ) from error
+
+    def _parse_settings(self, content: Mapping[str, Any]) -> _Settings:
+        temperature = float(content["temperature"])
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(temperature)
+        operating_point = None
+        if (point := content.get("operating_point")) is not None:
+            label_id, threshold = self.labels.index(point["label"]), float(point["threshold"])
+            if point["score"] not in _IN_SCOPE_SCORES or not math.isfinite(threshold):
+                raise ValueError(point)
+            operating_point = _OperatingPoint(label_id, point["score"], threshold)
+        thresholds = {k: float(v) for k, v in (content.get("thresholds") or {}).items()}
+        max_length, truncation = content.get("max_length"), content.get("truncate")
+        if not (max_length is None or (type(max_length) is int and max_length > 0)):
+            raise ValueError(max_length)
+        if truncation not in (None, *_TRUNCATIONS):
+            raise ValueError(truncation)
+        return _Settings(temperature, operating_point, thresholds, max_length, truncation)
+
+
+class Classifier(TextClassifier):
+    """An exported classifier in onnxruntime.
+
+    Args:
+        folder: The folder that `kd export` wrote, or a run's `student`.
+        file: The ONNX file in its folder `onnx`. Default: the one that was exported last.
+        num_threads: Threads that share the work on one text. Default: the CPUs that this process
+            may use, by its affinity and its container's limit.
+        max_length: Tokens to keep of a text. Default: as in training.
+        truncation: Tokens to keep of a longer text. Default: as in training.
+
+    Attributes:
+        path: The ONNX file.
+        metadata: The file's metadata.
+
+    Raises:
+        ModelError: A file is missing or invalid.
+        UsageError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        file: str | None = None,
+        num_threads: int | None = None,
+        max_length: int | None = None,
+        truncation: Truncation | None = None,
+    ) -> None:
+        config = _read_json(Path(folder), "config.json")
+        labels, task = _read_labels(Path(folder) / "config.json", config)
+        super().__init__(folder, labels, task, max_length=max_length, truncation=truncation)
+        self._load_tokenizer(config)
+        self.path = self._find_onnx_file(file)
+        self._load_session(num_threads or available_cpus())
+
+    def _compute_logits(
+        self,
+        texts: Sequence[Text],
+        first_index: int,
+        batch_size: int | None,
+        advance: Callable[[int, int], None],
+    ) -> "np.ndarray":
+        import numpy as np
+
+        rows = [row for i, text in enumerate(texts) for row in self._encode(i, text, first_index)]
+        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        counts, done = np.zeros((len(texts), 1), dtype=np.float32), 0
+        for batch in self._split_into_batches(rows, batch_size):
+            for row, output in zip(batch, self._run(batch), strict=True):
+                logits[row.text_index] += output
+                counts[row.text_index] += 1
+            done += len(batch)
+            advance(done, len(rows))
+        return logits / counts
+
+    def _encode(self, text_index: int, text: Text, first_index: int) -> list[_Row]:
         """Tokenize a text: one row, or one for each of its windows."""
-        is_pair = isinstance(text, tuple | list) and len(text) == 2
-        if not all(isinstance(part, str) for part in (text if is_pair else [text])):
-            raise DataError(
-                f"Text {text_index} is neither a text nor a pair of texts: {text!r:.80}."
-            )
-        encoding = self._tokenizer.encode(*text) if is_pair else self._tokenizer.encode(text)
+        parts = (text,) if isinstance(text, str) else text
+        encoding = self._tokenizer.encode(*parts)
         ids, type_ids = encoding.ids, encoding.type_ids
         if not ids:
-            raise DataError(f"Text {text_index} has no tokens: {text!r:.80}.", "Leave it out.")
+            raise no_tokens_error(first_index + text_index, text)
         if self._truncation == "both" and len(ids) > self._max_length:
             # Cutting the middle keeps the special tokens at both ends.
             tail = self._max_length // 2
@@ -285,75 +410,24 @@ class Classifier:
             return [[*filling, *column] for filling, column in zip(fillings, columns, strict=True)]
         return [[*column, *filling] for filling, column in zip(fillings, columns, strict=True)]
 
-    def _read_labels(self, config: Mapping[str, Any]) -> None:
-        file = self.folder / "config.json"
-        architectures = config.get("architectures") or ()
-        if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
-            raise ModelError(f"{file} is no classifier's: its architecture is {architectures}.")
-        # transformers leaves out these names.
-        stated = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-        try:
-            names = {int(index): str(name) for index, name in stated.items()}
-        except (AttributeError, TypeError, ValueError):
-            names = {}
-        if not names or sorted(names) != [*range(len(names))]:
-            raise ModelError(f"{file}: id2label doesn't number the labels from 0.")
-        self.labels = tuple(names[index] for index in sorted(names))
-        default_task = "regression" if len(names) == 1 else "single_label_classification"
-        self.task: str = config.get("problem_type") or default_task
-
-    def _read_settings(self) -> _Settings:
-        """Read `kd.json`, which models from elsewhere lack."""
-        if not (self.folder / "kd.json").is_file():
-            return _Settings()
-        content = self._read_json("kd.json")
-        try:
-            return self._parse_settings(content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{self.folder / 'kd.json'} is damaged: temperature, thresholds or truncation are "
-                "missing or invalid.",
-                "Export the model again, or delete the file to go without them.",
-            ) from error
-
-    def _parse_settings(self, content: Mapping[str, Any]) -> _Settings:
-        temperature = float(content["temperature"])
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(temperature)
-        operating_point = None
-        if (point := content.get("operating_point")) is not None:
-            label_id, threshold = self.labels.index(point["label"]), float(point["threshold"])
-            if point["score"] not in _IN_SCOPE_SCORES or not math.isfinite(threshold):
-                raise ValueError(point)
-            operating_point = _OperatingPoint(label_id, point["score"], threshold)
-        thresholds = {k: float(v) for k, v in (content.get("thresholds") or {}).items()}
-        max_length, truncation = content.get("max_length"), content.get("truncate")
-        if not (max_length is None or (type(max_length) is int and max_length > 0)):
-            raise ValueError(max_length)
-        if truncation not in (None, *_TRUNCATIONS):
-            raise ValueError(truncation)
-        return _Settings(temperature, operating_point, thresholds, max_length, truncation)
-
-    def _load_tokenizer(
-        self, config: Mapping[str, Any], max_length: int | None, truncation: Truncation | None
-    ) -> None:
+    def _load_tokenizer(self, config: Mapping[str, Any]) -> None:
         from tokenizers import Tokenizer
 
-        tokenizer_config = self._read_json("tokenizer_config.json")
-        file = self._require_file("tokenizer.json")
+        tokenizer_config = _read_json(self.folder, "tokenizer_config.json")
+        file = _require_file(self.folder, "tokenizer.json")
         try:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises nothing more specific
             raise ModelError(f"{file} can't be read: {_first_line(error)}") from error
         saved = self._tokenizer.truncation or {}
         limits = (
-            max_length,
+            self.max_length,
             tokenizer_config.get("model_max_length"),
             saved.get("max_length"),
         )
         self._max_length = int(min([x for x in limits if x is not None], default=_NO_LENGTH_LIMIT))
         side = tokenizer_config.get("truncation_side", "right")
-        self._truncation = truncation or ("tail" if side == "left" else "head")
+        self._truncation = self.truncation or ("tail" if side == "left" else "head")
         self._pad_token_id = int(config.get("pad_token_id") or 0)
         self._pads_left = tokenizer_config.get("padding_side") == "left"
         self._tokenizer.no_padding()
@@ -368,8 +442,13 @@ class Classifier:
         )
 
     def _load_session(self, num_threads: int) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError(
+                "ONNX files need onnxruntime, which is not installed.",
+                "Install it: pip install 'kdcli[export]'.",
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -399,27 +478,70 @@ class Classifier:
 
     def _find_onnx_file(self, file: str | None) -> Path:
         if file is None and (self.folder / ONNX_FOLDER / EXPORT_FILE).is_file():
-            file = Path(str(self._read_json(f"{ONNX_FOLDER}/{EXPORT_FILE}").get("file"))).name
+            file = Path(
+                str(_read_json(self.folder, f"{ONNX_FOLDER}/{EXPORT_FILE}").get("file"))
+            ).name
         if file is None:
             quantized = self.folder / ONNX_FOLDER / QUANTIZED_FILE
             file = QUANTIZED_FILE if quantized.is_file() else FLOAT32_FILE
-        return self._require_file(f"{ONNX_FOLDER}/{file}")
+        return _require_file(self.folder, f"{ONNX_FOLDER}/{file}")
 
-    def _require_file(self, name: str) -> Path:
-        path = self.folder / name
-        if not path.is_file():
-            raise ModelError(f"{self.folder} has no {name}.", "Export a model there: kd export.")
-        return path
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self._require_file(name)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{path} is no JSON: {error}.") from error
-        if not isinstance(content, dict):
-            raise ModelError(f"{path} is no JSON object.")
-        return content
+def _read_labels(file: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Return the names of the labels, and the task, from a model's configuration."""
+    architectures = config.get("architectures") or ()
+    if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(f"{file} is no classifier's: its architecture is {architectures}.")
+    # transformers leaves out these names.
+    stated = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    try:
+        names = {int(index): str(name) for index, name in stated.items()}
+    except (AttributeError, TypeError, ValueError):
+        names = {}
+    if not names or sorted(names) != [*range(len(names))]:
+        raise ModelError(f"{file}: id2label doesn't number the labels from 0.")
+    default_task = "regression" if len(names) == 1 else "single_label_classification"
+    labels = tuple(names[index] for index in sorted(names))
+    return labels, config.get("problem_type") or default_task
+
+
+def _require_file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise ModelError(f"{folder} has no {name}.", "Export a model there: kd export.")
+    return path
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = _require_file(folder, name)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is no JSON object.")
+    return content
+
+
+def _check_texts(texts: Sequence[Text]) -> None:
+    """Check that each text is a string, or each a pair of strings.
+
+    Raises:
+        DataError: It isn't; the message has the index.
+    """
+    if isinstance(texts, str):
+        raise DataError("predict takes a list of texts, and was given one text.")
+    for index, text in enumerate(texts):
+        is_pair = isinstance(text, tuple | list) and len(text) == 2
+        if not all(isinstance(part, str) for part in (text if is_pair else [text])):
+            raise DataError(f"Text {index} is neither a text nor a pair of texts: {text!r:.80}.")
+        if is_pair == isinstance(texts[0], str):
+            raise DataError("Some texts are pairs and others are not.", "Label them separately.")
+
+
+def no_tokens_error(index: int, text: Text) -> DataError:
+    """Return the error for a text that the tokenizer makes nothing of."""
+    return DataError(f"Text {index} has no tokens: {text!r:.80}.", "Leave it out.")
 
 
 def _first_line(error: Exception) -> str:
@@ -441,52 +563,57 @@ def available_cpus() -> int:
 def _softmax(values: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
-    exponentials = np.exp(values - values.max())
-    probabilities: np.ndarray = exponentials / exponentials.sum()
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
 
 
 def _sigmoid(values: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
-    probabilities: np.ndarray = 1 / (1 + np.exp(-values))
+    # exp of a large number overflows: take it of the negative absolute value.
+    small = np.exp(-np.abs(values))
+    probabilities: np.ndarray = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
     return probabilities
-
-
-def _log_sum_exp(values: "np.ndarray") -> float:
-    import numpy as np
-
-    return float(values.max() + np.log(np.exp(values - values.max()).sum()))
 
 
 def _drop(values: "np.ndarray", index: int) -> "np.ndarray":
     import numpy as np
 
-    return np.delete(values, index)
+    return np.delete(values, index, axis=1)
 
 
-def _max_in_scope_probability(logits: "np.ndarray", out_of_scope_id: int) -> float:
-    return float(_drop(_softmax(logits), out_of_scope_id).max())
+def _max_in_scope_probability(logits: "np.ndarray", out_of_scope_id: int) -> "np.ndarray":
+    highest: np.ndarray = _drop(_softmax(logits), out_of_scope_id).max(axis=1)
+    return highest
 
 
-def _logit_margin(logits: "np.ndarray", out_of_scope_id: int) -> float:
-    return float(_drop(logits, out_of_scope_id).max() - logits[out_of_scope_id])
+def _logit_margin(logits: "np.ndarray", out_of_scope_id: int) -> "np.ndarray":
+    margin: np.ndarray = _drop(logits, out_of_scope_id).max(axis=1) - logits[:, out_of_scope_id]
+    return margin
 
 
-def _negative_energy(logits: "np.ndarray", out_of_scope_id: int) -> float:
-    return _log_sum_exp(_drop(logits, out_of_scope_id))
+def _negative_energy(logits: "np.ndarray", out_of_scope_id: int) -> "np.ndarray":
+    import numpy as np
+
+    in_scope = _drop(logits, out_of_scope_id)
+    highest = in_scope.max(axis=1)
+    energy: np.ndarray = highest + np.log(np.exp(in_scope - highest[:, None]).sum(axis=1))
+    return energy
 
 
-def _negative_entropy(logits: "np.ndarray", out_of_scope_id: int) -> float:
+def _negative_entropy(logits: "np.ndarray", out_of_scope_id: int) -> "np.ndarray":
     import numpy as np
 
     probabilities = _softmax(_drop(logits, out_of_scope_id))
-    positive = probabilities[probabilities > 0]
-    return float((positive * np.log(positive)).sum())
+    # 0 · log 0 is 0.
+    logs = np.log(np.where(probabilities > 0, probabilities, 1))
+    entropy: np.ndarray = (probabilities * logs).sum(axis=1)
+    return entropy
 
 
-# The scores of `kdcli.evaluation.metrics.out_of_scope`, for one text and without scipy.
-_IN_SCOPE_SCORES: Mapping[str, Callable[["np.ndarray", int], float]] = {
+# The scores of `kdcli.evaluation.metrics.out_of_scope`, (texts,), without scipy.
+_IN_SCOPE_SCORES: Mapping[str, Callable[["np.ndarray", int], "np.ndarray"]] = {
     "probability": _max_in_scope_probability,
     "margin": _logit_margin,
     "energy": _negative_energy,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit, log_softmax, logit, logsumexp, softmax
+import scipy  # its submodules are loaded at first use
 
 TaskName = Literal["single_label_classification", "multi_label_classification", "regression"]
 
@@ -69,25 +69,22 @@ def _micro_f1(predictions: np.ndarray, truth: np.ndarray) -> float:
 def _spearman(predictions: np.ndarray, truth: np.ndarray) -> float:
     if len(predictions) < 2 or np.ptp(predictions) == 0 or np.ptp(truth) == 0:
         return 0.0
-    # Imported here because it takes half a second, and few commands need it.
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(predictions, truth).statistic)
+    return float(scipy.stats.spearmanr(predictions, truth).statistic)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
+    probabilities: np.ndarray = scipy.special.softmax(logits.astype(np.float64), axis=-1)
     return probabilities
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = expit(logits.astype(np.float64))
+    probabilities: np.ndarray = scipy.special.expit(logits.astype(np.float64))
     return probabilities
 
 
 def _cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
     true_logits = logits[np.arange(len(logits)), truth]
-    return float(np.mean(logsumexp(logits, axis=-1) - true_logits))
+    return float(np.mean(scipy.special.logsumexp(logits, axis=-1) - true_logits))
 
 
 def _binary_cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
@@ -96,7 +93,7 @@ def _binary_cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
 
 def _label_log_odds(truth: np.ndarray) -> np.ndarray:
     # Half a text is added with each label and half a text without, so the odds stay finite.
-    log_odds: np.ndarray = logit((truth.sum(0) + 0.5) / (len(truth) + 1))
+    log_odds: np.ndarray = scipy.special.logit((truth.sum(0) + 0.5) / (len(truth) + 1))
     return log_odds
 
 
@@ -105,13 +102,15 @@ def _mean_score(truth: np.ndarray) -> np.ndarray:
 
 
 def _average_softmax_logits(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    log_mean: np.ndarray = logsumexp(log_softmax(logits, axis=-1), axis=0, b=weights[:, None, None])
+    log_mean: np.ndarray = scipy.special.logsumexp(
+        scipy.special.log_softmax(logits, axis=-1), axis=0, b=weights[:, None, None]
+    )
     return log_mean
 
 
 def _average_sigmoid_logits(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    mean = np.tensordot(weights, expit(logits), axes=1)
-    mean_logits: np.ndarray = logit(mean.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
+    mean = np.tensordot(weights, scipy.special.expit(logits), axes=1)
+    mean_logits: np.ndarray = scipy.special.logit(mean.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
     return mean_logits
 
 

@@ -11,7 +11,6 @@ import torch
 from kdcli.data import column_access
 from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_dataset, tokenize_texts
 from kdcli.data.tokenization.windows import average_windows
-from kdcli.errors import UsageError
 from kdcli.evaluation.predict.penultimate_features import predict_logits_and_features
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding_invariance import create_collator
@@ -132,7 +131,6 @@ def load_onnx_classifier(
     """
     from kdcli.runtime import Classifier
 
-    require_onnx_runtime()
     return Classifier(
         file.parent.parent,
         file=file.name,
@@ -140,21 +138,6 @@ def load_onnx_classifier(
         max_length=max_length,
         truncation=truncation,
     )
-
-
-def require_onnx_runtime() -> None:
-    """Check that onnxruntime is installed.
-
-    Raises:
-        UsageError: It isn't installed.
-    """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            "ONNX files need onnxruntime, which is not installed.",
-            "Install it: pip install 'kdcli[export]'.",
-        ) from error
 
 
 def _text_or_pair(columns: tuple[str, ...]) -> "Text":
