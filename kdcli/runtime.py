@@ -1,6 +1,6 @@
 """Run an exported classifier without PyTorch.
 
-Needs numpy, tokenizers and onnxruntime. It imports nothing of kd but its errors, so that
+Needs numpy, tokenizers and onnxruntime (or openvino). It imports hardly anything of kd, so that
 `pip install --no-deps kdcli` and the exported folder's `requirements.txt` are enough:
 
     from kdcli.runtime import Classifier
@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdcli.errors import DataError, ModelError, UsageError
+from kdcli.errors import DataError, ModelError
+from kdcli.inference_sessions import OPENVINO_SUFFIX, load_session
 
 if TYPE_CHECKING:
     import numpy as np
 
 ONNX_FOLDER = "onnx"
 EXPORT_FILE = "export.json"
+EXPORT_FILE_SUFFIXES = (".onnx", OPENVINO_SUFFIX)
 FLOAT32_FILE = "model.onnx"
 QUANTIZED_FILE = "model_quantized.onnx"
 # Entries of an ONNX file's metadata that `kd export` writes.
@@ -298,23 +300,23 @@ class TextClassifier(ABC):
 
 
 class Classifier(TextClassifier):
-    """An exported classifier in onnxruntime.
+    """An exported classifier in onnxruntime or OpenVINO.
 
     Args:
         folder: The folder that `kd export` wrote, or a run's `student`.
-        file: The ONNX file in its folder `onnx`. Default: the one that was exported last.
+        file: The file in its folder `onnx`. Default: the one that was exported last.
         num_threads: Threads that share the work on one text. Default: the CPUs that this process
             may use, by its affinity and its container's limit.
         max_length: Tokens to keep of a text. Default: as in training.
         truncation: Tokens to keep of a longer text. Default: as in training.
 
     Attributes:
-        path: The ONNX file.
+        path: The file.
         metadata: The file's metadata.
 
     Raises:
         ModelError: A file is missing or invalid.
-        UsageError: onnxruntime is not installed.
+        UsageError: onnxruntime or OpenVINO is not installed.
     """
 
     def __init__(
@@ -330,8 +332,15 @@ class Classifier(TextClassifier):
         labels, task = _read_labels(Path(folder) / "config.json", config)
         super().__init__(folder, labels, task, max_length=max_length, truncation=truncation)
         self._load_tokenizer(config)
-        self.path = self._find_onnx_file(file)
+        self.path = self._find_exported_file(file)
         self._load_session(num_threads or available_cpus())
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the exported file; OpenVINO's weights lie in a second one."""
+        weights = self.path.with_suffix(".bin")
+        files = (self.path, weights) if self.path.suffix == OPENVINO_SUFFIX else (self.path,)
+        return sum(file.stat().st_size for file in files)
 
     def _compute_logits(
         self,
@@ -395,8 +404,7 @@ class Classifier(TextClassifier):
             zip(_INPUT_NAMES, np.array(padded, dtype=np.int64).swapaxes(0, 1), strict=True)
         )
         inputs = {name: arrays[name] for name in self._input_names}
-        logits: np.ndarray = self._session.run(["logits"], inputs)[0]
-        return logits
+        return self._session.run(inputs)
 
     def _pad(self, row: _Row, width: int) -> list[Sequence[int]]:
         """Pad token ids, attention mask and type ids of a row to a width."""
@@ -442,41 +450,22 @@ class Classifier(TextClassifier):
         )
 
     def _load_session(self, num_threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UsageError(
-                "ONNX files need onnxruntime, which is not installed.",
-                "Install it: pip install 'kdcli[export]'.",
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        # Idle threads that spin take the processors from whatever else runs in the process.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime has an exception type for each of its causes
+        self._session = load_session(self.path, num_threads)
+        self._input_names, self.metadata = self._session.input_names, self._session.metadata
+        if {*self._input_names} - {*_INPUT_NAMES} or self._session.num_labels != len(self.labels):
             raise ModelError(
-                f"{self.path} can't be loaded: {_first_line(error)}",
-                "Export the model again: kd export MODEL.",
-            ) from error
-        self._input_names = [each.name for each in self._session.get_inputs()]
-        widths = {each.name: each.shape[-1] for each in self._session.get_outputs()}
-        if {*self._input_names} - {*_INPUT_NAMES} or widths.get("logits") != len(self.labels):
-            raise ModelError(
-                f"{self.path} takes {', '.join(self._input_names)} and gives {widths}, not logits "
-                f"of {len(self.labels)} labels for token ids.",
+                f"{self.path} takes {', '.join(self._input_names)} and gives logits of "
+                f"{self._session.num_labels or 'no'} labels, not of {len(self.labels)} labels for "
+                "token ids.",
                 "Export the model with kd export.",
             )
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         # Activations in 8 bits get one scale for a batch: alone, a text's answer is its own.
-        self._one_text_per_batch = self.metadata.get(PRECISION_KEY) == "int8"
+        # OpenVINO's scales are fixed.
+        is_int8 = self.metadata.get(PRECISION_KEY) == "int8"
+        self._one_text_per_batch = is_int8 and self.path.suffix != OPENVINO_SUFFIX
         self._equal_lengths = self.metadata.get(EQUAL_LENGTHS_KEY) == "true"
 
-    def _find_onnx_file(self, file: str | None) -> Path:
+    def _find_exported_file(self, file: str | None) -> Path:
         if file is None and (self.folder / ONNX_FOLDER / EXPORT_FILE).is_file():
             file = Path(
                 str(_read_json(self.folder, f"{ONNX_FOLDER}/{EXPORT_FILE}").get("file"))

@@ -20,7 +20,7 @@ from kdcli.recipe.loading import config_from_flags, load_recipe
 from kdcli.recipe.overrides import Override
 from kdcli.recipe.renamed_keys import current_key_path
 from kdcli.recipe.schema import EvaluateCommandConfig
-from kdcli.runtime import ONNX_FOLDER
+from kdcli.runtime import EXPORT_FILE_SUFFIXES, ONNX_FOLDER
 from kdcli.tasks import TASKS
 
 
@@ -246,9 +246,9 @@ def _resolve_model_paths(
 
 
 def _locate(model: str, *, allow_pickle: bool) -> Path:
-    """Locate a model folder, or an ONNX file in the folder `onnx` of one."""
+    """Locate a model folder, or an exported file in the folder `onnx` of one."""
     path = Path(model)
-    if not (path.suffix == ".onnx" and path.is_file()):
+    if not (path.suffix in EXPORT_FILE_SUFFIXES and path.is_file()):
         return model_io.locate_model(model, allow_pickle=allow_pickle)
     if path.parent.name != ONNX_FOLDER:
         raise ModelError(

@@ -26,7 +26,7 @@ from kdcli.onnx_export.precision_gates import (
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.run_folder import RECIPE_FILE
 from kdcli.progress import Reporter
-from kdcli.recipe.export import ExportConfig, Precision
+from kdcli.recipe.export import ExportConfig, Format, Precision
 from kdcli.recipe.overrides import Override
 from kdcli.safe_files import raise_if_symlink, replace_folder
 
@@ -38,6 +38,7 @@ def export(
     model: str | Path,
     output: str | Path | None = None,
     *,
+    format: Format | None = None,
     precision: Precision | None = None,
     max_drop: Sequence[str] | None = None,
     data: Any = None,
@@ -49,12 +50,13 @@ def export(
     reporter: Reporter | None = None,
     progress: ProgressCallback | None = None,
 ) -> Path:
-    """Export a classifier to ONNX, for runtimes without PyTorch: `kd export`.
+    """Export a classifier to ONNX or OpenVINO, for runtimes without PyTorch: `kd export`.
 
     Args:
         model: A run's folder, whose student is exported; a model folder, Hub id or
             `package:NAME/PATH`.
         output: Folder to write; by default NAME-onnx.
+        format: `onnx` (the default) or `openvino`; model.onnx is always written too.
         precision: `int8`, `int8-weights`, `float16` or `float32`. A precision that misses a gate is
             replaced by a safer one. By default `int8` if there are texts to check it on.
         max_drop: The gates: largest drops of validation metrics, like `accuracy=0.005`.
@@ -85,6 +87,7 @@ def export(
             None if output is None else Path(output),
             [*to_overrides(given), *to_overrides(overrides)],
             choose_reporter(reporter, progress),
+            export_format=format or "onnx",
             precision=precision,
             max_drop=None if max_drop is None else tuple(max_drop),
             fresh=fresh,
@@ -99,17 +102,18 @@ def export_model(
     overrides: Sequence[Override],
     reporter: Reporter,
     *,
+    export_format: Format = "onnx",
     precision: Precision | None = None,
     max_drop: tuple[str, ...] | None = None,
     fresh: bool = False,
     allow_pickle: bool = False,
 ) -> tuple[Path, ExportResult]:
-    """Export a classifier to ONNX; see `export`.
+    """Export a classifier; see `export`.
 
     Returns:
         The folder, and what was written.
     """
-    onnx_folder.require_export_packages()
+    onnx_folder.require_export_packages(export_format)
     run = Path(reference)
     is_run = (run / RECIPE_FILE).is_file() and not (run / "config.json").is_file()
     output = Path(f"{run.resolve().name}-onnx" if output is None else output).resolve()
@@ -118,15 +122,18 @@ def export_model(
     )
     _check_output(output, folder, fresh=fresh)
     texts = None
-    if precision != "float32" and (overrides or is_run or (run.parent / RECIPE_FILE).is_file()):
+    is_checked = precision != "float32" or export_format != "onnx"
+    if is_checked and (overrides or is_run or (run.parent / RECIPE_FILE).is_file()):
         texts = _load_texts(reference, folder, overrides, reporter)
-    if texts is None and (precision not in (None, "float32") or max_drop):
+    if texts is None and precision != "float32" and (precision is not None or max_drop):
         raise UsageError(
             f"{reference} belongs to no run: a precision has to be checked on texts with labels.",
-            "Name them: --data DATASET. Or take --precision float32 without --max-drop.",
+            "Name them: --data DATASET. Or take --precision float32.",
         )
     config = ExportConfig(
-        precision=precision or ("float32" if texts is None else "int8"), max_drop=max_drop
+        format=export_format,
+        precision=precision or ("float32" if texts is None else "int8"),
+        max_drop=max_drop,
     )
     if texts is not None:
         parse_gates(config, texts.dataset_splits.task)
@@ -134,9 +141,9 @@ def export_model(
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         new_folder = Path(scratch) / output.name
         _copy_model(reference, folder, new_folder, texts)
-        reporter.start("export", f"export {reference} to ONNX")
+        reporter.start("export", f"export {reference} to {onnx_folder.FORMAT_NAMES[export_format]}")
         result = export_to_onnx(new_folder, config, texts, reporter)
-        onnx_folder.write_requirements(new_folder)
+        onnx_folder.write_requirements(new_folder, export_format)
         _check_output(output, folder, fresh=fresh)
         replace_folder(new_folder, output)
     return output, result

@@ -8,7 +8,14 @@ from kdcli.api.progress_reporting import quiet_libraries
 from kdcli.errors import UsageError
 from kdcli.models import model_io
 from kdcli.pipeline.run_folder import RECIPE_FILE
-from kdcli.runtime import EXPORT_FILE, ONNX_FOLDER, Classifier, TextClassifier, Truncation
+from kdcli.runtime import (
+    EXPORT_FILE,
+    EXPORT_FILE_SUFFIXES,
+    ONNX_FOLDER,
+    Classifier,
+    TextClassifier,
+    Truncation,
+)
 
 Runtime = Literal["onnx", "torch"]
 
@@ -29,11 +36,11 @@ def load(
 
     Args:
         model: A run's folder, which stands for its student; a model folder, Hub id or
-            `package:NAME/PATH`; or an ONNX file that `kd export` wrote.
-        runtime: `onnx` for onnxruntime, `torch` for PyTorch. Default: `onnx` for a model that was
-            exported, else `torch`.
+            `package:NAME/PATH`; or a file that `kd export` wrote.
+        runtime: `onnx` for the exported file, `torch` for PyTorch. Default: `onnx` for a model that
+            was exported, else `torch`.
         device: PyTorch's device. Default: a CUDA device if there is one, else the CPU.
-        num_threads: Threads of onnxruntime. Default: the CPUs that this process may use.
+        num_threads: Threads of an exported model. Default: the CPUs that this process may use.
         max_length: Tokens to keep of a text. Default: as in training.
         truncation: Tokens to keep of a longer text. Default: as in training.
         allow_pickle: Allow weights that are stored as a pickle.
@@ -43,7 +50,7 @@ def load(
     """
     with quiet_libraries():
         path = path_resolution.expand_local_path(str(model))
-        if path.suffix == ".onnx" and path.is_file():
+        if path.suffix in EXPORT_FILE_SUFFIXES and path.is_file():
             folder, file = path.parent.parent, path.name
         else:
             is_run = (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file()

@@ -28,6 +28,10 @@ def export(
             "int8 if there are texts to check it on, else float32."
         ),
     ] = None,
+    export_format: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option("--format", help="model.onnx is always written too."),
+    ] = "onnx",
     max_drop: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +61,7 @@ def export(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Export a classifier to ONNX, quantized as far as its accuracy allows.
+    """Export a classifier to ONNX or OpenVINO, quantized as far as its accuracy allows.
 
     The folder works with kdcli.runtime, transformers, transformers.js and optimum.
     """
@@ -88,6 +92,7 @@ def export(
         output,
         [*flags, *(overrides or ())],
         console,
+        export_format=export_format,
         precision=precision,
         max_drop=tuple(max_drop) if max_drop else None,
         fresh=fresh,

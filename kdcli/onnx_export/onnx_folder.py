@@ -12,6 +12,7 @@ import torch
 from kdcli.data.tokenization.tokenize import encoding_to_rows, tokenize_texts
 from kdcli.errors import ModelError, UsageError, as_resource_error, first_message_line
 from kdcli.evaluation.calibration import inference_config
+from kdcli.inference_sessions import load_session
 from kdcli.models import model_io
 from kdcli.models.padding_invariance import create_collator, needs_equal_lengths
 from kdcli.models.sequence_length import get_max_length
@@ -24,7 +25,7 @@ from kdcli.onnx_export.onnx_graph import (
     silence_exporter,
 )
 from kdcli.onnx_export.quantization import CONVERTERS
-from kdcli.recipe.export import Precision
+from kdcli.recipe.export import Format, Precision
 from kdcli.runtime import (
     EQUAL_LENGTHS_KEY,
     FLOAT32_FILE,
@@ -46,6 +47,7 @@ FILE_NAMES: Mapping[Precision, str] = {
     "int8-weights": QUANTIZED_FILE,
     "float16": "model_fp16.onnx",
 }
+FORMAT_NAMES: Mapping[Format, str] = {"onnx": "ONNX", "openvino": "OpenVINO"}
 REQUIREMENTS_FILE = "requirements.txt"
 # Largest difference from PyTorch's logits, relative to the largest logit above 1.
 _TOLERANCE = 1e-4
@@ -54,23 +56,30 @@ _TOLERANCE_BY_MODEL_TYPE = {"t5": 1e-3, "mt5": 1e-3, "umt5": 1e-3}
 # Protocol buffers, of which an ONNX file consists, have at most 2 GiB.
 _MAX_FILE_BYTES = 2**31
 _SAMPLE_LENGTHS = (1, 2, 3, 8, 21, 55, 144, 377)
-_EXTRA_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-_RUNTIME_REQUIREMENTS = ("numpy>=1.26", "onnxruntime>=1.17")
+_EXTRA_PACKAGES: Mapping[Format, Sequence[str]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),
+}
+_EXTRAS: Mapping[Format, str] = {"onnx": "export", "openvino": "openvino"}
+_RUNTIME_REQUIREMENTS: Mapping[Format, str] = {
+    "onnx": "onnxruntime>=1.17",
+    "openvino": "openvino>=2026.0",
+}
 
 
-def require_export_packages() -> None:
-    """Check that the packages of the extra `export` are installed.
+def require_export_packages(export_format: Format) -> None:
+    """Check that the packages of a format's extra are installed.
 
     Raises:
         UsageError: One isn't.
     """
     from importlib.util import find_spec
 
-    missing = [name for name in _EXTRA_PACKAGES if find_spec(name) is None]
+    missing = [name for name in _EXTRA_PACKAGES[export_format] if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"Exporting to ONNX needs {' and '.join(missing)}, which is not installed.",
-            "Install it: pip install 'kdcli[export]'.",
+            f"Exporting to {FORMAT_NAMES[export_format]} needs {' and '.join(missing)}.",
+            f"Install it: pip install 'kdcli[{_EXTRAS[export_format]}]'.",
         )
 
 
@@ -111,10 +120,7 @@ def write_float32_file(folder: Path) -> float:
             "into one ONNX file, which has at most 2 GiB.",
             "Distil it into a smaller student first.",
         )
-    limit = get_max_length(
-        model, tokenizer, inference_config.load_input_truncation(folder).max_length
-    )
-    rows = _sample_rows(tokenizer, limit)
+    rows = _sample_rows(folder, model, tokenizer)
     collate, equal_lengths = create_collator(model, tokenizer), needs_equal_lengths(model)
     example = [rows[-1], rows[-1] if equal_lengths else rows[len(rows) // 2]]
     graph = export_onnx_graph(model, collate(example))
@@ -130,7 +136,28 @@ def write_float32_file(folder: Path) -> float:
     path = folder / ONNX_FOLDER / FLOAT32_FILE
     _save_graph(graph, path)
     check_graph(onnx.load(str(path)), path)
-    batches = _batches_to_compare(rows, equal_lengths=equal_lengths)
+    return check_logits(folder, model, tokenizer, path)
+
+
+def check_logits(
+    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", path: Path
+) -> float:
+    """Compare an exported file's logits with PyTorch's.
+
+    Args:
+        folder: The model's folder.
+        model: The model.
+        tokenizer: The model's.
+        path: The exported file, in float32.
+
+    Returns:
+        The largest difference of a logit, relative to the largest logit above 1.
+
+    Raises:
+        ModelError: The difference is too large.
+    """
+    rows, collate = _sample_rows(folder, model, tokenizer), create_collator(model, tokenizer)
+    batches = _batches_to_compare(rows, equal_lengths=needs_equal_lengths(model))
     difference = _compare_with_pytorch(model, [collate(batch) for batch in batches], path)
     tolerance = _TOLERANCE_BY_MODEL_TYPE.get(model.config.model_type, _TOLERANCE)
     if not difference <= tolerance:
@@ -168,11 +195,11 @@ def write_converted_file(folder: Path, precision: Precision) -> Path:
     return path
 
 
-def write_requirements(folder: Path) -> None:
+def write_requirements(folder: Path, export_format: Format) -> None:
     """Write `requirements.txt`: the packages that `kdcli.runtime` needs."""
     # Earlier versions of tokenizers may not read what this one wrote.
     tokenizers = ".".join(version("tokenizers").split(".")[:2])
-    lines = (*_RUNTIME_REQUIREMENTS, f"tokenizers>={tokenizers}")
+    lines = (_RUNTIME_REQUIREMENTS[export_format], "numpy>=1.26", f"tokenizers>={tokenizers}")
     (folder / REQUIREMENTS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -210,8 +237,12 @@ def _save_graph(graph: "ModelProto", path: Path) -> None:
         file.write(graph.SerializeToString())
 
 
-def _sample_rows(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[dict[str, Any]]:
+def _sample_rows(
+    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> list[dict[str, Any]]:
     """Tokenize texts of random tokens, of many lengths, the shortest first."""
+    saved = inference_config.load_input_truncation(folder)
+    max_length = get_max_length(model, tokenizer, saved.max_length)
     ids = sorted({*tokenizer.get_vocab().values()} - {*tokenizer.all_special_ids})
     generator = np.random.default_rng(0)
     lengths = [length for length in _SAMPLE_LENGTHS if length < max_length]
@@ -237,15 +268,13 @@ def _compare_with_pytorch(
     model: "PreTrainedModel", batches: Sequence[Mapping[str, torch.Tensor]], path: Path
 ) -> float:
     """Compute the largest difference of a logit, relative to the largest logit above 1."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names, difference, largest = [each.name for each in session.get_inputs()], 0.0, 1.0
+    session = load_session(path, torch.get_num_threads())
+    difference, largest = 0.0, 1.0
     for batch in batches:
         with torch.inference_mode():
             expected = model(**batch).logits.float().numpy()
         try:
-            (logits,) = session.run(["logits"], {name: batch[name].numpy() for name in names})
+            logits = session.run({name: batch[name].numpy() for name in session.input_names})
         except Exception as error:  # onnxruntime has an exception type for each of its causes
             lengths = [*batch["input_ids"].shape]
             raise as_resource_error(error) or ModelError(

@@ -19,16 +19,15 @@ from kdcli.evaluation.ci.quality_gates import (
 )
 from kdcli.evaluation.compare import compare_models
 from kdcli.evaluation.metrics.metric_catalog import HIGHER_IS_BETTER_BY_TASK
-from kdcli.evaluation.output.evaluation_schema import EXPORT_SUFFIXES, STUDENT
+from kdcli.evaluation.output.evaluation_schema import STUDENT, exported_model_suffix
 from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
 from kdcli.evaluation.predict.eval_models import load_onnx_classifier
-from kdcli.onnx_export import onnx_folder
-from kdcli.onnx_export.onnx_folder import FILE_NAMES
+from kdcli.onnx_export import onnx_folder, openvino_files
 from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.data import TruncationMode
-from kdcli.recipe.export import ExportConfig, Precision
+from kdcli.recipe.export import ExportConfig, Format, Precision
 from kdcli.recipe.schema import EvaluateConfig
-from kdcli.runtime import EXPORT_FILE, ONNX_FOLDER
+from kdcli.runtime import EXPORT_FILE, FLOAT32_FILE, ONNX_FOLDER, Classifier
 from kdcli.safe_files import write_text_atomically
 from kdcli.tasks import REGRESSION, Task
 
@@ -66,14 +65,15 @@ class ExportResult:
 
     Attributes:
         precision: The precision that was chosen.
-        file: The ONNX file with this precision, in the folder `onnx`.
-        megabytes: Its size, in megabytes of 1,000,000 bytes.
+        file: The file with this precision, in the folder `onnx`.
+        megabytes: Its size, with OpenVINO's weights, in megabytes of 1,000,000 bytes.
         largest_difference: Of a float32 logit from PyTorch's, relative to the largest.
         validation: Measured against the PyTorch model on validation: `texts`, `drops` (each gate's
             value), and unless the model scores texts, `changed_labels` (texts with other labels)
             and `batch_changes` (texts whose labels change in batches of 32). None for float32, or
             without texts.
         rejected: A sentence for each precision that missed a gate.
+        format: The format of the file.
     """
 
     precision: Precision
@@ -82,12 +82,13 @@ class ExportResult:
     largest_difference: float
     validation: Mapping[str, Any] | None = None
     rejected: Sequence[str] = ()
+    format: Format = "onnx"
 
 
 def export_to_onnx(
     folder: Path, config: ExportConfig, texts: ExportTexts | None, reporter: Reporter
 ) -> ExportResult:
-    """Write ONNX files into a model folder, in the first precision that passes the gates.
+    """Write a model's exported files into its folder, in the first precision that passes the gates.
 
     `onnx/model.onnx`, in float32, is written in any case.
 
@@ -101,28 +102,34 @@ def export_to_onnx(
         ModelError: The model can't be exported.
         UsageError: Packages are missing, or a gate is invalid.
     """
-    onnx_folder.require_export_packages()
+    onnx_folder.require_export_packages(config.format)
     gates = [] if texts is None else parse_gates(config, texts.dataset_splits.task)
     difference = onnx_folder.write_float32_file(folder)
     rejected: list[str] = []
     for precision in _FALLBACKS[config.precision]:
-        path, validation = folder / ONNX_FOLDER / FILE_NAMES[precision], None
-        if precision != "float32":
+        path, validation = _exported_path(folder, config.format, precision), None
+        if path.name != FLOAT32_FILE:
             fault = None
             try:
-                onnx_folder.write_converted_file(folder, precision)
+                _write_file(folder, config.format, precision, texts)
                 if texts is not None:
                     validation, fault = _check_precision(folder, path, precision, texts, gates)
             except ModelError as error:  # float16 may overflow, and a converter fail
                 fault = f"{precision} can't be used: {error.message}"
             if fault is not None:
-                path.unlink(missing_ok=True)
+                _remove_file(path)
                 rejected.append(fault)
                 reporter.info(f"{fault} A safer format is tried.")
                 continue
-        megabytes = path.stat().st_size / 1e6
+        megabytes = Classifier(folder, file=path.name).num_bytes / 1e6
         result = ExportResult(
-            precision, path.name, megabytes, difference, validation, tuple(rejected)
+            precision,
+            path.name,
+            megabytes,
+            difference,
+            validation,
+            tuple(rejected),
+            config.format,
         )
         text = json.dumps(asdict(result), indent=2, ensure_ascii=False)
         write_text_atomically(folder / ONNX_FOLDER / EXPORT_FILE, text + "\n")
@@ -150,7 +157,7 @@ def parse_gates(config: ExportConfig, task: Task) -> list[QualityGate]:
 
 
 def find_exported_file(folder: Path) -> tuple[str, Path] | None:
-    """Find the ONNX file that was exported into a model folder.
+    """Find the file that was exported into a model folder.
 
     Returns:
         The suffix of the exported model's name, and the file; None if there is none.
@@ -162,12 +169,42 @@ def find_exported_file(folder: Path) -> tuple[str, Path] | None:
     if not file.is_file():
         return None
     try:
-        precision = json.loads(file.read_text(encoding="utf-8"))["precision"]
-        return EXPORT_SUFFIXES[precision], folder / ONNX_FOLDER / FILE_NAMES[precision]
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return exported_model_suffix(content), folder / ONNX_FOLDER / Path(content["file"]).name
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{file} is damaged: it names no precision.", "Delete it, or export the model again."
+            f"{file} is damaged: it names no file.", "Delete it, or export the model again."
         ) from error
+
+
+def _exported_path(folder: Path, export_format: Format, precision: Precision) -> Path:
+    is_onnx = export_format == "onnx"
+    name = onnx_folder.FILE_NAMES[precision] if is_onnx else openvino_files.OPENVINO_FILE
+    return folder / ONNX_FOLDER / name
+
+
+def _write_file(
+    folder: Path, export_format: Format, precision: Precision, texts: ExportTexts | None
+) -> None:
+    """Write the exported file of a format and precision.
+
+    Raises:
+        ModelError: The model can't be converted.
+    """
+    if export_format == "onnx":
+        onnx_folder.write_converted_file(folder, precision)
+        return
+    calibration: list[list[str]] = []
+    if texts is not None:
+        splits = texts.dataset_splits.splits
+        split = splits.get("train", splits[VALIDATION])
+        calibration = column_access.sample_texts(split, openvino_files.NUM_CALIBRATION_TEXTS)
+    openvino_files.write_openvino_file(folder, precision, calibration)
+
+
+def _remove_file(path: Path) -> None:
+    for file in (path, path.with_suffix(".bin")):
+        file.unlink(missing_ok=True)
 
 
 def _check_precision(
@@ -178,7 +215,7 @@ def _check_precision(
     gates: Sequence[QualityGate],
 ) -> tuple[dict[str, Any], str | None]:
     """Measure a file against the PyTorch model; return the figures, and why it is rejected."""
-    name, task = STUDENT + EXPORT_SUFFIXES[precision], texts.dataset_splits.task
+    name, task = STUDENT + path.suffix, texts.dataset_splits.task
     # Times are measured later, beside the other models.
     config = texts.config.model_copy(update={"splits": (VALIDATION,), "latency_texts": 1})
     comparison = compare_models(

@@ -1,4 +1,4 @@
-"""The part `export`: the number format in which the student is exported to ONNX."""
+"""The part `export`: the format in which the student is exported."""
 
 from typing import Literal
 
@@ -6,12 +6,18 @@ from pydantic import Field
 
 from kdcli.recipe.base import FrozenConfig
 
+Format = Literal["onnx", "openvino"]
 Precision = Literal["float32", "int8", "int8-weights", "float16"]
 
 
 class ExportConfig(FrozenConfig):
     """The export of the student for runtimes without PyTorch."""
 
+    format: Format = Field(
+        "onnx",
+        description="'openvino' for OpenVINO, which is fast at large batches on Intel processors. "
+        "model.onnx is always written too.",
+    )
     precision: Precision = Field(
         "int8",
         description="'int8' quantizes weights and activations; 'int8-weights' weights alone, which "

@@ -40,10 +40,10 @@ class EvaluateStage(Stage):
         from kdcli.evaluation.output import per_example_export
         from kdcli.evaluation.output.evaluation_schema import (
             BASELINE,
-            EXPORT_SUFFIXES,
             STUDENT,
             TEACHER,
             drop_long_tables,
+            exported_model_suffix,
             format_evaluation_json,
         )
         from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
@@ -66,7 +66,7 @@ class EvaluateStage(Stage):
         exported_from = {}
         if "export" in context.artifacts:
             exported = context.stage_results["export"]
-            name = STUDENT + EXPORT_SUFFIXES[exported["precision"]]
+            name = STUDENT + exported_model_suffix(exported)
             folders[name] = context.artifacts["export"] / exported["file"]
             exported_from[name] = STUDENT
         logits = None

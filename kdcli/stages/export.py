@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class ExportStage(Stage):
-    """Export the student to ONNX, in the first precision that passes the gates on validation."""
+    """Export the student, in the first precision that passes the gates on validation."""
 
     name = "export"
-    description = "export the student to ONNX"
+    description = "export the student"
     artifact = "student/onnx"
     needs = ("distill", "outputs")
     recipe_parts = ("data", "evaluate", "export")
@@ -39,8 +39,8 @@ class ExportStage(Stage):
         """
         from kdcli.onnx_export import onnx_folder, precision_gates
 
-        onnx_folder.require_export_packages()
         assert recipe.export is not None, "the stage is enabled"
+        onnx_folder.require_export_packages(recipe.export.format)
         precision_gates.parse_gates(recipe.export, inputs.dataset_splits.task)
         if recipe.student.is_cut_from_teacher:
             onnx_folder.require_fast_tokenizer(inputs.tokenizer, "The teacher")
@@ -73,6 +73,6 @@ class ExportStage(Stage):
             recipe.data.truncation,
         )
         result = precision_gates.export_to_onnx(folder, recipe.export, texts, context.reporter)
-        onnx_folder.write_requirements(folder / ONNX_FOLDER)
+        onnx_folder.write_requirements(folder / ONNX_FOLDER, recipe.export.format)
         shutil.move(folder / ONNX_FOLDER, context.output)
         return asdict(result)

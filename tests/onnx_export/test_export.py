@@ -225,12 +225,19 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tiny_teacher, tmp_path
     assert [*tmp_path.iterdir()] == []
 
 
-def test_without_its_packages_the_extra_is_named(tiny_teacher, refuses, monkeypatch):
+@pytest.mark.parametrize(
+    ("export_format", "missing", "extra"),
+    [("onnx", "onnx", "export"), ("openvino", "nncf", "openvino")],
+)
+def test_without_its_packages_the_extra_is_named(
+    tiny_teacher, refuses, monkeypatch, export_format, missing, extra
+):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        "importlib.util.find_spec", lambda n, *p: None if n == "onnx" else find_spec(n, *p)
+        "importlib.util.find_spec", lambda n, *p: None if n == missing else find_spec(n, *p)
     )
-    assert "kdcli[export]" in refuses("export", tiny_teacher, "-o", "there")
+    message = refuses("export", tiny_teacher, "-o", "there", "--format", export_format)
+    assert f"kdcli[{extra}]" in message
 
 
 def test_what_can_t_be_exported_is_refused(

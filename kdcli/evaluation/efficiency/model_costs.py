@@ -49,7 +49,7 @@ def _measure_model(
 ) -> dict[str, Any]:
     """Measure a model; memory and FLOPs of a PyTorch model only."""
     if isinstance(model, OnnxEvalModel):
-        size = {"megabytes": model.classifier.path.stat().st_size / 1e6}
+        size = {"megabytes": model.classifier.num_bytes / 1e6}
         if (parameters := model.classifier.metadata.get(PARAMETERS_KEY, "")).isdecimal():
             size["parameters"] = int(parameters)
     else:

@@ -8,16 +8,17 @@ from typing import Any
 from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
-# The suffix of an exported model's name, by precision.
-EXPORT_SUFFIXES = {
-    "float32": "-onnx",
-    "float16": "-float16",
-    "int8": "-int8",
-    "int8-weights": "-int8-weights",
-}
 # Left out of the run's manifest for their length.
 _LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
+
+
+def exported_model_suffix(export: Mapping[str, Any]) -> str:
+    """Return the suffix of an exported model's name, by `format` and `precision` of an export."""
+    precision = export["precision"]
+    if export.get("format") == "openvino":
+        return "-openvino" if precision == "float32" else f"-openvino-{precision}"
+    return "-onnx" if precision == "float32" else f"-{precision}"
 
 
 def reference_for_model(
