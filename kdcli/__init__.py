@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdcli.api.evaluation import EvaluationReport, evaluate
     from kdcli.api.export import export
     from kdcli.api.prediction import load
+    from kdcli.api.prediction_files import predict
     from kdcli.api.runs import (
         Run,
         distill,
@@ -40,6 +41,7 @@ __all__ = [
     "init_student",
     "load",
     "open_run",
+    "predict",
     "push_to_hub",
     "write_card",
 ]
@@ -59,6 +61,7 @@ _MODULES = {
     "init_student": "kdcli.api.student_init",
     "load": "kdcli.api.prediction",
     "open_run": "kdcli.api.runs",
+    "predict": "kdcli.api.prediction_files",
     "push_to_hub": "kdcli.api.runs",
     "write_card": "kdcli.api.runs",
 }

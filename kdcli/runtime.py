@@ -136,6 +136,11 @@ class TextClassifier(ABC):
         self.max_length = max_length or settings.max_length
         self.truncation = truncation or settings.truncation
 
+    @property
+    def can_refuse(self) -> bool:
+        """Whether the model has an out-of-scope threshold."""
+        return self._operating_point is not None
+
     def predict(self, texts: Sequence[Text], top_k: int = 1) -> list[Prediction]:
         """Label texts, or pairs of texts, as `kd evaluate` does.
 

@@ -27,6 +27,7 @@ from kdcli.cli import (
     export,
     fine_tune_teacher,
     init_student,
+    predict,
     recipe,
     signals,
     sweep,
@@ -161,6 +162,7 @@ app.command("sweep")(_with_error_handling(sweep.sweep))
 app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_student.init_student))
 app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
 app.command("export")(_with_error_handling(export.export))
+app.command("predict")(_with_error_handling(predict.predict))
 app.command("card")(_with_error_handling(card.card))
 
 recipe_app = typer.Typer(help="List, show, copy, check and create recipes.", no_args_is_help=True)

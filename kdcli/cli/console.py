@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ _SECONDS_BETWEEN_PROGRESS_LINES = 15.0
 _PLAIN_WIDTH = 120
 # A live line of 80 columns has no room for both losses; the other metrics come per epoch.
 _LOSS_METRIC, _VALIDATION_LOSS_METRIC = "loss", "validation loss"
+_RATE_METRIC = "rows a second"
 
 
 class Console:
@@ -121,6 +122,21 @@ class Console:
             _write_to_stdout(json.dumps(document, indent=2))
         elif plain_text:
             _write_to_stdout(printable(plain_text, keep="\n\t"))
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print lines as they come, until the reader closes the pipe.
+
+        Raises:
+            ResourceError: They can't be written.
+        """
+        try:
+            for line in lines:
+                _write_and_flush(sys.stdout, line)
+        except BrokenPipeError:
+            _redirect_to_devnull(sys.stdout)
+        except OSError as error:
+            _redirect_to_devnull(sys.stdout)
+            raise ResourceError(f"Standard output can't be written: {error.strerror}.") from error
 
     def print_table(
         self,
@@ -252,7 +268,7 @@ def _without_losses(metrics: Mapping[str, float] | None) -> dict[str, float]:
     return {
         name: value
         for name, value in (metrics or {}).items()
-        if name not in (_LOSS_METRIC, _VALIDATION_LOSS_METRIC)
+        if name not in (_LOSS_METRIC, _VALIDATION_LOSS_METRIC, _RATE_METRIC)
     }
 
 

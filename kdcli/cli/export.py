@@ -120,5 +120,5 @@ def _describe_result(folder: Path, result: "ExportResult") -> str:
                 f"In batches of 32, {result.validation['batch_changes']:,} labels change: run int8 "
                 "on one text at a time, as kdcli.runtime does."
             )
-    lines.append(f"Next: kdcli.runtime.Classifier({str(folder)!r}).predict([TEXT])")
+    lines.append(f'Next: kd predict {folder} "TEXT"')
     return "\n".join(lines)

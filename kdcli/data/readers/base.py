@@ -10,9 +10,11 @@ called like the ending of the file's (or folder's) name, without the dot:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from kdcli.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,10 +22,20 @@ if TYPE_CHECKING:
 
 # Where a row stands (file and line, for messages), and its cells by column.
 LocatedRow: TypeAlias = tuple[str, Mapping[str, Any]]
+# Called with the error of a broken row; the reader goes on with the next row.
+BadRowHandler: TypeAlias = Callable[[DataError], None]
+_ROWS_AT_A_TIME = 1_000
 
 
 class DataReader(ABC):  # noqa: B024 (its two kinds have different methods)
     """A format of data sets. Subclass `RowReader`, `ColumnarReader` or `FolderReader`."""
+
+
+def report_bad_row(error: DataError, on_bad_row: BadRowHandler | None) -> None:
+    """Hand the error of a row to a handler, or raise it."""
+    if on_bad_row is None:
+        raise error
+    on_bad_row(error)
 
 
 class FileReader(DataReader):
@@ -50,7 +62,9 @@ class RowReader(FileReader):
     cells_are_text: ClassVar[bool] = False
 
     @abstractmethod
-    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+    def iterate_rows(
+        self, path: Path, notes: list[str], on_bad_row: BadRowHandler | None = None
+    ) -> Iterator[LocatedRow]:
         """Iterate over the rows of a file, in order.
 
         A file may be iterated several times. Texts are `str`; labels are `str`, `int`, `float`,
@@ -59,9 +73,11 @@ class RowReader(FileReader):
         Args:
             path: The file.
             notes: Gets a sentence for each finding about the file that the user should know.
+            on_bad_row: Receives the error of a broken row, which is then skipped. Default: the
+                error is raised.
 
         Raises:
-            DataError: A row is broken; the message names it.
+            DataError: A row is broken, or the file; the message names it.
         """
 
     def has_decimal_comma(self, path: Path) -> bool:
@@ -82,6 +98,14 @@ class ColumnarReader(FileReader):
 
         kd checks beforehand that they exist, and afterwards that the table is valid.
         """
+
+    def iterate_rows(self, path: Path) -> Iterator[LocatedRow]:
+        """Iterate over the rows of a file with all columns."""
+        start = 1
+        for batch in self.read_table(path, self.column_names(path)).to_batches(_ROWS_AT_A_TIME):
+            rows = enumerate(batch.to_pylist(), start)
+            yield from ((f"{path}, row {number}", row) for number, row in rows)
+            start += len(batch)
 
     @abstractmethod
     def count_rows(self, path: Path) -> int:

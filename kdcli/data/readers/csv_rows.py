@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from kdcli.data.readers.base import LocatedRow, RowReader
+from kdcli.data.readers.base import BadRowHandler, LocatedRow, RowReader, report_bad_row
 from kdcli.data.readers.csv_dialect import DELIMITERS_BY_SUFFIX, detect_csv_dialect
 from kdcli.data.readers.text_lines import iterate_lines
 from kdcli.errors import DataError
@@ -18,13 +18,15 @@ class CsvReader(RowReader):
     compressible = True
     cells_are_text = True
 
-    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+    def iterate_rows(
+        self, path: Path, notes: list[str], on_bad_row: BadRowHandler | None = None
+    ) -> Iterator[LocatedRow]:
         """Iterate over the rows; blank lines are skipped.
 
         The notes name a dialect that is not the plain one, and quoted cells that may have swallowed
         rows; they are complete when the last row was read.
         """
-        return _iterate_csv_rows(path, notes)
+        return _iterate_csv_rows(path, notes, on_bad_row)
 
     def has_decimal_comma(self, path: Path) -> bool:
         """Return whether numbers may be written as 4,5: the comma is no delimiter."""
@@ -44,7 +46,9 @@ def check_unique_columns(cells: Sequence[str], location: str) -> None:
         )
 
 
-def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+def _iterate_csv_rows(
+    path: Path, notes: list[str], on_bad_row: BadRowHandler | None
+) -> Iterator[LocatedRow]:
     dialect = detect_csv_dialect(path)
     notes.extend(dialect.notes)
     raw: list[str] = []
@@ -66,10 +70,13 @@ def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DataError(
+            fault = DataError(
                 f"{location}: the quotes don't match ({error}).",
                 'Write " within a cell twice, and " around it.',
-            ) from error
+            )
+            fault.__cause__ = error
+            report_bad_row(fault, on_bad_row)
+            continue
         if cells is None:
             break
         if not cells:
@@ -80,10 +87,11 @@ def _iterate_csv_rows(path: Path, notes: list[str]) -> Iterator[LocatedRow]:
         if header is cells:
             check_unique_columns(header, location)
         elif len(cells) != len(header):
-            raise DataError(
+            fault = DataError(
                 f"{location}: the number of cells is {len(cells)}, and the header's {len(header)}.",
                 'Write " around a cell that holds the delimiter.',
             )
+            report_bad_row(fault, on_bad_row)
         else:
             yield location, dict(zip(header, cells, strict=True))
     if multi_line_cells:

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.readers.base import LocatedRow, RowReader
+from kdcli.data.readers.base import BadRowHandler, LocatedRow, RowReader, report_bad_row
 from kdcli.data.readers.csv_rows import check_unique_columns
 from kdcli.errors import DataError
 
@@ -17,12 +17,14 @@ class ExcelReader(RowReader):
     suffixes = (".xlsx",)
     cells_are_text = True
 
-    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+    def iterate_rows(
+        self, path: Path, notes: list[str], on_bad_row: BadRowHandler | None = None
+    ) -> Iterator[LocatedRow]:
         """Iterate over the rows below the header; empty rows are skipped."""
-        return _iterate_excel_rows(path)
+        return _iterate_excel_rows(path, on_bad_row)
 
 
-def _iterate_excel_rows(path: Path) -> Iterator[LocatedRow]:
+def _iterate_excel_rows(path: Path, on_bad_row: BadRowHandler | None) -> Iterator[LocatedRow]:
     header: list[str] | None = None
     for number, cells in _iterate_sheet_rows(path):
         where = f"{path}, row {number}"
@@ -30,10 +32,11 @@ def _iterate_excel_rows(path: Path) -> Iterator[LocatedRow]:
             header = cells
             check_unique_columns(header, where)
         elif len(cells) > len(header):
-            raise DataError(
+            fault = DataError(
                 f"{where}: the number of cells is {len(cells)}, and the header's {len(header)}.",
                 "Name every column in the first row.",
             )
+            report_bad_row(fault, on_bad_row)
         else:
             yield where, dict(zip_longest(header, cells, fillvalue=""))
 

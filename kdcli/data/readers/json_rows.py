@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.readers.base import LocatedRow, RowReader
+from kdcli.data.readers.base import BadRowHandler, LocatedRow, RowReader, report_bad_row
 from kdcli.data.readers.text_lines import detect_bom_encoding, iterate_lines
 from kdcli.errors import DataError
 
@@ -22,12 +22,14 @@ class JsonReader(RowReader):
     suffixes = (".jsonl", ".json")
     compressible = True
 
-    def iterate_rows(self, path: Path, notes: list[str]) -> Iterator[LocatedRow]:
+    def iterate_rows(
+        self, path: Path, notes: list[str], on_bad_row: BadRowHandler | None = None
+    ) -> Iterator[LocatedRow]:
         """Iterate over the objects; blank lines are skipped."""
-        return _iterate_json_rows(path)
+        return _iterate_json_rows(path, on_bad_row)
 
 
-def _iterate_json_rows(path: Path) -> Iterator[LocatedRow]:
+def _iterate_json_rows(path: Path, on_bad_row: BadRowHandler | None) -> Iterator[LocatedRow]:
     numbered = enumerate(iterate_lines(path, detect_bom_encoding(path)), start=1)
     first = True
     for number, line in numbered:
@@ -37,10 +39,21 @@ def _iterate_json_rows(path: Path) -> Iterator[LocatedRow]:
             # One list of all rows.
             items = _parse_json(line + "".join(more for _, more in numbered), path, number)
             for i, item in enumerate(items, start=1):
-                yield _validate_json_row(item, f"{path}, item {i}")
+                try:
+                    row = _validate_json_row(item, f"{path}, item {i}")
+                except DataError as error:
+                    report_bad_row(error, on_bad_row)
+                    continue
+                yield row
             return
         first = False
-        yield _validate_json_row(_parse_json(line.rstrip(), path, number), f"{path}:{number}")
+        try:
+            value = _parse_json(line.rstrip(), path, number)
+            row = _validate_json_row(value, f"{path}:{number}")
+        except DataError as error:
+            report_bad_row(error, on_bad_row)
+            continue
+        yield row
 
 
 def _validate_json_row(value: Any, location: str) -> LocatedRow:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcli.data import mmap_tables
-from kdcli.data.readers.base import ColumnarReader
+from kdcli.data.readers.base import ColumnarReader, LocatedRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +37,17 @@ class ParquetReader(ColumnarReader):
             fields = [file.schema_arrow.field(column) for column in columns]
             schema = pa.schema(fields, file.schema_arrow.metadata)
             return mmap_tables.collect_table(schema, _iterate_parquet_batches(file, schema))
+
+    def iterate_rows(self, path: Path) -> Iterator[LocatedRow]:
+        """Iterate over the rows of a file with all columns, a few of them in memory."""
+        import pyarrow.parquet as pq
+
+        start = 1
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PARQUET_BATCH_ROWS):
+                rows = enumerate(batch.to_pylist(), start)
+                yield from ((f"{path}, row {number}", row) for number, row in rows)
+                start += len(batch)
 
     def count_rows(self, path: Path) -> int:
         """Count the rows of a file."""
