@@ -61,6 +61,7 @@ class Prediction:
         labels: All labels of the text, by a multi-label model.
         refused: Whether the text is below the out-of-scope threshold.
         top: The most probable labels with their calibrated probabilities, best first.
+        deferred: Whether the teacher of a cascade gave the answer.
     """
 
     label: str | None
@@ -68,6 +69,7 @@ class Prediction:
     labels: tuple[str, ...] = ()
     refused: bool = False
     top: tuple[tuple[str, float], ...] = ()
+    deferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,20 @@ class TextClassifier(ABC):
         """Whether the model has an out-of-scope threshold."""
         return self._operating_point is not None
 
-    def predict(self, texts: Sequence[Text], top_k: int = 1) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[Text], top_k: int = 1, *, batch_size: int | None = None
+    ) -> list[Prediction]:
         """Label texts, or pairs of texts, as `kd evaluate` does.
 
         Args:
             texts: Texts, or pairs of texts.
             top_k: Number of labels in `Prediction.top`.
+            batch_size: Rows in a batch. Default: as suits the model.
 
         Raises:
             DataError: A text is no text, or has no tokens.
         """
-        return self.interpret(self.predict_logits(texts), top_k)
+        return self.interpret(self.predict_logits(texts, batch_size=batch_size), top_k)
 
     def predict_logits(
         self,

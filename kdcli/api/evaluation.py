@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcli.api.cascade import add_cascades
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
 from kdcli.errors import ModelError, UsageError
 from kdcli.evaluation.calibration import inference_config
+from kdcli.evaluation.cascade.deferral_rule import Metric
 from kdcli.evaluation.compare import ModelComparison, compare_models
 from kdcli.evaluation.output.evaluation_schema import BASELINE, STUDENT, TEACHER
 from kdcli.models import model_io
@@ -55,6 +57,8 @@ def evaluate(
     splits: Sequence[str] | None = None,
     reference_model: str | Path | None = None,
     overrides: Overrides = (),
+    cascade: Mapping[str, float] | None = None,
+    confidence: float = 0.95,
     allow_pickle: bool = False,
     reporter: Reporter | None = None,
     progress: ProgressCallback | None = None,
@@ -71,6 +75,9 @@ def evaluate(
         splits: Splits to measure on.
         reference_model: Model that the others are compared with; by default the teacher.
         overrides: Further values by dotted key, such as `{"data.task": "multi_label"}`.
+        cascade: A drop to promise, `{"accuracy": 0.005}` or `{"agreement": 0.02}`: chooses when
+            the student defers to the teacher, and saves the rule with the student.
+        confidence: Probability that the promise holds.
         allow_pickle: Allow model weights that are stored as a pickle.
         reporter: Receives progress; by default the logger `kdcli`.
         progress: Called as `progress(stage, done, total, metrics)`, if there is no reporter.
@@ -95,6 +102,11 @@ def evaluate(
             None if reference_model is None else str(reference_model),
             allow_pickle=allow_pickle,
         )
+        if cascade is not None:
+            metric: Metric = "agreement" if "agreement" in cascade else "accuracy"
+            if [*cascade] != [metric]:
+                raise UsageError(f"cascade takes accuracy or agreement, one of them: {cascade}.")
+            add_cascades(comparison, metric, cascade[metric], confidence)
     return EvaluationReport(comparison)
 
 

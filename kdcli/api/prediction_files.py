@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdcli import __version__, path_resolution
+from kdcli.api.cascade import CascadeClassifier
 from kdcli.api.prediction import load
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter
 from kdcli.api.runs import to_reference
@@ -62,6 +63,7 @@ class PredictionSummary:
         rows: Rows that were labelled.
         skipped: Rows that could not be labelled.
         refused: Rows below the out-of-scope threshold.
+        deferred: Rows that a cascade's teacher labelled.
         labels: Rows by predicted label; of several labels, rows with each one.
         seconds: Time it took, without earlier parts of a run that was resumed.
     """
@@ -70,6 +72,7 @@ class PredictionSummary:
     rows: int = 0
     skipped: int = 0
     refused: int = 0
+    deferred: int = 0
     labels: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -356,8 +359,9 @@ class RowLabeler:
             else:
                 kept.append(row)
                 texts.append(text)
-        logits = self.classifier.predict_logits(texts, batch_size=self.options.batch_size)
-        predictions = self.classifier.interpret(logits, max(1, self.options.top_k))
+        predictions = self.classifier.predict(
+            texts, max(1, self.options.top_k), batch_size=self.options.batch_size
+        )
         return [
             {**row, **self._format(prediction)}
             for row, prediction in zip(kept, predictions, strict=True)
@@ -389,6 +393,9 @@ class RowLabeler:
             cells[names["label"]] = prediction.label
             self._count([str(prediction.label)])
         cells[names["probability"]] = prediction.score
+        if "deferred" in names:
+            cells[names["deferred"]] = prediction.deferred
+            self.summary.deferred += prediction.deferred
         if "refused" in names:
             cells[names["refused"]] = prediction.refused
             self.summary.refused += prediction.refused
@@ -423,6 +430,8 @@ class RowLabeler:
             added[0] = "labels"
         elif self.classifier.can_refuse:
             added.append("refused")
+        if isinstance(self.classifier, CascadeClassifier):
+            added.append("deferred")
         if task != "regression":
             count = min(self.options.top_k, len(self.classifier.labels))
             ranks = range(1, count + 1)

@@ -11,8 +11,11 @@ from kdcli.cli.console import Console
 from kdcli.cli.options import AllowCodeOption, AllowPickleOption, JsonOption, QuietOption, SetOption
 
 if TYPE_CHECKING:
-    from kdcli.evaluation.ci.quality_gates import GateResult
+    from kdcli.evaluation.cascade.deferral_rule import Metric
+    from kdcli.evaluation.ci.quality_gates import GateResult, QualityGate
     from kdcli.recipe.overrides import Override
+
+_DEFAULT_PROMISE = 0.005
 
 
 def evaluate(
@@ -78,9 +81,20 @@ def evaluate(
         typer.Option(
             metavar="METRIC=X",
             help="Exit with 1 if a metric is below the teacher's by more: accuracy=0.01. "
-            "Repeatable.",
+            "Repeatable. With --cascade: the drop to promise.",
         ),
     ] = None,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade",
+            help="Choose the confidence below which the student defers to the teacher, so that "
+            "accuracy=0.005 (or agreement=…; --max-drop) is the largest drop.",
+        ),
+    ] = False,
+    confidence: Annotated[
+        float, typer.Option(help="With --cascade: probability that the promise holds.")
+    ] = 0.95,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON."),
@@ -119,6 +133,7 @@ def evaluate(
         *(quality_gates.parse_quality_gate("--fail-over", text) for text in fail_over or ()),
         *(quality_gates.parse_quality_gate("--max-drop", text) for text in max_drop or ()),
     ]
+    promise = _pop_promise(held) if cascade else None
     if output is not None:
         _check_output_file("--output", output)
 
@@ -150,15 +165,41 @@ def evaluate(
     flags += overrides or ()
     plugins.set_code_allowed(allow_code)
     found = evaluate_models(models, flags, console, reference_model, allow_pickle=allow_pickle)
+    footer = ""
+    if promise is not None:
+        from kdcli.api.cascade import add_cascades
+
+        footer = "\n".join(add_cascades(found, *promise, confidence))
     if output is not None:
         write_text_atomically(output, evaluation_schema.format_evaluation_json(found.evaluation))
     if per_example is not None:
         per_example_export.write_per_example_file(found, per_example)
     checks = quality_gates.check_quality_gates(held, found.evaluation)
     missed = [str(check) for check in checks if not check.passed]
-    _show_evaluation_and_gates(found.evaluation, checks, output_format, console)
+    _show_evaluation_and_gates(found.evaluation, checks, output_format, console, footer)
     if missed:
         raise GateFailedError(f"{len(missed)} of {len(checks)} gates were missed:", missed)
+
+
+def _pop_promise(gates: "list[QualityGate]") -> "tuple[Metric, float]":
+    """Take the gate of `--max-drop` as the promise of a cascade.
+
+    Raises:
+        UsageError: There are several, or the metric can't be promised.
+    """
+    from kdcli.errors import UsageError
+
+    drops = [gate for gate in gates if gate.flag == "--max-drop"]
+    for gate in drops:
+        gates.remove(gate)
+    if not drops:
+        return "accuracy", _DEFAULT_PROMISE
+    metric = drops[0].metric
+    if len(drops) > 1 or drops[0].split or drops[0].interval_end:
+        raise UsageError("--cascade takes one --max-drop, such as accuracy=0.005.")
+    if metric not in ("accuracy", "agreement"):
+        raise UsageError(f"--cascade can promise accuracy or agreement, not {metric}.")
+    return ("agreement" if metric == "agreement" else "accuracy"), drops[0].limit
 
 
 def _check_output_file(flag: str, path: Path) -> None:
@@ -176,6 +217,7 @@ def _show_evaluation_and_gates(
     checks: "Sequence[GateResult]",
     output_format: str,
     console: Console,
+    footer: str,
 ) -> None:
     from kdcli.cli.common import show_evaluation_table
     from kdcli.evaluation.ci import formats
@@ -194,7 +236,9 @@ def _show_evaluation_and_gates(
         for check in checks
     ]
     missed = [str(check) for check in checks if not check.passed]
-    show_evaluation_table(evaluation, {**evaluation, "gates": gates, "missed": missed}, "", console)
+    show_evaluation_table(
+        evaluation, {**evaluation, "gates": gates, "missed": missed}, "", console, footer
+    )
     if output_format == "github":
         console.print_result({}, formats.github_annotations(checks))
         _append_step_summary(

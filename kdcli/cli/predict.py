@@ -82,6 +82,18 @@ def predict(
         Literal["head", "tail", "both", "windows"] | None,
         typer.Option(help="Tokens to keep of a longer text. Default: as in training."),
     ] = None,
+    cascade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEACHER",
+            help="The model that labels the texts that MODEL is unsure of, by the rule that "
+            "kd evaluate --cascade wrote.",
+        ),
+    ] = None,
+    log_deferred: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append the texts that TEACHER labelled, as JSON lines."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the output file.")] = False,
     allow_pickle: AllowPickleOption = False,
     json_output: JsonOption = False,
@@ -93,6 +105,7 @@ def predict(
     """
     from dataclasses import asdict
 
+    from kdcli.api.cascade import CascadeClassifier
     from kdcli.api.prediction import load
     from kdcli.api.prediction_files import (
         PredictionOptions,
@@ -115,6 +128,9 @@ def predict(
         truncation=truncation,
         allow_pickle=allow_pickle,
     )
+    if cascade is not None:
+        teacher = load(cascade, runtime=runtime, device=device, allow_pickle=allow_pickle)
+        classifier = CascadeClassifier(classifier, teacher, log=log_deferred)
     options = PredictionOptions(
         text=tuple(text.split(",")) if text else None,
         top_k=top_k,
@@ -126,13 +142,15 @@ def predict(
     if output is not None:
         summary = predict_to_file(classifier, stream, output, options, console)
         console.print_result(asdict(summary), _describe_summary(summary))
-        return
-    labeler = RowLabeler(classifier, stream, options, console)
-    rows = (row for chunk in labeler.iterate_chunks() for row in chunk)
-    if json_output or not sys.stdout.isatty():
-        console.print_lines(map(format_json_row, rows))
     else:
-        console.print_lines(_format_table(rows, labeler))
+        labeler = RowLabeler(classifier, stream, options, console)
+        rows = (row for chunk in labeler.iterate_chunks() for row in chunk)
+        if json_output or not sys.stdout.isatty():
+            console.print_lines(map(format_json_row, rows))
+        else:
+            console.print_lines(_format_table(rows, labeler))
+    if isinstance(classifier, CascadeClassifier) and (alarm := classifier.alarm):
+        console.info(f"Warning: {alarm}")
 
 
 def _open_input(
@@ -203,6 +221,8 @@ def _describe_summary(summary: "PredictionSummary") -> str:
         by_count = sorted(summary.labels.items(), key=lambda item: -item[1])
         common = ", ".join(f"{label} {count:,}" for label, count in by_count[:5])
         lines.append(f"Most frequent: {common}.")
+    if summary.deferred:
+        lines.append(f"{summary.deferred:,} rows were deferred to the teacher.")
     if summary.refused:
         lines.append(f"{summary.refused:,} rows are below the out-of-scope threshold.")
     lines.append(f"Written: {summary.output}")
