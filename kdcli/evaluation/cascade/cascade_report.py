@@ -87,7 +87,7 @@ def evaluate_cascades(
     reports = []
     for student in students:
         decisions = {
-            split: _decide(comparison, models, student, teacher, split)
+            split: decide(comparison, models, student, teacher, split)
             for split in comparison.predictions
         }
         rule = choose_rule(decisions[VALIDATION], metric, max_drop, confidence)
@@ -122,13 +122,22 @@ def describe_cascades(reports: Sequence[CascadeReport]) -> list[str]:
     return sentences
 
 
-def _decide(
+def decide(
     comparison: ModelComparison,
     models: Mapping[str, Mapping[str, Any]],
     student: str,
     teacher: str,
     split: str,
 ) -> CascadeDecisions:
+    """Return the decisions of a student and its teacher on a split, as they are deployed.
+
+    Args:
+        comparison: The evaluation.
+        models: Its models' entries in `evaluation.json`, by name.
+        student: Name of the student.
+        teacher: Name of the teacher.
+        split: The split.
+    """
     labels, corpus = [*comparison.labels], comparison.corpus
     label = comparison.evaluation["out_of_scope"]
     out_of_scope_id = None if label is None else labels.index(label)
