@@ -1,5 +1,6 @@
 """Create untrained students from Python: the function behind `kd init-student`."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -36,6 +37,19 @@ from kdcli.safe_files import raise_if_symlink, replace_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# Files of `save_pretrained`, by the kinds of tokenizers.
+_STUDENT_FILES = (
+    "*.safetensors",
+    "*config.json",
+    "model.safetensors.index.json",
+    "*token*.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "chat_template.jinja",
+)
 
 
 @overload
@@ -161,12 +175,10 @@ def create_untrained_student(
             "student.family: kd init-student prunes a model, and builds no other families.",
             "Use kd distill.",
         )
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file, not a folder.")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
+    output = Path(os.path.abspath(output))  # noqa: PTH100 links stay, and are refused
     new_folder = output.with_name(f".{output.name}.new")
     raise_if_symlink(output, new_folder)
+    _check_output_folder(output, overwrite=overwrite)
     model_folder = model_io.locate_model(
         model_reference, init_config.student.revision, allow_pickle=allow_pickle
     )
@@ -216,3 +228,29 @@ def create_untrained_student(
     finally:
         shutil.rmtree(new_folder, ignore_errors=True)
     return result
+
+
+def _check_output_folder(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that can't be replaced without losing the user's files.
+
+    Raises:
+        UsageError: The folder is a file, exists, holds other files than a student's, or is the
+            working folder or one above it.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"--output {output} is a file, not a folder.")
+    if not overwrite:
+        raise UsageError(f"{output} exists.", "Name another --output, or replace it: --fresh.")
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise UsageError(
+            f"--output {output}: you are in this folder, and --fresh would replace it.",
+            "Name a new folder: --output student.",
+        )
+    for path in sorted(output.iterdir()):
+        if path.is_dir() or not any(path.match(pattern) for pattern in _STUDENT_FILES):
+            raise UsageError(
+                f"{path} is no file of an untrained student, and --fresh would delete it.",
+                "Move it away, or name another --output.",
+            )

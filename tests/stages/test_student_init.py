@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,10 +54,23 @@ def test_what_is_there_is_replaced_only_where_that_is_asked(tiny_teacher, tmp_pa
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"exists.*--fresh"):
         cut_out(str(tiny_teacher), {}, folder, SilentReporter())
+    with pytest.raises(UsageError, match=r"mine\.txt"):
+        cut_out(str(tiny_teacher), {}, folder, SilentReporter(), replace=True)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
-    cut_out(str(tiny_teacher), {}, folder, SilentReporter(), replace=True)
-    assert (folder / "model.safetensors").is_file()
-    assert not (folder / "mine.txt").exists()
+    (folder / "mine.txt").unlink()
+    for layers in ((0,), (0, 3)):  # the first replaces an empty folder, the second a student
+        cut_out(str(tiny_teacher), {"keep_layers": layers}, folder, SilentReporter(), replace=True)
+        student = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert student.config.n_layers == len(layers)
+
+
+def test_the_working_folder_is_not_replaced(tiny_teacher, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (Path(), Path("..")):
+        with pytest.raises(UsageError, match="--output"):
+            cut_out(str(tiny_teacher), {}, folder, SilentReporter(), replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_cut_that_fails_leaves_what_was_there(tiny_teacher, tmp_path):
