@@ -8,7 +8,7 @@ from typing import Any
 from kdcli.api.cascade import add_cascades
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
-from kdcli.errors import ModelError, UsageError
+from kdcli.errors import ModelError, RemoteServiceError, UsageError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.cascade.deferral_rule import Metric
 from kdcli.evaluation.compare import ModelComparison, compare_models
@@ -189,13 +189,19 @@ def load_evaluation_config(
     """
     from_run = "data.dataset" not in {_flag_key(flag) for flag in overrides}
     base: dict[str, Any] = {"data": {}, "evaluate": {}}
-    folders = [model_io.get_model_folder(Path(model)) for model in models]
+    # In the folder of a model, `.` has its run above.
+    folders = [model_io.get_model_folder(Path(model).absolute()) for model in models]
     recipes = [r for f in folders for r in (f / RECIPE_FILE, f.parent / RECIPE_FILE)]
     found = next((recipe for recipe in recipes if recipe.is_file()), None)
     if found is not None:
         whole = load_recipe(str(found)).model_dump(mode="json")
         base = {key: whole[key] for key in ("seed", "data", "evaluate")}
     elif from_run:
+        if not any(Path(model).exists() for model in models):
+            raise UsageError(
+                f"There is no folder {models[0]}, and no run to take texts from.",
+                "Name a run or a model's folder; for a Hub model name texts too: --data DATASET.",
+            )
         raise UsageError(
             f"{models[0]} belongs to no run: which texts is it to be measured on?",
             "Name them: --data DATASET.",
@@ -261,7 +267,13 @@ def _locate(model: str, *, allow_pickle: bool) -> Path:
     """Locate a model folder, or an exported file in the folder `onnx` of one."""
     path = Path(model)
     if not (path.suffix in EXPORT_FILE_SUFFIXES and path.is_file()):
-        return model_io.locate_model(model, allow_pickle=allow_pickle)
+        try:
+            return model_io.locate_model(model, allow_pickle=allow_pickle)
+        except (ModelError, RemoteServiceError) as error:
+            if path.exists() or path.name != model:
+                raise
+            message = f"There is no folder {model}, and as a Hub id: {error.message}"
+            raise type(error)(message, error.hint) from error
     if path.parent.name != ONNX_FOLDER:
         raise ModelError(
             f"{path} doesn't lie in the folder {ONNX_FOLDER} of a model folder.",

@@ -188,6 +188,20 @@ data_app.command("check")(_with_error_handling(data.check_data))
 app.add_typer(data_app, name="data")
 
 
+def _suggest_override(error: typer.TyperException) -> str:
+    """Return a hint if an unknown option is the name of a recipe key, else an empty string."""
+    option = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    flags = [flag for p in context.command.params for flag in p.opts] if context else []
+    if not option or option in flags or "--set" not in flags:
+        return ""
+    from kdcli.recipe.validation import find_recipe_keys
+
+    name = option.removeprefix("--").replace("-", "_")
+    keys = find_recipe_keys(name)
+    return f"Set the recipe key instead: --set {keys[0]}=VALUE." if keys else ""
+
+
 def main() -> None:
     """Run the command line: the entry point of `kd`."""
     prepare_standard_streams()
@@ -199,6 +213,7 @@ def main() -> None:
         if message:  # without arguments, the help is already shown
             command = getattr(getattr(error, "ctx", None), "command_path", "kd")
             sentence = message if message.endswith((".", "?")) else f"{message}."
-            mistake = UsageError(sentence, f"See {command} --help.")
+            hint = _suggest_override(error) or f"See {command} --help."
+            mistake = UsageError(sentence, hint)
             Console(json_output="--json" in sys.argv).print_error(mistake)
         sys.exit(UsageError.exit_code)

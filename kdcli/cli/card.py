@@ -12,7 +12,10 @@ from kdcli.cli.options import AllowCodeOption, JsonOption, QuietOption
 def card(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="The run's folder. Default: the latest in runs/."),
+        typer.Argument(
+            metavar="RUN",
+            help="The run's folder. Default: the working folder's, or the latest in runs/.",
+        ),
     ] = None,
     push: Annotated[
         str | None,
@@ -43,14 +46,14 @@ def card(
     from kdcli.errors import UsageError
     from kdcli.pipeline import finished_run
 
-    if push is None and (dry_run or revision or create_pr or private):
+    if push is None and (revision or create_pr or private):
         raise UsageError(
-            "--private, --revision, --create-pr and --dry-run need --push.",
+            "--private, --revision and --create-pr need --push.",
             "Name where to publish: --push OWNER/NAME.",
         )
     plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
-    folder = run if run is not None else finished_run.find_last_changed_run(Path("runs"))
+    folder = run if run is not None else finished_run.find_current_run()
     card = folder / "student" / "README.md"
     document: dict[str, Any] = {"run": str(folder), "card": str(card)}
     text = f"Card: {card}"
@@ -68,11 +71,11 @@ def card(
         text += f"\n{'Published' if published.commit else 'No changes at'}: {published.url}"
     else:
         runs.write_card(folder, reporter=console)
-    if push is not None and dry_run:
+    if dry_run:
         files = finished_run.files_to_publish(folder)
         sizes = {name: path.stat().st_size for name, path in files.items()}
         card_text = card.read_text(encoding="utf-8")
         document |= {"repository": push, "files": sizes, "text": card_text}
         shown = "\n".join(f"{size:>13,}  {name}" for name, size in sizes.items())
-        text = f"{card_text}\nFiles for {push} (bytes, name):\n{shown}"
+        text = f"{card_text}\nFiles for {push or 'the Hub'} (bytes, name):\n{shown}"
     console.print_result(document, text)

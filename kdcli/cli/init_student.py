@@ -117,6 +117,7 @@ def init_student(
     from kdcli.errors import UsageError
     from kdcli.pipeline.options import RunOptions
     from kdcli.recipe.recipe_lookup import is_recipe_not_model
+    from kdcli.recipe.student import MUTUALLY_EXCLUSIVE_KEYS
 
     console = Console(json_output=json_output, quiet=quiet)
     if trim_vocab is not None and is_recipe_not_model(model):
@@ -144,6 +145,16 @@ def init_student(
         ("data.dataset", "--data"): data,
         ("data.text", "--text"): text,
     }
+    for ways in MUTUALLY_EXCLUSIVE_KEYS:
+        flags_by_key = {key.removeprefix("student."): flag for key, flag in given}
+        named = [
+            f"{flag} {value}"
+            for (key, flag), value in given.items()
+            if value is not None and key.removeprefix("student.") in ways
+        ]
+        if len(named) > 1:
+            known = ", ".join(flags_by_key[key] for key in ways if key in flags_by_key)
+            raise UsageError(f"{' and '.join(named)}: give one of {known}.")
     as_yaml: dict[str, Callable[[Any], str]] = {
         "student.keep_layers": "[{}]".format,
         "student.keep_decoder_layers": "[{}]".format,

@@ -51,9 +51,11 @@ def copy_recipe(
 
 
 def create_recipe(
-    data: Annotated[
-        str, typer.Option(metavar="DATA", help="A file, a pattern, a folder or a Hub id.")
-    ],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="A file, a pattern, a folder or a Hub id."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="The same, as a flag.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The recipe to write.")
     ] = Path("recipe.yaml"),
@@ -77,13 +79,19 @@ def create_recipe(
     from kdcli.recipe.loading import load_recipe
     from kdcli.safe_files import write_text_atomically
 
+    if (source is None) == (data is None):
+        raise UsageError(
+            "kd recipe new takes the data once." if data else "kd recipe new needs data.",
+            "Name it: kd recipe new texts.csv.",
+        )
     columns = tuple(text or ())
     if len(columns) > 2:
         raise UsageError("--text: give one column, or two for pairs.")
     if not output.parent.is_dir():
         raise RecipeError(f"There is no folder {output.parent}.")
     written = generate_recipe(
-        RecipeRequest(data, config, columns, label, teacher or DEFAULT_TEACHER), output
+        RecipeRequest(source or data or "", config, columns, label, teacher or DEFAULT_TEACHER),
+        output,
     )
     if output.exists() and (output.is_dir() or output.read_text(encoding="utf-8") != written):
         raise RecipeError(f"{output} exists.", "Name another file: --output.")

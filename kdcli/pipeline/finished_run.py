@@ -17,13 +17,34 @@ from kdcli.stages import all_stages
 STUDENT_FOLDER = "student"
 
 
-def find_last_changed_run(folder: Path) -> Path:
-    """Find the run below `folder` that was changed last.
+def find_current_run() -> Path:
+    """Find the run that the working folder is or lies in, or else the latest run in `runs`.
 
     Raises:
         UsageError: There is none.
     """
-    manifests = sorted(folder.glob(f"*/{MANIFEST_FILE}"), key=lambda path: path.stat().st_mtime)
+    here = Path.cwd()
+    for folder in (here, here.parent):
+        if _is_run_with_student(folder):
+            return folder
+    return find_last_changed_run(Path("runs"))
+
+
+def _is_run_with_student(folder: Path) -> bool:
+    # A sweep's folder is a run of its teacher alone.
+    return (folder / MANIFEST_FILE).is_file() and (folder / STUDENT_FOLDER).is_dir()
+
+
+def find_last_changed_run(folder: Path) -> Path:
+    """Find the run below `folder` that was changed last; those with a student come first.
+
+    Raises:
+        UsageError: There is none.
+    """
+    manifests = sorted(
+        folder.glob(f"*/{MANIFEST_FILE}"),
+        key=lambda path: (_is_run_with_student(path.parent), path.stat().st_mtime),
+    )
     if not manifests:
         raise UsageError(
             f"There is no run in {folder}.", "Name one, or start it: kd distill RECIPE."

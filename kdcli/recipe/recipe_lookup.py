@@ -7,6 +7,11 @@ import kdcli
 from kdcli import path_resolution
 from kdcli.errors import RecipeError
 
+_RECIPE_SUFFIXES = (".yaml", ".yml")
+_DATA_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".xlsx", ".xls", ".txt"}
+)
+
 
 def shipped_recipes_folder() -> Path:
     """Return the folder of the recipes that ship with kd, in a wheel or a checkout."""
@@ -28,22 +33,42 @@ def find_recipe_file(reference: str) -> Path:
     """
     path = path_resolution.expand_local_path(reference)
     if path.is_file():
+        if _DATA_SUFFIXES.intersection(suffix.lower() for suffix in path.suffixes):
+            raise RecipeError(
+                f"{reference} is a file of data, not a recipe.",
+                f"Write a recipe for it: kd recipe new {reference}.",
+            )
         return path
     if path.is_dir():
         raise RecipeError(f"{reference} is a folder, not a recipe.", "Name a YAML file.")
     names = shipped_recipe_paths()
     if reference in names:
         return names[reference]
-    close = difflib.get_close_matches(reference, names, n=1)
     raise RecipeError(
         f"There is no recipe {reference}: neither a file nor one of {', '.join(names)}.",
-        f"Did you mean {close[0]}?" if close else "",
+        _suggest_recipe(reference, path, list(names)),
     )
+
+
+def _suggest_recipe(reference: str, path: Path, names: list[str]) -> str:
+    """Return a hint for a reference that names no recipe."""
+    neighbours = [path.with_suffix(suffix) for suffix in _RECIPE_SUFFIXES] if path.name else []
+    files = path.parent.glob("*.y*ml") if path.suffix in _RECIPE_SUFFIXES else ()
+    near = {str(file): str(file) for file in (*neighbours, *files) if file.is_file()}
+    # Of files, the name alone says whether they are alike.
+    known = {Path(file).name: file for file in near} | {name: name for name in names}
+    if existing := next((str(file) for file in neighbours if file.is_file()), None):
+        return f"Did you mean {existing}?"
+    if close := difflib.get_close_matches(path.name, known, n=1):
+        return f"Did you mean {known[close[0]]}?"
+    if path.suffix in _RECIPE_SUFFIXES:
+        return ""
+    return f"If it is a model, name its texts too: kd recipe new TEXTS --teacher {reference}."
 
 
 def is_recipe_not_model(reference: str) -> bool:
     """Return whether a reference names a recipe and not a model."""
-    return Path(reference).suffix in (".yaml", ".yml") or reference in shipped_recipe_paths()
+    return Path(reference).suffix in _RECIPE_SUFFIXES or reference in shipped_recipe_paths()
 
 
 def recipe_summary(path: Path) -> str:

@@ -149,8 +149,7 @@ class StudentConfig(FrozenConfig):
             named = [key for key in ways if getattr(self, key) is not None]
             if len(named) > 1:
                 raise ValueError(
-                    f"takes one of {', '.join(ways)}, not "
-                    f"{' and '.join(named)}; set the others to null"
+                    f"takes one of {', '.join(ways)}, not {' and '.join(named)}; remove all but one"
                 )
         if self.model is not None and self.architecture == "distilbert":
             raise ValueError(

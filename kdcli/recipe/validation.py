@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -127,14 +128,23 @@ def _describe_error(error: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = teacher_kinds() if error["loc"] == ("teacher",) else loss_kinds()
-        return f"must have a kind: one of {', '.join(kinds)}"
+        return _describe_wrong_kind(error)
     if kind == "string_pattern_mismatch":
         return (
             "must begin with a letter or digit and hold only letters, digits, '.', '_' and '-', "
             f"not {_format_value(given)}"
         )
     return f"must {_describe_expectation(error)}, not {_format_value(given)}"
+
+
+def _describe_wrong_kind(error: ErrorDetails) -> str:
+    if error["type"] == "union_tag_invalid":
+        return f"has an unknown kind: {_format_value(error['ctx']['tag'])}"
+    return f"must have a kind: one of {', '.join(_known_kinds(error))}"
+
+
+def _known_kinds(error: ErrorDetails) -> Sequence[str]:
+    return teacher_kinds() if error["loc"] == ("teacher",) else loss_kinds()
 
 
 def _describe_expectation(error: ErrorDetails) -> str:
@@ -164,6 +174,8 @@ def _suggest_fix(error: ErrorDetails, path: KeyPath) -> str:
         if translated in known:
             return f"kd calls it {translated}."
         return _did_you_mean(key, known)
+    if error["type"] == "union_tag_invalid":
+        return _did_you_mean(str(error["ctx"]["tag"]), _known_kinds(error))
     if error["type"] == "string_type" and isinstance(error["input"], bool | int | float):
         return "Quote it to make it text."
     return ""
@@ -188,6 +200,12 @@ def _known_keys(path: KeyPath) -> list[str]:
         if model is None:
             return []
     return list(model.model_fields) if model else []
+
+
+def find_recipe_keys(name: str) -> list[str]:
+    """List the dotted keys of a recipe whose last part is `name`, those of `distill` first."""
+    sections = ((), ("distill",), ("student",), ("data",), ("evaluate",), ("teacher",))
+    return [".".join((*path, name)) for path in sections if name in _known_keys(path)]
 
 
 def _union_members(annotation: Any) -> tuple[Any, ...]:

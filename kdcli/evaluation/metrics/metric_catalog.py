@@ -84,6 +84,12 @@ def is_fraction(metric: str) -> bool:
     return metric not in _NON_FRACTION_METRICS
 
 
+def is_bounded_by_one(metric: str) -> bool:
+    """Return whether a metric is a share, and so never above 1; a cost is none."""
+    unbounded = ("log_loss", "brier", "kl")
+    return metric in HIGHER_IS_BETTER and is_fraction(metric) and not metric.startswith(unbounded)
+
+
 def format_metric(metric: str, value: float) -> str:
     """Format a fraction in percent, and other metrics with four decimals."""
     return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:.4f}"
