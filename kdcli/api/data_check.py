@@ -9,10 +9,11 @@ import numpy as np
 from kdcli.data import column_access, dataset_loading
 from kdcli.data.checks import duplicates, split_statistics
 from kdcli.data.labels import class_labels, label_arrays, task_inference
-from kdcli.errors import ModelError
+from kdcli.errors import ModelError, UserError
 from kdcli.models import model_io, tensor_slicing
 from kdcli.models.sequence_length import get_max_length
-from kdcli.progress import Reporter
+from kdcli.pipeline import run_datasets
+from kdcli.progress import Reporter, SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.tasks import REGRESSION, SINGLE_LABEL, Task
 
@@ -83,6 +84,15 @@ def check_data(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
         "conflicting": duplicates.count_label_conflicts(*everywhere),
         "labels": _labels_without_examples(splits, () if task is REGRESSION else names),
     }
+
+
+def find_refusal(recipe: Recipe) -> UserError | None:
+    """Return the error with which a run would refuse the recipe's data; None if it would not."""
+    try:
+        run_datasets.load_recipe_dataset(recipe, SilentReporter())
+    except UserError as error:
+        return error
+    return None
 
 
 def _select_complete_rows(

@@ -1,13 +1,14 @@
 """Evaluate models from Python: the function behind `kd evaluate`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdcli.api.cascade import add_cascades
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
+from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import ModelError, RemoteServiceError, UsageError
 from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.cascade.deferral_rule import Metric
@@ -142,6 +143,8 @@ def evaluate_models(
     reporter.start("evaluate", f"measure {', '.join(folders)}")
     # A validation split held out from train has to be the same as in the run.
     corpus = run_datasets.load_recipe_dataset(spec, reporter, for_training=of_run)
+    if not of_run and not any(k.startswith(("evaluate.splits", "data.splits")) for k in given):
+        corpus = _name_single_file_test(corpus, Path(spec.data.dataset))
     first = model_io.get_model_folder(next(iter(folders.values())))
     corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
     chosen = spec.evaluate
@@ -170,6 +173,14 @@ def evaluate_models(
         reference_model=reference_model,
         exported_from=exported_from,
     )
+
+
+def _name_single_file_test(corpus: DatasetSplits, dataset: Path) -> DatasetSplits:
+    """Call the texts of a single file test: no model of this evaluation learnt from them."""
+    if not dataset.is_file() or set(corpus.splits) != {"train"}:
+        return corpus
+    names = {"test": corpus.source_split_names.get("train", "train")}
+    return replace(corpus, splits={"test": corpus.splits["train"]}, source_split_names=names)
 
 
 def load_evaluation_config(

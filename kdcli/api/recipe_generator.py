@@ -99,6 +99,8 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     if not train:
         raise DataError(f"{request.data} is empty: it holds no rows.")
     text, columns = _text_and_label_columns(request, train)
+    if request.label is None:
+        _refuse_missing_header(request.data, train, (*text, *columns))
     labelled = [of for of in rows.values() if _has_labels(of, columns)]
     typed = not any(
         isinstance(split, list) and data_files.stores_all_cells_as_text(split[0])
@@ -107,6 +109,12 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     labels = schema_inference.infer_task_and_labels(
         [row for of in labelled for row in of], columns, cells_are_typed=typed
     )
+    if labels.task is SINGLE_LABEL and len(labels.names) == 1:
+        raise DataError(
+            f"{request.data}: every text has the same label, {labels.names[0]}; nothing can be "
+            "learnt from that.",
+            "Add texts of other labels, or name another column: --label COLUMN.",
+        )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _dataset_stem(request.data)).strip("-.") or "data"
     data = _dataset_section(request, recipe_path, len(train), notes)
     _add_text_columns(data, text, stated=bool(request.text))
@@ -139,6 +147,21 @@ def _first_rows(split: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 def _has_labels(rows: schema_inference.SampleRows, columns: Sequence[str]) -> bool:
     return schema_inference.has_any_label(row.get(name) for row in rows for name in columns)
+
+
+def _refuse_missing_header(
+    data: str, rows: schema_inference.SampleRows, columns: Sequence[str]
+) -> None:
+    """Refuse data whose column names look like a row: its label or text occurs among the values."""
+    for column in columns:
+        values = {str(row[column]).strip() for row in rows if row.get(column) is not None}
+        if column.strip() in values:
+            raise DataError(
+                f"{data} seems to have no header: its first line names a column {column!r}, which "
+                "is also one of that column's values.",
+                "Add a first line such as text,label; or, if it is a header, name the columns: "
+                "--text COLUMN --label COLUMN.",
+            )
 
 
 def _map_splits(

@@ -13,20 +13,30 @@ def check_data(
 ) -> None:
     """Check the data: class balance, duplicates, leaks between splits, text lengths.
 
-    The check only reports: if the data can be read, the exit code is 0.
+    The exit code is 2 if a run would refuse the data.
     """
     import textwrap
 
+    import typer
+
     from kdcli import plugins
-    from kdcli.api.data_check import check_data
+    from kdcli.api.data_check import check_data, find_refusal
     from kdcli.data.checks import data_report
     from kdcli.recipe.loading import load_recipe
 
     plugins.set_code_allowed(allow_code)
     console = Console(json_output=json_output, quiet=quiet)
-    document = check_data(load_recipe(recipe, overrides or ()), console)
+    loaded = load_recipe(recipe, overrides or ())
+    document = check_data(loaded, console)
+    refusal = find_refusal(loaded)
     remarks = data_report.data_warnings(document)
-    after = "\n".join(textwrap.fill(line, 80) for line in remarks) or "All is well."
+    after = "\n".join(textwrap.fill(line, 80) for line in remarks) or (
+        "" if refusal else "All is well."
+    )
     header = ["", *document["splits"]]
-    document |= {"remarks": remarks}
+    document |= {"remarks": remarks, "refused": None if refusal is None else refusal.message}
     console.print_table(document, "", header, data_report.summary_table_rows(document), after)
+    if refusal is not None:
+        # The document is complete: the error follows it in words alone.
+        Console().print_error(refusal)
+        raise typer.Exit(refusal.exit_code)

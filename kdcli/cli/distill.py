@@ -46,6 +46,8 @@ def distill(
     from kdcli import distributed
     from kdcli.api import runs
     from kdcli.cli.common import parse_checkpoint_interval, show_evaluation_table, show_run_plan
+    from kdcli.evaluation.output.comparison_summary import models_with_one_label
+    from kdcli.evaluation.output.evaluation_schema import STUDENT
     from kdcli.evaluation.uncertainty.seed_variance import seed_table_rows
     from kdcli.pipeline.options import RunOptions
 
@@ -71,9 +73,12 @@ def distill(
         return
     evaluation = run.evaluation
     document = {"run": str(run.path), "student": str(run.student), **evaluation}
+    following = f"kd card {run.path} --push OWNER/NAME"
+    if any(name == STUDENT for name, _ in models_with_one_label(evaluation)):
+        following = "train for longer, such as with --set distill.epochs=20"
     after = (
         f"Student and card: {run.path / 'student'}\nReport: {run.path / 'report.html'}\n"
-        f"Next: kd card {run.path} --push OWNER/NAME"
+        f"Next: {following}"
     )
     if seeds > 1:
         spread = run.seeds or {}

@@ -107,15 +107,18 @@ def check_recipe(
     allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Validate a recipe; exit with 2 and the first mistake if it is invalid."""
+    """Validate a recipe and the columns of its data; exit with 2 and the first mistake."""
     from kdcli import plugins
+    from kdcli.data.dataset_loading import check_local_columns
     from kdcli.recipe.loading import load_recipe
 
     plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
-    document = {"recipe": recipe, "name": loaded.name, "valid": True}
+    is_local = check_local_columns(loaded.data)
+    document = {"recipe": recipe, "name": loaded.name, "valid": True, "data_checked": is_local}
+    after = "" if is_local else f" Its data, {loaded.data.dataset}, is on the Hub: not looked at."
     Console(json_output=json_output).print_result(
-        document, f"{recipe}: valid recipe for {loaded.name}."
+        document, f"{recipe}: valid recipe for {loaded.name}.{after}"
     )
 
 

@@ -1,6 +1,7 @@
 """Loading of datasets: from a Hub id, a file or a folder to splits of texts and labels."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdcli.data import column_access, schema_inference
@@ -8,7 +9,7 @@ from kdcli.data.checks import duplicates
 from kdcli.data.column_access import RowLocator
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.data.labels import label_arrays, multilabel_encoding, task_inference
-from kdcli.data.readers import data_files, split_files
+from kdcli.data.readers import data_files, registry, split_files
 from kdcli.data.readers.hub_dataset import load_hub_dataset, unreadable_dataset_error
 from kdcli.data.validation_split import split_off_validation
 from kdcli.errors import (
@@ -198,6 +199,35 @@ def find_splits(data_config: DataConfig, notes: list[str]) -> "Mapping[str, Spli
         raise unreadable_dataset_error(
             data_config.dataset, error, split_files.folder_layout_hint()
         ) from error
+
+
+def check_local_columns(data_config: DataConfig) -> bool:
+    """Check that local data exists and has the columns that the recipe names, by its first rows.
+
+    Returns:
+        False if the data is on the Hub, and was not looked at.
+
+    Raises:
+        DataError: There is no such file, split or column.
+    """
+    path = Path(data_config.dataset)
+    is_path = path.is_absolute() or registry.file_format(path) is not None
+    if not (is_path or split_files.is_local_dataset(data_config)):
+        return False
+    found = find_splits(data_config, [])
+    for _, name in assign_split_roles(data_config, found):
+        split = found[name]
+        rows = (
+            data_files.read_first_rows(split, 1, [])
+            if isinstance(split, list)
+            else data_files.first_dataset_rows(split, 1)
+        )
+        wanted = (("text", data_config.text_columns), ("label", data_config.label_columns))
+        for key, columns in wanted:
+            for column in columns:
+                if rows and column not in rows[0]:
+                    raise MissingColumnError(key, column, data_config.dataset, [*rows[0]])
+    return True
 
 
 def assign_split_roles(

@@ -32,6 +32,12 @@ def select_layers(
     ):
         key = "keep_decoder_layers" if student_config.keep_decoder_layers else "num_decoder_layers"
         raise ModelError(f"student.{key}: the teacher has one stack of layers, and no decoder.")
+    every, depth = student_config.drop_every, max(stack.depth for stack in stacks)
+    if every is not None and every > depth:
+        raise ModelError(
+            f"student.drop_every is {every}, and the teacher has {depth} layers: none is dropped.",
+            f"Name a number up to {depth}.",
+        )
     return tuple(_select_stack_layers(student_config, stack, select_measured) for stack in stacks)
 
 

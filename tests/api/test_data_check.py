@@ -42,10 +42,22 @@ def recipe(tmp_path):
     return write
 
 
-def check(recipe, *more):
+def check(recipe, *more, refused=True):
     done = kd("data", "check", recipe, *more)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == (2 if refused else 0), done.output
     return done
+
+
+def test_data_that_a_run_refuses_is_refused_after_the_table(tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\n" + "".join(f"text {i},a\n" for i in range(20)))
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: m\ndata: {dataset: d.csv}\nteacher: {model: nowhere}\n")
+    done = check(path, "--json")
+    assert "one class" in json.loads(done.stdout)["refused"]
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    lines = "".join(f"text {i},{i % 2}\n" for i in range(20))
+    (tmp_path / "d.csv").write_text(f"text,label\n{lines}")
+    assert json.loads(check(path, "--json", refused=False).stdout)["refused"] is None
 
 
 def test_what_is_planted_is_counted(recipe, tiny_backbone, tmp_path):
@@ -103,11 +115,11 @@ def test_labels_of_any_length_leave_the_table_narrow(tmp_path, tiny_backbone):
         (tmp_path / "in" / f"{split}.csv").write_text(f"text,label\n{rows}")
     recipe = {"name": "m", "data": {"dataset": "in"}, "teacher": {"model": str(tiny_backbone)}}
     (tmp_path / "mine.yaml").write_text(json.dumps(recipe))
-    assert max(map(len, check(tmp_path / "mine.yaml").stdout.splitlines())) <= 80
+    assert max(map(len, check(tmp_path / "mine.yaml", refused=False).stdout.splitlines())) <= 80
 
 
 def test_what_is_sound_is_called_so():
-    done = check("quickstart")
+    done = check("quickstart", refused=False)
     assert done.stdout.endswith("All is well.\n")
     assert done.stderr == ""
 

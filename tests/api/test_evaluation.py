@@ -121,7 +121,7 @@ def test_any_model_is_measured_on_any_texts(tiny_teacher, small_data):
 
 def test_a_single_file_is_measured_whatever_its_split_is_called(tiny_teacher, small_data):
     found = measured([tiny_teacher], on(small_data / "test.csv"))
-    assert found["examples"] == {"train": 34}
+    assert found["examples"] == {"test": 34}
 
 
 def test_a_model_of_no_run_needs_texts(tiny_teacher):

@@ -58,7 +58,7 @@ def test_other_texts_are_read_as_the_run_s_own(run, tmp_path, label, model):
     done, found = evaluate(run / model, "--data", tmp_path / "other.csv", *flags)
     assert done.exit_code == 0, done.stderr
     assert found["task"] == "regression"
-    figures = found["models"][0]["splits"]["train"]
+    figures = found["models"][0]["splits"]["test"]
     assert figures["mae"] == pytest.approx(by_hand(run), rel=1e-5)
 
 

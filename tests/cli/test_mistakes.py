@@ -34,6 +34,7 @@ MISTAKES = {
         "--keep-layers 2,1: student",
     ),
     "drop every layer": (["init-student", MINILM, "--drop-every", "1"], "--drop-every 1"),
+    "drop none": (["init-student", MINILM, "--drop-every", "9"], "drop_every is 9"),
     "a layer beyond": (["init-student", MINILM, "--keep-layers", "9"], "6 layers"),
     "no such model": (["init-student", "./nowhere"], "nowhere"),
     "no such package": (["init-student", "package:nothing_here"], "nothing_here"),

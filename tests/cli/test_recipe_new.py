@@ -265,3 +265,33 @@ def test_the_recipe_runs(tmp_path, monkeypatch, tiny_backbone, small_data):
     kd_stdout("recipe", "new", "--data", small_data, "--teacher", tiny_backbone)
     kd_stdout("distill", "recipe.yaml", "--quiet")
     assert (tmp_path / "runs" / load_recipe("recipe.yaml").name / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([f"how do I pay {i},{i % 2}" for i in range(9)], "header"),
+        (["text,label", *(f"how do I pay {i},fee" for i in range(9))], "same label, fee"),
+    ],
+    ids=["no header", "one label"],
+)
+def test_data_that_teaches_nothing_gets_no_recipe(tmp_path, monkeypatch, lines, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    done = kd("recipe", "new", "d.csv")
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_check_looks_at_the_data_of_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("text,label\nhow do I pay,fee\n")
+    (tmp_path / "r.yaml").write_text("name: m\ndata: {dataset: d.csv}\nteacher: {model: nowhere}\n")
+    assert json.loads(kd_stdout("recipe", "check", "r.yaml", "--json"))["data_checked"]
+    done = kd("recipe", "check", "r.yaml", "--set", "data.label=tag")
+    assert (done.exit_code, "tag" in done.stderr) == (2, True)
+    (tmp_path / "d.csv").unlink()
+    done = kd("recipe", "check", "r.yaml")
+    assert (done.exit_code, "d.csv" in done.stderr) == (2, True)
+    assert not json.loads(kd_stdout("recipe", "check", "sst2", "--json"))["data_checked"]

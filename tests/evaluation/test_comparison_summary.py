@@ -92,3 +92,22 @@ def test_a_model_alone_has_no_empty_rows(evaluation):
     alone = {**evaluation, "models": [evaluation["models"][0]]}
     titles = [row[0].strip() for row in comparison_summary.comparison_table_rows(alone)]
     assert not {"difference", "agreement", "speed-up"} & {*titles}
+
+
+def test_a_student_that_gives_one_label_is_warned_of(evaluation):
+    copy = json.loads(json.dumps(evaluation))
+    assert comparison_summary.models_with_one_label(copy) == []
+    student = copy["models"][1]["splits"]["test"]
+    student["confusion"] = [[label, 3, 10] for label in range(4)]
+    assert comparison_summary.models_with_one_label(copy) == [("student", "test")]
+    remarks = comparison_summary.comparison_remarks(copy)
+    assert any("the student gives every text the same label" in said for said in remarks)
+
+
+def test_an_interval_that_excludes_0_is_not_called_noise(evaluation):
+    few = changed(evaluation, value=-0.02, low=-0.04, high=-0.001, noise=True, p=0.07)
+    words = next(
+        said for said in comparison_summary.comparison_remarks(few) if said.startswith("test: ")
+    )
+    assert "too few texts to tell" in words
+    assert "not significant" not in words

@@ -178,7 +178,7 @@ def test_the_student_brings_its_threshold_to_texts_of_any_kind(run, tmp_path):
     own = json.loads((run / "student" / INFERENCE_CONFIG_FILENAME).read_text())
     assert (own.pop("max_length"), own.pop("truncate")) == (64, None)
     assert found["settings"] == own
-    assert "accuracy_at_threshold" in found["splits"]["train"]
+    assert "accuracy_at_threshold" in found["splits"]["test"]
 
 
 def test_the_students_own_threshold_is_the_runs(run, measured):

@@ -85,7 +85,7 @@ def _label_warnings(data_check: DataCheckDocument) -> Iterator[str]:
     if labels["count"] == 1:
         yield "train has one label only: nothing can be learnt from that."
     if labels["count"] and labels["rarest"]["texts"] == 1:
-        yield f"train has one text only of {labels['rarest']['label']}."
+        yield f"train has only one text of {labels['rarest']['label']}."
     if labels["count"] and labels["ratio"] >= _IMBALANCE_RATIO:
         most, rarest = labels["most_frequent"], labels["rarest"]
         yield (
@@ -128,11 +128,11 @@ def _label_balance_rows(labels: list[DataCheckDocument]) -> Iterator[list[str]]:
         yield ["    texts", *(f"{c['texts']:,}" if c else "" for c in cells)]
     yield ["  ratio of these", *(f"{s['ratio']:,.1f}" if s["count"] else "" for s in labels)]
     yield ["  entropy, bits", *(f"{s['entropy']:.2f}" if s["count"] else "" for s in labels)]
-    yield ["  of the most", *(_format_percent(s["evenness"]) if s["count"] else "" for s in labels)]
+    yield ["  balance", *(_format_percent(s["evenness"]) if s["count"] else "" for s in labels)]
 
 
 def _text_length_rows(lengths: list[DataCheckDocument | None]) -> Iterator[list[str]]:
-    for title, key in (("median", "median"), ("95 % under", "p95"), ("longest", "longest")):
+    for title, key in (("median", "median"), ("95th percentile", "p95"), ("longest", "longest")):
         yield [f"  {title}", *(f"{s[key]:,.0f}" if s else "" for s in lengths)]
     if limit := next((s["limit"] for s in lengths if s and s["limit"]), None):
         yield [

@@ -105,11 +105,27 @@ def comparison_remarks(evaluation: Mapping[str, Any]) -> list[str]:
         remarks.append(_PSEUDO_LABEL_REMARK.format(task.primary_metric_title))
     for split in evaluation["examples"]:
         remarks += [_describe_difference(m, split, task) for m in models if m["reference"]]
+    remarks += [
+        f"{split}: {_with_article(name)} gives every text the same label, and has learnt nothing. "
+        "Train for longer, with a higher learning rate or more texts; do not use it."
+        for name, split in models_with_one_label(evaluation)
+    ]
     remarks += _warn_if_baseline_beats_student(models, evaluation["examples"], task)
     calibrated = [model for model in models if "exported_from" not in model]
     for key, describe in _THRESHOLD_DESCRIPTIONS.items():
         remarks += [describe(model) for model in calibrated if _calibration_value(model, key)]
     return remarks
+
+
+def models_with_one_label(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (model, split) pairs where a model predicts one label for texts of several labels."""
+    found = []
+    for model, split in product(evaluation["models"], evaluation["examples"]):
+        cells = model["splits"][split].get("confusion", ())
+        labels, predicted = ({cell[i] for cell in cells} for i in (0, 1))
+        if len(labels) > 1 and len(predicted) == 1:
+            found.append((model["name"], split))
+    return found
 
 
 def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
@@ -127,7 +143,9 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     if "p" in pair:
         tests.append("McNemar p " + ("< 0.001" if pair["p"] < 0.001 else f"= {pair['p']:.2g}"))
     if difference["noise"]:
-        tests.insert(0, "not significant")
+        # The interval and McNemar's test may disagree, where few texts differ.
+        includes_zero = difference["low"] <= 0 <= difference["high"]
+        tests.insert(0, "not significant" if includes_zero else "too few texts to tell")
     sentence = (
         f"{split}: the {task.primary_metric_title} of {subject} is {comparison} "
         f"that of {_with_article(other)} ({', '.join(tests)})."
