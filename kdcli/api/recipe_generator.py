@@ -12,15 +12,19 @@ import numpy as np
 from kdcli import path_resolution
 from kdcli.data import dataset_loading, schema_inference
 from kdcli.data.checks import split_statistics
-from kdcli.data.labels.label_matching import match_labels
+from kdcli.data.labels.label_matching import are_default_label_names, match_labels
 from kdcli.data.readers import data_files, registry, split_files
-from kdcli.errors import DataError, ModelError
+from kdcli.errors import DataError, ModelError, RecipeError
 from kdcli.models import model_io, tensor_slicing
 from kdcli.models.sequence_length import get_max_length
+from kdcli.progress import Reporter
 from kdcli.recipe import strict_yaml
 from kdcli.recipe.data import DataConfig
+from kdcli.recipe.loading import load_recipe
+from kdcli.recipe.schema import Recipe
+from kdcli.safe_files import write_text_atomically
 from kdcli.sanitize import abbreviate_list, printable
-from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 DEFAULT_TEACHER = "google-bert/bert-base-uncased"
 _MAX_ROWS_READ = 20_000
@@ -79,6 +83,67 @@ class _YamlSection:
         return "\n".join([f"{key}:", *(f"  {line}" for line in self.lines)])
 
 
+def recipe_for_data(request: RecipeRequest, reporter: Reporter) -> Path:
+    """Write the recipe of `kd distill DATA`, or take the one that an earlier command wrote.
+
+    The recipe lies beside a file, and in the working folder for other data.
+
+    Args:
+        request: The user's settings.
+        reporter: Told where the recipe is, and what was guessed.
+
+    Returns:
+        Path of the recipe.
+
+    Raises:
+        RecipeError: There is another recipe of this name.
+        DataError: The data can't be read, or its columns can't be inferred.
+        KdError: The teacher can't be used.
+    """
+    local = path_resolution.expand_local_path(request.data)
+    folder = local.parent if local.is_file() else Path()
+    path = folder / f"{_dataset_stem(request.data)}.yaml"
+    is_new = not path.exists()
+    if is_new:
+        if request.teacher != DEFAULT_TEACHER:
+            model_io.locate_model(request.teacher)  # what it is decides whether labels are needed
+        write_text_atomically(path, generate_recipe(request, path))
+    recipe = load_recipe(str(path))
+    if not is_new and not _agrees(recipe, request):
+        raise RecipeError(
+            f"{path} exists, and is for other data, columns or another teacher.",
+            f"Run it as it is: kd distill {path}; or move it away.",
+        )
+    teacher = recipe.white_box_teacher
+    facts = [
+        f"text: {' and '.join(recipe.data.text_columns)}",
+        f"label: {', '.join(recipe.data.label_columns) or 'none, the teacher labels the texts'}",
+        f"teacher: {teacher.model}{', fine-tuned first' if teacher.fine_tune else ''}"
+        if teacher
+        else "",
+        f"at most {recipe.data.max_length} tokens",
+    ]
+    state = "is new; it guesses" if is_new else "was written before, and says"
+    reporter.info(f"The recipe {path} {state}: {'; '.join(filter(None, facts))}. Edit it there.")
+    return path
+
+
+def _agrees(recipe: Recipe, request: RecipeRequest) -> bool:
+    """Return whether a recipe is what the user asks for, as far as the user said it."""
+    of_recipe, asked = (
+        path_resolution.expand_local_path(d) for d in (recipe.data.dataset, request.data)
+    )
+    teacher = recipe.white_box_teacher
+    local = path_resolution.expand_local_path(request.teacher)
+    model = str(local.resolve()) if local.exists() else request.teacher
+    return (
+        of_recipe.resolve() == asked.resolve()
+        and (not request.text or tuple(request.text) == recipe.data.text_columns)
+        and request.label in (None, recipe.data.label)
+        and (request.teacher == DEFAULT_TEACHER or (teacher is not None and teacher.model == model))
+    )
+
+
 def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     """Return a recipe as YAML, with each guess explained above its line.
 
@@ -98,17 +163,11 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     train = rows[parts["train"]]
     if not train:
         raise DataError(f"{request.data} is empty: it holds no rows.")
-    text, columns = _text_and_label_columns(request, train)
-    if request.label is None:
-        _refuse_missing_header(request.data, train, (*text, *columns))
-    labelled = [of for of in rows.values() if _has_labels(of, columns)]
     typed = not any(
         isinstance(split, list) and data_files.stores_all_cells_as_text(split[0])
         for split in found.values()
     )
-    labels = schema_inference.infer_task_and_labels(
-        [row for of in labelled for row in of], columns, cells_are_typed=typed
-    )
+    text, columns, labels = _infer_columns(request, [*rows.values()], train, typed=typed)
     if labels.task is SINGLE_LABEL and len(labels.names) == 1:
         raise DataError(
             f"{request.data}: every text has the same label, {labels.names[0]}; nothing can be "
@@ -120,7 +179,7 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     _add_text_columns(data, text, stated=bool(request.text))
     _add_label_columns(data, columns, labels)
     own: dict[str, str | None] = dict(parts)
-    if "test" in parts and not _has_labels(rows[parts["test"]], columns):
+    if columns and "test" in parts and not _has_labels(rows[parts["test"]], columns):
         own["test"] = None
     _add_splits(data, own)
     length, why = _suggest_max_length(request.teacher, train, text)
@@ -129,7 +188,9 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
         ["# Written by kd recipe new: what it guessed, and why, stands above the lines."]
     )
     head.add("name", f"kd-{name}"[:96])
-    teacher = _training_sections(request.teacher, labels, len(train), length)
+    teacher = _training_sections(
+        request.teacher, labels, len(train), length, has_labels=bool(columns)
+    )
     sections = [
         "\n".join(head.lines),
         data.under_key("data"),
@@ -147,6 +208,45 @@ def _first_rows(split: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 def _has_labels(rows: schema_inference.SampleRows, columns: Sequence[str]) -> bool:
     return schema_inference.has_any_label(row.get(name) for row in rows for name in columns)
+
+
+def _infer_columns(
+    request: RecipeRequest,
+    splits: Sequence[schema_inference.SampleRows],
+    train: schema_inference.SampleRows,
+    *,
+    typed: bool,
+) -> tuple[tuple[str, ...], tuple[str, ...], schema_inference.InferredLabels]:
+    """Return the columns of texts and labels, and the labels; those of the teacher without any.
+
+    A finished classifier needs no labels: a column that holds none of its labels is left out.
+    """
+    finished = _finished_classifier_labels(request.teacher)
+    try:
+        text, columns = _text_and_label_columns(request, train)
+    except DataError:
+        if finished is None or request.label is not None:
+            raise
+        text, columns = _text_columns(request, train), ()
+    if request.label is None:
+        _refuse_missing_header(request.data, train, (*text, *columns))
+    if columns:
+        labelled = [row for rows in splits if _has_labels(rows, columns) for row in rows]
+        labels = schema_inference.infer_task_and_labels(labelled, columns, cells_are_typed=typed)
+        if finished is None or request.label is not None or {*labels.names} <= {*finished.names}:
+            return text, columns, labels
+    assert finished is not None
+    return text, (), finished
+
+
+def _finished_classifier_labels(teacher: str) -> schema_inference.InferredLabels | None:
+    """Return task and labels of a teacher on this disk that is a classifier with named labels."""
+    found = _cached_config_and_tokenizer(teacher)
+    if found is None or not _has_classification_head(found[0]):
+        return None
+    names = model_io.get_label_names(found[0])
+    task = TASKS.get(found[0].problem_type, REGRESSION if len(names) == 1 else SINGLE_LABEL)
+    return None if are_default_label_names(names) else schema_inference.InferredLabels(task, names)
 
 
 def _refuse_missing_header(
@@ -190,11 +290,15 @@ def _text_and_label_columns(
                     f"{flag}: there is no column {column} in {request.data}.",
                     f"Its columns: {', '.join(rows[0])}.",
                 )
-    text = tuple(request.text) or schema_inference.infer_text_columns(
-        rows, request.data, request.label
-    )
+    text = _text_columns(request, rows)
     return text, (request.label,) if request.label else schema_inference.infer_label_columns(
         rows, request.data, text
+    )
+
+
+def _text_columns(request: RecipeRequest, rows: schema_inference.SampleRows) -> tuple[str, ...]:
+    return tuple(request.text) or schema_inference.infer_text_columns(
+        rows, request.data, request.label
     )
 
 
@@ -225,6 +329,11 @@ def _add_label_columns(
     section: _YamlSection, columns: Sequence[str], labels: schema_inference.InferredLabels
 ) -> None:
     names = labels.names
+    if not columns:
+        section.add(
+            "label", None, "No column holds the teacher's labels: its predictions take their place."
+        )
+        return
     what = f"{labels.reason} " if labels.reason else ""
     what += f"{len(names):,} labels: " if names else ""
     what += abbreviate_list(names, _MAX_LABELS_SHOWN)
@@ -315,7 +424,12 @@ def _cached_config_and_tokenizer(teacher: str) -> tuple[Any, Any] | None:
 
 
 def _training_sections(
-    model: str, labels: schema_inference.InferredLabels, row_count: int, max_length: int
+    model: str,
+    labels: schema_inference.InferredLabels,
+    row_count: int,
+    max_length: int,
+    *,
+    has_labels: bool,
 ) -> list[str]:
     batch = 32 if max_length <= 128 else 16 if max_length <= 256 else 8
     epochs = next((passes for most, passes in _EPOCHS_BY_DATASET_SIZE if row_count < most), 2)
@@ -347,19 +461,24 @@ def _training_sections(
     student = _YamlSection()
     student.add("drop_every", 2, "Every second layer of the teacher.")
     baseline = _YamlSection()
-    baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")
+    if has_labels:
+        baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")
     sections = [
         teacher.under_key("teacher"),
         student.under_key("student"),
         distill.under_key("distill"),
     ]
-    return [*sections, "\n".join(baseline.lines)]
+    return [*sections, *(["\n".join(baseline.lines)] if has_labels else [])]
+
+
+def _has_classification_head(config: Any) -> bool:
+    heads = config.architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in heads)
 
 
 def _is_classifier_of(config: Any, label_names: Sequence[str]) -> bool:
     """Return whether a model is a classifier of these labels."""
-    heads = config.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in heads):
+    if not _has_classification_head(config):
         return False
     try:
         match_labels(label_names, model_io.get_label_names(config), labels_are_ordered=False)

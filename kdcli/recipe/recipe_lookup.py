@@ -61,9 +61,9 @@ def _suggest_recipe(reference: str, path: Path, names: list[str]) -> str:
         return f"Did you mean {existing}?"
     if close := difflib.get_close_matches(path.name, known, n=1):
         return f"Did you mean {known[close[0]]}?"
-    if path.suffix in _RECIPE_SUFFIXES:
+    if path.suffix in _RECIPE_SUFFIXES or path.suffix.lower() in _DATA_SUFFIXES:
         return ""
-    return f"If it is a model, name its texts too: kd recipe new TEXTS --teacher {reference}."
+    return f"If it is a model, name its texts too: kd distill {reference} --data TEXTS."
 
 
 def is_recipe_not_model(reference: str) -> bool:

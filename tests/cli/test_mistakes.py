@@ -41,7 +41,10 @@ MISTAKES = {
     "no run": (["card", "nowhere"], "nowhere is no run"),
     "no data": (["evaluate", "nowhere"], "--data"),
     "a gate in percent": (["evaluate", "x", "--fail-under", "accuracy=90"], "accuracy=0.9"),
-    "a model for a recipe": (["distill", "bert-base-uncased"], "--teacher bert-base-uncased"),
+    "a model for a recipe": (
+        ["distill", "bert-base-uncased"],
+        "bert-base-uncased --data",
+    ),
     "two ways to select": (
         ["init-student", MINILM, "--num-hidden-layers", "3", "--drop-every", "2"],
         "give one of --drop-every, --keep-layers, --num-hidden-layers",
