@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdcli.errors import KdError
     from kdcli.pipeline.stage import Stage, StageContext
     from kdcli.recipe.schema import Recipe
+    from kdcli.serving.server import serve
     from kdcli.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "open_run",
     "predict",
     "push_to_hub",
+    "serve",
     "write_card",
 ]
 
@@ -63,6 +65,7 @@ _MODULES = {
     "open_run": "kdcli.api.runs",
     "predict": "kdcli.api.prediction_files",
     "push_to_hub": "kdcli.api.runs",
+    "serve": "kdcli.serving",
     "write_card": "kdcli.api.runs",
 }
 

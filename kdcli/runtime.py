@@ -43,6 +43,12 @@ _MAX_BATCH_TOKENS = 4_096
 _NO_LENGTH_LIMIT = 1_000_000
 _INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 _TRUNCATIONS = ("head", "tail", "both", "windows")
+ScoreFunction = Literal["softmax", "sigmoid", "none"]
+_SCORE_FUNCTIONS: Mapping[str, ScoreFunction] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 _CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 Text = str | tuple[str, str]
@@ -117,10 +123,15 @@ class TextClassifier(ABC):
         task: `single_label_classification`, `multi_label_classification` or `regression`.
         max_length: Tokens to keep of a text, if that is stated.
         truncation: Tokens to keep of a longer text, if that is stated.
+        is_thread_safe: Whether several threads may predict at once.
+        reads_one_text_at_a_time: Whether a batch brings nothing, since each text is read alone.
 
     Raises:
         ModelError: A file is missing or invalid.
     """
+
+    is_thread_safe = False
+    reads_one_text_at_a_time = False
 
     def __init__(
         self,
@@ -226,16 +237,14 @@ class TextClassifier(ABC):
             raise ModelError(f"{self.folder}: a logit is NaN or infinite; the model is damaged.")
         if self.task == "regression":
             return [Prediction(None, score) for score in logits[:, 0].tolist()]
-        is_multi_label = self.task == "multi_label_classification"
-        to_probabilities = _sigmoid if is_multi_label else _softmax
-        probabilities = to_probabilities(logits / self._temperature)
+        probabilities = self.compute_scores(logits)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         top_scores = np.take_along_axis(probabilities, order, axis=1).tolist()
         top = [
             tuple((self.labels[i], score) for i, score in zip(row, scores, strict=True))
             for row, scores in zip(order.tolist(), top_scores, strict=True)
         ]
-        if is_multi_label:
+        if self.task == "multi_label_classification":
             return self._interpret_multi_label(logits, probabilities, top)
         indices, refused = self._decide(logits)
         scores = np.take_along_axis(probabilities, indices[:, None], axis=1)[:, 0]
@@ -244,6 +253,25 @@ class TextClassifier(ABC):
             Prediction(self.labels[index], score, (), is_refused, best)
             for index, score, is_refused, best in rows
         ]
+
+    def compute_scores(
+        self, logits: "np.ndarray", function: ScoreFunction | None = None
+    ) -> "np.ndarray":
+        """Turn raw outputs, (texts, labels), into scores of the same shape, float64.
+
+        Args:
+            logits: The raw outputs.
+            function: `softmax` and `sigmoid` apply the temperature first; `none` returns the raw
+                outputs. Default: the task's probabilities; of a regression, the raw outputs.
+        """
+        import numpy as np
+
+        if function is None:
+            function = _SCORE_FUNCTIONS.get(self.task, "softmax")
+        logits = logits.astype(np.float64)
+        if function == "none":
+            return logits
+        return (_softmax if function == "softmax" else _sigmoid)(logits / self._temperature)
 
     def _interpret_multi_label(
         self,
@@ -393,7 +421,7 @@ class Classifier(TextClassifier):
     ) -> Iterator[Sequence[_Row]]:
         """Yield rows in batches of similar length, the longest first."""
         if batch_size is None:
-            batch_size = 1 if self._one_text_per_batch else _MAX_BATCH_TEXTS
+            batch_size = 1 if self.reads_one_text_at_a_time else _MAX_BATCH_TEXTS
         ordered, start = sorted(rows, key=lambda row: -len(row.ids)), 0
         while start < len(ordered):
             longest = len(ordered[start].ids)
@@ -471,8 +499,11 @@ class Classifier(TextClassifier):
             )
         # Activations in 8 bits get one scale for a batch: alone, a text's answer is its own.
         # OpenVINO's scales are fixed.
+        is_openvino = self.path.suffix == OPENVINO_SUFFIX
         is_int8 = self.metadata.get(PRECISION_KEY) == "int8"
-        self._one_text_per_batch = is_int8 and self.path.suffix != OPENVINO_SUFFIX
+        self.reads_one_text_at_a_time = is_int8 and not is_openvino
+        # A session of OpenVINO runs one batch at a time, in threads of its own.
+        self.is_thread_safe = not is_openvino
         self._equal_lengths = self.metadata.get(EQUAL_LENGTHS_KEY) == "true"
 
     def _find_exported_file(self, file: str | None) -> Path:

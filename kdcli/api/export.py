@@ -17,7 +17,7 @@ from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
 from kdcli.models import model_io
 from kdcli.models.padding_invariance import choose_invariant_padding
 from kdcli.models.sequence_length import get_max_length
-from kdcli.onnx_export import onnx_folder
+from kdcli.onnx_export import container, onnx_folder
 from kdcli.onnx_export.precision_gates import (
     ExportResult,
     ExportTexts,
@@ -46,6 +46,7 @@ def export(
     text: str | Sequence[str] | None = None,
     label: str | None = None,
     overrides: Overrides = (),
+    docker: bool = False,
     fresh: bool = False,
     allow_pickle: bool = False,
     reporter: Reporter | None = None,
@@ -65,6 +66,7 @@ def export(
         text: Column of the texts, or two columns of pairs.
         label: Column of the labels.
         overrides: Further values of the data by dotted key.
+        docker: Add a Dockerfile and what it needs to build an image that serves the model.
         fresh: Replace `output` if it exists.
         allow_pickle: Allow model weights that are stored as a pickle.
         reporter: Receives progress; by default the logger `kdcli`.
@@ -91,6 +93,7 @@ def export(
             export_format=format or "onnx",
             precision=precision,
             max_drop=None if max_drop is None else tuple(max_drop),
+            docker=docker,
             fresh=fresh,
             allow_pickle=allow_pickle,
         )
@@ -106,6 +109,7 @@ def export_model(
     export_format: Format = "onnx",
     precision: Precision | None = None,
     max_drop: tuple[str, ...] | None = None,
+    docker: bool = False,
     fresh: bool = False,
     allow_pickle: bool = False,
 ) -> tuple[Path, ExportResult]:
@@ -115,6 +119,8 @@ def export_model(
         The folder, and what was written.
     """
     onnx_folder.require_export_packages(export_format)
+    if docker:
+        container.require_serving_packages(export_format)
     run = Path(reference)
     is_run = (run / RECIPE_FILE).is_file() and not (run / "config.json").is_file()
     output = Path(f"{run.resolve().name}-onnx" if output is None else output).resolve()
@@ -145,9 +151,19 @@ def export_model(
         reporter.start("export", f"export {reference} to {onnx_folder.FORMAT_NAMES[export_format]}")
         result = export_to_onnx(new_folder, config, texts, reporter)
         onnx_folder.write_requirements(new_folder, export_format)
+        if docker:
+            container.write_container_files(
+                new_folder, _model_name(reference), result.file, export_format
+            )
         _check_output(output, folder, fresh=fresh)
         replace_folder(new_folder, output)
     return output, result
+
+
+def _model_name(reference: str) -> str:
+    """Return the name of a run, a folder or a repository."""
+    path = Path(reference).resolve()
+    return path.parent.name if path.name == "student" else path.name
 
 
 def _check_output(output: Path, model_folder: Path, *, fresh: bool) -> None:

@@ -29,6 +29,7 @@ from kdcli.cli import (
     init_student,
     predict,
     recipe,
+    serve,
     signals,
     sweep,
 )
@@ -172,6 +173,7 @@ app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_st
 app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
 app.command("export")(_with_error_handling(export.export))
 app.command("predict")(_with_error_handling(predict.predict))
+app.command("serve")(_with_error_handling(serve.serve))
 app.command("card")(_with_error_handling(card.card))
 
 recipe_app = typer.Typer(help="List, show, copy, check and create recipes.", no_args_is_help=True)

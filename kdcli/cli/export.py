@@ -55,6 +55,9 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="The folder. Default: NAME-onnx."),
     ] = None,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Add a Dockerfile that serves the model.")
+    ] = False,
     overrides: SetOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the folder.")] = False,
     allow_pickle: AllowPickleOption = False,
@@ -95,6 +98,7 @@ def export(
         export_format=export_format,
         precision=precision,
         max_drop=tuple(max_drop) if max_drop else None,
+        docker=docker,
         fresh=fresh,
         allow_pickle=allow_pickle,
     )
