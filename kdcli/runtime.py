@@ -154,6 +154,16 @@ class TextClassifier(ABC):
         """Whether the model has an out-of-scope threshold."""
         return self._operating_point is not None
 
+    @property
+    def num_bytes(self) -> int | None:
+        """Size of the weights on disk, if the runtime knows it."""
+        return None
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Number of parameters, if the runtime knows it."""
+        return None
+
     def predict(
         self, texts: Sequence[Text], top_k: int = 1, *, batch_size: int | None = None
     ) -> list[Prediction]:
@@ -380,6 +390,12 @@ class Classifier(TextClassifier):
         files = (self.path, weights) if self.path.suffix == OPENVINO_SUFFIX else (self.path,)
         return sum(file.stat().st_size for file in files)
 
+    @property
+    def num_parameters(self) -> int | None:
+        """Number of parameters, if the file's metadata state it."""
+        stated = self.metadata.get(PARAMETERS_KEY, "")
+        return int(stated) if stated.isdecimal() else None
+
     def _compute_logits(
         self,
         texts: Sequence[Text],
@@ -517,11 +533,25 @@ class Classifier(TextClassifier):
         return _require_file(self.folder, f"{ONNX_FOLDER}/{file}")
 
 
+def read_labels_and_task(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], str]:
+    """Read a model's configuration, the names of its labels, and its task.
+
+    Raises:
+        ModelError: The configuration is missing or damaged.
+    """
+    config = _read_json(folder, "config.json")
+    return config, *_parse_labels_and_task(folder / "config.json", config)
+
+
 def _read_labels(file: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return the names of the labels, and the task, from a model's configuration."""
     architectures = config.get("architectures") or ()
     if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
         raise ModelError(f"{file} is no classifier's: its architecture is {architectures}.")
+    return _parse_labels_and_task(file, config)
+
+
+def _parse_labels_and_task(file: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     # transformers leaves out these names.
     stated = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     try:

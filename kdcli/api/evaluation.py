@@ -146,7 +146,9 @@ def evaluate_models(
     if not of_run and not any(k.startswith(("evaluate.splits", "data.splits")) for k in given):
         corpus = _name_single_file_test(corpus, Path(spec.data.dataset))
     first = model_io.get_model_folder(next(iter(folders.values())))
-    corpus = corpus.with_model_label_names(model_io.get_label_names(model_io.load_config(first)))
+    corpus = corpus.with_model_label_names(
+        model_io.get_label_names(model_io.load_label_config(first))
+    )
     chosen = spec.evaluate
     if not set(chosen.splits) & set(corpus.splits) and "splits" not in chosen.model_fields_set:
         chosen = chosen.model_copy(update={"splits": tuple(corpus.splits)})
@@ -233,7 +235,7 @@ def _flag_key(flag: Override) -> str:
 
 def common_task(folders: Iterable[Path]) -> str | None:
     """Return the task that all models' configurations state; None if they differ."""
-    configs = (model_io.load_config(model_io.get_model_folder(folder)) for folder in folders)
+    configs = (model_io.load_label_config(model_io.get_model_folder(folder)) for folder in folders)
     stated = {config.problem_type for config in configs}
     return stated.pop() if len(stated) == 1 and stated <= TASKS.keys() else None
 

@@ -6,6 +6,7 @@ from typing import Literal
 from kdcli import path_resolution
 from kdcli.api.progress_reporting import quiet_libraries
 from kdcli.errors import UsageError
+from kdcli.family_runtimes import find_family_runtime, load_family_classifier
 from kdcli.models import model_io
 from kdcli.pipeline.run_folder import RECIPE_FILE
 from kdcli.runtime import (
@@ -56,6 +57,13 @@ def load(
             is_run = (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file()
             reference = str(path / "student") if is_run else str(model)
             folder, file = model_io.locate_model(reference, allow_pickle=allow_pickle), None
+        if file is None and find_family_runtime(folder) is not None:
+            if runtime is not None:
+                raise UsageError(
+                    f"{model} is no transformer, and has a runtime of its own.",
+                    "Leave the runtime out.",
+                )
+            return load_family_classifier(folder, max_length=max_length, truncation=truncation)
         is_exported = file is not None or (folder / ONNX_FOLDER / EXPORT_FILE).is_file()
         if runtime == "onnx" and not is_exported:
             raise UsageError(f"{model} is not exported.", f"Export it: kd export {model}.")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdcli import distributed, hub, path_resolution, resources
 from kdcli.errors import ModelError, as_resource_error, first_message_line
+from kdcli.family_runtimes import find_family_runtime
 from kdcli.models import model_folder_inspection
+from kdcli.runtime import read_labels_and_task
 from kdcli.safe_files import apply_umask, find_escaping_symlink, sha256_of_file
 from kdcli.sanitize import abbreviate_list
 from kdcli.tasks import REGRESSION, Task
@@ -95,6 +97,14 @@ def load_config(folder: Path) -> "PretrainedConfig":
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
     from transformers import AutoConfig
 
+    from kdcli.models import static_model  # noqa: F401 - registers its architecture
+
+    if (family := find_family_runtime(folder)) is not None:
+        raise ModelError(
+            f"{folder} holds a student of type {family}, which is no transformer: it can be "
+            "evaluated and run, and nothing else.",
+            "Name a transformer.",
+        )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
@@ -107,6 +117,22 @@ def load_config(folder: Path) -> "PretrainedConfig":
         )
     # The key may name another weight file, for which kd has no checks.
     vars(config).pop("transformers_weights", None)
+    return config
+
+
+def load_label_config(folder: Path) -> "PretrainedConfig":
+    """Load labels and task of a classifier, which may be a student that is no transformer.
+
+    Raises:
+        ModelError: The configuration is missing or damaged, or not a text classifier's.
+    """
+    from transformers import PretrainedConfig
+
+    if find_family_runtime(folder) is None:
+        return load_config(folder)
+    _, labels, task = read_labels_and_task(folder)
+    config = PretrainedConfig(name_or_path=str(folder))
+    set_label_names(config, labels, task)
     return config
 
 

@@ -1,6 +1,7 @@
 """Create untrained students: pruned from a teacher, or from a smaller pretrained model."""
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import set_seed
@@ -128,6 +129,7 @@ def build_family_student(
     labels, task = dataset_splits.label_names, dataset_splits.task.name
     if teacher is not None:
         labels, task = model_io.get_label_names(teacher.config), teacher.config.problem_type
+    family.validate_recipe(recipe, dataset_splits)
     family_context = StudentFamilyContext(
         teacher,
         copy.deepcopy(tokenizer) if teacher is not None else None,
@@ -135,6 +137,7 @@ def build_family_student(
         labels,
         task,
         allow_pickle,
+        _locate_encoder(recipe, allow_pickle=allow_pickle),
     )
     name = f"student.family: {recipe.student.family}"
     try:
@@ -168,8 +171,20 @@ def build_family_student(
     return student, student_tokenizer
 
 
+def _locate_encoder(recipe: Recipe, *, allow_pickle: bool) -> Path | None:
+    """Locate the encoder that a family may start from: the student's model, or the backbone."""
+    student, teacher = recipe.student, recipe.white_box_teacher
+    if student.model is not None:
+        return model_io.locate_model(student.model, student.revision, allow_pickle=allow_pickle)
+    if teacher is None:
+        return None
+    return model_io.locate_model(teacher.model, teacher.revision, allow_pickle=allow_pickle)
+
+
 def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) -> StudentSummary:
     """Write the folder of a student of another family; see `write_initial_student`."""
+    family, family_name = context.recipe.student.student_family, context.recipe.student.family
+    assert family is not None and family_name is not None
     recipe, folder, teacher, tokenizer = context.recipe, context.artifacts["teacher"], None, None
     if recipe.white_box_teacher is not None:
         teacher, tokenizer = model_io.load_classifier(folder), model_io.load_tokenizer(folder)
@@ -179,8 +194,7 @@ def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) 
     )
     model_io.save_model(student, student_tokenizer, context.output)
     return {
-        "origin": f"It is a {student.config.model_type} of the student family "
-        f"{recipe.student.family}.",
+        "origin": family.describe(student, family_name),
         "layers": [],
         "parameters": model_io.count_parameters(student),
     }

@@ -5,7 +5,8 @@ shows.
 """
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -16,6 +17,7 @@ from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.export import ExportConfig
 from kdcli.recipe.student import StudentConfig
+from kdcli.recipe.student_family_plugin import BUILT_IN_FAMILIES, FAMILY_TRAINING_DEFAULTS
 from kdcli.recipe.sweep import SearchSpace
 from kdcli.recipe.teacher import AnyTeacher, ClassifierTeacherConfig
 from kdcli.recipe.training import TrainingConfig
@@ -133,6 +135,30 @@ class Recipe(FrozenConfig):
         description="Experiment trackers, by their names in transformers: tensorboard (in the "
         "run's logs), wandb, mlflow, … [] turns tracking off.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_family_training_defaults(cls, values: Any) -> Any:
+        student = values.get("student") if isinstance(values, Mapping) else None
+        family = (
+            student.get("family")
+            if isinstance(student, Mapping)
+            else getattr(student, "family", None)
+        )
+        defaults = FAMILY_TRAINING_DEFAULTS.get(family, {}) if isinstance(family, str) else {}
+        distill = values.get("distill") if defaults else None
+        if not defaults or not (distill is None or isinstance(distill, Mapping)):
+            return values
+        return {**values, "distill": {**defaults, **(distill or {})}}
+
+    @model_validator(mode="after")
+    def _check_family_keys(self) -> "Recipe":
+        if self.student.family in BUILT_IN_FAMILIES and self.export is not None:
+            raise ValueError(
+                f"has export, but a student of family {self.student.family} is no transformer: it "
+                "runs without PyTorch as it is; remove export"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_student_has_source(self) -> "Recipe":

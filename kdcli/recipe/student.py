@@ -6,7 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kdcli.recipe.base import FrozenConfig, Revision, SourceReference
-from kdcli.recipe.student_family_plugin import StudentFamilyPlugin, find_student_family_plugin
+from kdcli.recipe.student_family_plugin import (
+    BUILT_IN_FAMILIES,
+    StudentFamilyPlugin,
+    find_student_family_plugin,
+)
 
 StudentArchitecture = Literal["auto", "same", "distilbert"]
 LayerSelectionStrategy = Literal["spaced", "first", "last", "importance"]
@@ -24,8 +28,8 @@ class StudentConfig(FrozenConfig):
     family: str | None = Field(
         None,
         min_length=1,
-        description="A student family of an installed package, or package.module:Name. Default: "
-        "kd's own, with the other keys.",
+        description="'static' (token vectors and a small head), a student family of an installed "
+        "package, or package.module:Name. Default: 'transformer', with the other keys.",
     )
     options: Mapping[str, Any] | None = Field(
         None, validate_default=True, description="The family's own keys."
@@ -55,7 +59,10 @@ class StudentConfig(FrozenConfig):
         None, ge=1, description="Number of the decoder's layers to keep. Default: as the encoder."
     )
     model: SourceReference | None = Field(
-        None, min_length=1, description="A smaller pretrained model to start from instead."
+        None,
+        min_length=1,
+        description="A smaller pretrained model to start from instead; for family: static the "
+        "encoder of the vectors, by default the teacher's before fine-tuning.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
     architecture: StudentArchitecture = Field(
@@ -118,6 +125,11 @@ class StudentConfig(FrozenConfig):
         units = self.hidden_size is None and (self.num_attention_heads or self.intermediate_size)
         return bool(self.strategy == "importance" or units or self.trim_vocab)
 
+    @field_validator("family")
+    @classmethod
+    def _drop_default_family(cls, family: str | None) -> str | None:
+        return None if family == "transformer" else family
+
     @field_validator("options")
     @classmethod
     def _validate_options(
@@ -136,8 +148,11 @@ class StudentConfig(FrozenConfig):
             if self.options is not None:
                 raise ValueError("has options, but no family that they belong to")
             return self
+        own_keys = {"family", "options"}
+        if self.family in BUILT_IN_FAMILIES:
+            own_keys |= {"model", "revision"}
         for key, field in type(self).model_fields.items():
-            if key not in ("family", "options") and getattr(self, key) != field.default:
+            if key not in own_keys and getattr(self, key) != field.default:
                 raise ValueError(
                     f"has family and {key}, which is a key of kd's own students; remove one"
                 )

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdcli import __version__
 from kdcli.evaluation.output import comparison_summary
 from kdcli.evaluation.output.evaluation_schema import STUDENT
+from kdcli.family_runtimes import RUNTIMES
 from kdcli.recipe.loading import dump_recipe
 from kdcli.recipe.schema import Recipe
 from kdcli.report import metric_tables
@@ -79,10 +80,12 @@ def render_model_card(
     return environment.get_template("card.md.jinja").render(
         metadata=RawMarkdown(
             _model_card_metadata(
-                recipe, models[STUDENT], task, evaluation.get("sources", {})
+                recipe, models[STUDENT], task, evaluation.get("sources", {}), model_type
             ).to_yaml()
         ),
         recipe=recipe,
+        model_type=model_type,
+        own_runtime=model_type in RUNTIMES,
         task=task,
         headline=task.primary_metric_title[0].upper() + task.primary_metric_title[1:] + by_teacher,
         yaml=indented_code_block(dump_recipe(remove_local_paths(recipe.with_default_losses(task)))),
@@ -161,7 +164,11 @@ def dataset_display_name(recipe: Recipe) -> str:
 
 
 def _model_card_metadata(
-    recipe: Recipe, student: Mapping[str, Any], task: Task, split_sources: Mapping[str, str]
+    recipe: Recipe,
+    student: Mapping[str, Any],
+    task: Task,
+    split_sources: Mapping[str, str],
+    model_type: str,
 ) -> ModelCardData:
     labelled = recipe.data.label is not None
     on_hub = is_hub_id(recipe.data.dataset)
@@ -172,7 +179,7 @@ def _model_card_metadata(
     return ModelCardData(
         language=printable(language) if isinstance(language, str) else [*map(printable, language)],
         license=printable(recipe.card.license),
-        library_name="transformers",
+        library_name=RUNTIMES[model_type].library if model_type in RUNTIMES else "transformers",
         tags=["generated_from_trainer", "knowledge-distillation", "kd",
               *([f"teacher:{teacher}"] if recipe.white_box_teacher else [])],
         datasets=[recipe.data.dataset] if on_hub else None,
@@ -227,7 +234,7 @@ def _format_config_value(value: Any) -> str:
 
 
 def _describe_student_origin(recipe: Recipe, student: Mapping[str, Any]) -> RawMarkdown:
-    if recipe.student.model is not None:
+    if recipe.student.model is not None and recipe.student.family is None:
         first = f"It starts from the pretrained model {_model_link(recipe.student.model)}."
         return RawMarkdown(" ".join([first, *map(escape_markdown, student.get("besides", ()))]))
     return escape_markdown(student["origin"])

@@ -124,7 +124,9 @@ class DistillStage(Stage):
             teacher=teacher,
             hidden_state_cache=cache,
         )
-        model_io.save_model(student, tokenizer, context.output)
+        family = recipe.student.student_family
+        save = model_io.save_model if family is None else family.save
+        save(student, tokenizer, context.output)
         return {
             "history": [epoch.to_row() for epoch in epochs],
             "parameters": model_io.count_parameters(student),

@@ -26,7 +26,9 @@ class InferenceConfigStage(Stage):
         models = {model["name"]: model for model in context.stage_results["evaluate"]["models"]}
         calibration = inference_config.parse_calibration(models["student"]["settings"])
         config = context.artifacts["distill"] / "tokenizer_config.json"
-        max_length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
+        max_length = context.recipe.data.max_length
+        if config.is_file():
+            max_length = json.loads(config.read_text(encoding="utf-8")).get("model_max_length")
         truncation = inference_config.InputTruncation(max_length, context.recipe.data.truncation)
         text = inference_config.format_inference_config(calibration, truncation)
         context.output.write_text(text, encoding="utf-8")

@@ -12,13 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcli.evaluation.efficiency import latency
 from kdcli.evaluation.output.evaluation_schema import flatten_costs
-from kdcli.evaluation.predict.eval_models import EvalModel, OnnxEvalModel
+from kdcli.evaluation.predict.eval_models import EvalModel, RuntimeEvalModel
 from kdcli.models import model_io
-from kdcli.runtime import PARAMETERS_KEY
 
 
 def measure_model_costs(
-    models: Mapping[str, EvalModel | OnnxEvalModel],
+    models: Mapping[str, EvalModel | RuntimeEvalModel],
     texts: Sequence[tuple[str, ...]],
     reference_models: Mapping[str, str | None],
 ) -> dict[str, dict[str, Any]]:
@@ -43,15 +42,17 @@ def measure_model_costs(
 
 
 def _measure_model(
-    model: EvalModel | OnnxEvalModel,
+    model: EvalModel | RuntimeEvalModel,
     texts: Sequence[tuple[str, ...]],
     speed: latency.InferenceSpeed,
 ) -> dict[str, Any]:
     """Measure a model; memory and FLOPs of a PyTorch model only."""
-    if isinstance(model, OnnxEvalModel):
-        size = {"megabytes": model.classifier.num_bytes / 1e6}
-        if (parameters := model.classifier.metadata.get(PARAMETERS_KEY, "")).isdecimal():
-            size["parameters"] = int(parameters)
+    if isinstance(model, RuntimeEvalModel):
+        size = {}
+        if (num_bytes := model.classifier.num_bytes) is not None:
+            size["megabytes"] = num_bytes / 1e6
+        if (parameters := model.classifier.num_parameters) is not None:
+            size["parameters"] = parameters
     else:
         batches = (model.tokenize_batch([text]) for text in texts)
         by_length = sorted(batches, key=lambda batch: batch["input_ids"].numel())

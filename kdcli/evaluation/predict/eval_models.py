@@ -1,4 +1,4 @@
-"""Models to evaluate: in PyTorch, or exported to ONNX."""
+"""Models to evaluate: in PyTorch, or in the runtime in which they are deployed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from kdcli.runtime import Classifier, Text
+    from kdcli.runtime import Classifier, Text, TextClassifier
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,17 @@ class EvalModel:
 
 
 @dataclass(frozen=True)
-class OnnxEvalModel:
-    """A model to evaluate that `kd export` wrote, run as it is deployed.
+class RuntimeEvalModel:
+    """A model to evaluate that runs as it is deployed: an export, or a student of another family.
 
     Attributes:
         labels: The names of its outputs; those of the data if the model has no names.
-        classifier: Runs the ONNX file.
+        classifier: Runs the model.
     """
 
     name: str
     labels: tuple[str, ...]
-    classifier: "Classifier"
+    classifier: "TextClassifier"
 
     def predict_class_ids(self, texts: Sequence[tuple[str, ...]]) -> list[int]:
         """Return the index of the highest logit, for each text."""
@@ -109,7 +109,7 @@ class OnnxEvalModel:
     ) -> ClassifierOutputs:
         """Run the model over a split; its labels are in the model's own order.
 
-        The runtime chooses the batches, and an ONNX file has no features.
+        The runtime chooses the batches, and gives no features.
         """
         texts = [*map(_text_or_pair, column_access.get_text_tuples(dataset))]
         return ClassifierOutputs(self.classifier.predict_logits(texts, advance=progress), None)

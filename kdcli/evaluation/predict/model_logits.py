@@ -15,9 +15,10 @@ from kdcli.evaluation.calibration import inference_config
 from kdcli.evaluation.predict.eval_models import (
     ClassifierOutputs,
     EvalModel,
-    OnnxEvalModel,
+    RuntimeEvalModel,
     load_onnx_classifier,
 )
+from kdcli.family_runtimes import find_family_runtime, load_family_classifier
 from kdcli.models import model_io
 from kdcli.models.padding_invariance import (
     choose_invariant_padding,
@@ -46,7 +47,7 @@ class ComparedModels:
             the order of the data's labels, all of which the models know.
     """
 
-    models: Mapping[str, EvalModel | OnnxEvalModel]
+    models: Mapping[str, EvalModel | RuntimeEvalModel]
     labels: tuple[str, ...]
     dataset_label_to_index: np.ndarray
     corpus: DatasetSplits
@@ -120,16 +121,22 @@ def load_models_to_compare(
         ModelError: The labels of a model differ from those of the data or of another model.
     """
     present = sorted({label for split in splits for label in corpus.present_labels(split)})
-    models: dict[str, EvalModel | OnnxEvalModel] = {}
+    models: dict[str, EvalModel | RuntimeEvalModel] = {}
     for name, path in model_paths.items():
-        config = model_io.load_config(model_io.get_model_folder(path))
+        config = model_io.load_label_config(model_io.get_model_folder(path))
         model_io.check_problem_type(config, corpus.task, name)
         labels = _match_label_names(
             name, model_io.get_label_names(config), corpus, present, reporter
         )
         if path.is_file():
             classifier = load_onnx_classifier(path, max_length, truncate)
-            models[name] = OnnxEvalModel(name, labels, classifier)
+            models[name] = RuntimeEvalModel(name, labels, classifier)
+            continue
+        if find_family_runtime(path) is not None:
+            family_classifier = load_family_classifier(
+                path, max_length=max_length, truncation=truncate
+            )
+            models[name] = RuntimeEvalModel(name, labels, family_classifier)
             continue
         model, tokenizer = model_io.load_classifier(path), model_io.load_tokenizer(path)
         saved = inference_config.load_input_truncation(path)
@@ -175,7 +182,7 @@ def _match_label_names(
 
 
 def _require_same_labels(
-    model: EvalModel | OnnxEvalModel, other_model: EvalModel | OnnxEvalModel
+    model: EvalModel | RuntimeEvalModel, other_model: EvalModel | RuntimeEvalModel
 ) -> None:
     extra = [
         sorted({*a.labels} - {*b.labels}) for a, b in ((model, other_model), (other_model, model))

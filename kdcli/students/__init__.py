@@ -1,0 +1,1 @@
+"""Student families that come with kd, beside transformers."""
