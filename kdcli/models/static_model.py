@@ -27,7 +27,7 @@ class StaticConfig(PretrainedConfig):
         vocab_size: Number of tokens.
         hidden_size: Width of a token's vector.
         head_width: Neurons of the head's hidden layer; 0 for a linear head.
-        normalize: Scale the mean vector to length 1.
+        normalize: Scale all mean vectors to the same length, the square root of the width.
         hidden_dropout_prob: Dropout of the head's inputs.
         token_dropout: Share of a text's tokens that are left out of the mean in training.
         pad_token_id: The padding token.
@@ -102,7 +102,8 @@ class StaticForSequenceClassification(PreTrainedModel):
         vectors = self.embeddings(input_ids)
         text = (vectors * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         if self.config.normalize:
-            text = F.normalize(text)
+            # A variance of 1 for each of the head's inputs.
+            text = F.normalize(text) * self.config.hidden_size**0.5
         text = self.dropout(text)
         if self.hidden is not None:
             text = self.dropout(torch.relu(self.hidden(text)))

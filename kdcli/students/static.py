@@ -48,7 +48,7 @@ class StaticFamily(StudentFamilyPlugin):
     token_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of a text's tokens to leave out in each step."
     )
-    normalize: bool = Field(False, description="Scale a text's mean vector to length 1.")
+    normalize: bool = Field(False, description="Scale each text's mean vector to the same length.")
 
     def validate_recipe(self, recipe: "Recipe", dataset_splits: "DatasetSplits") -> None:
         """Check that the recipe can train such a student.

@@ -36,7 +36,11 @@ def write_static_student(
     for name in ("hidden", "classifier"):
         if (layer := getattr(model, name)) is not None:
             # (inputs, outputs), as numpy multiplies them.
-            head[f"{name}.weight"] = np.ascontiguousarray(_to_numpy(layer.weight).T)
+            weight = np.ascontiguousarray(_to_numpy(layer.weight).T)
+            if config.normalize and len(head) == 1:
+                # model2vec's vectors have length 1.
+                weight *= config.hidden_size**0.5
+            head[f"{name}.weight"] = weight
             head[f"{name}.bias"] = _to_numpy(layer.bias)
     own_tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     own_tokenizer.no_padding()

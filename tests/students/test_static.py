@@ -1,5 +1,6 @@
 """Static students: distilled, trained, saved for model2vec, run without PyTorch."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 import torch
 from datasets import load_dataset
 from safetensors.numpy import load_file
+from tokenizers.processors import Sequence
+from transformers import PreTrainedTokenizerFast
 
 import kdcli
 from kdcli.errors import ModelError, RecipeError, UsageError
@@ -16,6 +19,7 @@ from kdcli.models.static_model import StaticConfig, StaticForSequenceClassificat
 from kdcli.progress import SilentReporter
 from kdcli.recipe.schema import Recipe
 from kdcli.static_runtime import StaticClassifier, quantize_vectors
+from kdcli.students.static_folder import write_static_student
 
 pytest.importorskip("model2vec")
 pytest.importorskip("skeletoken")
@@ -99,6 +103,33 @@ def test_torch_model_equals_the_mean_of_the_vectors():
     table = model.embeddings.weight
     expected = model.classifier(torch.stack([(table[2] + table[5]) / 2, table[3]]))
     torch.testing.assert_close(model(ids, mask).logits, expected)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("head_width", [0, 6])
+def test_runtime_equals_torch(normalize, head_width, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.post_processor = Sequence([])
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=tokenizer.pad_token, unk_token=tokenizer.unk_token
+    )
+    config = StaticConfig(
+        vocab_size=len(plain),
+        hidden_size=4,
+        head_width=head_width,
+        normalize=normalize,
+        pad_token_id=plain.pad_token_id,
+        unk_token_id=plain.unk_token_id,
+        num_labels=3,
+    )
+    model = StaticForSequenceClassification(config).eval()
+    write_static_student(model, plain, tmp_path / "student", "float32")
+    classifier = StaticClassifier(tmp_path / "student")
+    for text in ("my order is late", "order", "\u4e00 late"):
+        with torch.inference_mode():
+            expected = model(**plain(text, return_tensors="pt")).logits
+        np.testing.assert_allclose(classifier.predict_logits([text]), expected, atol=1e-5)
 
 
 def test_int8_vectors_are_within_half_a_step():
