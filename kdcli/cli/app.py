@@ -51,7 +51,8 @@ from kdcli.recipe.renamed_keys import RenamedKeyWarning
 
 app = typer.Typer(
     name="kd",
-    help="Distil any text classifier into a smaller, faster one.",
+    help="Distil any text classifier into a smaller, faster one.\n\n"
+    "Try it: kd distill quickstart. Then your own file: kd distill texts.csv.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -175,7 +175,10 @@ def test_a_reader_who_leaves_early_is_no_error():
 
 
 USAGE = {
-    "a missing argument": (["distill"], "Missing argument 'RECIPE'. See .* distill --help"),
+    "a missing argument": (
+        ["distill"],
+        "Missing argument 'RECIPE\\|DATA\\|MODEL'. See .* distill --help",
+    ),
     "an unknown option": (["distill", "x", "--fresch"], "No such option: --fresch.*--fresh"),
     "a recipe key": (["distill", "x", "--epochs", "3"], "--set distill.epochs=VALUE"),
     "no value": (["distill", "x", "--set"], "'--set' requires an argument"),
@@ -209,4 +212,5 @@ def test_without_a_command_the_help_is_shown(command, monkeypatch, capsys):
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert "Usage: kd" in out
+    assert command or "kd distill quickstart" in out, "a first step"
     assert err == ""
