@@ -155,6 +155,11 @@ class TextClassifier(ABC):
         return self._operating_point is not None
 
     @property
+    def temperature(self) -> float:
+        """What the logits are divided by before they become probabilities."""
+        return self._temperature
+
+    @property
     def num_bytes(self) -> int | None:
         """Size of the weights on disk, if the runtime knows it."""
         return None
@@ -177,7 +182,14 @@ class TextClassifier(ABC):
         Raises:
             DataError: A text is no text, or has no tokens.
         """
-        return self.interpret(self.predict_logits(texts, batch_size=batch_size), top_k)
+        return self.answer(texts, top_k, batch_size=batch_size)[1]
+
+    def answer(
+        self, texts: Sequence[Text], top_k: int = 1, *, batch_size: int | None = None
+    ) -> "tuple[np.ndarray, list[Prediction]]":
+        """Label texts as `predict` does, and return the logits too, (texts, labels)."""
+        logits = self.predict_logits(texts, batch_size=batch_size)
+        return logits, self.interpret(logits, top_k)
 
     def predict_logits(
         self,

@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from kdcli.errors import ModelError, UsageError
@@ -63,24 +65,33 @@ class CascadeClassifier(TextClassifier):
             raise ModelError(f"{student.folder}: a cascade needs one label per text.")
         self.threshold, self.expected_share = self._read_rule(threshold)
         self.texts = self.deferred = 0
+        self._lock = Lock()
+        self.is_thread_safe = student.is_thread_safe and teacher.is_thread_safe
+        self.reads_one_text_at_a_time = student.reads_one_text_at_a_time
 
-    def predict(
+    def answer(
         self, texts: Sequence[Text], top_k: int = 1, *, batch_size: int | None = None
-    ) -> list[Prediction]:
-        """Label texts: see `TextClassifier.predict`; `Prediction.deferred` says by whom."""
-        from dataclasses import replace
+    ) -> "tuple[np.ndarray, list[Prediction]]":
+        """Label texts; `Prediction.deferred` says by whom.
 
-        predictions = self.student.predict(texts, top_k, batch_size=batch_size)
+        Returns:
+            The logits of whoever answered, (texts, labels), the teacher's scaled so that the
+            student's temperature gives the teacher's probabilities; and the predictions.
+        """
+        logits, predictions = self.student.answer(texts, top_k, batch_size=batch_size)
         unsure = [i for i, each in enumerate(predictions) if each.score < self.threshold]
         if unsure:
             deferred = [texts[i] for i in unsure]
-            answers = self.teacher.predict(deferred, top_k, batch_size=batch_size)
+            scores, answers = self.teacher.answer(deferred, top_k, batch_size=batch_size)
+            order = [self.teacher.labels.index(label) for label in self.labels]
+            logits[unsure] = scores[:, order] * (self.temperature / self.teacher.temperature)
             for index, answer in zip(unsure, answers, strict=True):
                 predictions[index] = replace(answer, deferred=True)
             self._log_texts(deferred)
-        self.texts += len(texts)
-        self.deferred += len(unsure)
-        return predictions
+        with self._lock:
+            self.texts += len(texts)
+            self.deferred += len(unsure)
+        return logits, predictions
 
     @property
     def alarm(self) -> str | None:
@@ -103,7 +114,9 @@ class CascadeClassifier(TextClassifier):
         batch_size: int | None,
         advance: Callable[[int, int], None],
     ) -> "np.ndarray":
-        raise UsageError("A cascade has labels and probabilities, and no logits.")
+        logits = self.answer(texts, batch_size=batch_size)[0]
+        advance(len(texts), len(texts))
+        return logits
 
     def _read_rule(self, threshold: float | None) -> tuple[float, tuple[float, float] | None]:
         if threshold is not None:

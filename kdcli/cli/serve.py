@@ -31,6 +31,18 @@ def serve(
     compare_teacher: Annotated[
         bool, typer.Option("--compare-teacher", help="Show the run's teacher beside its student.")
     ] = False,
+    cascade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEACHER",
+            help="The model that answers the texts that MODEL is unsure of, by the rule that "
+            "kd evaluate --cascade wrote.",
+        ),
+    ] = None,
+    log_deferred: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append these texts to FILE, as JSON lines."),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; an exported model's weights are shared.")
     ] = 1,
@@ -78,6 +90,8 @@ def serve(
         port=port,
         name=name,
         compare_teacher=compare_teacher,
+        cascade=cascade,
+        log_deferred=log_deferred,
         api_key_file=api_key_file,
         workers=workers,
         num_threads=threads,

@@ -195,12 +195,15 @@ class InferenceQueue:
         started = time.perf_counter()
         kinds = [isinstance(text, str) for text in texts]
         logits = np.zeros((len(texts), len(self.classifier.labels)), dtype=np.float32)
+        predictions: dict[int, Prediction] = {}
         # A classifier takes texts or pairs; the requests of a batch may have both.
         for kind in {*kinds}:
             rows = [index for index, each in enumerate(kinds) if each == kind]
-            logits[rows] = self.classifier.predict_logits([texts[index] for index in rows])
-        predictions = self.classifier.interpret(logits, len(self.classifier.labels))
-        return Answers(logits, predictions, time.perf_counter() - started)
+            of_kind = [texts[index] for index in rows]
+            logits[rows], answers = self.classifier.answer(of_kind, len(self.classifier.labels))
+            predictions.update(zip(rows, answers, strict=True))
+        in_order = [predictions[index] for index in range(len(texts))]
+        return Answers(logits, in_order, time.perf_counter() - started)
 
 
 def _expire(job: _Job, timeout: float) -> None:

@@ -45,6 +45,17 @@ class ServingMetrics:
             "Texts below the out-of-scope threshold",
             registry=self._registry,
         )
+        self.deferred = Counter(
+            "kd_deferred_texts",
+            "Texts that a cascade's teacher answered",
+            registry=self._registry,
+        )
+        self.deferral_alarm = Gauge(
+            "kd_deferral_alarm",
+            "1 if the share of deferred texts is not that of validation",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         self.labels = Counter(
             "kd_predicted_labels", "Predicted labels", ("label",), registry=self._registry
         )
@@ -61,6 +72,8 @@ class ServingMetrics:
         for prediction in predictions:
             if prediction.refused:
                 self.refused.inc()
+            if prediction.deferred:
+                self.deferred.inc()
             decided = prediction.labels if prediction.label is None else (prediction.label,)
             for label in decided:
                 self.labels.labels(label).inc()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kdcli.api.cascade import CascadeClassifier
 from kdcli.runtime import ScoreFunction, Text, TextClassifier
 from kdcli.serving.inference_queue import Answers, InferenceQueue
 from kdcli.serving.limits import ServingLimits
@@ -45,6 +46,8 @@ class ServedModel:
         if self._metrics is not None:
             self._metrics.count_predictions(answers.predictions)
             self._metrics.pending.set(self.queue.num_pending_texts)
+            if isinstance(self.classifier, CascadeClassifier):
+                self._metrics.deferral_alarm.set(self.classifier.alarm is not None)
         return answers
 
     def rank_labels(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
+from kdcli.api.cascade import CascadeClassifier
 from kdcli.api.progress_reporting import choose_reporter
 from kdcli.errors import ModelError, ResourceError, UsageError
 from kdcli.path_resolution import expand_local_path
@@ -42,6 +43,8 @@ def serve(
     port: int = 8000,
     name: str | None = None,
     compare_teacher: bool = False,
+    cascade: str | Path | None = None,
+    log_deferred: Path | None = None,
     api_key_file: str | Path | None = None,
     workers: int = 1,
     num_threads: int | None = None,
@@ -60,6 +63,9 @@ def serve(
         api_key_file: File with a token in each line; a request needs one of them.
         workers: Processes. They share the memory of an exported model's weights.
         num_threads: Texts that a process predicts at once. Default: the CPUs, shared out.
+        cascade: A model that answers the texts that `model` is unsure of, by the rule that
+            `kd evaluate --cascade` wrote.
+        log_deferred: File to which these texts are appended, as JSON lines.
         limits: Limits on requests.
         log_requests: Log each request, without its text.
         reporter: Receives messages; by default the logger `kdcli`.
@@ -79,10 +85,13 @@ def serve(
     with _listen(host, port) as listener:
         # What is loaded before the fork is in memory once.
         num_threads = num_threads or max(1, available_cpus() // workers)
-        classifier = load_for_serving(model, num_threads)
+        classifier: TextClassifier = load_for_serving(model, num_threads)
         teacher = None
         if teacher_folder is not None:
             teacher = load_for_serving(teacher_folder, num_threads)
+        if cascade is not None:
+            deferred_to = load_for_serving(cascade, num_threads)
+            classifier = CascadeClassifier(classifier, deferred_to, log=log_deferred)
         if workers > 1:
             _check_can_fork(classifier, teacher)
         options: dict[str, Any] = {

@@ -25,6 +25,7 @@ EXAMPLE_ANSWER: Any = {
             "score": 0.93,
             "labels": [],
             "refused": False,
+            "deferred": False,
             "top": [{"label": "track_order", "score": 0.93}],
         }
     ],
@@ -67,5 +68,6 @@ def _write_prediction(prediction: Prediction, top_k: int) -> dict[str, Any]:
         "score": prediction.score,
         "labels": [*prediction.labels],
         "refused": prediction.refused,
+        "deferred": prediction.deferred,
         "top": [{"label": label, "score": score} for label, score in prediction.top[:top_k]],
     }
