@@ -17,6 +17,7 @@ from kdcli.progress import Reporter
 from kdcli.recipe import renamed_keys
 from kdcli.recipe.loading import config_from_flags, load_recipe
 from kdcli.recipe.overrides import Override
+from kdcli.recipe.recipe_lookup import is_recipe_not_model
 from kdcli.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def distill(
     recipe: RecipeSource,
     *,
     data: Any = None,
+    teacher: str | None = None,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
     overrides: Overrides = (),
     output: str | Path | None = None,
     seeds: int = 1,
@@ -98,9 +102,14 @@ def distill(
     Stages that are done already for the same inputs are reused.
 
     Args:
-        recipe: Path of a recipe, name of a shipped one, its keys as a dict, or a `Recipe`.
+        recipe: Path of a recipe, name of a shipped one, its keys as a dict, or a `Recipe`. Also a
+            file or folder of texts and labels, or with `data` a finished classifier: a recipe is
+            written for it first.
         data: The dataset, in place of the recipe's `data.dataset`: a Hub id, a path, a pandas or
             polars frame, a `datasets.Dataset` or a `DatasetDict`.
+        teacher: The model to take as the teacher for a file or folder. Default: BERT-base.
+        text: The text column of a file or folder, or the two of pairs. Default: guessed.
+        label: The label column of a file or folder. Default: guessed.
         overrides: Values by dotted key, such as `{"distill.epochs": 3}`.
         output: The run's folder; `runs/NAME` by default.
         seeds: Number of seeds to train the student with.
@@ -118,8 +127,22 @@ def distill(
     options = RunOptions(
         fresh, allow_pickle, allow_code, tuple(allow_endpoints), checkpoint_interval
     )
-    loaded, folder = _load_recipe_and_folder(recipe, overrides, data, output, options)
     reporter = choose_reporter(reporter, progress)
+    if isinstance(recipe, str | Path) and (data is None or not is_recipe_not_model(str(recipe))):
+        from kdcli.api.own_data import find_or_write_recipe
+
+        columns = () if text is None else (text,) if isinstance(text, str) else tuple(text)
+        with quiet_libraries():
+            recipe = find_or_write_recipe(
+                str(recipe),
+                reporter,
+                data=to_reference(data),
+                teacher=teacher,
+                text=columns,
+                label=label,
+            )
+        data = None
+    loaded, folder = _load_recipe_and_folder(recipe, overrides, data, output, options)
     with quiet_libraries():
         run_pipeline(loaded, folder, reporter, None, options)
         if seeds > 1:

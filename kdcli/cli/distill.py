@@ -69,6 +69,7 @@ def distill(
     """
     from kdcli import distributed
     from kdcli.api import runs
+    from kdcli.api.own_data import find_or_write_recipe
     from kdcli.cli.common import parse_checkpoint_interval, show_evaluation_table, show_run_plan
     from kdcli.evaluation.output.comparison_summary import models_with_one_label
     from kdcli.evaluation.output.evaluation_schema import STUDENT
@@ -77,7 +78,9 @@ def distill(
 
     console = Console(json_output=json_output, quiet=quiet)
     interval, endpoints = parse_checkpoint_interval(checkpoint_every), tuple(allow_endpoint or ())
-    recipe = _recipe_for(recipe, data, teacher, tuple(text or ()), label, console)
+    recipe = find_or_write_recipe(
+        recipe, console, data=data, teacher=teacher, text=tuple(text or ()), label=label
+    )
     if dry_run:
         options = RunOptions(fresh, allow_pickle, allow_code, endpoints, interval)
         show_run_plan(recipe, overrides, output, console, None, options)
@@ -103,7 +106,7 @@ def distill(
         following = "train for longer, such as with --set distill.epochs=20"
     after = (
         f"Student and card: {run.path / 'student'}\nReport: {run.path / 'report.html'}\n"
-        f"Next: {following}"
+        f'Try it: kd predict {run.path} "TEXT"\nNext: {following}'
     )
     if seeds > 1:
         spread = run.seeds or {}
@@ -112,52 +115,3 @@ def distill(
             header = [f"mean ± deviation, {seeds} seeds", *spread["models"]]
             console.print_table(None, "", header, seed_table_rows(spread))
     show_evaluation_table(evaluation, document, run.path.name, console, after)
-
-
-def _recipe_for(
-    reference: str,
-    data: str | None,
-    teacher: str | None,
-    text: tuple[str, ...],
-    label: str | None,
-    console: Console,
-) -> str:
-    """Return the recipe that is named, or that of the data that is named."""
-    from kdcli import distributed, path_resolution
-    from kdcli.errors import UsageError
-    from kdcli.pipeline.run_folder import RECIPE_FILE
-    from kdcli.recipe.recipe_lookup import find_recipe_file, is_recipe_not_model
-
-    local = path_resolution.expand_local_path(reference)
-    if data is None and (local / "config.json").is_file():
-        raise UsageError(
-            f"{reference} is a model, not a recipe.",
-            f"Name texts for it: kd distill {reference} --data TEXTS.",
-        )
-    is_run = (local / RECIPE_FILE).is_file()
-    is_data = (local.is_dir() and data is None and not is_run) or path_resolution.is_glob(reference)
-    is_recipe = is_recipe_not_model(reference) or (data is None and not is_data)
-    if is_recipe and local.is_file() and not is_recipe_not_model(reference):
-        from kdcli.data.readers.registry import file_format
-
-        is_recipe = file_format(local) is None
-    if is_recipe:
-        find_recipe_file(reference)
-        if flags := [f for f, v in (("--data", data), ("--teacher", teacher), ("--text", text),
-                                    ("--label", label)) if v]:  # fmt: skip
-            raise UsageError(
-                f"{reference} is a recipe, which says {flags[0]} itself.",
-                "Override its keys: --set data.dataset=DATA, data.text, data.label, teacher.model.",
-            )
-        return reference
-    if data is not None and teacher is not None:
-        raise UsageError(f"{reference} and --teacher {teacher}: name one model.")
-    if len(text) > 2:
-        raise UsageError("--text: give one column, or two for pairs.")
-    if distributed.world_size() > 1:
-        raise UsageError("Several processes take a recipe.", "Write it first: kd recipe new DATA.")
-    from kdcli.api.recipe_generator import DEFAULT_TEACHER, RecipeRequest, recipe_for_data
-
-    model = teacher or DEFAULT_TEACHER if data is None else reference
-    request = RecipeRequest(data or reference, None, text, label, model)
-    return str(recipe_for_data(request, console))

@@ -3,6 +3,8 @@
 import pytest
 from helpers import kd
 
+import kdcli
+from kdcli.errors import UsageError
 from kdcli.recipe.loading import load_recipe
 
 
@@ -83,3 +85,14 @@ def test_a_column_of_other_labels_is_not_taken_for_the_teacher_s(tiny_teacher, t
 def test_a_mistake_writes_nothing(refuses, tiny_teacher, arguments, says):
     model = str(tiny_teacher)
     assert says in refuses("distill", *(model if a == "MODEL" else a for a in arguments))
+
+
+def test_the_python_function_distils_a_file_and_texts_for_a_model(texts, tiny_teacher, tmp_path):
+    short = {"distill.epochs": 1, "evaluate.latency_texts": 2}
+    run = kdcli.distill(tiny_teacher, data=texts, text="message", overrides=short)
+    assert (tmp_path / "texts.yaml").is_file() or texts.with_suffix(".yaml").is_file()
+    assert (run.student / "model.safetensors").is_file()
+    labels = {each.label for each in kdcli.load(run.path).predict(["how do I pay"] * 2)}
+    assert labels <= {*kdcli.load(tiny_teacher, device="cpu").labels}
+    with pytest.raises(UsageError):
+        kdcli.distill("quickstart", teacher="somewhere")

@@ -39,6 +39,7 @@ def test_the_quick_start_learns_and_says_so(quick, place):
     assert student["splits"]["validation"]["accuracy"] > 3 / 17
     assert "validation, 180 texts" in quick.stdout
     assert "Next: kd card" in quick.stdout
+    assert "Try it: kd predict" in quick.stdout
 
 
 def test_a_pipe_gets_plain_lines(quick):
