@@ -89,7 +89,7 @@ def test_any_model_is_measured_on_any_texts(quick, kd, place):
         "--label", "meant", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["examples"] == {"train": 2}
+    assert json.loads(done.stdout)["examples"] == {"test": 2}
 
 
 def test_the_latest_run_gets_its_card_again(quick, kd, place):
