@@ -68,9 +68,9 @@ def evaluated(folder: Path, it: Architecture) -> str:
     except KdError as error:
         return str(error)
     order = [comparison.labels.index(label) for label in LABELS]
-    found = comparison.predictions["train"][folder.name].logits[:, order]
+    found = comparison.predictions["test"][folder.name].logits[:, order]
     _compare(found, expected, texts, "logits")
-    accuracy = comparison.evaluation["models"][0]["splits"]["train"]["accuracy"]
+    accuracy = comparison.evaluation["models"][0]["splits"]["test"]["accuracy"]
     _same(accuracy, np.mean(expected.argmax(-1) == truth), "accuracy")
     return EQUAL
 
