@@ -19,7 +19,7 @@ from kdcli.data.dataset_loading import find_splits
 from kdcli.data.readers.base import LocatedRow
 from kdcli.data.readers.row_streams import RowStream, stream_dataset, stream_files
 from kdcli.data.row_writers import OUTPUT_SUFFIXES, open_row_writer
-from kdcli.errors import DataError, MissingColumnError, UsageError
+from kdcli.errors import DataError, KdError, MissingColumnError, UsageError
 from kdcli.pipeline.run_folder import RECIPE_FILE
 from kdcli.progress import Reporter
 from kdcli.recipe.data import DataConfig
@@ -161,11 +161,17 @@ def open_data(
 
 
 def find_text_columns(model: str) -> tuple[str, ...]:
-    """Return the text columns of the run that a model belongs to; none without a run."""
+    """Return the text columns of the run that a local model belongs to; none without a run."""
     path = path_resolution.expand_local_path(model)
-    folders = (path, path.parent, path.parent.parent)
-    recipe = next((f / RECIPE_FILE for f in folders if (f / RECIPE_FILE).is_file()), None)
-    return () if recipe is None else load_recipe(str(recipe)).data.text_columns
+    if not path.exists():
+        return ()
+    folder = path.resolve().parents[1] if path.is_file() else path.resolve()
+    recipes = (folder / RECIPE_FILE, folder.parent / RECIPE_FILE)
+    recipe = next((file for file in recipes if file.is_file()), None)
+    try:
+        return () if recipe is None else load_recipe(str(recipe)).data.text_columns
+    except KdError:
+        return ()  # the columns are guessed
 
 
 def check_output(output: Path, *, fresh: bool) -> Path:
@@ -239,27 +245,25 @@ def predict_to_file(
 
 def _sign_work(classifier: TextClassifier, stream: RowStream, options: PredictionOptions) -> str:
     """Hash what the output depends on: files by name, size and time of change."""
-    model_files = (f for f in sorted(classifier.folder.rglob("*")) if f.suffix in _MODEL_SUFFIXES)
-    visible = (f for f in model_files if f.relative_to(classifier.folder).parts[0][0] != ".")
-    files = [*stream.files, *visible]
+    models, threshold = [classifier], None
+    if isinstance(classifier, CascadeClassifier):
+        models, threshold = [classifier.student, classifier.teacher], classifier.threshold
+    files = [*stream.files, *(file for model in models for file in _model_files(model.folder))]
     stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    settings = (
-        __version__,
-        type(classifier).__name__,
-        classifier.max_length,
-        classifier.truncation,
-    )
+    settings = [
+        (type(model).__name__, model.max_length, model.truncation, str(getattr(model, "path", "")))
+        for model in models
+    ]
     # What can be read once only can't be resumed.
     nonce = "" if stream.is_repeatable else secrets.token_hex()
-    work = (
-        nonce,
-        stream.name,
-        stats,
-        asdict(options),
-        settings,
-        str(getattr(classifier, "path", "")),
-    )
+    work = (__version__, nonce, stream.name, stats, asdict(options), settings, threshold)
     return hashlib.sha256(repr(work).encode()).hexdigest()
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """List the files of a model, without hidden folders."""
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix in _MODEL_SUFFIXES)
+    return [path for path in found if path.relative_to(folder).parts[0][0] != "."]
 
 
 class RowLabeler:

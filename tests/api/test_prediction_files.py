@@ -18,7 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import kdcli
-from kdcli.api.prediction_files import PredictionOptions, RowLabeler, predict_to_file
+from kdcli.api.cascade import CascadeClassifier
+from kdcli.api.prediction_files import (
+    PredictionOptions,
+    RowLabeler,
+    find_text_columns,
+    predict_to_file,
+)
 from kdcli.data.readers.row_streams import stream_files, stream_texts
 from kdcli.data.row_writers import OUTPUT_SUFFIXES
 from kdcli.errors import DataError, UsageError
@@ -140,6 +146,33 @@ def test_other_options_or_data_start_anew(tmp_path, rows_file):
     predict_to_file(WordCounter(tmp_path), stream, output, options, listener)
     assert any("anew" in note for note in listener.said)
     assert [row["text"] for row in read_back(output)] == ["only this"]
+
+
+def test_another_teacher_of_a_cascade_starts_anew(tmp_path, rows_file):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    output, stream = tmp_path / "out.jsonl", stream_files([rows_file])
+    options = PredictionOptions(text=("text",), chunk_rows=7)
+    student, teacher = WordCounter(tmp_path / "a", fail_after=2), WordCounter(tmp_path / "b")
+    with pytest.raises(KeyboardInterrupt):
+        cascade = CascadeClassifier(student, teacher, 0.1)
+        predict_to_file(cascade, stream, output, options, SilentReporter())
+    student.left, listener = None, helpers.Listener()
+    cascade = CascadeClassifier(student, teacher, 0.9)
+    summary = predict_to_file(cascade, stream, output, options, listener)
+    assert any("anew" in note for note in listener.said)
+    assert summary.deferred == 50
+
+
+def test_the_text_column_is_that_of_the_models_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = "name: x\ndata: {dataset: d, text: said}\nteacher: {model: m}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "student").mkdir()
+    assert find_text_columns("student") == ("said",)
+    assert find_text_columns("owner/model") == (), "the working folder is no run of a Hub model"
+    (tmp_path / "recipe.yaml").write_text("broken: {")
+    assert find_text_columns("student") == ()
 
 
 def test_bad_rows_are_named_and_skipped_when_asked(tmp_path):
