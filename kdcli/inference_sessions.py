@@ -3,6 +3,7 @@
 Part of the runtime without PyTorch: imports nothing of kd but its errors.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from kdcli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+
+# Read when onnxruntime is imported: it has telemetry, and kd sends nothing unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OPENVINO_SUFFIX = ".xml"
 # The section of an OpenVINO file's metadata into which it copies those of the ONNX file.

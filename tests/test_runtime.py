@@ -261,3 +261,11 @@ def test_it_runs_where_only_its_requirements_are_installed(exported, tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout == f"{expected}\n"
+
+
+def test_onnxruntime_is_imported_without_its_telemetry():
+    code = (
+        "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None); import kdcli.runtime; "
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

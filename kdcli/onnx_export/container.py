@@ -39,7 +39,7 @@ COPY {docker}/kdcli kdcli/
 COPY config.json tokenizer.json tokenizer_config.json kd.json* model/
 COPY onnx model/onnx/
 USER {user}
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 ORT_DISABLE_TELEMETRY=1
 EXPOSE {port}
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \\
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/ready')"]
