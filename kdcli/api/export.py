@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kdcli.api.cascade import CASCADE_FILE
 from kdcli.api.evaluation import common_task, load_evaluation_config
 from kdcli.api.progress_reporting import ProgressCallback, choose_reporter, quiet_libraries
 from kdcli.api.runs import Overrides, to_overrides, to_reference
@@ -32,7 +31,7 @@ from kdcli.recipe.overrides import Override
 from kdcli.safe_files import raise_if_symlink, replace_folder
 
 # Written by kd and kept: thresholds and card of the model.
-_EXTRA_FILES = (inference_config.INFERENCE_CONFIG_FILENAME, CASCADE_FILE, "README.md")
+_EXTRA_FILES = (inference_config.INFERENCE_CONFIG_FILENAME, "README.md")
 
 
 def export(
