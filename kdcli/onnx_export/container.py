@@ -35,9 +35,9 @@ WORKDIR /app
 COPY {docker}/requirements.txt ./
 RUN pip install --no-cache-dir -r requirements.txt \\
     && useradd --system --uid {user} --no-create-home kd
-COPY {docker}/kdcli kdcli/
-COPY config.json tokenizer.json tokenizer_config.json kd.json* model/
-COPY onnx model/onnx/
+COPY --chown={user} {docker}/kdcli kdcli/
+COPY --chown={user} config.json tokenizer.json tokenizer_config.json kd.json* model/
+COPY --chown={user} onnx model/onnx/
 USER {user}
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 ORT_DISABLE_TELEMETRY=1
 EXPOSE {port}
