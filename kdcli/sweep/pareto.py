@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.errors import UsageError
@@ -11,7 +12,7 @@ from kdcli.evaluation.efficiency import model_costs
 from kdcli.evaluation.output.evaluation_schema import TEACHER
 from kdcli.evaluation.predict import model_logits
 from kdcli.pipeline.run_folder import RunFolder
-from kdcli.progress import Reporter
+from kdcli.progress import Reporter, SilentReporter, StageProgress
 from kdcli.recipe.schema import Recipe
 from kdcli.sweep.optuna_storage import RESULT_FILE
 from kdcli.sweep.trials import Trial, drop_dominated
@@ -26,13 +27,23 @@ _LATENCY_TOLERANCE = 1.05
 
 @dataclass(frozen=True)
 class TimedModel:
-    """Validation accuracy, latency and size of a model."""
+    """Validation accuracy, latency and size of a model.
+
+    Attributes:
+        name: Its name.
+        accuracy: The primary metric on validation.
+        latency_ms: Median milliseconds for one text.
+        megabytes: Size of its files.
+        parameters: Number of parameters.
+        exported_from: Name of the trial whose student was exported to this model.
+    """
 
     name: str
     accuracy: float
     latency_ms: float
     megabytes: float
     parameters: int
+    exported_from: str | None = None
 
 
 def time_models(
@@ -41,21 +52,34 @@ def time_models(
     trials: Sequence[Trial],
     dataset_splits: DatasetSplits,
     reporter: Reporter,
+    *,
+    exports: Mapping[str, tuple[str, Path]],
 ) -> dict[str, TimedModel]:
-    """Time the teacher and the kept trials side by side on validation texts.
+    """Time the teacher, the kept trials and their exports side by side on validation texts.
 
     Earlier timings of the same models are reused, so that a finished sweep always chooses the same
     student.
+
+    Args:
+        recipe: The recipe that all trials start from.
+        run: The sweep's folder.
+        trials: The kept trials.
+        dataset_splits: The data set.
+        reporter: Receives the progress.
+        exports: Name and file of each trial's export, by name of the trial.
 
     Returns:
         The timed models, by name.
     """
     accuracies = {trial.name: trial.accuracy or 0.0 for trial in trials}
-    if known := _load_earlier_timings(run, accuracies):
+    sources = {name: trial for trial, (name, _) in exports.items()}
+    if known := _load_earlier_timings(run, accuracies, sources):
         return known
-    reporter.start("measure", f"time {len(trials)} students and the teacher")
+    exported = f", {len(exports)} exported ones" if exports else ""
+    reporter.start("measure", f"time {len(trials)} students{exported} and the teacher")
     folders = {TEACHER: run.path / "teacher"}
     folders |= {trial.name: run.path / trial.folder / "student" for trial in trials}
+    folders |= dict(exports.values())
     group = model_logits.load_models_to_compare(
         folders,
         dataset_splits,
@@ -65,6 +89,12 @@ def time_models(
         truncate=recipe.data.truncation,
     )
     accuracies[TEACHER] = _teacher_validation_score(run, group, dataset_splits)
+    validation = dataset_splits.splits[_VALIDATION]
+    for name in sources:
+        batch_size, progress = recipe.evaluate.batch_size, StageProgress(SilentReporter(), 1)
+        outputs = group.predict(name, validation, batch_size, progress, with_features=False)
+        predicted = group.task.predict(outputs.logits)
+        accuracies[name] = group.task.score(predicted, group.reference_labels(validation))
     texts = model_logits.sample_text_tuples(
         dataset_splits.splits[_VALIDATION], recipe.evaluate.latency_texts
     )
@@ -75,14 +105,15 @@ def time_models(
             accuracies[name],
             costs[name]["latency_ms"]["p50"],
             costs[name]["megabytes"],
-            costs[name]["parameters"],
+            costs[sources.get(name, name)]["parameters"],
+            sources.get(name),
         )
         for name in folders
     }
 
 
 def _load_earlier_timings(
-    run: RunFolder, accuracies: Mapping[str, float]
+    run: RunFolder, accuracies: Mapping[str, float], sources: Mapping[str, str]
 ) -> dict[str, TimedModel] | None:
     file = run.path / RESULT_FILE
     try:
@@ -90,8 +121,10 @@ def _load_earlier_timings(
         timed_models = {row["name"]: TimedModel(**row) for row in rows}
     except (ValueError, KeyError, TypeError):
         return None  # damaged: the sweep writes it again
-    known = {name: p.accuracy for name, p in timed_models.items() if name != TEACHER}
-    return timed_models if known == accuracies else None
+    exports = {name: p.exported_from for name, p in timed_models.items() if p.exported_from}
+    known = {name: p.accuracy for name, p in timed_models.items() if name not in exports}
+    known.pop(TEACHER, None)
+    return timed_models if known == accuracies and exports == sources else None
 
 
 def _teacher_validation_score(

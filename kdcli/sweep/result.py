@@ -41,7 +41,8 @@ class SweepResult:
 
     def trial_of(self, student: TimedModel) -> Trial:
         """Find the trial that trained a student."""
-        return next(trial for trial in self.trials if trial.name == student.name)
+        name = student.exported_from or student.name
+        return next(trial for trial in self.trials if trial.name == name)
 
     def to_json(self) -> dict[str, Any]:
         """Build the content of `sweep.json`; docs/guides/sweep.md describes it."""

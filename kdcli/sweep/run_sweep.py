@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from kdcli import plugins
 from kdcli.errors import KdError, RecipeError, ResourceError, UsageError, UserError
 from kdcli.evaluation.ci.quality_gates import QualityGate
 from kdcli.models import layer_stacks
+from kdcli.onnx_export.precision_gates import find_exported_file
 from kdcli.path_resolution import expand_local_path
 from kdcli.pipeline.locks import shared_work_lock
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
@@ -36,6 +37,7 @@ from kdcli.sweep.optuna_storage import (
 from kdcli.sweep.pareto import choose_student, pareto_frontier, time_models
 from kdcli.sweep.result import SweepResult
 from kdcli.sweep.search_space import default_or_stated_space, recipe_values_in_space, space_to_json
+from kdcli.sweep.trials import Trial
 from kdcli.sweep.worker import SweepContext, SweepWorker
 
 
@@ -218,6 +220,27 @@ def _worker_process_main(config: SweepContext, threads: int, failures: Any) -> N
         return  # the main process reports it
 
 
+def _export_students(
+    config: SweepContext, trials: Sequence[Trial], reporter: Reporter
+) -> dict[str, tuple[str, Path]]:
+    """Export the student of each trial, if the recipe asks for it.
+
+    Returns:
+        Name and file of each export, by name of the trial.
+    """
+    exports: dict[str, tuple[str, Path]] = {}
+    for trial in trials if config.recipe.export is not None else ():
+        reporter.start("export", f"export the student of {trial.name}")
+        recipe = recipe_for_trial(config.recipe, trial.settings)
+        folder = config.folder / trial.folder
+        run_pipeline(recipe, folder, SilentReporter(), "export", config.options)
+        found = find_exported_file(folder / "student")
+        assert found is not None, "the stage wrote it"
+        suffix, file = found
+        exports[trial.name] = f"{trial.name}{suffix}", file
+    return exports
+
+
 def _write_sweep_result(
     config: SweepContext,
     run: RunFolder,
@@ -235,7 +258,10 @@ def _write_sweep_result(
             + (f"; {len(failures)} failed, the last one with: {failures[-1]}" if failures else "."),
             "Set more --trials or --minutes, or another search space (sweep: in the recipe).",
         )
-    timed_models = time_models(config.recipe, run, kept, inputs.dataset_splits, reporter)
+    exports = _export_students(config, kept, reporter)
+    timed_models = time_models(
+        config.recipe, run, kept, inputs.dataset_splits, reporter, exports=exports
+    )
     frontier = pareto_frontier(timed_models)
     task = inputs.dataset_splits.task
     result = SweepResult(

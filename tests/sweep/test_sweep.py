@@ -1,6 +1,7 @@
 """A sweep: many students of one teacher, stopped and gone on with, and the best of them chosen."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ import yaml
 from filelock import FileLock
 from helpers import kd
 
+import kdcli
 from kdcli.errors import RecipeError, UsageError
 from kdcli.pipeline import planning
 from kdcli.pipeline.run_folder import RunFolder
@@ -117,6 +119,33 @@ def test_the_chosen_recipe_runs_without_training_again(finished):
     reused = [item.stage.name for item in planned if item.reason is None]
     assert reused == ["teacher", "student", "outputs", "distill"]
     assert chosen["accuracy"] == max(point["accuracy"] for point in document["timed"][1:])
+
+
+def test_exported_students_take_part_and_train_nothing_again(
+    finished, place, small_data, tmp_path, monkeypatch
+):
+    folder, *_, document = finished
+    copy = tmp_path / "sweep"
+    shutil.copytree(folder, copy)
+    monkeypatch.chdir(place)
+    flags = ["--trials", "4", "--set", "export.max_drop=[accuracy=1]", "-o", copy, "--json"]
+    done = in_process(place, *flags)
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [trial["state"] for trial in result["trials"]] == [
+        trial["state"] for trial in document["trials"]
+    ]
+    trained = [point["name"] for point in document["timed"] if point["name"] != "teacher"]
+    exported = {point["name"]: point for point in result["timed"] if point["exported_from"]}
+    assert {*exported} == {f"{name}-int8" for name in trained}
+    for name, point in exported.items():
+        trial = copy / name.removesuffix("-int8").replace(" ", "-")
+        file = trial / "student/onnx/model_quantized.onnx"
+        (measured,) = kdcli.evaluate(
+            [file], data=small_data, label="intent", splits=["validation"]
+        ).metrics.values()
+        assert point["accuracy"] == measured["validation"]["accuracy"]
+    assert any(point["exported_from"] for point in result["frontier"])
 
 
 def test_finished_sweep_trains_and_times_nothing(finished, place, monkeypatch):
