@@ -30,6 +30,7 @@ def test_notebook_runs(notebook, small_data, tiny_backbone, tmp_path, monkeypatc
         "student": {"drop_every": 2},
         "distill.epochs": 1,
         "evaluate.latency_texts": 2,
+        "evaluate.baselines": [],
     }
     namespace = run_notebook(notebook, {"overrides": overrides})
     assert (namespace["run"].student / "model.safetensors").is_file()

@@ -80,7 +80,7 @@ def test_recipe_uses_every_kind_of_plugin_of_another_package(
             "epochs": 30,
             "losses": [{"kind": "cosine_logits"}],
         },
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     }
     run = kdcli.distill(recipe, output=tmp_path / "run")
     accuracy = run.metrics["student"]["validation"]["accuracy"]

@@ -59,6 +59,9 @@ class DistillConfig(TrainingConfig):
         return default_losses(task) if self.losses is None else self.losses
 
 
+SimpleBaseline = Literal["tfidf", "frozen_encoder"]
+
+
 class EvaluateConfig(FrozenConfig):
     """The evaluation: splits, thresholds and measurements."""
 
@@ -82,6 +85,12 @@ class EvaluateConfig(FrozenConfig):
     )
     batch_size: int = Field(64, ge=1, description="Texts in a batch of the accuracy measurement.")
     latency_texts: int = Field(100, ge=1, description="Texts to time one by one, after a warm-up.")
+    baselines: tuple[SimpleBaseline, ...] = Field(
+        ("tfidf", "frozen_encoder"),
+        description="Classifiers without a teacher to compare with, fitted to the labels in "
+        "seconds: 'tfidf', word and character n-grams; 'frozen_encoder', embeddings of the "
+        "teacher's model before fine-tuning; each with a logistic regression.",
+    )
 
 
 class ModelCardConfig(FrozenConfig):
@@ -208,6 +217,20 @@ class Recipe(FrozenConfig):
     def black_box_teacher(self) -> BlackBoxTeacher | None:
         """The teacher if it gives answers alone, else None."""
         return None if isinstance(self.teacher, ClassifierTeacherConfig) else self.teacher
+
+    @property
+    def simple_baselines(self) -> "tuple[SimpleBaseline, ...]":
+        """The baselines that the evaluation includes: none without labels.
+
+        The frozen encoder is the teacher's model before fine-tuning.
+        """
+        teacher = self.white_box_teacher
+        has_backbone = teacher is not None and teacher.fine_tune is not None
+        return tuple(
+            name
+            for name in (self.evaluate.baselines if self.data.label is not None else ())
+            if name != "frozen_encoder" or has_backbone
+        )
 
     def with_default_losses(self, task: Task) -> "Recipe":
         """Return the recipe with the task's default losses filled in."""

@@ -13,6 +13,7 @@ from kdcli.stages.export import ExportStage
 from kdcli.stages.html_report import HtmlReportStage
 from kdcli.stages.inference_config import InferenceConfigStage
 from kdcli.stages.model_card import ModelCardStage
+from kdcli.stages.simple_baselines import SimpleBaselinesStage
 from kdcli.stages.student_init import StudentInitStage
 from kdcli.stages.teacher import TeacherStage
 from kdcli.stages.teacher_logits import TeacherLogitsStage
@@ -29,6 +30,7 @@ BUILT_IN_STAGES: tuple[Stage, ...] = (
     TransferSetAblationStage(),
     BaselineStage(),
     ExportStage(),
+    SimpleBaselinesStage(),
     EvaluateStage(),
     InferenceConfigStage(),
     HtmlReportStage(),

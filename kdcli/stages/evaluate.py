@@ -14,9 +14,9 @@ class EvaluateStage(Stage):
     name = "evaluate"
     description = "measure them"
     artifact = "evaluation.json"
-    needs = ("teacher", "outputs", "distill", "control", "baseline", "export")
+    needs = ("teacher", "outputs", "distill", "control", "baseline", "export", "baselines")
     recipe_parts = ("data", "evaluate")
-    ignored_keys = ("data.unlabeled",)
+    ignored_keys = ("data.unlabeled", "evaluate.baselines")
     version = 6
 
     def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
@@ -48,6 +48,7 @@ class EvaluateStage(Stage):
         )
         from kdcli.evaluation.predict.calibrated_predictions import VALIDATION
         from kdcli.pipeline import run_datasets
+        from kdcli.pipeline.simple_baselines import read_baselines, separate_baselines
         from kdcli.teachers import black_box_queries
 
         recipe = context.recipe
@@ -69,7 +70,7 @@ class EvaluateStage(Stage):
             name = STUDENT + exported_model_suffix(exported)
             folders[name] = context.artifacts["export"] / exported["file"]
             exported_from[name] = STUDENT
-        logits = None
+        logits: dict[str, Any] | None = None
         if (black_box := recipe.black_box_teacher) is not None:
             splits = select_evaluation_splits(recipe.evaluate, corpus)
             setting = run_datasets.black_box_context(
@@ -80,6 +81,9 @@ class EvaluateStage(Stage):
                     black_box, setting, [*dict.fromkeys([*splits, VALIDATION])]
                 )
             }
+        baselines: dict[str, Any] = {}
+        if "baselines" in context.artifacts:
+            baselines = read_baselines(context.artifacts["baselines"])
         comparison = compare_models(
             folders,
             corpus,
@@ -87,11 +91,11 @@ class EvaluateStage(Stage):
             recipe.data.max_length,
             context.reporter,
             truncate=recipe.data.truncation,
-            precomputed_logits=logits,
+            precomputed_logits={**(logits or {}), **baselines},
             exported_from=exported_from,
         )
         evaluation = {
-            **comparison.evaluation,
+            **separate_baselines(comparison.evaluation, context.stage_results.get("baselines")),
             "apart": per_example_export.find_disagreements(comparison, STUDENT, TEACHER),
         }
         for model in evaluation["models"]:

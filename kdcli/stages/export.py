@@ -24,6 +24,7 @@ class ExportStage(Stage):
         "evaluate.splits",
         "evaluate.batch_size",
         "evaluate.latency_texts",
+        "evaluate.baselines",
     )
 
     def is_enabled(self, recipe: Recipe) -> bool:

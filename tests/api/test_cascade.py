@@ -42,7 +42,7 @@ def test_evaluate_writes_the_rule_that_predict_applies(
     report = kdcli.evaluate(
         [tiny_teacher, student], data=small_data, label="intent",
         splits=["validation", "test"], cascade={"agreement": 0.3}, confidence=0.9,
-        overrides={"evaluate.latency_texts": 2},
+        overrides={"evaluate.latency_texts": 2, "evaluate.baselines": []},
     )  # fmt: skip
     (entry,) = report.evaluation["cascade"]
     assert (entry["student"], entry["teacher"]) == ("student-int8", tiny_teacher.name)

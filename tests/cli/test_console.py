@@ -20,7 +20,7 @@ def recipe(tiny_backbone, small_data, tmp_path_factory):
     path.write_text(
         f"name: tiny\ndata: {{dataset: {small_data}, label: intent}}\n"
         f"teacher:\n  model: {tiny_backbone}\n  fine_tune: {fit}\n"
-        f"distill: {fit}\nevaluate: {{latency_texts: 3}}\n"
+        f"distill: {fit}\nevaluate: {{latency_texts: 3, baselines: []}}\n"
     )
     return path
 

@@ -51,7 +51,7 @@ def recipe(small_data, tiny_teacher, tmp_path):
         f"data: {{dataset: {small_data}, label: intent}}\n"
         f"teacher: {{model: {tiny_teacher}}}\n"
         "distill: {epochs: 1, batch_size: 40, learning_rate: 0.001}\n"
-        "evaluate: {latency_texts: 1}\n"
+        "evaluate: {latency_texts: 1, baselines: []}\n"
     )
     return path
 

@@ -93,7 +93,7 @@ def written(here, data, student, teacher):
         "teacher": teacher,
         "student": {"model": str(student)},
         "distill": {**FIT, "losses": [{"kind": "soft_targets"}]},
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     }
     (here / "recipe.yaml").write_text(json.dumps(recipe))
 
@@ -295,7 +295,7 @@ def finished(small_data, tiny_teacher, tmp_path_factory):
         "teacher": {"model": str(tiny_teacher)},
         "student": {"num_hidden_layers": 2},
         "distill": {**FIT, "losses": [{"kind": "soft_targets"}]},
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     })  # fmt: skip
     folder = tmp_path_factory.mktemp("finished") / "run"
     runner.run_pipeline(recipe, folder, SilentReporter())

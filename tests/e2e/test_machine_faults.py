@@ -45,7 +45,7 @@ def _write_recipe(tiny_backbone, small_data, folder):
         f"name: tiny\ndata: {{dataset: {data}, label: intent}}\n"
         f"teacher:\n  model: {tiny_backbone}\n  fine_tune: {FIT % 1}\n"
         f"distill: {FIT % 4}\n"
-        "evaluate: {latency_texts: 3, out_of_scope: annuler_la_commande_é}\n"
+        "evaluate: {latency_texts: 3, baselines: [], out_of_scope: annuler_la_commande_é}\n"
     )
 
 

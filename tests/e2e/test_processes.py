@@ -35,7 +35,7 @@ def recipe(tiny_teacher, tokenizer, small_data, tmp_path_factory):
         "teacher": {"model": str(folder / "model"), "fine_tune": FIT},
         "student": {"keep_layers": [0, 3]},
         "distill": FIT,
-        "evaluate": {"latency_texts": 3},
+        "evaluate": {"latency_texts": 3, "baselines": []},
     }
     path = folder / "two.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -48,7 +48,7 @@ def run(backbone, make_once):
         "teacher": {"model": str(backbone), "fine_tune": FIT},
         "student": {"keep_layers": [0]},
         "distill": {**FIT, "epochs": 2},
-        "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
+        "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3, "baselines": []},
     }
 
     def fill(folder):

@@ -62,7 +62,7 @@ def evaluated(folder: Path, it: Architecture) -> str:
     _write(data, {"train": texts}, {"train": truth})
     flags = [(f"{key}={value}", key) for key, value in {
         "data.dataset": json.dumps(str(data / "train.csv")), "evaluate.batch_size": _BATCH,
-        "evaluate.latency_texts": 1}.items()]  # fmt: skip
+        "evaluate.latency_texts": 1, "evaluate.baselines": []}.items()]  # fmt: skip
     try:
         comparison = evaluate_models([str(folder)], flags, SilentReporter())
     except KdError as error:
@@ -102,7 +102,7 @@ def distilled(folder: Path, it: Architecture, **parts: Any) -> str:
         "teacher": {"model": str(folder)},
         "student": {"drop_every": 2},
         "distill": {"epochs": 1, "batch_size": _BATCH, "learning_rate": 1e-3},
-        "evaluate": {"latency_texts": 1, "batch_size": _BATCH},
+        "evaluate": {"latency_texts": 1, "baselines": [], "batch_size": _BATCH},
         **parts,
     }  # fmt: skip
     run = folder.with_name(f"{folder.name}-run")

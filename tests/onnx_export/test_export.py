@@ -304,7 +304,7 @@ def test_a_recipe_s_export_is_measured_cached_and_published(tiny_teacher, small_
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(tiny_teacher)},
         "distill": {"epochs": 1},
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
         "export": {"precision": "int8-weights", "max_drop": ["accuracy=1"]},
         "report_to": [],
     }

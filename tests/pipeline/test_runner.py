@@ -35,7 +35,7 @@ def parts(tiny_backbone, small_data):
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
         "student": {"keep_layers": [0, 3]},
         "distill": FIT,
-        "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3},
+        "evaluate": {"out_of_scope": "out_of_scope", "latency_texts": 3, "baselines": []},
     }
 
 
@@ -112,7 +112,7 @@ def test_the_same_again_does_nothing(parts, own):
     ("changes", "redone"),
     [
         ({"distill": {**FIT, "losses": [{"kind": "soft_targets", "temperature": 4}]}}, ALL[3:]),
-        ({"evaluate": {"latency_texts": 2}}, ALL[4:]),
+        ({"evaluate": {"latency_texts": 2, "baselines": []}}, ALL[4:]),
         ({"card": {"license": "mit"}}, REPORTS),
         ({"student": {"keep_layers": [1, 2]}}, ["student", "distill", *ALL[4:]]),
         ({"teacher": {"model": None, "fine_tune": {**FIT, "learning_rate": 2e-3}}}, ALL),

@@ -38,7 +38,7 @@ def distilled(where, keep, data, tiny_backbone, place, until):
         "teacher": {"model": str(tiny_backbone), "fine_tune": fit},
         "student": {"keep_layers": [0, 2]},
         "distill": fit,
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     })  # fmt: skip
     made = runner.run_pipeline(recipe, place / "run", SilentReporter(), until)
     models = json.loads((made.path / "evaluation.json").read_text())["models"]

@@ -70,7 +70,7 @@ def recipe_of(texts, tiny_backbone):
             "teacher": teacher,
             "student": {"model": str(tiny_backbone)},
             "distill": {**FIT, "epochs": 6},
-            "evaluate": {"latency_texts": 2},
+            "evaluate": {"latency_texts": 2, "baselines": []},
             **more,
         })  # fmt: skip
 

@@ -121,9 +121,17 @@ def with_plugins(monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_cache_keys_of_built_in_stages_stay_the_same(name, tmp_path):
+    def keys(recipe):
+        run = RunFolder.open(tmp_path / "run")
+        plans = planning.plan_stages(recipe, run, source_keys=SOURCES)
+        return {plan.stage.name: plan.key for plan in plans}
+
     recipe = Recipe.model_validate(RECIPES[name])
-    plans = planning.plan_stages(recipe, RunFolder.open(tmp_path / "run"), source_keys=SOURCES)
-    assert {plan.stage.name: plan.key for plan in plans} == KEYS[name]
+    evaluate = recipe.evaluate.model_copy(update={"baselines": ()})
+    assert keys(recipe.model_copy(update={"evaluate": evaluate})) == KEYS[name]
+    # Baselines are measured, and train nothing again.
+    new = {stage for stage, key in keys(recipe).items() if KEYS[name].get(stage) != key}
+    assert new in (set(), {"baselines", "evaluate", "settings", "page", "card"})
 
 
 def test_listing_the_stages_imports_no_heavy_library():
@@ -171,5 +179,5 @@ def parts(tiny_backbone, small_data):
         **BASE,
         "data": {"dataset": str(small_data), "label": "intent"},
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
-        "evaluate": {"latency_texts": 1},
+        "evaluate": {"latency_texts": 1, "baselines": []},
     }

@@ -57,7 +57,7 @@ def run(kind, texts, backbone, place, until):
         "student": {"keep_layers": [0, 2]},
         "distill": {**FIT, "epochs": 6},
         "baseline": True,
-        "evaluate": {"latency_texts": 2, "thresholds": "per_label"},
+        "evaluate": {"latency_texts": 2, "baselines": [], "thresholds": "per_label"},
     })  # fmt: skip
     return runs.run_pipeline(recipe, place / "run", SilentReporter(), until)
 

@@ -67,7 +67,7 @@ def recipe(data, teacher):
         "student": {"keep_layers": [0, 2], "hidden_size": 32},
         "distill": {"batch_size": 16, "learning_rate": 3e-3, "epochs": 8},
         "baseline": True,
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     })  # fmt: skip
 
 

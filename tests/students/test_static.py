@@ -33,7 +33,7 @@ def recipe(small_data, tiny_teacher):
         "teacher": {"model": str(tiny_teacher)},
         "student": {"family": "static", "options": {"width": 8, "head_width": 16}},
         "distill": {"epochs": 10, "batch_size": 32, "learning_rate": 1e-2},
-        "evaluate": {"latency_texts": 2},
+        "evaluate": {"latency_texts": 2, "baselines": []},
     }
 
 

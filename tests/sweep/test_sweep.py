@@ -38,7 +38,7 @@ def place(tiny_backbone, small_data, tmp_path_factory):
         "teacher": {"model": str(tiny_backbone), "fine_tune": FIT},
         "student": {"drop_every": 2},
         "distill": FIT,
-        "evaluate": {"latency_texts": 5},
+        "evaluate": {"latency_texts": 5, "baselines": []},
         "report_to": [],
         "sweep": {"distill.learning_rate": RATES, "student.num_hidden_layers": [1, 2]},
     }

@@ -55,7 +55,7 @@ def distilled(planted, tiny_backbone, tmp_path):
             "student": {"model": str(tiny_backbone)},
             "distill": {**FIT, "losses": losses},
             "baseline": True,
-            "evaluate": {"latency_texts": 2},
+            "evaluate": {"latency_texts": 2, "baselines": []},
         })  # fmt: skip
         made = runner.run_pipeline(
             recipe, tmp_path / "run", SilentReporter(), options=RunOptions(**more)

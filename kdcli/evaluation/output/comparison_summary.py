@@ -42,6 +42,10 @@ _METRIC_TITLES = {
     },
 }
 
+_BASELINE_TITLES = {
+    "tfidf": "TF-IDF and a linear model",
+    "frozen_encoder": "the encoder as it was before fine-tuning, and a logistic regression",
+}
 _PSEUDO_LABEL_REMARK = (
     "The texts have no labels, so the teacher's predictions are used as labels. The {0} of the "
     "teacher is meaningless; that of the other models is their agreement with the teacher."
@@ -111,6 +115,9 @@ def comparison_remarks(evaluation: Mapping[str, Any]) -> list[str]:
         for name, split in models_with_one_label(evaluation)
     ]
     remarks += _warn_if_baseline_beats_student(models, evaluation["examples"], task)
+    for baseline in evaluation.get("baselines", ()):
+        remarks.append(_describe_simple_baseline(baseline, task))
+        remarks += _warn_if_simple_baseline_is_better(baseline, task)
     calibrated = [model for model in models if "exported_from" not in model]
     for key, describe in _THRESHOLD_DESCRIPTIONS.items():
         remarks += [describe(model) for model in calibrated if _calibration_value(model, key)]
@@ -177,6 +184,43 @@ def _warn_if_baseline_beats_student(
                 "teacher does harm. Fine-tune the teacher for longer, use a better teacher, or "
                 "give its losses less weight."
             ]
+    return []
+
+
+def _describe_simple_baseline(baseline: ModelResult, task: Task) -> str:
+    metric = task.primary_metric
+    scores = []
+    for split, metrics in baseline["splits"].items():
+        score = f"{split} {format_metric(metric, metrics[metric])}"
+        if f"{metric}_at_threshold" in metrics:
+            at_threshold = metrics[f"{metric}_at_threshold"]
+            score += f" (with a threshold {format_metric(metric, at_threshold)})"
+        scores.append(score)
+    return (
+        f"Baseline without a teacher: {_BASELINE_TITLES[baseline['name']]}, fitted to "
+        f"{baseline['training_texts']:,} texts in {max(1, round(baseline['seconds']))} s: "
+        f"{', '.join(scores)}."
+    )
+
+
+def _warn_if_simple_baseline_is_better(baseline: ModelResult, task: Task) -> list[str]:
+    """Warn, for the first such split and model, if a baseline is significantly better."""
+    advice = {
+        TEACHER: "Fine-tune the teacher for longer, or take a better one"
+        + (
+            "; the frozen encoder itself can teach (teacher.kind: embeddings)."
+            if baseline["name"] == "frozen_encoder"
+            else "."
+        ),
+        STUDENT: "A model that simple may be all that these texts need.",
+    }
+    for split, other in product(baseline["splits"], advice):
+        gap = _find_difference(baseline, split, other, task.primary_metric)
+        if gap is None or gap["noise"] or gap["value"] <= 0:
+            continue
+        above = format_difference(task.primary_metric, gap["value"]).lstrip("+-")
+        above += " points" if is_fraction(task.primary_metric) else ""
+        return [f"{split}: this baseline is better than the {other}, by {above}. {advice[other]}"]
     return []
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from kdcli.evaluation.metrics.metric_catalog import COST_METRICS
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
-# Left out of the run's manifest for their length.
-_LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
+# Left out of the run's manifest, and of baselines, for their length.
+LONG_TABLES = ("classes", "confusion", "reliability", "reliability_calibrated")
 _NUMBER_LIST = re.compile(r"\[\n\s+([-+\d.eE,\s]+?)\n\s*\]")
 
 
@@ -67,7 +67,7 @@ def drop_long_tables(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         {
             **model,
             "splits": {
-                split: {key: value for key, value in metrics.items() if key not in _LONG_TABLES}
+                split: {key: value for key, value in metrics.items() if key not in LONG_TABLES}
                 for split, metrics in model["splits"].items()
             },
         }

@@ -33,6 +33,9 @@ from kdcli.tasks import REGRESSION, Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Logit of a label that a precomputed model doesn't have, below the lowest of the others.
+_UNKNOWN_MARGIN = 10.0
+
 
 @dataclass(frozen=True)
 class ComparedModels:
@@ -43,8 +46,8 @@ class ComparedModels:
         labels: The data's labels that the models know, then the other labels of the models.
         dataset_label_to_index: For each label id of the data its index in `labels`, or -1.
         corpus: The data set.
-        precomputed_logits: Logits of black-box teachers, by name and split: (texts, labels), in
-            the order of the data's labels, all of which the models know.
+        precomputed_logits: Logits of black-box teachers and baselines, by name and split:
+            (texts, labels), in the order of the data's labels.
     """
 
     models: Mapping[str, EvalModel | RuntimeEvalModel]
@@ -71,8 +74,13 @@ class ComparedModels:
 
     def precomputed_outputs(self, model_name: str, split: str) -> ClassifierOutputs:
         """Return the outputs of a model with precomputed logits."""
-        order = [self.corpus.label_names.index(label) for label in self.labels]
-        return ClassifierOutputs(self.precomputed_logits[model_name][split][:, order], None)
+        logits = self.precomputed_logits[model_name][split]
+        # The others are labels of the models that no text has.
+        known = [label for label in self.labels if label in self.corpus.label_names]
+        ordered = logits[:, [self.corpus.label_names.index(label) for label in known]]
+        extra = (len(logits), len(self.labels) - len(known))
+        unlikely = np.full(extra, logits.min(initial=0.0) - _UNKNOWN_MARGIN, dtype=logits.dtype)
+        return ClassifierOutputs(np.concatenate([ordered, unlikely], axis=1), None)
 
     def predict(
         self,
