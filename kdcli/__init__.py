@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from kdcli.api.student_init import init_student
     from kdcli.errors import KdError
+    from kdcli.models.device import use_device
     from kdcli.pipeline.stage import Stage, StageContext
     from kdcli.recipe.schema import Recipe
     from kdcli.serving.server import serve
@@ -45,6 +46,7 @@ __all__ = [
     "predict",
     "push_to_hub",
     "serve",
+    "use_device",
     "write_card",
 ]
 
@@ -66,6 +68,7 @@ _MODULES = {
     "predict": "kdcli.api.prediction_files",
     "push_to_hub": "kdcli.api.runs",
     "serve": "kdcli.serving",
+    "use_device": "kdcli.models.device",
     "write_card": "kdcli.api.runs",
 }
 

@@ -10,6 +10,7 @@ from kdcli.cli.options import (
     AllowEndpointOption,
     AllowPickleOption,
     CheckpointEveryOption,
+    DeviceOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -55,6 +56,7 @@ def distill(
             min=1, metavar="N", help="Train the student with N seeds: mean and deviation."
         ),
     ] = 1,
+    device: DeviceOption = None,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
     allow_endpoint: AllowEndpointOption = None,
@@ -67,6 +69,7 @@ def distill(
     Of your own DATA, kd writes a recipe beside it first. Stages that have run with the same
     inputs are reused.
     """
+    import kdcli
     from kdcli import distributed
     from kdcli.api import runs
     from kdcli.api.own_data import find_or_write_recipe
@@ -77,6 +80,8 @@ def distill(
     from kdcli.pipeline.options import RunOptions
 
     console = Console(json_output=json_output, quiet=quiet)
+    if device is not None:
+        kdcli.use_device(device)
     interval, endpoints = parse_checkpoint_interval(checkpoint_every), tuple(allow_endpoint or ())
     recipe = find_or_write_recipe(
         recipe, console, data=data, teacher=teacher, text=tuple(text or ()), label=label

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kdcli.cli.console import Console
-from kdcli.cli.options import AllowCodeOption, AllowPickleOption, JsonOption, QuietOption, SetOption
+from kdcli.cli.options import (
+    AllowCodeOption,
+    AllowPickleOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from kdcli.evaluation.cascade.deferral_rule import Metric
@@ -113,6 +120,7 @@ def evaluate(
             help="github: table, annotations and step summary; junit: a test case per gate.",
         ),
     ] = "table",
+    device: DeviceOption = None,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
@@ -121,6 +129,7 @@ def evaluate(
     """Measure any classifiers on the same texts: what they get right, and what they cost."""
     import json
 
+    import kdcli
     from kdcli import plugins
     from kdcli.errors import GateFailedError, UsageError
     from kdcli.evaluation.ci import quality_gates
@@ -128,6 +137,8 @@ def evaluate(
     if json_output and output_format != "table":
         raise UsageError(f"--json and --format {output_format} both want standard output.")
     console = Console(json_output=json_output, quiet=quiet)
+    if device is not None:
+        kdcli.use_device(device)
     held = [
         *(quality_gates.parse_quality_gate("--fail-under", text) for text in fail_under or ()),
         *(quality_gates.parse_quality_gate("--fail-over", text) for text in fail_over or ()),

@@ -6,6 +6,7 @@ from kdcli.cli.options import (
     AllowEndpointOption,
     AllowPickleOption,
     CheckpointEveryOption,
+    DeviceOption,
     DryRunOption,
     FreshOption,
     JsonOption,
@@ -22,6 +23,7 @@ def fine_tune_teacher(
     output: OutputOption = None,
     fresh: FreshOption = False,
     checkpoint_every: CheckpointEveryOption = None,
+    device: DeviceOption = None,
     allow_pickle: AllowPickleOption = False,
     allow_code: AllowCodeOption = False,
     allow_endpoint: AllowEndpointOption = None,
@@ -30,6 +32,7 @@ def fine_tune_teacher(
     quiet: QuietOption = False,
 ) -> None:
     """Fine-tune the teacher of a recipe, and stop there; kd distill goes on from it."""
+    import kdcli
     from kdcli import distributed
     from kdcli.api import runs
     from kdcli.cli.common import parse_checkpoint_interval, show_run_plan
@@ -38,6 +41,8 @@ def fine_tune_teacher(
     from kdcli.tasks import TASKS
 
     console = Console(json_output=json_output, quiet=quiet)
+    if device is not None:
+        kdcli.use_device(device)
     interval, endpoints = parse_checkpoint_interval(checkpoint_every), tuple(allow_endpoint or ())
     if dry_run:
         options = RunOptions(fresh, allow_pickle, allow_code, endpoints, interval)

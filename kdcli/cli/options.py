@@ -43,6 +43,14 @@ CheckpointEveryOption = Annotated[
         help="Checkpoint interval: 500 (steps), 90s, 10m. Default: 5m.",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, mps or xpu. Default: the accelerator if there is one.",
+    ),
+]
 AllowPickleOption = Annotated[
     bool,
     typer.Option(

@@ -1,5 +1,6 @@
 """The inference loop: run a model over texts in batches, without gradients."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,14 @@ from torch import Tensor
 from kdcli.data.tokenization.batch_sampler import length_sorted_batches
 from kdcli.data.tokenization.collator import PaddingCollator
 from kdcli.data.tokenization.tokenize import token_lengths
+from kdcli.models.device import free_memory, on_inference_device
 from kdcli.models.padding_invariance import needs_equal_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
+
+_LOGGER = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
 ProgressCallback = Callable[[int, int], None]
@@ -106,20 +110,45 @@ def run_batches(
     process: Callable[[np.ndarray, Batch], None],
     advance: ProgressCallback,
 ) -> None:
-    """Process given batches in their order, in inference mode.
+    """Process given batches in their order, in inference mode, on the accelerator if there is one.
+
+    A batch that doesn't fit the memory of the accelerator is halved, and so are those after it.
 
     Args:
-        model: Moved to evaluation mode.
+        model: Moved to evaluation mode; afterwards it is on the device where it was.
         batches: The row indices of each batch.
         make_batch: Returns the model's inputs for row indices.
-        process: Called with the row indices of a batch and its inputs on the model's device.
+        process: Called with the row indices of a batch and its inputs on the model's device. It
+            may be called for a batch, and again for parts of it.
         advance: Called after each batch with the rows done and the number of rows.
     """
     model.eval()
     done, total = 0, sum(map(len, batches))
-    with torch.inference_mode():
-        for row_indices in batches:
-            batch = make_batch(row_indices.tolist())
-            process(row_indices, {name: t.to(model.device) for name, t in batch.items()})
-            done += len(row_indices)
-            advance(done, total)
+    waiting, max_rows = [*reversed(batches)], total
+    # Weights that are moved in inference mode could not be trained afterwards.
+    with on_inference_device(model) as device, torch.inference_mode():
+        while waiting:
+            row_indices = waiting.pop()
+            if len(row_indices) > max_rows:
+                waiting += [row_indices[max_rows:], row_indices[:max_rows]]
+                continue
+            try:
+                batch = make_batch(row_indices.tolist())
+                process(row_indices, {name: t.to(device) for name, t in batch.items()})
+            except torch.OutOfMemoryError:
+                if len(row_indices) == 1:
+                    raise
+                max_rows = len(row_indices) // 2
+                _LOGGER.warning(
+                    "Out of memory on %s: batches of %d texts instead of %d.",
+                    device,
+                    max_rows,
+                    len(row_indices),
+                )
+                waiting.append(row_indices)
+            else:
+                done += len(row_indices)
+                advance(done, total)
+                continue
+            # Outside of the handler, whose exception holds the tensors of the batch.
+            free_memory(device)

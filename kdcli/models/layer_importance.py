@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from kdcli.models.device import on_inference_device
 from kdcli.models.forward_without_layers import logits_or_last_hidden, skip_layers
 from kdcli.models.layer_stacks import LayerIndices, LayerStack
 
@@ -40,7 +41,8 @@ def select_layers_greedily(
     """
     first, trials = _must_keep_first_layer(model, stack), 0
     total = sum(stack.depth - first - dropped for dropped in range(stack.depth - num_to_keep))
-    with torch.inference_mode():
+    with on_inference_device(model) as device, torch.inference_mode():
+        batches = [{name: t.to(device) for name, t in batch.items()} for batch in batches]
         reference = [logits_or_last_hidden(model, batch, use_logits) for batch in batches]
 
         def change_without(layers: Sequence[int]) -> float:

@@ -61,9 +61,9 @@ def fill_masked_words(
     Returns:
         The filled texts.
     """
-    words = _whole_word_token_ids(tokenizer).to(model.device)
-    random = torch.Generator(model.device).manual_seed(seed)
-    filled: list[str] = []
+    words = _whole_word_token_ids(tokenizer)
+    random = torch.Generator().manual_seed(seed)
+    filled: dict[int, str] = {}
 
     def make_batch(row_indices: list[int]) -> Batch:
         mask = str(tokenizer.mask_token)
@@ -72,7 +72,7 @@ def fill_masked_words(
 
     def fill_batch(row_indices: np.ndarray, batch: Batch) -> None:
         row, position = torch.nonzero(batch["input_ids"] == tokenizer.mask_token_id, as_tuple=True)
-        scores = model(**batch).logits[row, position][:, words]
+        scores = model(**batch).logits[row, position][:, words.to(row.device)].cpu()
         best = scores.topk(min(_TOP_K, len(words)))
         drawn = torch.multinomial(best.values.softmax(-1), 1, generator=random)
         tokens = words[best.indices.gather(-1, drawn).squeeze(-1)].tolist()
@@ -82,12 +82,12 @@ def fill_masked_words(
         for index, new in zip(row_indices, new_words, strict=True):
             rest = iter(new)
             text = (next(rest, "") if word is None else word for word in masked_texts[index])
-            filled.append(" ".join(word for word in text if word))
+            filled[int(index)] = " ".join(word for word in text if word)
 
     rows = np.arange(len(masked_texts))
     batches = [rows[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE)]
     run_batches(model, batches, make_batch, fill_batch, advance)
-    return filled
+    return [filled[index] for index in range(len(masked_texts))]
 
 
 def _whole_word_token_ids(tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from kdcli.data.tokenization.tokenize import tokenize_texts
 from kdcli.data.tokenization.windows import TEXT_INDEX, average_windows
 from kdcli.models import model_io
+from kdcli.models.device import inference_device
 from kdcli.models.logit_prediction import predict_logits
 from kdcli.models.padding_invariance import choose_invariant_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
@@ -27,7 +28,7 @@ class TorchClassifier(TextClassifier):
     Args:
         folder: A model folder.
         name: Name of the model in messages. Default: the folder.
-        device: `cpu`, `cuda`, `mps`, … Default: a CUDA device if there is one, else the CPU.
+        device: `cpu`, `cuda`, `mps`, … Default: the accelerator if there is one, else the CPU.
         max_length: Tokens to keep of a text. Default: as in training.
         truncation: Tokens to keep of a longer text. Default: as in training.
 
@@ -59,9 +60,7 @@ class TorchClassifier(TextClassifier):
             max_length=self._max_length,
             truncation=self.truncation,
         )
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = model.to(device)
+        self._model = model.to(inference_device() if device is None else torch.device(device))
         self._collator = create_collator(model, self._tokenizer)
 
     def _compute_logits(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kdcli.data.tokenization.tokenize import token_lengths, tokenize_dataset
+from kdcli.models.device import inference_device
 from kdcli.models.model_complexity import ModelComplexity, count_parameters_and_flops
 from kdcli.models.sequence_length import get_max_length
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
@@ -108,7 +109,7 @@ def estimate_run(
 
 def _measure_flops_per_second() -> float:
     size = 768
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = inference_device()
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
     best = 0.0
     for _ in range(20):

@@ -94,6 +94,7 @@ class StaticFamily(StudentFamilyPlugin):
         from model2vec.distill import distill_from_model
 
         from kdcli.models import model_io, vocab_trimming
+        from kdcli.models.device import inference_device
         from kdcli.models.static_model import StaticForSequenceClassification
 
         folder = self._encoder_folder(context)
@@ -118,7 +119,7 @@ class StaticFamily(StudentFamilyPlugin):
                 pca_dims=self.width,
                 sif_coefficient=_SIF_COEFFICIENT,
                 quantize_to="float32",
-                device="cuda" if torch.cuda.is_available() else "cpu",
+                device=str(inference_device()),
             )
         wrapped = _wrap_tokenizer(static.tokenizer)
         model = StaticForSequenceClassification(
