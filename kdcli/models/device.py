@@ -44,7 +44,7 @@ def use_device(name: str | None) -> None:
     if distributed.world_size() > 1:
         raise UsageError(
             f"--device {name}: the launcher chooses the devices.",
-            "Tell it: accelerate launch --cpu, or CUDA_VISIBLE_DEVICES=1,2.",
+            "Hide those that it must not use, such as by CUDA_VISIBLE_DEVICES=1,2.",
         )
     kind, _, index = name.partition(":")
     available = ["cpu", *filter(_is_available, _KINDS)]
