@@ -15,15 +15,20 @@ class FamilyRuntime(NamedTuple):
         module: The module of the class.
         name: The class, a `TextClassifier`.
         library: The library that reads the folder, by its name on the Hub.
+        reads_whole_texts: Whether its students have no length limit in tokens.
     """
 
     module: str
     name: str
     library: str
+    reads_whole_texts: bool = False
 
 
 # By the configuration's `model_type`.
-RUNTIMES = {"model2vec": FamilyRuntime("kdcli.static_runtime", "StaticClassifier", "model2vec")}
+RUNTIMES = {
+    "model2vec": FamilyRuntime("kdcli.static_runtime", "StaticClassifier", "model2vec"),
+    "kd_tfidf": FamilyRuntime("kdcli.tfidf_runtime", "TfidfClassifier", "kd", True),
+}
 
 
 def find_family_runtime(folder: Path) -> str | None:

@@ -97,7 +97,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
     from transformers import AutoConfig
 
-    from kdcli.models import static_model  # noqa: F401 - registers its architecture
+    from kdcli.models import encoder_head, static_model  # noqa: F401 - register architectures
 
     if (family := find_family_runtime(folder)) is not None:
         raise ModelError(

@@ -137,9 +137,12 @@ def adopt_tokenizer_pad_token(
 
 def needs_equal_lengths(model: "PreTrainedModel") -> bool:
     """Return whether padding changes a model's logits by design, so that batches must have none."""
+    # The head of kd on an encoder has the encoder's configuration within its own.
+    config = get_text_config(model.config)
     return (
         model.config.model_type in _PADDING_SENSITIVE_MODEL_TYPES
-        or _uses_block_sparse_attention(model.config)
+        or config.model_type in _PADDING_SENSITIVE_MODEL_TYPES
+        or _uses_block_sparse_attention(config)
     )
 
 
@@ -159,7 +162,7 @@ def keep_block_sparse_attention(model: "PreTrainedModel") -> None:
     BigBird switches to full attention at the first text that is too short for blocks, and keeps it
     for all later ones, so that its logits would depend on the order of the texts.
     """
-    if _uses_block_sparse_attention(model.config):
+    if _uses_block_sparse_attention(get_text_config(model.config)):
         base = model.base_model
         module = base if hasattr(base, "set_attention_type") else base.encoder
         module.register_forward_pre_hook(lambda it, inputs: it.set_attention_type("block_sparse"))

@@ -39,7 +39,8 @@ class ValidatedInputs:
 
     Attributes:
         dataset_splits: The texts.
-        tokenizer: The teacher's tokenizer; the student's if the teacher is a black box.
+        tokenizer: The teacher's tokenizer; the student's if the teacher is a black box; None for a
+            student without one.
         teacher: The teacher; None if it is a black box.
         other_teachers: Further teachers, whose logits are averaged with the teacher's.
         student: The student.
@@ -47,7 +48,7 @@ class ValidatedInputs:
     """
 
     dataset_splits: DatasetSplits
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: "PreTrainedTokenizerBase | None"
     teacher: "PreTrainedModel | None"
     other_teachers: tuple["PreTrainedModel", ...]
     student: "PreTrainedModel"
@@ -228,7 +229,7 @@ def _validate_student(
     *,
     allow_pickle: bool,
     load_weights: bool,
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
     """Return the student without weights, and its tokenizer."""
     student_config = recipe.student
     if student_config.family is not None:

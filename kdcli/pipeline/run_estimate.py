@@ -33,7 +33,7 @@ class EstimateInputs:
         student: Size of the student.
         all_teachers: Sizes of the teachers, the main one first; empty for a black box.
         split_sizes: Number of texts, by split.
-        tokens_per_text: Mean number of tokens.
+        tokens_per_text: Mean number of tokens; 0 where no model reads tokens.
         flops_per_second: Speed of this machine in training.
     """
 
@@ -91,9 +91,12 @@ def estimate_run(
     inputs = validate_inputs(recipe, reporter, options, load_weights=False)
     model = inputs.teacher or inputs.student
     split_sizes = {name: len(split) for name, split in inputs.dataset_splits.splits.items()}
-    limit = get_max_length(model, inputs.tokenizer, recipe.data.max_length)
     train = inputs.dataset_splits.splits["train"]
     sample = train.select(range(min(_SAMPLE, len(train))))
+    tokens = 0.0
+    if inputs.tokenizer is not None:
+        limit = get_max_length(model, inputs.tokenizer, recipe.data.max_length)
+        tokens = float(np.mean(token_lengths(tokenize_dataset(sample, inputs.tokenizer, limit))))
     teachers = () if inputs.teacher is None else (inputs.teacher, *inputs.other_teachers)
     workload = EstimateInputs(
         recipe,
@@ -101,7 +104,7 @@ def estimate_run(
         count_parameters_and_flops(inputs.student),
         tuple(map(count_parameters_and_flops, teachers)),
         split_sizes,
-        float(np.mean(token_lengths(tokenize_dataset(sample, inputs.tokenizer, limit)))),
+        tokens,
         _measure_flops_per_second() * _PEAK_UTILIZATION,
     )
     return {stage.name: stage.estimate(workload) for stage in enabled_stages(recipe)}

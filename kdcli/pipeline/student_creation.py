@@ -110,7 +110,7 @@ def build_family_student(
     *,
     allow_pickle: bool,
     on_meta: bool = False,
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase | None]":
     """Build the student of `student.family`, with the teacher's labels and padding, and check it.
 
     Args:
@@ -158,6 +158,10 @@ def build_family_student(
     model_io.set_label_names(student.config, labels, task)
     # transformers has to load the student from its configuration alone.
     meta = tensor_slicing.build_meta_model(student.config)
+    if student_tokenizer is None and family.trains_itself:
+        return meta if on_meta else student, None
+    if student_tokenizer is None:
+        raise ModelError(f"{name} built a model without a tokenizer.")
     if student_tokenizer.pad_token is None:
         student_tokenizer.pad_token = student_tokenizer.eos_token
     if len(student_tokenizer) > meta.get_input_embeddings().num_embeddings:
@@ -192,7 +196,7 @@ def _write_family_student(context: StageContext, dataset_splits: DatasetSplits) 
     student, student_tokenizer = build_family_student(
         recipe, dataset_splits, teacher, tokenizer, allow_pickle=context.options.allow_pickle
     )
-    model_io.save_model(student, student_tokenizer, context.output)
+    family.save_untrained(student, student_tokenizer, context.output)
     return {
         "origin": family.describe(student, family_name),
         "layers": [],

@@ -37,6 +37,8 @@ _HUB_METRICS = {
     MULTI_LABEL.name: {"micro_f1": ("f1", "Micro F1"), "macro_f1": ("f1", "Macro F1")},
     REGRESSION.name: {"spearman": ("spearmanr", "Spearman"), "pearson": ("pearsonr", "Pearson")},
 }
+# Models that transformers loads with kd's own class alone.
+_OWN_MODEL_TYPES = frozenset({"kd_encoder_head"})
 _CITATION_KEYS = {"distilbert": "sanh2019distilbert", "clinc_oos": "larson2019evaluation"}
 
 
@@ -85,7 +87,9 @@ def render_model_card(
         ),
         recipe=recipe,
         model_type=model_type,
-        own_runtime=model_type in RUNTIMES,
+        own_runtime=model_type in RUNTIMES or model_type in _OWN_MODEL_TYPES,
+        needs_torch=model_type in _OWN_MODEL_TYPES,
+        fitted=stage_results["distill"] if "C" in stage_results["distill"] else None,
         task=task,
         headline=task.primary_metric_title[0].upper() + task.primary_metric_title[1:] + by_teacher,
         yaml=indented_code_block(dump_recipe(remove_local_paths(recipe.with_default_losses(task)))),
@@ -179,7 +183,7 @@ def _model_card_metadata(
     return ModelCardData(
         language=printable(language) if isinstance(language, str) else [*map(printable, language)],
         license=printable(recipe.card.license),
-        library_name=RUNTIMES[model_type].library if model_type in RUNTIMES else "transformers",
+        library_name=_library_name(model_type),
         tags=["generated_from_trainer", "knowledge-distillation", "kd",
               *([f"teacher:{teacher}"] if recipe.white_box_teacher else [])],
         datasets=[recipe.data.dataset] if on_hub else None,
@@ -192,6 +196,12 @@ def _model_card_metadata(
         # Agreement with a teacher must not be ranked as accuracy on the Hub.
         eval_results=_eval_results(recipe, student, task, split_sources) if labelled else None,
     )  # fmt: skip
+
+
+def _library_name(model_type: str) -> str:
+    if model_type in RUNTIMES:
+        return RUNTIMES[model_type].library
+    return "kd" if model_type in _OWN_MODEL_TYPES else "transformers"
 
 
 def _eval_results(

@@ -35,6 +35,8 @@ class BaselineStage(DistillStage):
 
     def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the training; it takes as many steps as `distill`."""
+        if (family := workload.recipe.student.student_family) is not None and family.trains_itself:
+            return {"parameters": workload.student.parameters}
         return workload.training_cost(
             workload.recipe.distill, workload.student, workload.distillation_texts
         )

@@ -40,6 +40,9 @@ class DistillStage(Stage):
         from kdcli.losses.base import INTERNAL_OUTPUTS, required_teacher_outputs
 
         recipe, student = workload.recipe, workload.student
+        family = recipe.student.student_family
+        if family is not None and family.trains_itself:
+            return {"parameters": student.parameters}
         cost = workload.training_cost(recipe.distill, student, workload.distillation_texts)
         losses = recipe.distill.losses_for_task(workload.inputs.dataset_splits.task)
         internal_outputs = required_teacher_outputs(losses) & INTERNAL_OUTPUTS
@@ -70,6 +73,14 @@ class DistillStage(Stage):
         from kdcli.training.train import TrainingContext, library_versions, train_model
 
         recipe, transfer_split = context.recipe, run_datasets.TRANSFER_SPLIT
+        family = recipe.student.student_family
+        if family is not None and family.trains_itself:
+            from kdcli.pipeline.family_training import train_family_student
+
+            task = run_datasets.load_recipe_dataset(recipe, context.reporter).task
+            return train_family_student(
+                family, self.losses(context, task), context, with_transfer=self.uses_transfer_set
+            )
         student = model_io.load_classifier(context.artifacts["student"])
         tokenizer = model_io.load_tokenizer(context.artifacts["student"])
         dataset_splits = run_datasets.load_teacher_labeled_dataset(context)
@@ -124,7 +135,6 @@ class DistillStage(Stage):
             teacher=teacher,
             hidden_state_cache=cache,
         )
-        family = recipe.student.student_family
         save = model_io.save_model if family is None else family.save
         save(student, tokenizer, context.output)
         return {

@@ -3,8 +3,6 @@
 With few texts per label it can be more accurate than a fine-tuned model.
 """
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +13,9 @@ from kdcli.data.column_access import sample_texts
 from kdcli.data.tokenization.tokenize import tokenize_dataset
 from kdcli.errors import DataError
 from kdcli.evaluation.calibration.temperature import fit_temperature
-from kdcli.losses.tensor_ops import mean_pool
 from kdcli.models import model_io
 from kdcli.models.batch_inference import Batch, predict_batches
+from kdcli.models.encoder_head import find_pooling, pool_hidden_states
 from kdcli.models.padding_invariance import choose_invariant_padding, create_collator
 from kdcli.models.sequence_length import get_max_length
 from kdcli.recipe.black_box_teachers import EmbeddingTeacherConfig
@@ -135,7 +133,7 @@ class _TextEmbedder:
             model, self.tokenizer, config.model, texts, max_length=self.max_length
         )
         self.model = model.base_model
-        self.cls_pooling = _uses_cls_pooling(folder)
+        self.pooling = find_pooling(folder)
 
     def __call__(
         self, dataset: "Dataset", advance: ProgressCallback = lambda done, total: None
@@ -149,18 +147,7 @@ class _TextEmbedder:
         return embeddings
 
     def _embed(self, batch: Batch) -> "list[Tensor]":
-        return [self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])]
-
-    def _pool(self, hidden_states: "Tensor", attention_mask: "Tensor") -> "Tensor":
-        return F.normalize(
-            hidden_states[:, 0] if self.cls_pooling else mean_pool(hidden_states, attention_mask)
-        )
-
-
-def _uses_cls_pooling(folder: Path) -> bool:
-    """Return whether a sentence-transformers folder pools by its first token."""
-    try:
-        pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(pooling, dict) and bool(pooling.get("pooling_mode_cls_token"))
+        hidden_states = self.model(**batch).last_hidden_state
+        return [
+            pool_hidden_states(hidden_states, batch["attention_mask"], self.pooling, normalize=True)
+        ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from kdcli.evaluation.predict.eval_models import (
     RuntimeEvalModel,
     load_onnx_classifier,
 )
-from kdcli.family_runtimes import find_family_runtime, load_family_classifier
+from kdcli.family_runtimes import RUNTIMES, find_family_runtime, load_family_classifier
 from kdcli.models import model_io
 from kdcli.models.padding_invariance import (
     choose_invariant_padding,
@@ -140,9 +140,10 @@ def load_models_to_compare(
             classifier = load_onnx_classifier(path, max_length, truncate)
             models[name] = RuntimeEvalModel(name, labels, classifier)
             continue
-        if find_family_runtime(path) is not None:
+        if (kind := find_family_runtime(path)) is not None:
+            limits: dict[str, Any] = {"max_length": max_length, "truncation": truncate}
             family_classifier = load_family_classifier(
-                path, max_length=max_length, truncation=truncate
+                path, **({} if RUNTIMES[kind].reads_whole_texts else limits)
             )
             models[name] = RuntimeEvalModel(name, labels, family_classifier)
             continue
