@@ -47,6 +47,7 @@ class TfidfForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         self.features: Any = None
         self.embeddings = nn.Embedding(config.vocab_size, config.num_labels)
+        self.idf = nn.Parameter(torch.ones(config.vocab_size))
         self.bias = nn.Parameter(torch.zeros(config.num_labels))
         self.post_init()
 
@@ -55,8 +56,10 @@ class TfidfForSequenceClassification(PreTrainedModel):
         return self.embeddings
 
     def forward(self, input_ids: Tensor, **_: Any) -> SequenceClassifierOutput:
-        """Compute logits, (texts, labels), of n-grams that all weigh 1."""
-        return SequenceClassifierOutput(logits=self.embeddings(input_ids).sum(1) + self.bias)
+        """Compute logits, (texts, labels), of n-grams, (texts, n-grams), without the text's norm."""
+        weights = self.idf[input_ids][..., None]
+        logits = (weights * self.embeddings(input_ids)).sum(1) + self.bias
+        return SequenceClassifierOutput(logits=logits)
 
 
 AutoConfig.register(TFIDF_MODEL_TYPE, TfidfConfig)

@@ -28,7 +28,8 @@ class StudentConfig(FrozenConfig):
     family: str | None = Field(
         None,
         min_length=1,
-        description="'static' (token vectors and a small head), a student family of an installed "
+        description="'static' (token vectors and a small head), 'tfidf' (n-grams and a linear "
+        "layer), 'head' (a frozen encoder and a linear layer), a student family of an installed "
         "package, or package.module:Name. Default: 'transformer', with the other keys.",
     )
     options: Mapping[str, Any] | None = Field(
@@ -61,8 +62,8 @@ class StudentConfig(FrozenConfig):
     model: SourceReference | None = Field(
         None,
         min_length=1,
-        description="A smaller pretrained model to start from instead; for family: static the "
-        "encoder of the vectors, by default the teacher's before fine-tuning.",
+        description="A smaller pretrained model to start from instead; for families static and "
+        "head the encoder, by default the teacher's before fine-tuning.",
     )
     revision: Revision | None = Field(None, description="The Hub model's revision: pin a commit.")
     architecture: StudentArchitecture = Field(
