@@ -56,7 +56,7 @@ class TfidfForSequenceClassification(PreTrainedModel):
         return self.embeddings
 
     def forward(self, input_ids: Tensor, **_: Any) -> SequenceClassifierOutput:
-        """Compute logits, (texts, labels), of n-grams, (texts, n-grams), without the text's norm."""
+        """Compute logits, (texts, labels), of the numbers of n-grams, without the text's norm."""
         weights = self.idf[input_ids][..., None]
         logits = (weights * self.embeddings(input_ids)).sum(1) + self.bias
         return SequenceClassifierOutput(logits=logits)

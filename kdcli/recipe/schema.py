@@ -17,7 +17,7 @@ from kdcli.recipe.black_box_teachers import BlackBoxTeacher
 from kdcli.recipe.data import DataConfig
 from kdcli.recipe.export import ExportConfig
 from kdcli.recipe.student import StudentConfig
-from kdcli.recipe.student_family_plugin import BUILT_IN_FAMILIES, FAMILY_TRAINING_DEFAULTS
+from kdcli.recipe.student_family_plugin import FAMILIES_WITHOUT_EXPORT, FAMILY_TRAINING_DEFAULTS
 from kdcli.recipe.sweep import SearchSpace
 from kdcli.recipe.teacher import AnyTeacher, ClassifierTeacherConfig
 from kdcli.recipe.training import TrainingConfig
@@ -162,7 +162,7 @@ class Recipe(FrozenConfig):
 
     @model_validator(mode="after")
     def _check_family_keys(self) -> "Recipe":
-        if self.student.family in BUILT_IN_FAMILIES and self.export is not None:
+        if self.student.family in FAMILIES_WITHOUT_EXPORT and self.export is not None:
             raise ValueError(
                 f"has export, but a student of family {self.student.family} is no transformer: it "
                 "runs without PyTorch as it is; remove export"

@@ -33,6 +33,8 @@ BUILT_IN_FAMILIES = {
     "tfidf": ("kdcli.students.tfidf", "TfidfFamily"),
     "head": ("kdcli.students.head", "HeadFamily"),
 }
+# Families whose students run without PyTorch as they are.
+FAMILIES_WITHOUT_EXPORT = ("static", "tfidf")
 # Keys of distill that count for a student that is fitted all at once.
 _FITTING_KEYS = {"losses", "seed", "label_smoothing", "focal_gamma", "class_weights"}
 # Training hyperparameters that suit a family, where the recipe names none.

@@ -125,9 +125,13 @@ def choose_linear_layer(
     """
     fits: list[LinearFit] = []
     for value in inverse_regularizations:
-        start = fits[-1] if fits else None
+        start, finished = fits[-1] if fits else None, len(fits)
+
+        def advance_all(done: int, total: int, finished: int = finished) -> None:
+            advance(finished * total + done, len(inverse_regularizations) * total)
+
         fits.append(
-            fit_linear_layer(features, loss, num_outputs, value, start=start, advance=advance)
+            fit_linear_layer(features, loss, num_outputs, value, start=start, advance=advance_all)
         )
     scores = [validation_score(fit.logits(validation_features)) for fit in fits]
     return fits[int(np.argmax(scores))]

@@ -124,6 +124,16 @@ def test_soft_targets_of_windows_and_a_named_encoder(recipe, tiny_teacher, texts
     assert run.metrics["student"]["test"]["accuracy"] == pytest.approx(right)
 
 
+def test_export_gives_the_same_logits(run, texts, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    kdcli.export(run.path / "student", output=tmp_path / "exported", precision="float32")
+    exported = kdcli.load(tmp_path / "exported", runtime="onnx")
+    some = texts["test"][0][:10]
+    expected = kdcli.load(run.path).predict_logits(some)
+    np.testing.assert_allclose(exported.predict_logits(some), expected, atol=1e-4)
+
+
 def test_finished_student_is_a_teacher_like_any(run, recipe, tmp_path):
     changed = {**recipe, "teacher": {"model": str(run.path / "student")}}
     changed |= {"student": {"family": "tfidf", "options": {"C": 10}}}
