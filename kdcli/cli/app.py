@@ -34,6 +34,7 @@ from kdcli.cli import (
     sweep,
 )
 from kdcli.cli.console import Console, prepare_standard_streams
+from kdcli.cli.help_pages import FIRST_STEPS, Command, Group
 from kdcli.cli.renamed_flags import EvaluateCommand, InitStudentCommand
 from kdcli.errors import (
     ELSEWHERE_HINT,
@@ -51,9 +52,10 @@ from kdcli.recipe.renamed_keys import RenamedKeyWarning
 
 app = typer.Typer(
     name="kd",
+    cls=Group,
     help="Distil any text classifier into a smaller, faster one.\n\n"
     "Try it: kd distill quickstart. Then your own file: kd distill texts.csv.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -157,6 +159,7 @@ def _print_version_and_exit(requested: bool) -> None:
 
 @app.callback()
 def _root_callback(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -164,30 +167,37 @@ def _root_callback(
         ),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        Console().print_result({}, FIRST_STEPS)
 
 
-app.command("distill")(_with_error_handling(distill.distill))
-app.command("fine-tune-teacher")(_with_error_handling(fine_tune_teacher.fine_tune_teacher))
-app.command("sweep")(_with_error_handling(sweep.sweep))
+app.command("distill", cls=Command)(_with_error_handling(distill.distill))
+app.command("fine-tune-teacher", cls=Command)(
+    _with_error_handling(fine_tune_teacher.fine_tune_teacher)
+)
+app.command("sweep", cls=Command)(_with_error_handling(sweep.sweep))
 app.command("init-student", cls=InitStudentCommand)(_with_error_handling(init_student.init_student))
 app.command("evaluate", cls=EvaluateCommand)(_with_error_handling(evaluate.evaluate))
-app.command("export")(_with_error_handling(export.export))
-app.command("predict")(_with_error_handling(predict.predict))
-app.command("serve")(_with_error_handling(serve.serve))
-app.command("card")(_with_error_handling(card.card))
+app.command("export", cls=Command)(_with_error_handling(export.export))
+app.command("predict", cls=Command)(_with_error_handling(predict.predict))
+app.command("serve", cls=Command)(_with_error_handling(serve.serve))
+app.command("card", cls=Command)(_with_error_handling(card.card))
 
-recipe_app = typer.Typer(help="List, show, copy, check and create recipes.", no_args_is_help=True)
-recipe_app.command("list")(_with_error_handling(recipe.list_recipes))
-recipe_app.command("show")(_with_error_handling(recipe.show_recipe))
-recipe_app.command("copy")(_with_error_handling(recipe.copy_recipe))
-recipe_app.command("new")(_with_error_handling(recipe.create_recipe))
-recipe_app.command("check")(_with_error_handling(recipe.check_recipe))
-recipe_app.command("schema")(_with_error_handling(recipe.print_recipe_schema))
+recipe_app = typer.Typer(
+    cls=Group, help="List, show, copy, check and create recipes.", no_args_is_help=True
+)
+recipe_app.command("list", cls=Command)(_with_error_handling(recipe.list_recipes))
+recipe_app.command("show", cls=Command)(_with_error_handling(recipe.show_recipe))
+recipe_app.command("copy", cls=Command)(_with_error_handling(recipe.copy_recipe))
+recipe_app.command("new", cls=Command)(_with_error_handling(recipe.create_recipe))
+recipe_app.command("check", cls=Command)(_with_error_handling(recipe.check_recipe))
+recipe_app.command("schema", cls=Command)(_with_error_handling(recipe.print_recipe_schema))
 app.add_typer(recipe_app, name="recipe")
 
-data_app = typer.Typer(help="Check the texts and labels of a recipe.", no_args_is_help=True)
-data_app.command("check")(_with_error_handling(data.check_data))
+data_app = typer.Typer(
+    cls=Group, help="Check the texts and labels of a recipe.", no_args_is_help=True
+)
+data_app.command("check", cls=Command)(_with_error_handling(data.check_data))
 app.add_typer(data_app, name="data")
 
 

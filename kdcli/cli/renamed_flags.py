@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from typer.core import TyperCommand
-
 from kdcli.cli.console import Console
+from kdcli.cli.help_pages import Command
 
 
-class _CommandWithOldFlags(TyperCommand):
+class _CommandWithOldFlags(Command):
     """A command that accepts renamed flags under their old names.
 
     Attributes:

@@ -9,8 +9,8 @@ from forked import kd
 
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "optuna")
 COMMANDS = (
-    [], ["distill"], ["sweep"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["card"],
-    ["data"], ["data", "check"],
+    [], ["distill"], ["sweep"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["export"],
+    ["predict"], ["serve"], ["card"], ["data"], ["data", "check"],
     ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "new", "check", "schema")),
 )  # fmt: skip
 
@@ -52,6 +52,8 @@ def test_help_imports_nothing_heavy(helps, number):
     )
     assert code == "0\n", stderr
     assert "Usage" in stdout
+    # A flag takes no value.
+    assert "<bool>" not in stdout
     # Typer itself loads pydantic for a command that has parameters.
     allowed = ("LOADED []", "LOADED ['pydantic']")[: 2 if COMMANDS[number] else 1]
     assert stdout.strip().endswith(allowed)
@@ -79,3 +81,12 @@ def test_an_error_is_a_sentence_or_a_document():
 
 def test_the_version_is_told():
     assert kd("--version").stdout.startswith("kd ")
+
+
+def test_without_a_command_kd_names_the_first_steps_on_half_a_screen():
+    bare = kd()
+    assert bare.returncode == 0
+    assert "kd distill quickstart" in bare.stdout
+    lines = bare.stdout.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 80
