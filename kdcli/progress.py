@@ -7,11 +7,36 @@ from typing import Protocol
 class Reporter(Protocol):
     """Receiver of progress reports: a terminal, a log, or nothing."""
 
+    def begin_run(self, stages: Mapping[str, float]) -> None:
+        """Report the stages of a run in their order, each with its expected relative duration.
+
+        The duration of a stage that is reused is 0.
+        """
+
     def start(self, stage: str, description: str) -> None:
         """Report that a stage begins; `description` says in a few words what it does."""
 
+    def phase(self, description: str, begin: float = 0.0, end: float = 1.0) -> None:
+        """Report that the stage goes on to its next part.
+
+        Args:
+            description: What the part does, in a few words.
+            begin: Share of the stage's work that is done, from 0 to 1.
+            end: The same at the end of the part. `advance` counts the units in between.
+        """
+
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Report that `done` of `total` units are finished, with the latest metrics."""
+
+    def epoch(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Report the losses and the validation metric of an epoch.
+
+        Args:
+            epoch: Counted from 1.
+            step: Optimiser steps so far.
+            metrics: `loss`, `validation loss` and the primary metric, by its name.
+            seconds: Time since the training began or was resumed.
+        """
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """Report that a stage ended after `seconds`."""
@@ -23,10 +48,19 @@ class Reporter(Protocol):
 class SilentReporter:
     """Reporter that ignores everything, for use as a library and in tests."""
 
+    def begin_run(self, stages: Mapping[str, float]) -> None:
+        """Do nothing."""
+
     def start(self, stage: str, description: str) -> None:
         """Do nothing."""
 
+    def phase(self, description: str, begin: float = 0.0, end: float = 1.0) -> None:
+        """Do nothing."""
+
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Do nothing."""
+
+    def epoch(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Do nothing."""
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:

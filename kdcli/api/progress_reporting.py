@@ -36,6 +36,9 @@ class LoggingReporter:
     def __init__(self, progress: ProgressCallback | None = None) -> None:
         self.progress, self.stage = progress, ""
 
+    def begin_run(self, stages: Mapping[str, float]) -> None:
+        """Do nothing."""
+
     def start(self, stage: str, description: str) -> None:
         """Log that a stage starts."""
         self.stage = stage
@@ -45,6 +48,15 @@ class LoggingReporter:
         """Pass a step to the callback."""
         if self.progress is not None:
             self.progress(self.stage, done, total, metrics)
+
+    def phase(self, description: str, begin: float = 0.0, end: float = 1.0) -> None:
+        """Log the next part of a stage."""
+        _LOGGER.info("%s: %s", self.stage, description)
+
+    def epoch(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Log the losses and the validation metric of an epoch."""
+        values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        _LOGGER.info("%s: epoch %d, step %d, %s", self.stage, epoch, step, values)
 
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """Log that a stage is over."""

@@ -44,39 +44,51 @@ class Console:
         self._progress_task: TaskID | None = None
         self._stage, self._description, self._started_at, self._last_line_at = "", "", 0.0, 0.0
         self._metrics: dict[str, float] = {}
+        self._run, self._phase, self._has_epochs = _RunProgress({}), (0.0, 1.0), False
+
+    def begin_run(self, stages: Mapping[str, float]) -> None:
+        """Begin to count the stages of a run, and to estimate its time."""
+        self._run = _RunProgress(stages)
 
     def start(self, stage: str, description: str) -> None:
         """Start a stage's progress line."""
         self._stage, self._description, self._metrics = stage, printable(description), {}
         self._started_at = self._last_line_at = time.monotonic()
+        self._phase, self._has_epochs = (0.0, 1.0), False
+        self._run.start(stage)
         if self.quiet:
             return
         if not _is_interactive_terminal(sys.stderr):
-            self._print_line(f"{stage}: {description}")
+            number = self._run.describe_position()
+            self._print_line(f"{stage}{f' ({number})' if number else ''}: {description}")
             return
-        self._progress = _make_progress_bar(_make_rich_console(sys.stderr))
+        self._progress = _make_progress_bar(_make_rich_console(sys.stderr), self._run)
         self._progress_task = self._progress.add_task(
             f"{stage:<8}", total=None, figures=self._description
         )
         self._progress.start()
         Console._active_console = self
 
+    def phase(self, description: str, begin: float = 0.0, end: float = 1.0) -> None:
+        """Change the words of the stage's progress line, and what share of it is counted."""
+        self._description, self._phase = printable(description), (begin, end)
+        self._metrics = {}
+        self._started_at = time.monotonic()
+        self._show_bar(begin)
+
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Update the stage's progress line."""
         self._metrics |= metrics or {}
         if self.quiet:
             return
-        if self._progress is not None and self._progress_task is not None:
-            short = {k: v for k, v in self._metrics.items() if k != _VALIDATION_LOSS_METRIC}
-            self._progress.update(
-                self._progress_task,
-                completed=done,
-                total=total,
-                figures=_format_metrics(short) or self._description,
-            )
+        begin, end = self._phase
+        share = begin + (end - begin) * done / max(total, 1)
+        self._run.advance(share)
+        if self._progress is not None:
+            self._show_bar(share)
             return
         now = time.monotonic()
-        if now - self._last_line_at >= _SECONDS_BETWEEN_PROGRESS_LINES or _without_losses(metrics):
+        if now - self._last_line_at >= _SECONDS_BETWEEN_PROGRESS_LINES:
             self._last_line_at = now
             left = (now - self._started_at) / max(done, 1) * (total - done)
             self._print_line(
@@ -85,8 +97,25 @@ class Console:
                 f"{format_duration(left)} left"
             )
 
+    def epoch(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Print a row for the epoch, below a header before the first one of a stage."""
+        self._metrics |= metrics
+        if self.quiet:
+            return
+        row = {
+            "epoch": str(epoch),
+            "step": f"{step:,}",
+            **{name: _format_metric(name, value) for name, value in metrics.items()},
+            "seconds": f"{seconds:,.0f}",
+        }
+        widths = [max(len(name), 8) for name in row]
+        for cells in (row.values(),) if self._has_epochs else (row, row.values()):
+            self._print_line("  ".join(map(str.rjust, cells, widths)))
+        self._has_epochs, self._last_line_at = True, time.monotonic()
+
     def finish(self, stage: str, outcome: str, seconds: float) -> None:
         """Finish the stage's progress line."""
+        self._run.finish(stage)
         self._close_progress()
         if self.quiet:
             return
@@ -166,6 +195,17 @@ class Console:
             console.print(table)
         _write_to_stdout(shown.get() + printable(footer, keep="\n"))
 
+    def _show_bar(self, share: float) -> None:
+        if self._progress is None or self._progress_task is None:
+            return
+        shown = {k: v for k, v in self._metrics.items() if k in (_LOSS_METRIC, _RATE_METRIC)}
+        self._progress.update(
+            self._progress_task,
+            completed=share,
+            total=1.0,
+            figures=f"{self._description}{_with_leading_comma(_format_metrics(shown))}",
+        )
+
     def _close_progress(self) -> None:
         if self._progress is not None:
             self._progress.stop()
@@ -190,6 +230,55 @@ class Console:
         except OSError:
             # A closed standard error is no reason to stop.
             _redirect_to_devnull(sys.stderr)
+
+
+class _RunProgress:
+    """Progress of a run over its stages, with an estimate of the time left.
+
+    Args:
+        stages: The stages in their order, each with its expected relative duration.
+    """
+
+    def __init__(self, stages: Mapping[str, float]) -> None:
+        self._names, self._weights = [*stages], [*stages.values()]
+        self._started_at, self._index, self._share = time.monotonic(), -1, 0.0
+        self._is_counted = False
+
+    def start(self, stage: str) -> None:
+        """Go on to a stage; one that the run doesn't list, or has passed, isn't counted."""
+        later = self._names[self._index + 1 :]
+        self._is_counted = stage in later
+        if self._is_counted:
+            self._index, self._share = self._index + 1 + later.index(stage), 0.0
+
+    def advance(self, share: float) -> None:
+        """Set the share of the current stage that is done."""
+        if self._is_counted:
+            self._share = share
+
+    def finish(self, stage: str) -> None:
+        """End a stage, which is not started if it is reused."""
+        if stage in self._names[self._index + 1 :]:
+            self.start(stage)
+        self.advance(1.0)
+
+    def describe_position(self) -> str:
+        """Return "2 of 9", or "" outside of a run's stages."""
+        if not self._is_counted or len(self._names) == 1:
+            return ""
+        return f"{self._index + 1} of {len(self._names)}"
+
+    def __str__(self) -> str:
+        if not (position := self.describe_position()):
+            return ""
+        elapsed = time.monotonic() - self._started_at
+        current = self._weights[self._index]
+        done = sum(self._weights[: self._index]) + self._share * current
+        left = sum(self._weights[self._index :]) - self._share * current
+        # Before there is something to extrapolate from, a guess would be off by far.
+        known = elapsed > 2 and done > 0.02 * (done + left)
+        rest = f", about {format_duration(elapsed * left / done)} left" if known else ""
+        return f"stage {position}, {format_duration(elapsed)} so far{rest}"
 
 
 def prepare_standard_streams() -> None:
@@ -243,7 +332,7 @@ def _make_rich_console(stream: Any) -> "RichConsole":
     )
 
 
-def _make_progress_bar(console: "RichConsole") -> "Progress":
+def _make_progress_bar(console: "RichConsole", run: _RunProgress) -> "Progress":
     from rich.progress import (
         BarColumn,
         Progress,
@@ -252,7 +341,15 @@ def _make_progress_bar(console: "RichConsole") -> "Progress":
         TimeRemainingColumn,
     )
 
-    return Progress(
+    class StageAndRun(Progress):
+        """The bar of the stage, and a line for the run below."""
+
+        def get_renderables(self) -> "Iterable[Any]":
+            yield self.make_tasks_table(self.tasks)
+            if line := str(run):
+                yield _to_rich_text(f"run       {line}", "dim")
+
+    return StageAndRun(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
@@ -273,7 +370,15 @@ def _without_losses(metrics: Mapping[str, float] | None) -> dict[str, float]:
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    return ", ".join(f"{name} {_format_metric(name, value)}" for name, value in metrics.items())
+
+
+def _format_metric(name: str, value: float) -> str:
+    from kdcli.evaluation.metrics.metric_catalog import format_metric
+
+    if name in (_LOSS_METRIC, _VALIDATION_LOSS_METRIC):
+        return f"{value:.4f}"
+    return f"{value:,.0f}" if name == _RATE_METRIC else format_metric(name, value)
 
 
 def _with_leading_comma(text: str) -> str:

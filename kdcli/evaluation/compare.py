@@ -14,7 +14,7 @@ from kdcli import __version__
 from kdcli.data.checks import duplicates
 from kdcli.data.dataset_splits import DatasetSplits
 from kdcli.evaluation.calibration.inference_config import Calibration
-from kdcli.evaluation.efficiency import model_costs
+from kdcli.evaluation.efficiency import latency, model_costs
 from kdcli.evaluation.evaluation_splits import select_evaluation_splits
 from kdcli.evaluation.metrics import base
 from kdcli.evaluation.metrics.metric_results import MetricResults
@@ -111,7 +111,12 @@ def compare_models(
         name: source for name, source in (exported_from or {}).items() if source in model_paths
     }
     request = EvaluationRequest(group, corpus, config, splits, calibrations, sources)
+    timed_texts = model_logits.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
+    texts = sum(len(corpus.splits[split]) for split in used)
+    share = texts / (texts + latency.count_timed_texts(len(timed_texts)))
+    reporter.phase("label the texts", 0.0, share)
     predictions = predict_all_models(request, reporter)
+    reporter.phase("compute metrics and intervals", share, share)
     references = {
         name: evaluation_schema.reference_for_model(name, names, reference_model, sources)
         for name in names
@@ -121,8 +126,8 @@ def compare_models(
         _report_constant_predictions(split, predictions, request, reporter)
         occurs_in_train, repeated[split] = _find_train_duplicates(corpus, split)
         results[split] = _evaluate_split(request, split, predictions, references, occurs_in_train)
-    timed_texts = model_logits.sample_text_tuples(corpus.splits[splits[-1]], config.latency_texts)
-    costs = model_costs.measure_model_costs(group.models, timed_texts, references)
+    reporter.phase("time the models", share)
+    costs = model_costs.measure_model_costs(group.models, timed_texts, references, reporter.advance)
     evaluation = {
         "kd": __version__,
         "torch": torch.__version__,

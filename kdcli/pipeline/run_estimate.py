@@ -88,7 +88,11 @@ def estimate_run(
     Raises:
         KdError: The data or a model's configuration is missing or unusable.
     """
-    inputs = validate_inputs(recipe, reporter, options, load_weights=False)
+    return estimate_stages(recipe, validate_inputs(recipe, reporter, options, load_weights=False))
+
+
+def estimate_stages(recipe: Recipe, inputs: ValidatedInputs) -> dict[str, dict[str, Any]]:
+    """Estimate each stage as `estimate_run` does, from inputs that are validated."""
     model = inputs.teacher or inputs.student
     split_sizes = {name: len(split) for name, split in inputs.dataset_splits.splits.items()}
     train = inputs.dataset_splits.splits["train"]
@@ -113,7 +117,8 @@ def estimate_run(
 def _measure_flops_per_second() -> float:
     size = 768
     device = inference_device()
-    left, right = (torch.rand(size, size, device=device) for _ in range(2))
+    # Nothing random, which would change the numbers that a run draws afterwards.
+    left, right = (torch.full((size, size), 0.5, device=device) for _ in range(2))
     best = 0.0
     for _ in range(20):
         start = time.perf_counter()

@@ -134,13 +134,16 @@ def _begin_run(
     refuse_run_folder_in_data(recipe, folder)
     sources, fresh = source_cache_keys(recipe), options.fresh
     plans = plan_stages(recipe, RunFolder.open(folder), until, fresh=fresh, source_keys=sources)
+    estimates: dict[str, dict[str, Any]] = {}
     if not validated and any(p.reason and not p.stage.only_reports for p in plans):
         from kdcli.pipeline.preflight import validate_inputs
+        from kdcli.pipeline.run_estimate import estimate_stages
 
         # Unusable inputs have to be reported while the folder is as it was.
         inputs = validate_inputs(recipe, reporter, options)
         for plan in plans:
             plan.stage.validate(recipe, inputs)
+        estimates = estimate_stages(recipe, inputs)
     locks.enter_context(run_folder_lock(folder))
     run = RunFolder.open(folder)
     plans = plan_stages(recipe, run, until, fresh=fresh, source_keys=sources)
@@ -156,6 +159,15 @@ def _begin_run(
                 *(plan.stage.name for plan in plans if plan.reason),
                 *_dropped_student_files(recipe, run),
             ]
+        )
+    if not validated:
+        reporter.begin_run(
+            {
+                plan.stage.name: estimates.get(plan.stage.name, {}).get("seconds", 0.0)
+                if plan.reason
+                else 0.0
+                for plan in plans
+            }
         )
     return run, plans
 

@@ -14,6 +14,7 @@ from kdcli.losses import label_only_losses
 from kdcli.losses.base import LayerMapping
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models import model_io
+from kdcli.models.model_complexity import count_parameters_and_flops
 from kdcli.models.padding_invariance import create_collator
 from kdcli.pipeline import run_datasets
 from kdcli.pipeline.stage import StageContext
@@ -110,6 +111,8 @@ def cache_hidden_states(
     tokenized: Mapping[str, "Dataset"],
     loss_fn: CombinedLoss,
     context: StageContext,
+    *,
+    student: "PreTrainedModel",
 ) -> tuple[dict[str, "Dataset"], hidden_state_cache.HiddenStateCache] | None:
     """Write the teacher's hidden states to disk, if there is room for them.
 
@@ -133,12 +136,18 @@ def cache_hidden_states(
         return None
     collate = create_collator(teacher, tokenizer)
     advance = StageProgress(context.reporter, len(rows))
+    # A step of training costs three forward passes.
+    work = count_parameters_and_flops(teacher).flops_per_token
+    training_work = count_parameters_and_flops(student).flops_per_token
+    share = work / (work + 3 * context.recipe.distill.epochs * training_work)
+    context.reporter.phase("write the teacher's hidden states", 0.0, share)
     # One process writes, all of them read.
     distributed.broadcast_from_rank0(
         lambda: hidden_state_cache.write_hidden_state_cache(
             teacher, collate, rows, layers, context.scratch, advance=advance
         )
     )
+    context.reporter.phase("train", share)
     return numbered, hidden_state_cache.load_hidden_state_cache(
         rows, layers, width, context.scratch
     )

@@ -118,7 +118,7 @@ class DistillStage(Stage):
             teacher is not None
             and outputs & INTERNAL_OUTPUTS == {"hidden_states"}
             and (cached := stage_training.cache_hidden_states(
-                teacher, tokenizer, rows, loss_fn, context
+                teacher, tokenizer, rows, loss_fn, context, student=student
             ))
         ):  # fmt: skip
             (rows, cache), teacher = cached, None

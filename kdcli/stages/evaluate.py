@@ -20,9 +20,12 @@ class EvaluateStage(Stage):
     version = 6
 
     def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
-        """Estimate the forward passes of all models; latency measurements are left out."""
+        """Estimate the forward passes of all models; a timed text counts as one of a batch."""
+        from kdcli.evaluation.efficiency.latency import count_timed_texts
+
         recipe = workload.recipe
         texts = sum(workload.split_sizes.get(split, 0) for split in recipe.evaluate.splits)
+        texts += count_timed_texts(recipe.evaluate.latency_texts)
         students = 1 + recipe.baseline + recipe.has_control_student
         flops = students * workload.student.flops_per_token
         flops += 0 if workload.teacher is None else workload.teacher.flops_per_token

@@ -98,7 +98,9 @@ def time_models(
     texts = model_logits.sample_text_tuples(
         dataset_splits.splits[_VALIDATION], recipe.evaluate.latency_texts
     )
-    costs = model_costs.measure_model_costs(group.models, texts, dict.fromkeys(folders))
+    costs = model_costs.measure_model_costs(
+        group.models, texts, dict.fromkeys(folders), reporter.advance
+    )
     return {
         name: TimedModel(
             name,

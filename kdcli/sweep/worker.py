@@ -76,6 +76,9 @@ class SweepWorker:
             KdError: The data or the machine failed, or the user stopped the sweep. Finished trials
                 stay, and the next worker resumes the unfinished one.
         """
+        finished = {trial.number for trial in self._finished_trials()}
+        numbers = (n for n in range(self.config.max_trials) if n not in finished)
+        self.reporter.begin_run({f"trial {n}": 1.0 for n in numbers})
         while True:
             _stop_if_parent_died()
             late = self.config.deadline is not None and time.time() >= self.config.deadline
@@ -186,6 +189,10 @@ class _PruningReporter(SilentReporter):
 
     def start(self, stage: str, description: str) -> None:
         self.training = stage == "distill"
+
+    def phase(self, description: str, begin: float = 0.0, end: float = 1.0) -> None:
+        if self.training:
+            self.reporter.phase(description, begin, end)
 
     def advance(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         _stop_if_parent_died()

@@ -161,7 +161,7 @@ def train_model(
             weight_averaging=weight_averaging,
             loss_sums=loss_sums,
             callbacks=[
-                ReporterCallback(run.reporter, run.log_file, primary_metric),
+                ReporterCallback(run.reporter, run.log_file, primary_metric, loss_sums),
                 weight_averaging,
                 CheckpointCallback(run.checkpoint_interval, stop_request, loss_sums),
                 *experiment_trackers.create_tracker_callbacks(

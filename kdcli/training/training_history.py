@@ -1,6 +1,7 @@
 """History of a training: losses and metrics of every epoch, as a table and a log file."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,21 +85,32 @@ class ReporterCallback(TrainerCallback):
         reporter: Gets steps and metrics.
         log_file: Its folder is created.
         primary_metric: The metric that is reported beside the losses.
+        loss_sums: `sums` of each loss since the epoch began, over `rows`; the trainer updates it.
     """
 
-    def __init__(self, reporter: Reporter, log_file: Path, primary_metric: str) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        log_file: Path,
+        primary_metric: str,
+        loss_sums: Mapping[str, Any],
+    ) -> None:
         self.reporter, self.log_file, self.primary_metric = reporter, log_file, primary_metric
+        self.loss_sums, self.started_at, self.epoch_loss = loss_sums, time.monotonic(), 0.0
         log_file.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin the log file, with the entries up to the checkpoint that training resumes from."""
+        self.started_at = time.monotonic()
         if distributed.is_main_process():
             lines = (json.dumps(row) + "\n" for row in state.log_history)
             self.log_file.write_text("".join(lines))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report the step."""
-        self.reporter.advance(state.global_step, state.max_steps)
+        """Report the step, with the mean loss of the epoch so far."""
+        rows = self.loss_sums["rows"]
+        metrics = {"loss": sum(self.loss_sums["sums"].values()) / rows} if rows else None
+        self.reporter.advance(state.global_step, state.max_steps, metrics)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Append the entry to the log file, and report its metrics."""
@@ -108,4 +120,12 @@ class ReporterCallback(TrainerCallback):
         shown = {"loss": "loss", "eval_loss": "validation loss"}
         shown[f"eval_{self.primary_metric}"] = self.primary_metric
         metrics = {name: logs[key] for key, name in shown.items() if key in logs}
+        self.epoch_loss = logs.get("loss", self.epoch_loss)
+        if "eval_loss" in logs:
+            self.reporter.epoch(
+                round(state.epoch),
+                state.global_step,
+                {"loss": self.epoch_loss, **metrics},
+                time.monotonic() - self.started_at,
+            )
         self.reporter.advance(state.global_step, state.max_steps, metrics)

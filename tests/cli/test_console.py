@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -168,10 +169,10 @@ def test_a_dumb_terminal_gets_plain_lines(stderr, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     console = Console()
     console.start("distill", "train the student")
-    console.advance(1, 2, {"accuracy": 0.5})
+    console.epoch(1, 2, {"accuracy": 0.5}, 1.0)
     console.finish("distill", "done", 1.0)
     assert "\x1b" not in written.getvalue()
-    assert written.getvalue().count("\n") == 3
+    assert written.getvalue().count("\n") == 4
 
 
 def test_a_terminal_gets_a_live_line_that_ends_as_one_line(stderr):
@@ -182,7 +183,7 @@ def test_a_terminal_gets_a_live_line_that_ends_as_one_line(stderr):
     console.info("A note.")
     console.finish("distill", "done", 61.0)
     assert "· A note." in written.getvalue()
-    assert written.getvalue().endswith("✓ distill: done in 1 min 1 s, accuracy 0.5\n")
+    assert written.getvalue().endswith("✓ distill: done in 1 min 1 s, accuracy 50.00 %\n")
 
 
 def test_a_note_is_said_once_and_not_at_all_when_quiet(capsys):
@@ -193,16 +194,73 @@ def test_a_note_is_said_once_and_not_at_all_when_quiet(capsys):
     assert capsys.readouterr().err == "A note.\n"
 
 
-def test_plain_progress_tells_how_far_it_is(capsys):
+def test_plain_progress_tells_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr("kdcli.cli.console._SECONDS_BETWEEN_PROGRESS_LINES", 0.0)
     console = Console()
     console.start("distill", "train the student")
-    console.advance(1, 4)
-    console.advance(2, 4, {"loss": 0.25, "accuracy": 0.5})
+    console.advance(2, 4, {"loss": 0.25})
     console.finish("distill", "done", 3.0)
     begun, halfway, over = capsys.readouterr().err.splitlines()
     assert begun == "distill: train the student"
-    assert halfway.startswith("distill: 2 of 4 (50 %), loss 0.25, accuracy 0.5, ")
-    assert over == "distill: done in 3.0 s, accuracy 0.5"
+    assert halfway.startswith("distill: 2 of 4 (50 %), loss 0.2500, ")
+    assert over == "distill: done in 3.0 s"
+
+
+EPOCH = {"loss": 0.25, "validation loss": 0.5, "accuracy": 0.875}
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_each_epoch_is_a_row_below_one_header(stderr, stream):
+    written = stderr(stream())
+    console = Console()
+    console.start("distill", "train the student")
+    for epoch in (1, 2):
+        console.epoch(epoch, 1000 * epoch, EPOCH, 12.4 * epoch)
+    console.finish("distill", "done", 25.0)
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", written.getvalue())
+    lines = [line.split() for line in shown.splitlines()]
+    row = ["0.2500", "0.5000", "87.50", "%"]
+    assert lines.count(["epoch", "step", "loss", "validation", "loss", "accuracy", "seconds"]) == 1
+    assert ["1", "1,000", *row, "12"] in lines
+    assert ["2", "2,000", *row, "25"] in lines
+    assert "done in 25 s, accuracy 87.50 %" in written.getvalue()
+
+
+def test_a_run_counts_its_stages_and_tells_the_time_left(stderr, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("kdcli.cli.console.time.monotonic", lambda: clock[0])
+    written = stderr(Terminal())
+    console = Console()
+    console.begin_run({"teacher": 30.0, "outputs": 10.0, "distill": 60.0, "card": 0.0})
+    console.start("teacher", "fine-tune the teacher")
+    clock[0] = 130.0
+    console.finish("teacher", "done", 30.0)
+    console.finish("outputs", "reused", 8.0)
+    console.start("distill", "train the student")
+    console.phase("train", 0.5)
+    clock[0] = 170.0
+    console.advance(1, 2)
+    assert console._progress.tasks[0].completed == 0.75
+    # 85 of 100 parts took 70 seconds.
+    assert str(console._run) == "stage 3 of 4, 1 min 10 s so far, about 12 s left"
+    console._progress.refresh()
+    assert "stage 3 of 4" in written.getvalue()
+    console.finish("distill", "done", 40.0)
+
+
+def test_in_a_pipe_a_stage_says_its_number_and_no_bar_is_drawn(capsys):
+    console = Console()
+    console.begin_run({"teacher": 1.0, "card": 0.0})
+    console.start("teacher", "fine-tune the teacher")
+    console.phase("train", 0.5)
+    console.finish("teacher", "done", 1.0)
+    # A run within a run, or a repeated stage, isn't counted.
+    console.start("teacher", "fine-tune the teacher")
+    console.finish("teacher", "done", 1.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "teacher (1 of 2): fine-tune the teacher"
+    assert lines[1] == "teacher: done in 1.0 s"
+    assert lines[2] == "teacher: fine-tune the teacher"
 
 
 def test_a_result_is_text_or_a_document(capsys):

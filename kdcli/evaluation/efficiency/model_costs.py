@@ -1,7 +1,7 @@
 """Parameters, weights, peak memory, FLOPs and speed of models."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ def measure_model_costs(
     models: Mapping[str, EvalModel | RuntimeEvalModel],
     texts: Sequence[tuple[str, ...]],
     reference_models: Mapping[str, str | None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure the costs of each model, and their ratios to those of its reference model.
 
@@ -27,9 +28,10 @@ def measure_model_costs(
         models: The models, by name.
         texts: Texts of the data to time.
         reference_models: The model that each one is compared with, or None.
+        progress: Called as `progress(done, total)` while the models are timed.
     """
     speeds = latency.measure_inference_speed(
-        {name: model.predict_class_ids for name, model in models.items()}, texts
+        {name: model.predict_class_ids for name, model in models.items()}, texts, progress
     )
     costs = {name: _measure_model(model, texts, speeds[name]) for name, model in models.items()}
     for name, other in reference_models.items():
