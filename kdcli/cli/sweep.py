@@ -1,11 +1,12 @@
 """`kd sweep`: search for the best student of a teacher."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdcli.cli.console import Console
+from kdcli.cli.console import Console, format_duration
 from kdcli.cli.options import (
     AllowCodeOption,
     AllowPickleOption,
@@ -20,7 +21,10 @@ from kdcli.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdcli.recipe.schema import Recipe
+    from kdcli.sweep.run_sweep import SweepPlan
 
 
 def sweep(
@@ -60,7 +64,6 @@ def sweep(
     from kdcli.pipeline.options import RunOptions
     from kdcli.recipe.loading import load_recipe
     from kdcli.sweep import pareto, run_sweep
-    from kdcli.sweep.search_space import space_to_json
     from kdcli.sweep.worker import SweepContext
 
     console = Console(json_output=json_output, quiet=quiet)
@@ -75,11 +78,12 @@ def sweep(
     plugins.set_code_allowed(allow_code)
     loaded = load_recipe(recipe, overrides or ())
     folder = run_sweep.sweep_folder_path(loaded, output)
-    space = run_sweep.load_search_space(loaded, console, options) if dry_run else {}
     if dry_run:
-        _show_search_space(str(folder), space_to_json(space), console)
+        _show_sweep_plan(
+            run_sweep.plan_sweep(loaded, console, options), folder, console, trials, minutes
+        )
         return
-    config = SweepContext(loaded, space, folder, trials, None, options)
+    config = SweepContext(loaded, {}, folder, trials, None, options)
     result = run_sweep.run_sweep(
         config, console, max_minutes=minutes, workers=workers, target=gate, fresh=fresh
     )
@@ -91,7 +95,12 @@ def sweep(
         raise GateFailedError(f"No student reaches --target {target}; the best:", [figure])
 
 
-def _show_search_space(folder: str, space: Mapping[str, Any], console: Console) -> None:
+def _show_sweep_plan(
+    plan: "SweepPlan", folder: "Path", console: Console, trials: int, minutes: float | None
+) -> None:
+    from kdcli.sweep.search_space import space_to_json
+
+    space = space_to_json(plan.space)
     rows = [
         [
             key,
@@ -101,7 +110,23 @@ def _show_search_space(folder: str, space: Mapping[str, Any], console: Console) 
         ]
         for key, values in space.items()
     ]
-    console.print_table({"folder": folder, "space": space}, folder, ["varies", "over"], rows)
+    each, before = plan.trial_seconds, plan.shared_seconds
+    document = {
+        "folder": str(folder),
+        "space": space,
+        "trials": trials,
+        "seconds_per_trial": each,
+        "seconds_before_trials": before,
+    }
+    after = (
+        f"Teacher and its outputs: about {format_duration(before)}.\n"
+        f"Trials: {trials}, of about {format_duration(each)} each with one worker; trials that "
+        "are\nworse than others end early. "
+        f"Together: at most about {format_duration(before + trials * each)}."
+    )
+    if minutes is not None:
+        after += f"\nNo trial starts after {minutes:g} min."
+    console.print_table(document, str(folder), ["varies", "over"], rows, after)
 
 
 def _show_sweep_result(result: Mapping[str, Any], recipe: "Recipe", console: Console) -> None:
@@ -110,21 +135,22 @@ def _show_sweep_result(result: Mapping[str, Any], recipe: "Recipe", console: Con
 
     task = TASKS[result["task"]]
     names = short_parameter_names(list(result["space"]), recipe.with_default_losses(task))
-    header = ["", "validation", "one text", "weights", "parameters", *names.values()]
+    header = ["", "validation", "latency, median", "weights", "parameters"]
     rows = [
-        [
-            *_format_frontier_point(point, task.primary_metric),
-            *(format_value(point["settings"][key]) for key in names),
-        ]
+        _format_frontier_point(point, task.primary_metric)
+        for point in (*result["frontier"], result["teacher"])
+    ]
+    # A column for each would be too wide for a terminal.
+    settings = [
+        f"{point['name']}: "
+        + ", ".join(f"{names[key]} {format_value(point['settings'][key])}" for key in names)
         for point in result["frontier"]
     ]
-    rows.append(
-        [*_format_frontier_point(result["teacher"], task.primary_metric), *("" for _ in names)]
-    )
     states = [trial["state"] for trial in result["trials"]]
     counts = (f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states)
     title = ", ".join([f"{len(states)} trials", *counts])
-    after = f"Picture: {result['picture']}"
+    lines = (textwrap.fill(line, 80, subsequent_indent="  ") for line in settings)
+    after = "\n".join([*lines, f"Picture: {result['picture']}"])
     if best := result["chosen"]:
         after = (
             f"Chosen: {best['name']}. Its recipe: {result['recipe']}\n{after}\n"

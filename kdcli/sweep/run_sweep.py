@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdcli.pipeline.locks import shared_work_lock
 from kdcli.pipeline.options import DEFAULT_OPTIONS, RunOptions
 from kdcli.pipeline.planning import source_cache_keys
 from kdcli.pipeline.preflight import ValidatedInputs, validate_inputs
+from kdcli.pipeline.run_estimate import estimate_stages
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.pipeline.runner import run_pipeline
 from kdcli.progress import Reporter, SilentReporter
@@ -46,21 +47,37 @@ def sweep_folder_path(recipe: Recipe, output: Path | None = None) -> Path:
     return expand_local_path(str(output or f"runs/{recipe.name}-sweep"))
 
 
-def load_search_space(
+@dataclass(frozen=True)
+class SweepPlan:
+    """Search space of a sweep, and about how long it takes.
+
+    Attributes:
+        space: The search space.
+        shared_seconds: Time for the teacher and its outputs, from scratch.
+        trial_seconds: Time for a trial of the recipe's own student that isn't pruned.
+    """
+
+    space: SearchSpace
+    shared_seconds: float
+    trial_seconds: float
+
+
+def plan_sweep(
     recipe: Recipe, reporter: Reporter, options: RunOptions = DEFAULT_OPTIONS
-) -> SearchSpace:
-    """Get the search space of a recipe, and validate it.
+) -> SweepPlan:
+    """Get the search space of a recipe, validate it, and estimate the time.
 
     Raises:
         KdError: Data or models are missing or unusable.
     """
     _refuse_black_box(recipe)
     inputs = validate_inputs(recipe, reporter, options, load_weights=False)
-    return _validated_search_space(
-        recipe.with_default_losses(inputs.dataset_splits.task),
-        inputs,
-        allow_pickle=options.allow_pickle,
-    )
+    recipe = recipe.with_default_losses(inputs.dataset_splits.task)
+    space = _validated_search_space(recipe, inputs, allow_pickle=options.allow_pickle)
+    seconds = {
+        stage: cost.get("seconds", 0.0) for stage, cost in estimate_stages(recipe, inputs).items()
+    }
+    return SweepPlan(space, seconds["teacher"] + seconds["outputs"], seconds["distill"])
 
 
 def run_sweep(

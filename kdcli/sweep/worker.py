@@ -77,8 +77,9 @@ class SweepWorker:
                 stay, and the next worker resumes the unfinished one.
         """
         finished = {trial.number for trial in self._finished_trials()}
-        numbers = (n for n in range(self.config.max_trials) if n not in finished)
-        self.reporter.begin_run({f"trial {n}": 1.0 for n in numbers})
+        self.reporter.begin_run(
+            {f"trial {n}": float(n not in finished) for n in range(self.config.max_trials)}
+        )
         while True:
             _stop_if_parent_died()
             late = self.config.deadline is not None and time.time() >= self.config.deadline

@@ -68,7 +68,7 @@ def finished(place):
         seen = []
         for line in process.stderr:
             seen.append(line)
-            if line.startswith("trial 1: learning_rate"):
+            if line.startswith("trial 1 (2 of 4): learning_rate"):
                 break
         process.send_signal(signal.SIGKILL)
     done = sweep(place, "--trials", "4", "--json")
@@ -83,8 +83,8 @@ def test_resume_after_kill_repeats_no_finished_trial(finished):
     assert "teacher: reused" in after
     assert [trial["number"] for trial in document["trials"]] == [0, 1, 2, 3]
     assert {trial["state"] for trial in document["trials"]} <= {"done", "pruned"}
-    wanted = before.partition("trial 1: learning_rate ")[2].partition(",")[0]
-    assert f"trial 1: learning_rate {wanted}," in after
+    wanted = before.partition("trial 1 (2 of 4): learning_rate ")[2].partition(",")[0]
+    assert f"trial 1 (2 of 4): learning_rate {wanted}," in after
 
 
 def test_trials_have_distinct_hyperparameters(finished):
@@ -286,6 +286,28 @@ def test_damaged_database_is_refused(place, tmp_path):
 def test_missing_optuna_names_the_extra(place, refuses, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "pip install 'kdcli[sweep]'" in refuses("sweep", place / "recipe.yaml")
+
+
+def test_a_dry_run_tells_trials_and_time_and_leaves_nothing(place, tmp_path):
+    arguments = ("--trials", "7", "--minutes", "3", "--output", tmp_path / "sweep", "--dry-run")
+    document = json.loads(in_process(place, *arguments, "--json").stdout)
+    assert document["trials"] == 7
+    assert document["seconds_per_trial"] > 0
+    assert document["seconds_before_trials"] > 0
+    assert list(document["space"]) == ["distill.learning_rate", "student.num_hidden_layers"]
+    shown = in_process(place, *arguments).stdout
+    assert "Trials: 7, " in shown
+    assert "3 min" in shown
+    assert max(map(len, shown.splitlines()[2:])) <= 80
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_table_fits_80_columns_and_hyperparameters_follow(finished, place):
+    shown = in_process(place, "--trials", "4", "--output", finished[0]).stdout
+    table, _, settings = shown.partition("Chosen: ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "latency, median" in table
+    assert "learning_rate" in settings
 
 
 def test_default_space_follows_losses_and_teacher_depth(place):
