@@ -35,5 +35,10 @@ def abbreviate_list(items: Sequence[object], max_shown: int = 8) -> str:
     return f"{shown} and {rest:,} more" if rest > 0 else shown
 
 
+def count_noun(count: int, noun: str) -> str:
+    """Write a number with its noun: `1 text`, `2,000 texts`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from kdcli import errors
+from kdcli.sanitize import count_noun
 
 
 def every_error(base=errors.KdError):
@@ -22,3 +23,10 @@ def test_every_error_has_the_exit_code_that_the_tree_shows(error):
 def test_an_error_reads_as_a_sentence_and_the_way_out():
     assert str(errors.DataError("It is empty.", "Fill it.")) == "It is empty. Fill it."
     assert str(errors.DataError("It is empty.")) == "It is empty."
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (12345, "12,345 texts")]
+)
+def test_a_number_agrees_with_its_noun(count, words):
+    assert count_noun(count, "text") == words

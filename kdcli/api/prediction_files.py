@@ -26,6 +26,7 @@ from kdcli.recipe.data import DataConfig
 from kdcli.recipe.loading import load_recipe
 from kdcli.runtime import Prediction, TextClassifier
 from kdcli.safe_files import raise_if_symlink
+from kdcli.sanitize import count_noun
 
 OnError = Literal["stop", "skip"]
 _SAMPLE_ROWS = 200
@@ -227,8 +228,8 @@ def predict_to_file(
             )
         if writer.progress is not None:
             labeler.resume(writer.progress)
-            reporter.info(f"Resuming after {labeler.rows_read:,} rows.")
-        rows_in_all = f"{total:,} rows of " if total else ""
+            reporter.info(f"Resuming after {count_noun(labeler.rows_read, 'row')}.")
+        rows_in_all = f"{count_noun(total, 'row')} of " if total else ""
         reporter.start("predict", f"label {rows_in_all}{stream.name}")
         first, begun = labeler.rows_read, time.monotonic()
         for rows in labeler.iterate_chunks():

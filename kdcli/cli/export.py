@@ -7,6 +7,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption, SetOption
+from kdcli.sanitize import count_noun
 
 if TYPE_CHECKING:
     from kdcli.onnx_export.precision_gates import ExportResult
@@ -117,12 +118,13 @@ def _describe_result(folder: Path, result: "ExportResult") -> str:
         texts = f"{result.validation['texts']:,} validation texts"
         sentence = f"On {texts}, against PyTorch: {', '.join(drops)}"
         if "changed_labels" in result.validation:
-            sentence += f", {result.validation['changed_labels']:,} other labels"
+            sentence += f", {count_noun(result.validation['changed_labels'], 'other label')}"
         lines.append(f"{sentence}.")
         if result.precision == "int8" and "batch_changes" in result.validation:
             lines.append(
-                f"In batches of 32, {result.validation['batch_changes']:,} labels change: run int8 "
-                "on one text at a time, as kdcli.runtime does."
+                "In batches of 32, "
+                f"{count_noun(result.validation['batch_changes'], 'label')} came out different: "
+                "run int8 on one text at a time, as kdcli.runtime does."
             )
     lines.append(f'Next: kd predict {folder} "TEXT"')
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from kdcli.cli.options import (
     QuietOption,
     SetOption,
 )
+from kdcli.sanitize import count_noun
 
 if TYPE_CHECKING:
     from kdcli.pipeline.options import RunOptions
@@ -278,7 +279,7 @@ def _show_created_student(folder: Path, result: Mapping[str, Any], console: Cons
     if "agreement" in result:
         lines.append(
             f"Untrained, it agrees with its teacher on {100 * result['agreement']:.1f} % of "
-            f"{result['texts']} texts."
+            f"{count_noun(result['texts'], 'text')}."
         )
     lines.append(f"{result['parameters'] / 1e6:.2f} M parameters: {folder}")
     console.print_result({"student": str(folder), **result}, "\n".join(lines))

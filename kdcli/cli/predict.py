@@ -9,6 +9,7 @@ import typer
 
 from kdcli.cli.console import Console
 from kdcli.cli.options import AllowPickleOption, JsonOption, QuietOption
+from kdcli.sanitize import count_noun
 
 if TYPE_CHECKING:
     from kdcli.api.prediction_files import PredictionSummary, RowLabeler
@@ -212,19 +213,19 @@ def _describe_summary(summary: "PredictionSummary") -> str:
 
     rate = summary.rows / max(summary.seconds, 1e-9)
     lines = [
-        f"{summary.rows:,} rows labelled in {format_duration(summary.seconds)} "
+        f"{count_noun(summary.rows, 'row')} labelled in {format_duration(summary.seconds)} "
         f"({rate:,.0f} a second)."
     ]
     if summary.skipped:
-        lines.append(f"{summary.skipped:,} rows could not be labelled and are left out.")
+        lines.append(f"{count_noun(summary.skipped, 'row')} could not be labelled and left out.")
     if summary.labels:
         by_count = sorted(summary.labels.items(), key=lambda item: -item[1])
         common = ", ".join(f"{label} {count:,}" for label, count in by_count[:5])
         lines.append(f"Most frequent: {common}.")
     if summary.deferred:
-        lines.append(f"{summary.deferred:,} rows were deferred to the teacher.")
+        lines.append(f"{count_noun(summary.deferred, 'row')} deferred to the teacher.")
     if summary.refused:
-        lines.append(f"{summary.refused:,} rows are below the out-of-scope threshold.")
+        lines.append(f"{count_noun(summary.refused, 'row')} below the out-of-scope threshold.")
     lines.append(f"Written: {summary.output}")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from kdcli.cli.options import (
     SetOption,
     SweepOutputOption,
 )
+from kdcli.sanitize import count_noun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +149,7 @@ def _show_sweep_result(result: Mapping[str, Any], recipe: "Recipe", console: Con
     ]
     states = [trial["state"] for trial in result["trials"]]
     counts = (f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states)
-    title = ", ".join([f"{len(states)} trials", *counts])
+    title = ", ".join([count_noun(len(states), "trial"), *counts])
     lines = (textwrap.fill(line, 80, subsequent_indent="  ") for line in settings)
     after = "\n".join([*lines, f"Picture: {result['picture']}"])
     if best := result["chosen"]:

@@ -14,6 +14,7 @@ from kdcli.evaluation.predict import model_logits
 from kdcli.pipeline.run_folder import RunFolder
 from kdcli.progress import Reporter, SilentReporter, StageProgress
 from kdcli.recipe.schema import Recipe
+from kdcli.sanitize import count_noun
 from kdcli.sweep.optuna_storage import RESULT_FILE
 from kdcli.sweep.trials import Trial, drop_dominated
 from kdcli.tasks import TASKS
@@ -76,7 +77,9 @@ def time_models(
     if known := _load_earlier_timings(run, accuracies, sources):
         return known
     exported = f", {len(exports)} exported ones" if exports else ""
-    reporter.start("measure", f"time {len(trials)} students{exported} and the teacher")
+    reporter.start(
+        "measure", f"time {count_noun(len(trials), 'student')}{exported} and the teacher"
+    )
     folders = {TEACHER: run.path / "teacher"}
     folders |= {trial.name: run.path / trial.folder / "student" for trial in trials}
     folders |= dict(exports.values())

@@ -102,7 +102,7 @@ def test_a_person_reads_it_in_80_columns(recipe, tiny_backbone):
     assert max(map(len, shown.splitlines())) <= 80
     words = " ".join(shown.split())
     assert "train: 1 row has no text, the first one at" in words
-    assert "2 texts of test are in train as well, 1 of them labelled otherwise" in words
+    assert "2 texts of test found in train as well, 1 of them labelled otherwise" in words
     assert "Not in train, so that nothing can learn them: sky." in words
     assert "train has 16 texts of food for each of weather" in words
     assert "There is no validation split" in words

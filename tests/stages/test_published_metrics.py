@@ -163,11 +163,15 @@ def expected(logits, config, lines, settings):
         figures |= {
             "In-scope accuracy": (given == truth)[known].mean(),
             "Out-of-scope recall": (given == truth)[~known].mean(),
-            "Accuracy, with threshold": (refusing == truth).mean(),
-            "In-scope accuracy, with threshold": (refusing == truth)[known].mean(),
-            "Out-of-scope recall, with threshold": (refusing == outside)[~known].mean(),
+            "Accuracy, with out-of-scope threshold": (refusing == truth).mean(),
+            "In-scope accuracy, with out-of-scope threshold": (refusing == truth)[known].mean(),
+            "Out-of-scope recall, with out-of-scope threshold": (refusing == outside)[
+                ~known
+            ].mean(),
             "Out-of-scope AUROC": metrics.roc_auc_score(known, values),
-            "In-scope texts refused, with threshold": (refusing == outside)[known].mean(),
+            "In-scope texts refused, with out-of-scope threshold": (refusing == outside)[
+                known
+            ].mean(),
         }
     return figures
 

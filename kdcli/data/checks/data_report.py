@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdcli.sanitize import abbreviate_list
+from kdcli.sanitize import abbreviate_list, count_noun
 
 DataCheckDocument = Mapping[str, Any]
 
@@ -65,13 +65,13 @@ def _duplicate_warnings(data_check: DataCheckDocument) -> Iterator[str]:
             relabeled = leak["with_other_labels"]
             of_these = f", {relabeled:,} of them labelled otherwise" if relabeled else ""
             yield (
-                f"{leak['texts']:,} texts of {leak['to']} are in {leak['from']} as well{of_these}: "
-                "scores on them are optimistic."
+                f"{count_noun(leak['texts'], 'text')} of {leak['to']} found in {leak['from']} as "
+                f"well{of_these}: scores on them are optimistic."
             )
     if count := data_check["conflicting"]:
         yield (
-            f"{count:,} texts are labelled in more than one way: settle on one, or delete them. "
-            "(Case, punctuation and spaces make no difference here.)"
+            f"{count_noun(count, 'text')} labelled in more than one way: settle on one, or "
+            "delete them. (Case, punctuation and spaces make no difference here.)"
         )
 
 

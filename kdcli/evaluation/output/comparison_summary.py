@@ -15,6 +15,7 @@ from kdcli.evaluation.output.evaluation_schema import (
     TEACHER,
     flatten_costs,
 )
+from kdcli.sanitize import count_noun
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task
 
 ModelResult = Mapping[str, Any]
@@ -68,7 +69,7 @@ def comparison_table_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     models, task = evaluation["models"], TASKS[evaluation["task"]]
     rows = []
     for split, texts in evaluation["examples"].items():
-        rows.append([f"{split}, {texts:,} texts", *("" for _ in models)])
+        rows.append([f"{split}, {count_noun(texts, 'text')}", *("" for _ in models)])
         rows += [row for row in _split_rows(split, models, task) if any(row[1:])]
     rows.append(["cost", *("" for _ in models)])
     costs = [flatten_costs(model) for model in models]
@@ -163,7 +164,7 @@ def _describe_difference(model: ModelResult, split: str, task: Task) -> str:
     # Names of models may be paths, which stay as they are.
     subject = f"T{subject[1:]}" if subject.startswith("the ") else subject
     return (
-        f"{sentence} {subject} is wrong on {pair['broken']:,} texts that "
+        f"{sentence} {subject} is wrong on {count_noun(pair['broken'], 'text')} that "
         f"{_with_article(other)} gets right, and right on {pair['repaired']:,} that "
         f"{_with_article(other)} gets wrong{counted}."
     )
@@ -198,8 +199,8 @@ def _describe_simple_baseline(baseline: ModelResult, task: Task) -> str:
         scores.append(score)
     return (
         f"Baseline without a teacher: {_BASELINE_TITLES[baseline['name']]}, fitted to "
-        f"{baseline['training_texts']:,} texts in {max(1, round(baseline['seconds']))} s: "
-        f"{', '.join(scores)}."
+        f"{count_noun(baseline['training_texts'], 'text')} in "
+        f"{max(1, round(baseline['seconds']))} s: {', '.join(scores)}."
     )
 
 
