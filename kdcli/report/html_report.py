@@ -1,5 +1,6 @@
 """HTML report of a run: all results in one file, without scripts or external resources."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from kdcli.report import metric_tables, svg_plots
 from kdcli.report.local_paths import remove_local_paths, remove_local_paths_from_text
 from kdcli.report.model_card import describe_transfer_set
 from kdcli.report.svg_plots import ChartLine, ModelPoint
+from kdcli.report.verdict import describe_verdict, verdict_tiles
 from kdcli.sanitize import printable
-from kdcli.tasks import SINGLE_LABEL, TASKS, Task
+from kdcli.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task
 
 # The other models have the name of the stage that trains them.
 _STAGE_BY_MODEL = {STUDENT: "distill"}
@@ -52,6 +54,7 @@ def render_html_report(
         finalize=_escape_control_characters,
     )
     environment.filters |= {
+        "keep_units": _keep_units,
         "number": metric_tables.format_number,
         "percent": metric_tables.format_percent,
         "breakable": lambda label: escape(printable(str(label))).replace("_", Markup("_<wbr>")),
@@ -88,6 +91,9 @@ def render_html_report(
                      if _all_models_have(evaluation, "reliability")},
         scope={s: plot for s in splits if (plot := _out_of_scope_plot(evaluation, s))},
         differing={split: _count_disagreements(evaluation, split) for split in splits},
+        disagreements={split: _group_disagreements(evaluation, split) for split in splits},
+        verdict=_keep_units(describe_verdict(evaluation, splits[0])),
+        tiles=verdict_tiles(evaluation, splits[0]),
         stages={s: metric_tables.format_duration(time) for s, time in stage_seconds.items()},
         whole=metric_tables.format_duration(sum(stage_seconds.values())),
         kd_version=__version__,
@@ -105,6 +111,11 @@ def _escape_control_characters(value: Any) -> Any:
     """Show characters that change the writing direction or control a terminal as escapes."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return printable(value, keep="\n") if is_text else value
+
+
+def _keep_units(text: str) -> str:
+    """Keep numbers and the units behind them on one line."""
+    return re.sub(r"(?<=\d) (?=%|\N{MULTIPLICATION SIGN}|MB|ms)", "\N{NO-BREAK SPACE}", text)
 
 
 def _all_models_have(evaluation: Mapping[str, Any], detail: str) -> bool:
@@ -238,6 +249,36 @@ def _count_disagreements(evaluation: Mapping[str, Any], split: str) -> int | Non
     student = next(m for m in evaluation["models"] if m["name"] == STUDENT)
     agreement = student["splits"][split]["against"][TEACHER]["agreement"]
     return round((1 - agreement) * evaluation["examples"][split])
+
+
+def _group_disagreements(
+    evaluation: Mapping[str, Any], split: str
+) -> list[tuple[str, int | None, list[Mapping[str, Any]]]]:
+    """Group the disagreements by who is right: a title, the number of texts in all, and rows."""
+    rows = evaluation["apart"][split]
+    if TASKS[evaluation["task"]] is REGRESSION or evaluation["labels_from"] == TEACHER:
+        return [("", None, rows)] if rows else []
+    groups: dict[str, list[Mapping[str, Any]]] = {
+        "Teacher right, student wrong": [],
+        "Student right, teacher wrong": [],
+        "Both wrong": [],
+    }
+    broken, repaired, both = groups.values()
+    for row in rows:
+        if row["teacher_label"] == row["label"]:
+            broken.append(row)
+        elif row["student_label"] == row["label"]:
+            repaired.append(row)
+        else:
+            both.append(row)
+    student = next(m for m in evaluation["models"] if m["name"] == STUDENT)
+    pair = student["splits"][split]["against"][TEACHER]
+    totals = (pair.get("broken"), pair.get("repaired"), None)
+    return [
+        (title, total, found)
+        for (title, found), total in zip(groups.items(), totals, strict=True)
+        if found
+    ]
 
 
 def _reliability_plot(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from kdcli.evaluation.metrics.metric_catalog import (
     format_metric,
 )
 from kdcli.evaluation.output.evaluation_schema import STUDENT, flatten_costs
+from kdcli.report.verdict import describe_size_ratio, describe_speed_ratio
 from kdcli.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 _METRIC_TITLES = {
@@ -136,7 +137,12 @@ def _cost_cell(
 ) -> MetricCell:
     """Format a cost, and its ratio to the cost of the reference model."""
     ratio = model_result.get("relative", {}).get(metric)
-    times = "" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"
+    times = ""
+    if ratio is not None and metric.startswith("latency"):
+        times = describe_speed_ratio(1 / ratio)
+    elif ratio is not None:
+        describe = describe_speed_ratio if metric == "texts_per_second" else describe_size_ratio
+        times = describe(ratio)
     cost = flatten_costs(model_result)
     return MetricCell(f"{cost[metric] * scale:{form}}{unit}" if metric in cost else "", times)
 

@@ -116,7 +116,12 @@ def line_chart_svg(
             if line.highlighted_point:
                 axes.plot(*line.highlighted_point, **style, markersize=10, fillstyle="none")
         if x_label == "Epoch":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            epochs = sorted({x for line in lines for x, _ in line.points})
+            if len(epochs) == 1:
+                # Around a single point, the automatic ticks lie on one another.
+                axes.set(xticks=epochs, xlim=(epochs[0] - 1, epochs[0] + 1))
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return _render_svg(plot_id, alt_text, (3.3, 2.5), draw)

@@ -39,6 +39,7 @@ const look = (view) => {
   const words = (element) => [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
   const texts = all.filter((e) => words(e) && !/^style$/i.test(e.tagName));
   const scrolls = all.filter((e) => e.scrollWidth > e.clientWidth && view.getComputedStyle(e).overflowX === "auto");
+  view.scrollTo(0, 0);
   const stops = [...page.querySelectorAll("a[href], summary, [tabindex='0']")];
   const unmarked = stops.filter((stop) => {
     stop.focus();
@@ -51,6 +52,9 @@ const look = (view) => {
     background: channels(view.getComputedStyle(page.body).backgroundColor).slice(0, 3),
     texts: texts.length,
     faint: texts.filter((e) => contrast(e, view) < 4.5).map(named),
+    // The right edge of the last column of the main table: the difference from the teacher.
+    difference: page.querySelector(".results thead th:last-child").getBoundingClientRect().right - width,
+    tiles: page.querySelector(".tiles").getBoundingClientRect().bottom + view.scrollY,
     scrolling: scrolls.length,
     unreachable: scrolls.filter((e) => e.tabIndex < 0).map(named),
     first: stops[0].textContent,

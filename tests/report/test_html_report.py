@@ -120,6 +120,41 @@ def test_the_figures_are_those_of_the_evaluation(run, read):
             assert row["student_label"] in said
 
 
+def test_the_verdict_comes_first(run, page):
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    student = evaluation["models"][1]["splits"]["test"]["accuracy"]
+    above, verdict = page.partition('<p class="verdict">')[::2]
+    assert "<table" not in above
+    # This student has hardly learnt.
+    assert "do not use it" in verdict.partition("</p>")[0]
+    tiles = verdict.partition("</dl>")[0]
+    assert f"{100 * student:.2f}\N{NO-BREAK SPACE}%" in tiles
+    assert re.findall("<dt>(.*?)</dt>", tiles) == [
+        "Accuracy on test",
+        "Speed",
+        "Size",
+        "Out of scope",
+    ]
+
+
+def test_validation_is_folded_away_where_there_is_test(page):
+    folded = re.findall(r'<details class="other">\n<summary>(.*?)</summary>', page)
+    assert folded == [
+        f"{part} on validation" for part in ("Results", "Errors", "Classes", "Disagreements")
+    ]
+
+
+def test_disagreements_are_grouped_by_who_is_right(run, page):
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    pair = evaluation["models"][1]["splits"]["test"]["against"]["teacher"]
+    section = page.partition('<h2 id="apart">')[2]
+    count = re.search("Teacher right, student wrong: ([\\d,]+) text", section)
+    assert int(count[1].replace(",", "")) == pair["broken"]
+    # Five rows of a long table first, the others in the next element.
+    first_table = section.partition("</table>")[0]
+    assert first_table.count("<tr>") == 1 + min(5, pair["broken"])
+
+
 def test_neither_page_nor_card_says_where_it_was_made(run, page):
     for text in (page, (run / "student/README.md").read_text(encoding="utf-8")):
         assert str(run.parent) not in text
@@ -178,6 +213,12 @@ class TestInABrowser:
 
     def test_nothing_is_wider_than_the_window(self, seen, place):
         assert seen[1][place]["wide"] == []
+
+    def test_verdict_and_main_figures_are_on_the_first_screen(self, seen, place):
+        assert 0 < seen[1][place]["tiles"] < 800
+
+    def test_the_difference_from_the_teacher_is_in_the_window(self, seen, place):
+        assert seen[1][place]["difference"] <= 1
 
     def test_the_scheme_is_the_reader_s(self, seen, place):
         scheme, found = seen
