@@ -48,6 +48,12 @@ _DEFAULT_LOSSES = [
     {"kind": "hidden_mse", "weight": 10.0},
 ]
 _MAX_LABELS_SHOWN = 6
+# Every how many layers one is dropped, whether the student is exported, and a description.
+AIMS: Mapping[str, tuple[int, bool, str]] = {
+    "accurate": (3, False, "two thirds of the teacher's layers"),
+    "balanced": (2, False, "half of the teacher's layers"),
+    "fast": (2, True, "half of the teacher's layers, and an ONNX file in 8 bits"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class RecipeRequest:
         text: Columns of the texts, one or two; empty to infer them.
         label: Column of the labels; None to infer it.
         teacher: The teacher's model.
+        aim: Key of `AIMS`: how small the student is to be.
     """
 
     data: str
@@ -67,6 +74,7 @@ class RecipeRequest:
     text: Sequence[str] = ()
     label: str | None = None
     teacher: str = DEFAULT_TEACHER
+    aim: str = "balanced"
 
 
 @dataclass
@@ -144,6 +152,17 @@ def _agrees(recipe: Recipe, request: RecipeRequest) -> bool:
     )
 
 
+def guess_columns(request: RecipeRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the columns of texts and of labels that the recipe of this request names.
+
+    Raises:
+        DataError: The data can't be read, or its columns can't be inferred.
+    """
+    written = strict_yaml.parse_yaml(generate_recipe(request, Path("recipe.yaml")), "recipe")
+    data = DataConfig.model_validate(written.value["data"])
+    return data.text_columns, data.label_columns
+
+
 def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     """Return a recipe as YAML, with each guess explained above its line.
 
@@ -184,18 +203,18 @@ def generate_recipe(request: RecipeRequest, recipe_path: Path) -> str:
     _add_splits(data, own)
     length, why = _suggest_max_length(request.teacher, train, text)
     data.add("max_length", length, why)
+    _, exports, _ = AIMS[request.aim]
     head = _YamlSection(
         ["# Written by kd recipe new: what it guessed, and why, stands above the lines."]
     )
     head.add("name", f"kd-{name}"[:96])
-    teacher = _training_sections(
-        request.teacher, labels, len(train), length, has_labels=bool(columns)
-    )
+    teacher = _training_sections(request, labels, len(train), length, has_labels=bool(columns))
     sections = [
         "\n".join(head.lines),
         data.under_key("data"),
         *teacher,
         *_evaluate_section(labels, own),
+        *(["export: {}  # ONNX, in 8 bits where the accuracy allows it"] if exports else []),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -424,13 +443,14 @@ def _cached_config_and_tokenizer(teacher: str) -> tuple[Any, Any] | None:
 
 
 def _training_sections(
-    model: str,
+    request: RecipeRequest,
     labels: schema_inference.InferredLabels,
     row_count: int,
     max_length: int,
     *,
     has_labels: bool,
 ) -> list[str]:
+    model, (drop_every, _, about) = request.teacher, AIMS[request.aim]
     batch = 32 if max_length <= 128 else 16 if max_length <= 256 else 8
     epochs = next((passes for most, passes in _EPOCHS_BY_DATASET_SIZE if row_count < most), 2)
     fit = {"batch_size": batch, "epochs": epochs}
@@ -459,7 +479,9 @@ def _training_sections(
             "losses", _DEFAULT_LOSSES, "Matching the hidden states costs a third more time."
         )
     student = _YamlSection()
-    student.add("drop_every", 2, "Every second layer of the teacher.")
+    if request.aim == "balanced":
+        about = "Every second layer of the teacher"
+    student.add("drop_every", drop_every, f"{about[0].upper()}{about[1:]}.")
     baseline = _YamlSection()
     if has_labels:
         baseline.add("baseline", True, "The same student, taught by labels alone, to compare with.")

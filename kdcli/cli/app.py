@@ -26,6 +26,7 @@ from kdcli.cli import (
     evaluate,
     export,
     fine_tune_teacher,
+    init,
     init_student,
     predict,
     recipe,
@@ -172,6 +173,7 @@ def _root_callback(
 
 
 app.command("distill", cls=Command)(_with_error_handling(distill.distill))
+app.command("init", cls=Command)(_with_error_handling(init.init))
 app.command("fine-tune-teacher", cls=Command)(
     _with_error_handling(fine_tune_teacher.fine_tune_teacher)
 )

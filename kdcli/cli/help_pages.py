@@ -12,6 +12,7 @@ First steps
   kd distill quickstart               try it on the messages that ship with kd
   kd distill texts.csv                distil your own texts and labels
   kd distill MODEL --data texts.csv   distil a classifier that you have
+  kd init                             answer five questions, get a recipe
 
 Then, with the folder of the run
   kd predict RUN "TEXT"               label texts or files

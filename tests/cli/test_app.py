@@ -9,8 +9,8 @@ from forked import kd
 
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "optuna")
 COMMANDS = (
-    [], ["distill"], ["sweep"], ["fine-tune-teacher"], ["init-student"], ["evaluate"], ["export"],
-    ["predict"], ["serve"], ["card"], ["data"], ["data", "check"],
+    [], ["distill"], ["init"], ["sweep"], ["fine-tune-teacher"], ["init-student"], ["evaluate"],
+    ["export"], ["predict"], ["serve"], ["card"], ["data"], ["data", "check"],
     ["recipe"], *(["recipe", c] for c in ("list", "show", "copy", "new", "check", "schema")),
 )  # fmt: skip
 
