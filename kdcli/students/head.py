@@ -131,7 +131,7 @@ class HeadFamily(StudentFamilyPlugin):
             model.classifier.weight.copy_(torch.from_numpy(fit.weight.T.copy()))
             model.classifier.bias.copy_(torch.from_numpy(fit.bias))
         if data.output is not None:
-            model_io.save_model(model.cpu(), tokenizer, data.output)
+            model_io.save_model(model, tokenizer, data.output)
         logits = {split: fit.logits(matrix) for split, matrix in embeddings.items()}
         return {
             "parameters": model_io.count_parameters(model),
@@ -183,8 +183,6 @@ def embed_texts(
         truncation: The tokens to keep of a longer text.
         advance: Called after each batch with the rows done and the number of rows.
     """
-    import torch
-
     from kdcli.data.tokenization.tokenize import tokenize_dataset
     from kdcli.data.tokenization.windows import average_windows
     from kdcli.models.batch_inference import predict_batches
@@ -194,7 +192,7 @@ def embed_texts(
     limit = get_max_length(model, tokenizer, max_length)
     tokenized = tokenize_dataset(rows, tokenizer, limit, truncation)
     (embeddings,) = predict_batches(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        model,
         create_collator(model, tokenizer),
         tokenized,
         _BATCH_SIZE,
