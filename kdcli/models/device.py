@@ -4,15 +4,17 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from kdcli import distributed
-from kdcli.errors import UsageError
+from kdcli.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
 
 _FORCE_CPU = "ACCELERATE_USE_CPU"
 _KINDS = ("cuda", "mps", "xpu")
@@ -62,6 +64,29 @@ def use_device(name: str | None) -> None:
             getattr(torch, kind).set_device(int(index))
     # The state of an earlier run in this process may be that of another device.
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def resolve_precision(name: Precision) -> Precision:
+    """Return the number format of training on this process's device: `auto` is decided.
+
+    Raises:
+        RecipeError: The device has no mixed precision of this kind.
+    """
+    device = inference_device()
+    if name == "auto":
+        return "bfloat16" if _computes_bfloat16(device) else "float32"
+    if name == "float16" and device.type == "cpu":
+        raise RecipeError(
+            "precision: float16 needs an accelerator, and this process trains on the CPU.",
+            "Take precision: auto, which is float32 there.",
+        )
+    return name
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "xpu"
 
 
 @contextmanager

@@ -102,6 +102,9 @@ def _key_recipe_parts(
     if "student" in spec and spec["student"]["family"] is None:
         # Stages of recipes without these keys ran before the keys were there.
         del spec["student"]["family"], spec["student"]["options"]
+    for training in _training_sections(spec):
+        if training["precision"] == "float32":
+            del training["precision"]  # the same
     spec = renamed_keys.original_values(spec, recipe_values=whole)
     spec |= stage.extra_cache_key_parts(recipe)
     if digests := _plugin_digests(recipe, spec):
@@ -120,6 +123,14 @@ def _key_recipe_parts(
     for index, other in enumerate(spec.get("teacher", {}).get("also", ())):
         other["model"] = source_keys[other_teacher_key(index)]
     return spec
+
+
+def _training_sections(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the training hyperparameters in the parts of a recipe."""
+    teacher = spec.get("teacher", {})
+    sections = [spec.get("distill"), teacher.get("fine_tune")]
+    sections += [other.get("fine_tune") for other in teacher.get("ensemble_with") or ()]
+    return [section for section in sections if section]
 
 
 def _plugin_digests(recipe: Recipe, spec: Mapping[str, Any]) -> dict[str, str]:

@@ -31,6 +31,11 @@ class TrainingConfig(FrozenConfig):
     max_grad_norm: float = Field(
         1.0, ge=0, description="Gradient norm to clip at; 0 turns clipping off."
     )
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        "float32",
+        description="Number format of the forward pass in training (mixed precision); weights and "
+        "losses stay float32. 'auto': bfloat16 on an accelerator that computes it, else float32.",
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Rate of all dropout. Default: the model's own."
     )

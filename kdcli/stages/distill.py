@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdcli.pipeline.stage import Stage, StageContext
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.training import TrainingConfig
 from kdcli.tasks import Task
 
 if TYPE_CHECKING:
     from kdcli.data.dataset_splits import DatasetSplits
     from kdcli.losses.base import Loss
+    from kdcli.pipeline.preflight import ValidatedInputs
     from kdcli.pipeline.run_estimate import EstimateInputs
 
 
@@ -34,6 +36,16 @@ class DistillStage(Stage):
     def losses(self, context: StageContext, task: Task) -> "Sequence[Loss]":
         """Return the loss terms to train with."""
         return context.recipe.distill.losses_for_task(task)
+
+    def validate(self, recipe: Recipe, inputs: "ValidatedInputs") -> None:
+        """Check that the device trains in the recipe's precision.
+
+        Raises:
+            RecipeError: It doesn't.
+        """
+        from kdcli.models.device import resolve_precision
+
+        resolve_precision(recipe.distill.precision)
 
     def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the training, and the teacher's passes for losses on its hidden states."""

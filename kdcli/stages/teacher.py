@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from kdcli.pipeline.stage import Stage, StageContext
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.teacher import ClassifierTeacherConfig
 
 if TYPE_CHECKING:
+    from kdcli.pipeline.preflight import ValidatedInputs
     from kdcli.pipeline.run_estimate import EstimateInputs
 
 
@@ -26,6 +28,19 @@ class TeacherStage(Stage):
     version = 4
     all_processes = True
     reusable_across_runs = True
+
+    def validate(self, recipe: Recipe, inputs: "ValidatedInputs") -> None:
+        """Check that the device trains in the recipe's precision.
+
+        Raises:
+            RecipeError: It doesn't.
+        """
+        from kdcli.models.device import resolve_precision
+
+        teacher = recipe.white_box_teacher
+        for each in () if teacher is None else (teacher, *teacher.ensemble_with):
+            if each.fine_tune is not None:
+                resolve_precision(each.fine_tune.precision)
 
     def estimate(self, workload: "EstimateInputs") -> dict[str, Any]:
         """Estimate the fine-tuning; a black box has no size."""

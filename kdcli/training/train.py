@@ -19,6 +19,7 @@ from kdcli.data.tokenization.tokenize import token_lengths
 from kdcli.losses.base import INTERNAL_OUTPUTS
 from kdcli.losses.combined import CombinedLoss
 from kdcli.models.cls_only import last_layer_cls_only
+from kdcli.models.device import inference_device, resolve_precision
 from kdcli.models.padding_invariance import get_forward_argument_names, get_pad_token_id
 from kdcli.pipeline.run_folder import CheckpointInterval
 from kdcli.pipeline.stage import StageContext
@@ -218,7 +219,7 @@ def library_versions() -> dict[str, str]:
 def _training_arguments(
     config: TrainingConfig, run: TrainingContext, primary_metric: str
 ) -> TrainingArguments:
-    best = config.keep_checkpoint == "best"
+    best, precision = config.keep_checkpoint == "best", resolve_precision(config.precision)
     return TrainingArguments(
         output_dir=str(run.checkpoints_folder),
         run_name=run.run_name,
@@ -235,6 +236,10 @@ def _training_arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         seed=run.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        # Without it, the Trainer takes bfloat16 for one of GPUs.
+        use_cpu=precision == "bfloat16" and inference_device().type == "cpu",
         eval_strategy="epoch",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
