@@ -13,6 +13,8 @@ from kdcli import distributed
 from kdcli.progress import Reporter
 from kdcli.recipe.renamed_keys import current_loss_name
 
+_SECONDS_BETWEEN_LOSSES = 0.5
+
 
 @dataclass(frozen=True)
 class EpochMetrics:
@@ -97,6 +99,7 @@ class ReporterCallback(TrainerCallback):
     ) -> None:
         self.reporter, self.log_file, self.primary_metric = reporter, log_file, primary_metric
         self.loss_sums, self.started_at, self.epoch_loss = loss_sums, time.monotonic(), 0.0
+        self.loss_shown_at = self.started_at
         log_file.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -107,10 +110,13 @@ class ReporterCallback(TrainerCallback):
             self.log_file.write_text("".join(lines))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report the step, with the mean loss of the epoch so far."""
-        rows = self.loss_sums["rows"]
-        metrics = {"loss": sum(self.loss_sums["sums"].values()) / rows} if rows else None
-        self.reporter.advance(state.global_step, state.max_steps, metrics)
+        """Report the step, and from time to time the mean loss of the epoch so far."""
+        self.reporter.advance(state.global_step, state.max_steps)
+        now, rows = time.monotonic(), self.loss_sums["rows"]
+        if rows and now - self.loss_shown_at >= _SECONDS_BETWEEN_LOSSES:
+            self.loss_shown_at = now
+            loss = sum(self.loss_sums["sums"].values()) / rows
+            self.reporter.advance(state.global_step, state.max_steps, {"loss": loss})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Append the entry to the log file, and report its metrics."""

@@ -371,3 +371,26 @@ def test_the_outcome_is_the_mean_of_the_last_steps_and_is_what_was_measured(
     labels = torch.tensor(rows["labels"][:64])
     measured = cross_entropy(torch.from_numpy(found), labels).item()
     assert history[-1].validation_loss == pytest.approx(measured, abs=1e-4)
+
+
+class Epochs(SilentReporter):
+    """Remembers the rows of the epochs."""
+
+    def __init__(self):
+        self.rows = []
+
+    def epoch(self, epoch, step, metrics, seconds):
+        self.rows.append((epoch, step, metrics))
+        assert seconds > 0
+
+
+def test_each_epoch_is_reported_with_the_figures_of_the_history(model, tokenizer, rows, tmp_path):
+    seen = Epochs()
+    history = fit(model, tokenizer, rows, tmp_path, reporter=seen, epochs=2, batch_size=20)
+    assert [(epoch, step) for epoch, step, _ in seen.rows] == [
+        (row.epoch, row.step) for row in history
+    ]
+    for (_, _, metrics), row in zip(seen.rows, history, strict=True):
+        assert metrics["loss"] == pytest.approx(row.training_loss)
+        assert metrics["validation loss"] == pytest.approx(row.validation_loss)
+        assert metrics["accuracy"] == row.validation_metrics["accuracy"]
