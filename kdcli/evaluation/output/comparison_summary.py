@@ -47,6 +47,8 @@ _BASELINE_TITLES = {
     "tfidf": "TF-IDF and a linear model",
     "frozen_encoder": "the encoder as it was before fine-tuning, and a logistic regression",
 }
+# Student families of the same kind.
+_BASELINE_FAMILIES = {"tfidf": "tfidf", "frozen_encoder": "head"}
 _PSEUDO_LABEL_REMARK = (
     "The texts have no labels, so the teacher's predictions are used as labels. The {0} of the "
     "teacher is meaningless; that of the other models is their agreement with the teacher."
@@ -206,6 +208,7 @@ def _describe_simple_baseline(baseline: ModelResult, task: Task) -> str:
 
 def _warn_if_simple_baseline_is_better(baseline: ModelResult, task: Task) -> list[str]:
     """Warn, for the first such split and model, if a baseline is significantly better."""
+    family = _BASELINE_FAMILIES[baseline["name"]]
     advice = {
         TEACHER: "Fine-tune the teacher for longer, or take a better one"
         + (
@@ -213,7 +216,7 @@ def _warn_if_simple_baseline_is_better(baseline: ModelResult, task: Task) -> lis
             if baseline["name"] == "frozen_encoder"
             else "."
         ),
-        STUDENT: "A model that simple may be all that these texts need.",
+        STUDENT: f"A model that simple may be all that these texts need: student.family: {family}.",
     }
     for split, other in product(baseline["splits"], advice):
         gap = _find_difference(baseline, split, other, task.primary_metric)
