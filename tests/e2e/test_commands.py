@@ -63,7 +63,7 @@ def test_the_same_command_again_trains_nothing(quick, kd, place):
     made = weights.stat()
     again = kd("distill", "quickstart", *QUICK)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("reused") == 10
+    assert again.stderr.count("reused") == 11
     assert again.stdout == quick.stdout
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
 
@@ -76,9 +76,9 @@ def test_the_plan_says_what_a_change_costs(quick, kd):
     assert done.returncode == 0, done.stderr
     stages = {stage["stage"]: stage for stage in json.loads(done.stdout)["stages"]}
     reused = [stage for stage in stages if stages[stage]["reused"]]
-    assert reused == ["teacher", "student", "outputs", "baselines"]
+    assert reused == ["teacher", "student", "transfer", "outputs", "baselines"]
     assert stages["distill"]["reason"] == "distill.losses.0.temperature was 2, is 4"
-    assert stages["distill"]["steps"] == 44
+    assert stages["distill"]["steps"] == 122
     assert stages["distill"]["seconds"] > 0
 
 
