@@ -78,7 +78,7 @@ def test_a_mistake_is_said_before_anything_is_measured(run, wrong, says, monkeyp
     done = kd(run, *SPLIT, *wrong)
     assert done.exit_code == 2, done.stderr
     assert says in done.stderr
-    assert "evaluate: measure" not in done.stderr
+    assert ": measure" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
